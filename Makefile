@@ -1,0 +1,55 @@
+# `make demo` and `make test` set up .venv by themselves; repeated calls reuse it.
+PYTHON ?= python3
+TORCH_VERSION := 2.13.0
+# Options for pip when it installs PyTorch, for example `make demo TORCH_OPTIONS="--index-url <URL of the CPU wheels>"`.
+TORCH_OPTIONS ?=
+PYTEST_WORKERS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format clean
+
+help:
+	@echo "make demo    set up, score a simulated group and edits of a photograph, write out/demo.png"
+	@echo "make test    set up, lint, check types and run all tests"
+	@echo "make lint    ruff and mypy only"
+	@echo "make format  let ruff format and fix the code"
+	@echo "make clean   remove what make made, .venv included"
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/editreward demo
+
+test: lint
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build dist out *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# PyTorch first and by exact version: a plain `pip install torch` takes the newest build, on Linux with gigabytes of CUDA
+# libraries. An exact version also accepts a CPU build of it (2.13.0+cpu) from any place that pip is set up to look in.
+$(VENV)/.installed-torch: | $(BIN)/python
+	$(BIN)/python -c "import torch" 2>/dev/null || $(PIP) install --quiet $(TORCH_OPTIONS) torch==$(TORCH_VERSION)
+	@touch $@
+
+$(VENV)/.installed-demo: pyproject.toml | $(VENV)/.installed-torch
+	$(PIP) install --quiet -e ".[demo]"
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/.installed-torch
+	$(PIP) install --quiet -e ".[train,eval,dev]"
+	@touch $@ $(VENV)/.installed-demo

@@ -1,0 +1,234 @@
+"""The `editreward` command.
+
+Every subcommand is a pair of functions: `add_NAME` declares its options, `run_NAME` does the work and imports what it
+needs, so that `editreward --help` answers at once. To add one, write the pair and list `add_NAME` in `COMMANDS`.
+"""
+
+import argparse
+import io
+import json
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from editreward import __version__
+
+if TYPE_CHECKING:
+    from editreward.scoring import BestEdit, EditRewardScorer
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def add_score(commands: Any) -> None:
+    """Declare `editreward score`."""
+    parser = commands.add_parser(
+        "score",
+        help="score and rank edits of one source image",
+        description="Score and rank edits of one source image by how well they follow the instruction and how good "
+        "they look.",
+        epilog="Example: editreward score --source cat.png --edited a.png b.png "
+        '--instruction "give the cat a red hat"',
+    )
+    parser.add_argument(
+        "--source",
+        action="append",
+        required=True,
+        metavar="IMAGE",
+        help="the image before the edit, a file or URL; repeat the option for an edit of several images",
+    )
+    parser.add_argument(
+        "--edited",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="IMAGE",
+        help="the edited images to compare, files or URLs",
+    )
+    parser.add_argument("--instruction", required=True, help="the instruction that the edits were to follow")
+    parser.add_argument("--json", action="store_true", help="print JSON, candidates in the order given")
+    add_model_options(parser)
+    parser.set_defaults(run=run_score)
+
+
+def run_score(args: argparse.Namespace) -> None:
+    """Score one group of edits and print it as a table or as JSON."""
+    scorer = load_scorer(args)
+    source = args.source if len(args.source) > 1 else args.source[0]
+    best = scorer.best_of(source=source, edited=args.edited, instruction=args.instruction)
+    if args.json:
+        print(json.dumps(as_json(scorer, args, best), ensure_ascii=False, indent=2))
+        return
+    print(f"Instruction  {args.instruction}")
+    print(f"Source       {', '.join(args.source)}")
+    print(f"Model        {scorer.name}")
+    print()
+    print(ranking_table(args.edited, best))
+    print()
+    for note in scorer.notes:
+        print(f"Note: {note}")
+
+
+def as_json(scorer: "EditRewardScorer", args: argparse.Namespace, best: "BestEdit") -> dict[str, Any]:
+    """What `editreward score --json` prints."""
+    candidates = [
+        {"file": file, "rank": rank, **score.to_dict(), "probability_best": probability}
+        for file, rank, score, probability in zip(
+            args.edited, best.ranks, best.scores, best.probabilities, strict=True
+        )
+    ]
+    return {
+        "model": scorer.name,
+        "notes": list(scorer.notes),
+        "source": args.source,
+        "instruction": args.instruction,
+        "best": best.index,
+        "candidates": candidates,
+    }
+
+
+def ranking_table(names: Sequence[str], best: "BestEdit") -> str:
+    """Plain-text table of one group, best candidate first.
+
+    Args:
+        names: what to call each candidate, in the order in which they were scored.
+        best: the scored group.
+
+    Returns:
+        Aligned lines: rank, name, every dimension, reward and the probability to be the best. Uncertainties are
+        standard deviations.
+    """
+    dimensions = list(best.scores[0].dimensions)
+    header = ["rank", "edited image"]
+    for name in dimensions:
+        calibrated = best.scores[0].dimensions[name].calibrated
+        header.append(f"{name.replace('_', ' ')} ({'1..4' if calibrated else 'uncalibrated'})")
+    header += ["reward", "P(best)"]
+    rows = [header]
+    for index in best.order:
+        score = best.scores[index]
+        cells = [f"{value.mean:.2f} ± {value.std:.2f}" for value in score.dimensions.values()]
+        cells += [f"{score.reward:.2f} ± {score.reward_std:.2f}", f"{best.probabilities[index]:.0%}"]
+        rows.append([str(best.ranks[index]), names[index], *cells])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+    return "\n".join("  ".join(row).rstrip() for row in padded)
+
+
+def add_demo(commands: Any) -> None:
+    """Declare `editreward demo`."""
+    parser = commands.add_parser(
+        "demo",
+        help="score a simulated group and edits of a photograph, and draw the result",
+        description="Score one held-out simulated group and a few edits of a photograph, print both rankings and draw "
+        "them into a picture.",
+    )
+    parser.add_argument("--output", default="out/demo.png", metavar="FILE", help="the picture (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="which simulated group (default: %(default)s)")
+    add_model_options(parser)
+    parser.set_defaults(run=run_demo)
+
+
+def run_demo(args: argparse.Namespace) -> None:
+    """Run the demo."""
+    from editreward.demo import run
+
+    run(load_scorer(args), output=args.output, seed=args.seed)
+
+
+# `editreward convert` goes here: `add_convert`, `run_convert`, and its line in COMMANDS.
+
+COMMANDS: tuple[Callable[[Any], None], ...] = (add_score, add_demo)
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Options of every command that loads a model."""
+    parser.add_argument(
+        "--model", metavar="FOLDER_OR_ID", help="model folder or Hub repository id (default: the bundled tiny model)"
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best one available)")
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        help="precision of the backbone (default: bfloat16 on GPUs that have it, else float32)",
+    )
+
+
+def load_scorer(args: argparse.Namespace) -> "EditRewardScorer":
+    """The scorer that the options of `add_model_options` ask for."""
+    import transformers
+    from huggingface_hub.utils.tqdm import enable_progress_bars
+
+    from editreward.scoring import EditRewardScorer
+
+    transformers.logging.disable_progress_bar()
+    enable_progress_bars()  # of downloads: the line above turns these off too
+    return EditRewardScorer.from_pretrained(args.model, device=args.device, dtype=args.dtype)
+
+
+class OneLineErrorParser(argparse.ArgumentParser):
+    """Parser whose errors are one line, as all errors of the command are."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Parser of the whole command."""
+    parser = OneLineErrorParser(prog="editreward", description="A reward model for instruction-guided image editing.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
+    for add_command in COMMANDS:
+        add_command(commands)
+    for command in commands.choices.values():
+        command.add_argument(
+            "--debug", action="store_true", help="show library messages, and on an error the traceback"
+        )
+    return parser
+
+
+@contextmanager
+def library_messages(shown: bool) -> Iterator[None]:
+    """Show or hide the warnings of libraries. What matters of them is in our own errors and notes."""
+    before = logging.root.manager.disable
+    with warnings.catch_warnings():
+        if not shown:
+            warnings.simplefilter("ignore")
+            logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(before)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point. Returns 0, or 2 after printing one line that says what is wrong."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without "±" is no reason to fail
+    args = build_parser().parse_args(argv)
+    try:
+        with library_messages(shown=args.debug):
+            args.run(args)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if args.debug:
+            traceback.print_exc()
+        # Messages of libraries may span lines. Bad input is described by its message alone, a fault needs its type.
+        message = " ".join(str(error).split())
+        if not isinstance(error, ValueError | OSError):
+            message = f"{type(error).__name__}: {message} (--debug shows the traceback)"
+        print(f"editreward {args.command}: error: {message}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Edit groups as data: the pairs that their scores and preferences give."""

@@ -1,0 +1,46 @@
+"""Procedural edit groups with exact ground truth: for tests, demonstrations and the bundled tiny model."""
+
+from editreward.simulation.artefacts import ARTEFACTS, apply_artefact
+from editreward.simulation.edits import EditTask
+from editreward.simulation.groups import (
+    EDITORS,
+    SPLITS,
+    SimulatedCandidate,
+    SimulatedGroup,
+    dataset_hash,
+    simulate_group,
+    simulate_groups,
+)
+from editreward.simulation.instructions import CATEGORIES, LANGUAGES, WORDINGS
+from editreward.simulation.rendering import render_scene
+from editreward.simulation.world import (
+    HELD_OUT_COMBINATIONS,
+    Background,
+    Scene,
+    SceneObject,
+    describe_change,
+    describe_scene,
+)
+
+__all__ = [
+    "ARTEFACTS",
+    "CATEGORIES",
+    "EDITORS",
+    "HELD_OUT_COMBINATIONS",
+    "LANGUAGES",
+    "SPLITS",
+    "WORDINGS",
+    "Background",
+    "EditTask",
+    "Scene",
+    "SceneObject",
+    "SimulatedCandidate",
+    "SimulatedGroup",
+    "apply_artefact",
+    "dataset_hash",
+    "describe_change",
+    "describe_scene",
+    "render_scene",
+    "simulate_group",
+    "simulate_groups",
+]

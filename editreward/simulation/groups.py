@@ -1,0 +1,214 @@
+"""Simulated edit groups: one source, one instruction, candidates with exact scores."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from editreward.simulation.artefacts import ARTEFACTS, apply_artefact
+from editreward.simulation.edits import EditTask, realise, sample_task, task_words
+from editreward.simulation.instructions import CATEGORIES, WORDINGS, fill_wording
+from editreward.simulation.rendering import render_scene
+from editreward.simulation.world import Scene, describe_change
+
+SPLITS: tuple[str, ...] = ("train", "validation", "test")
+ENTROPY_TAG = 20250926
+"""Keeps these streams apart from any other use of small seeds. Changing it changes every group."""
+
+MINIMUM_SIZE = 84
+"""Below this side, slight artefacts and small faults are finer than a pixel."""
+
+ENGLISH_SHARE = 0.7
+
+EDITORS: dict[str, tuple[float, float]] = {
+    "sim-expert": (0.95, 0.95),
+    "sim-obedient": (0.85, 0.3),
+    "sim-painter": (0.3, 0.85),
+    "sim-average": (0.55, 0.55),
+    "sim-novice": (0.1, 0.1),
+}
+"""Simulated editors and their skill, 0..1, in instruction following and in visual quality."""
+
+EDITOR_SPREAD = 0.35
+
+
+@dataclass
+class SimulatedCandidate:
+    """One edited image.
+
+    Args:
+        image: RGB.
+        scores: "instruction_following" and "visual_quality", 1..4.
+        scene: the edited scene, before artefacts.
+        fault: what is wrong with the edit in a few words, "none" where nothing is.
+        artefact: name of the artefact, None for a clean image.
+        change: an English sentence telling what differs between the source's and this scene.
+        editor: name of the simulated editor.
+        seed: seed of this candidate's details.
+    """
+
+    image: Image.Image
+    scores: dict[str, int]
+    scene: Scene
+    fault: str
+    artefact: str | None
+    change: str
+    editor: str
+    seed: int
+
+
+@dataclass
+class SimulatedGroup:
+    """A source image, an instruction and its candidates.
+
+    Args:
+        group_id: "simulated-SPLIT-SEED".
+        source: RGB.
+        scene: what the source shows.
+        instruction: the instruction.
+        language: "en" or "zh".
+        category: one of `CATEGORIES`.
+        unseen_wording: the wording occurs only in the test split.
+        unseen_combination: the edit is about a (colour, shape) pair that occurs only in the test split.
+        task: the instruction as data.
+        candidates: the edited images.
+    """
+
+    group_id: str
+    source: Image.Image
+    scene: Scene
+    instruction: str
+    language: str
+    category: str
+    unseen_wording: bool
+    unseen_combination: bool
+    task: EditTask
+    candidates: list[SimulatedCandidate] = field(default_factory=list)
+
+    def to_row(self) -> dict[str, Any]:
+        """This group as a row of the dataset schema, with PIL images."""
+        return {
+            "group_id": self.group_id,
+            "origin": "simulated",
+            "category": self.category,
+            "instruction": self.instruction,
+            "language": self.language,
+            "source_images": [self.source],
+            "candidates": [
+                {
+                    "image": candidate.image,
+                    "editor": candidate.editor,
+                    "seed": candidate.seed,
+                    "scores": {name: float(score) for name, score in candidate.scores.items()},
+                    "annotations": [],
+                    "rationale": None,
+                }
+                for candidate in self.candidates
+            ],
+            "preferences": [],
+        }
+
+
+def _pick_editor(instruction_following: int, visual_quality: int, rng: Random) -> str:
+    """An editor, by how likely its skill makes these scores: the scores themselves stay uniform."""
+    point = ((instruction_following - 1) / 3, (visual_quality - 1) / 3)
+    weights = [math.exp(-(math.dist(point, skill) ** 2) / (2 * EDITOR_SPREAD**2)) for skill in EDITORS.values()]
+    return rng.choices(list(EDITORS), weights)[0]
+
+
+def _simulate_candidate(
+    task: EditTask, instruction_following: int, visual_quality: int, seed: int, size: int
+) -> SimulatedCandidate:
+    # Two streams: what happens to the scene has no part in what happens to the pixels.
+    scene_rng, pixel_rng = Random(2 * seed), Random(2 * seed + 1)
+    outcome = realise(task, instruction_following, scene_rng)
+    image = render_scene(outcome.scene, size)
+    artefact = None
+    if visual_quality < 4:
+        artefact = pixel_rng.choice(tuple(ARTEFACTS))
+        image = apply_artefact(image, artefact, visual_quality, pixel_rng)
+    return SimulatedCandidate(
+        image=image,
+        scores={"instruction_following": instruction_following, "visual_quality": visual_quality},
+        scene=outcome.scene,
+        fault=outcome.fault,
+        artefact=artefact,
+        change=describe_change(task.source, outcome.scene),
+        editor=_pick_editor(instruction_following, visual_quality, pixel_rng),
+        seed=seed,
+    )
+
+
+def simulate_group(seed: int, split: str = "train", candidates: int = 7, size: int = 112) -> SimulatedGroup:
+    """Make one group. The same arguments always give the same group; splits never share one.
+
+    Args:
+        seed: number of the group within its split, >= 0.
+        split: "train", "validation" or "test". Only "test" uses held-out wordings and (colour, shape) pairs.
+        candidates: number of edited images; more candidates never change the first ones.
+        size: side of the images in pixels, at least `MINIMUM_SIZE`. It changes the pixels, nothing else.
+
+    Returns:
+        The group. Both scores of a candidate are drawn uniformly from 1..4, independently of each other.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}")
+    if seed < 0 or candidates < 1 or size < MINIMUM_SIZE:
+        raise ValueError(f"need seed >= 0, candidates >= 1, size >= {MINIMUM_SIZE}; got {seed}, {candidates}, {size}")
+    state = np.random.SeedSequence([ENTROPY_TAG, SPLITS.index(split), seed]).generate_state(4)
+    rng, score_rng = Random(int(state[0]) << 32 | int(state[1])), Random(int(state[2]) << 32 | int(state[3]))
+    category = rng.choice(CATEGORIES)
+    language = "en" if rng.random() < ENGLISH_SHARE else "zh"
+    unseen_wording = split == "test" and rng.random() < 0.5
+    unseen_combination = split == "test" and rng.random() < 0.5
+    task = sample_task(category, unseen_combination, rng)
+    wordings = WORDINGS[category, language]
+    wording = rng.choice(wordings.held_out if unseen_wording else wordings.train)
+    return SimulatedGroup(
+        group_id=f"simulated-{split}-{seed:06d}",
+        source=render_scene(task.source, size),
+        scene=task.source,
+        instruction=fill_wording(wording, task_words(task, language)),
+        language=language,
+        category=category,
+        unseen_wording=unseen_wording,
+        unseen_combination=unseen_combination,
+        task=task,
+        candidates=[
+            _simulate_candidate(
+                task, score_rng.randint(1, 4), score_rng.randint(1, 4), seed=score_rng.getrandbits(31), size=size
+            )
+            for _ in range(candidates)
+        ],
+    )
+
+
+def simulate_groups(
+    n: int, split: str = "train", seed: int = 0, candidates: int = 7, size: int = 112
+) -> Iterator[SimulatedGroup]:
+    """Make the n groups with seeds `seed`, `seed` + 1, ... (arguments as in `simulate_group`)."""
+    for number in range(seed, seed + n):
+        yield simulate_group(number, split=split, candidates=candidates, size=size)
+
+
+def dataset_hash(split: str, n: int, seed: int = 0, candidates: int = 7, size: int = 112) -> str:
+    """SHA-256, in hexadecimal, over pixels, instructions and scores of n groups: tells whether two test sets are one.
+
+    Pixels depend a little on the versions of Pillow (JPEG, resampling) and numpy (noise), hence so does the hash.
+    """
+    digest = hashlib.sha256()
+    for group in simulate_groups(n, split, seed, candidates, size):
+        scores = [[c.scores[name] for name in sorted(c.scores)] for c in group.candidates]
+        digest.update(json.dumps([group.group_id, group.instruction, scores], ensure_ascii=False).encode())
+        for image in (group.source, *(candidate.image for candidate in group.candidates)):
+            digest.update(image.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,977 @@
+"""Pre-train a tiny vision-language model (`qwen2_5_vl`) on simulated edit groups, from random weights.
+
+    python scripts/pretrain_tiny_vlm.py --config configs/tiny_vlm.yaml
+    python scripts/pretrain_tiny_vlm.py --config configs/tiny_vlm.yaml --resume true --minutes 60   # train on
+
+The second command goes on from the newest state under `run_dir`. The model folder is written to `output_dir`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from transformers import (
+    AttentionInterface,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLImageProcessorPil,
+)
+from trl import TrlParser
+
+from editreward.simulation import simulate_group
+from editreward.simulation.captions import KINDS, RUBRICS, Target, caption, corpus, judgements, user_text
+
+
+SPECIAL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+
+# The split of the Qwen2 tokenizers: words with their leading space, single digits, runs of punctuation.
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+CHAT_TEMPLATE = """\
+{%- if messages[0]['role'] != 'system' -%}
+{{- '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' -}}
+{%- endif -%}
+{%- for message in messages -%}
+{{- '<|im_start|>' + message['role'] + '\\n' -}}
+{%- if message['content'] is string -%}
+{{- message['content'] -}}
+{%- else -%}
+{%- for part in message['content'] -%}
+{%- if part['type'] == 'image' -%}
+{{- '<|vision_start|><|image_pad|><|vision_end|>' -}}
+{%- elif part['type'] == 'video' -%}
+{{- '<|vision_start|><|video_pad|><|vision_end|>' -}}
+{%- elif part['type'] == 'text' -%}
+{{- part['text'] -}}
+{%- endif -%}
+{%- endfor -%}
+{%- endif -%}
+{{- '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- '<|im_start|>assistant\\n' -}}
+{%- endif -%}
+"""
+
+NO_KIND = -1
+
+
+@dataclass
+class ModelArguments:
+    """The architecture. What is not named here keeps the default of `Qwen2_5_VLConfig`."""
+
+    image_size: int = field(default=112, metadata={"help": "Side of the square images in pixels."})
+    patch_size: int = field(default=16, metadata={"help": "Side of a vision patch in pixels."})
+    merge_size: int = field(default=1, metadata={"help": "Patches merged into one token, along each side."})
+    vision_hidden_size: int = field(default=160, metadata={"help": "Width of the vision tower."})
+    vision_intermediate_size: int = field(default=448, metadata={"help": "MLP width of the vision tower."})
+    vision_depth: int = field(default=3, metadata={"help": "Blocks of the vision tower."})
+    vision_heads: int = field(default=4, metadata={"help": "Attention heads of the vision tower."})
+    hidden_size: int = field(default=256, metadata={"help": "Width of the language model."})
+    intermediate_size: int = field(default=512, metadata={"help": "MLP width of the language model."})
+    layers: int = field(default=5, metadata={"help": "Layers of the language model."})
+    heads: int = field(default=4, metadata={"help": "Attention heads of the language model."})
+    kv_heads: int = field(default=2, metadata={"help": "Key and value heads of the language model."})
+    rope_theta: float = field(default=10000.0, metadata={"help": "Base of the rotary positions of the text."})
+    vocab_size: int = field(default=1536, metadata={"help": "Tokens, the special ones included."})
+    tokenizer_groups: int = field(default=1500, metadata={"help": "Simulated groups the tokenizer is trained on."})
+    tokenizer_text: list[str] = field(
+        default_factory=list,
+        metadata={"help": "More text files for the tokenizer: those that should become few tokens, such as rubrics."},
+    )
+
+
+@dataclass
+class TrainArguments:
+    """The data, the schedule and the outputs."""
+
+    output_dir: str = field(default="checkpoints/tiny-vlm", metadata={"help": "Where the model folder is written."})
+    run_dir: str = field(default="runs/tiny-vlm", metadata={"help": "Where the log and the resumable state are kept."})
+    resume: bool = field(default=False, metadata={"help": "Go on from the newest state under `run_dir`."})
+    minutes: float = field(default=25.0, metadata={"help": "Wall-clock budget, earlier parts of the run included."})
+    max_steps: int = field(default=0, metadata={"help": "Stop after this many steps instead; 0 uses `minutes`."})
+    groups: int = field(default=8, metadata={"help": "Edit groups in a batch."})
+    candidates: int = field(default=7, metadata={"help": "Edited images simulated for a group."})
+    edited_captions: int = field(default=0, metadata={"help": "Candidates of a group whose scene is captioned too."})
+    kind_weights: list[float] = field(
+        default_factory=lambda: [1.0, 1.0, 2.0, 1.0],
+        metadata={"help": "Loss weight of a caption, change, verdict and quality token."},
+    )
+    optimizer: str = field(default="muon", metadata={"help": "`muon` (AdamW where it does not apply) or `adamw`."})
+    learning_rate: float = field(default=2e-3, metadata={"help": "Peak learning rate of AdamW's share."})
+    muon_learning_rate: float = field(default=2e-3, metadata={"help": "Peak learning rate of Muon (RMS-matched)."})
+    weight_decay: float = field(default=0.02, metadata={"help": "Decoupled weight decay of matrices."})
+    warmup_steps: int = field(default=60, metadata={"help": "Steps of linear warm-up after a start or a resume."})
+    decay_from: float = field(default=0.5, metadata={"help": "Fraction of the budget after which the rate decays."})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "Gradient clipping; 0 turns it off."})
+    compile: bool = field(default=True, metadata={"help": "torch.compile of the transformer blocks."})
+    bf16: bool = field(default=True, metadata={"help": "bfloat16 autocast (weights stay float32)."})
+    threads: int = field(default=2, metadata={"help": "CPU threads of the training process."})
+    workers: int = field(default=1, metadata={"help": "Processes that simulate; 0 simulates in the training process."})
+    seed: int = field(default=0, metadata={"help": "Seed of weights and of the first training group."})
+    eval_groups: int = field(default=96, metadata={"help": "Held-out groups of an evaluation."})
+    eval_minutes: float = field(default=3.0, metadata={"help": "Minutes between evaluations, each saves the state."})
+    log_steps: int = field(default=20, metadata={"help": "Steps between two lines of the training log."})
+
+
+# ---------------------------------------------------------------------------------------------------------- tokenizer
+
+
+def build_tokenizer(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer with the special tokens and the turn markup of the Qwen models.
+
+    Any Unicode text round-trips, since every byte is a token of its own.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        min_frequency=2,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=list(SPECIAL_TOKENS[1:]),
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def tokenizer_texts(args: ModelArguments, candidates: int) -> Iterator[str]:
+    """The texts of the simulated world, then the files named by `tokenizer_text`."""
+    groups = (simulate_group(s, split="train", candidates=candidates, size=56) for s in range(args.tokenizer_groups))
+    yield from corpus(groups)
+    for path in args.tokenizer_text:
+        # Counted several times, so that a rubric read at every score costs few tokens.
+        yield from [Path(path).read_text(encoding="utf-8")] * 40
+
+
+# -------------------------------------------------------------------------------------------------------------- model
+
+
+def build_config(args: ModelArguments, tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
+    """The configuration of a tiny Qwen2.5-VL: full attention in every vision block, tied embeddings."""
+    token_id = tokenizer.convert_tokens_to_ids
+    half_head = args.hidden_size // args.heads // 2
+    height_width = half_head * 3 // 8  # the shares of the published models: 16 : 24 : 24
+    return Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": args.hidden_size,
+            "intermediate_size": args.intermediate_size,
+            "num_hidden_layers": args.layers,
+            "num_attention_heads": args.heads,
+            "num_key_value_heads": args.kv_heads,
+            "max_position_embeddings": 8192,
+            "max_window_layers": args.layers,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": args.rope_theta,
+                "mrope_section": [half_head - 2 * height_width, height_width, height_width],
+            },
+            "bos_token_id": token_id("<|endoftext|>"),
+            "eos_token_id": token_id("<|im_end|>"),
+            "pad_token_id": token_id("<|endoftext|>"),
+            "tie_word_embeddings": True,
+        },
+        vision_config={
+            "depth": args.vision_depth,
+            "hidden_size": args.vision_hidden_size,
+            "intermediate_size": args.vision_intermediate_size,
+            "num_heads": args.vision_heads,
+            "patch_size": args.patch_size,
+            "spatial_merge_size": args.merge_size,
+            "temporal_patch_size": 1,
+            "window_size": args.image_size,
+            "out_hidden_size": args.hidden_size,
+            "fullatt_block_indexes": list(range(args.vision_depth)),
+        },
+        image_token_id=token_id("<|image_pad|>"),
+        video_token_id=token_id("<|video_pad|>"),
+        vision_start_token_id=token_id("<|vision_start|>"),
+        vision_end_token_id=token_id("<|vision_end|>"),
+        tie_word_embeddings=True,
+    )
+
+
+def build_image_processor(args: ModelArguments) -> Qwen2VLImageProcessorPil:
+    """The image processor that goes with the model: every image is resized to the area it was trained on."""
+    return Qwen2VLImageProcessorPil(
+        min_pixels=args.image_size**2,
+        max_pixels=args.image_size**2,
+        patch_size=args.patch_size,
+        merge_size=args.merge_size,
+        temporal_patch_size=1,
+    )
+
+
+def to_patches(images: list[Image.Image], patch_size: int, merge_size: int) -> np.ndarray:
+    """Cut equal-sized RGB images into patches in the order of `Qwen2VLImageProcessorPil`, without normalising.
+
+    Returns uint8 of shape (images * patches, 3 * patch_size * patch_size).
+    """
+    pixels = np.stack([np.asarray(image) for image in images])
+    count, height, width, channels = pixels.shape
+    blocks = (height // patch_size // merge_size, width // patch_size // merge_size)
+    pixels = pixels.reshape(count, blocks[0], merge_size, patch_size, blocks[1], merge_size, patch_size, channels)
+    return pixels.transpose(0, 1, 4, 2, 5, 7, 3, 6).reshape(-1, channels * patch_size**2)
+
+
+def normalise(patches: torch.Tensor, processor: Qwen2VLImageProcessorPil) -> torch.Tensor:
+    """uint8 patches (patches, 3 * area) to the normalised float32 that the model reads."""
+    mean = torch.tensor(processor.image_mean).view(3, 1)
+    std = torch.tensor(processor.image_std).view(3, 1)
+    pixels = patches.view(len(patches), 3, -1).float() / 255
+    return ((pixels - mean) / std).flatten(1)
+
+
+def use_batched_vision_attention(model: Qwen2_5_VLForConditionalGeneration, patches: int) -> None:
+    """Let the vision tower attend within all images at once, which needs images of `patches` patches each.
+
+    The library's attention walks over the images one by one in Python. The weights and the results are the same.
+    """
+    for block in model.model.visual.blocks:
+        attention = block.attn
+
+        def forward(
+            hidden_states: torch.Tensor,
+            position_embeddings: tuple[torch.Tensor, torch.Tensor],
+            attention: Any = attention,
+            **_: Any,
+        ) -> torch.Tensor:
+            qkv = attention.qkv(hidden_states).view(-1, patches, 3, attention.num_heads, attention.head_dim)
+            query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+            cos, sin = (table[:patches].to(query.dtype) for table in position_embeddings)
+            query = query * cos + rotate_half(query) * sin
+            key = key * cos + rotate_half(key) * sin
+            output = F.scaled_dot_product_attention(query, key, value)
+            return attention.proj(output.transpose(1, 2).reshape(hidden_states.shape))
+
+        attention.forward = forward
+
+
+def rotate_half(x: torch.Tensor) -> torch.Tensor:
+    """(..., dim) to (-second half, first half), as rotary positions need it."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((-second, first), dim=-1)
+
+
+# ------------------------------------------------------------------------------------------------------------ packing
+
+
+@dataclass
+class Segment:
+    """A run of tokens of the tree: it sees its own past, its parent, and what the parent sees.
+
+    `kinds` has one number a token: the index in `KINDS` of a token to be predicted from the one before it in the same
+    segment, `NO_KIND` for a token that is given. `candidate` is the edited image the segment belongs to, None for the
+    part that all share. `score` is the true score that the first predicted token spells.
+    """
+
+    parent: int | None
+    input_ids: list[int]
+    kinds: list[int]
+    candidate: int | None = None
+    score: float | None = None
+
+
+@dataclass
+class Packed:
+    """One tree of segments as a sequence of `length` tokens.
+
+    `position_ids` is (3, length), `visible` (length, length). `targets` is (targets, 3): the position that predicts, the
+    token to predict, its kind. `scores` has (index in `targets`, candidate, true score) for every score token. The first
+    `root` tokens are what every candidate sees. `blocks` are the [start, end) spans of the shared part, then of each
+    candidate.
+    """
+
+    input_ids: np.ndarray
+    position_ids: np.ndarray
+    visible: np.ndarray
+    targets: np.ndarray
+    scores: list[tuple[int, int, float]]
+    root: int
+    blocks: list[tuple[int, int]]
+
+
+def pack(segments: list[Segment], image_token_id: int, side: int) -> Packed:
+    """Lay out a tree of segments in one sequence with M-RoPE positions that continue from each segment's parent.
+
+    `side` is the number of image tokens along one side of an image. The root comes first, parents come before their
+    children, and the segments of a candidate stand together, after the shared ones.
+    """
+    length = sum(len(segment.input_ids) for segment in segments)
+    position_ids = np.empty((3, length), dtype=np.int64)
+    visible = np.zeros((length, length), dtype=bool)
+    targets: list[tuple[int, int, int]] = []
+    scores: list[tuple[int, int, float]] = []
+    spans: list[tuple[int, int]] = []
+    blocks: dict[int | None, tuple[int, int]] = {}
+    next_position: list[int] = []
+    rows, columns = np.divmod(np.arange(side * side), side)
+    start = 0
+    for segment in segments:
+        ids = segment.input_ids
+        end = start + len(ids)
+        position = 0 if segment.parent is None else next_position[segment.parent]
+        cursor = 0
+        while cursor < len(ids):
+            at = start + cursor
+            if ids[cursor] == image_token_id:
+                run = slice(at, at + side * side)
+                position_ids[0, run] = position
+                position_ids[1, run] = position + rows
+                position_ids[2, run] = position + columns
+                position += side
+                cursor += side * side
+            else:
+                position_ids[:, at] = position
+                position += 1
+                cursor += 1
+        next_position.append(position)
+        visible[start:end, start:end] = np.tri(len(ids), dtype=bool)
+        if segment.parent is not None:
+            # The last token of the parent sees exactly what every token of the child sees beyond its own segment.
+            visible[start:end, :start] |= visible[spans[segment.parent][1] - 1, :start]
+        if segment.score is not None and segment.candidate is not None:
+            scores.append((len(targets), segment.candidate, segment.score))
+        targets.extend((start + i - 1, ids[i], kind) for i, kind in enumerate(segment.kinds) if kind != NO_KIND)
+        spans.append((start, end))
+        blocks[segment.candidate] = (blocks.get(segment.candidate, (start, end))[0], end)
+        start = end
+    return Packed(
+        input_ids=np.concatenate([np.asarray(segment.input_ids, dtype=np.int64) for segment in segments]),
+        position_ids=position_ids,
+        visible=visible,
+        targets=np.asarray(targets, dtype=np.int64).reshape(-1, 3),
+        scores=scores,
+        root=len(segments[0].input_ids),
+        blocks=list(blocks.values()),
+    )
+
+
+def encode_group(
+    group: Any, tokenizer: PreTrainedTokenizerFast, image_tokens: int, edited_captions: int, rng: Random
+) -> list[Segment]:
+    """The tree of a simulated group: source, its caption, then every candidate with its judgements.
+
+    The markup is that of the chat template: a user turn with rubric, instruction, source image and one edited image,
+    and an assistant turn for each answer.
+    """
+    content = [
+        {"type": "text", "text": user_text(rng.choice(RUBRICS), group.instruction)},
+        {"type": "image"},
+        {"type": "image"},
+    ]
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+    )
+    before, between, after = text.split("<|image_pad|>")
+    close, reopen = between[: between.index("<|vision_start|>")], between[between.index("<|vision_start|>") :]
+    closing = after[after.index("<|im_end|>") :]  # ends the user turn and opens the assistant's
+    image = [tokenizer.convert_tokens_to_ids("<|image_pad|>")] * image_tokens
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+    def encode(string: str) -> list[int]:
+        return tokenizer.encode(string, add_special_tokens=False)
+
+    def given(parent: int | None, ids: list[int], candidate: int | None = None) -> Segment:
+        return Segment(parent, ids, [NO_KIND] * len(ids), candidate)
+
+    def answer(
+        parent: int, target: Target, opening: str = "", candidate: int | None = None, score: float | None = None
+    ) -> Segment:
+        cue, text = encode(opening + target.cue), encode(target.text) + [end]
+        kinds = [NO_KIND] * len(cue) + [KINDS.index(target.kind)] * len(text)
+        return Segment(parent, cue + text, kinds, candidate, score)
+
+    segments = [given(None, encode(before) + image + encode(close))]
+    segments.append(answer(0, caption(group.scene), opening=closing))
+    captioned = set(rng.sample(range(len(group.candidates)), min(edited_captions, len(group.candidates))))
+    for index, candidate in enumerate(group.candidates):
+        node = len(segments)
+        segments.append(given(0, encode(reopen) + image + encode(after), index))
+        scores = {
+            "verdict": candidate.scores["instruction_following"],
+            "quality": candidate.scores["visual_quality"],
+        }
+        for target in judgements(candidate):
+            segments.append(answer(node, target, candidate=index, score=scores.get(target.kind)))
+        if index in captioned:
+            segments.append(answer(node, caption(candidate.scene), candidate=index))
+    return segments
+
+
+def collate(packs: list[Packed], patches: list[np.ndarray]) -> dict[str, Any]:
+    """Join packed groups of equally many candidates in one row without padding.
+
+    Returns `input_ids` (1, tokens), `position_ids` (3, 1, tokens), `targets` (targets, 3) with positions in the row,
+    `scores` (scores, 4: index in `targets`, group, candidate, true score), `patches` (uint8), and what `block_attention`
+    needs: `shape` (groups, longest shared part, candidates in all, longest candidate, longest root), `index` (the token
+    of every slot of the padded blocks, `tokens` where there is none), `inverse` (the slot of every token),
+    `shared_mask` (groups, 1, shared, shared) and `candidate_mask` (candidates, 1, longest, root + longest).
+    """
+    count = len(packs[0].blocks) - 1
+    shared = max(packed.blocks[0][1] for packed in packs)
+    longest = max(end - start for packed in packs for start, end in packed.blocks[1:])
+    root = max(packed.root for packed in packs)
+    tokens = sum(len(packed.input_ids) for packed in packs)
+    index = [np.full((len(packs), shared), tokens), np.full((len(packs) * count, longest), tokens)]
+    shared_mask = np.zeros((len(packs), 1, shared, shared), dtype=bool)
+    candidate_mask = np.zeros((len(packs) * count, 1, longest, root + longest), dtype=bool)
+    shared_mask[..., 0] = candidate_mask[..., 0] = True  # a softmax needs one entry; every token sees the first one
+    targets, scores, target_count, offset = [], [], 0, 0
+    for row, packed in enumerate(packs):
+        for block, (start, end) in enumerate(packed.blocks):
+            size = end - start
+            span = np.arange(offset + start, offset + end)
+            own = packed.visible[start:end, start:end]
+            if block == 0:
+                index[0][row, :size] = span
+                shared_mask[row, 0, :size, :size] = own
+            else:
+                slot = row * count + block - 1
+                index[1][slot, :size] = span
+                candidate_mask[slot, 0, :size, : packed.root] = packed.visible[start:end, : packed.root]
+                candidate_mask[slot, 0, :size, root : root + size] = own
+        targets.append(packed.targets + np.array([offset, 0, 0]))
+        scores.extend((target_count + at, row, candidate, score) for at, candidate, score in packed.scores)
+        target_count += len(packed.targets)
+        offset += len(packed.input_ids)
+    flat = np.concatenate([part.ravel() for part in index])
+    inverse = np.empty(tokens + 1, dtype=np.int64)
+    inverse[flat] = np.arange(len(flat))
+    return {
+        "input_ids": torch.from_numpy(np.concatenate([packed.input_ids for packed in packs]))[None],
+        "position_ids": torch.from_numpy(np.concatenate([packed.position_ids for packed in packs], axis=1))[:, None],
+        "targets": torch.from_numpy(np.concatenate(targets)),
+        "scores": torch.tensor(scores, dtype=torch.float64).reshape(-1, 4),
+        "patches": torch.from_numpy(np.concatenate(patches)),
+        "shape": (len(packs), shared, len(packs) * count, longest, root),
+        "index": torch.from_numpy(flat),
+        "inverse": torch.from_numpy(inverse[:tokens]),
+        "shared_mask": torch.from_numpy(shared_mask),
+        "candidate_mask": torch.from_numpy(candidate_mask),
+    }
+
+
+class Regroup(torch.autograd.Function):
+    """Rows of `x` in another order, with zero rows where `index` says len(x); `inverse` undoes it for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, index: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(index, inverse)
+        return torch.cat([x, x.new_zeros(1, *x.shape[1:])]).index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        index, inverse = ctx.saved_tensors
+        zero = gradient.new_zeros(1, *gradient.shape[1:])
+        return torch.cat([gradient, zero]).index_select(0, inverse), None, None
+
+
+def block_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: dict[str, Any],
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention over a tree of shared part and candidates, without the pairs that the tree forbids.
+
+    A dense mask over a packed group computes several times more than it keeps. Here every candidate attends to the root
+    of its group and to itself. `attention_mask` holds `shape`, `index`, `inverse` and the masks of `collate`.
+    """
+    groups, shared, candidates, longest, root = attention_mask["shape"]
+    index, inverse = attention_mask["index"], attention_mask["inverse"]
+    heads, width = query.shape[1], query.shape[3]
+    split = groups * shared
+
+    def blocks(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        slots = Regroup.apply(x[0].transpose(0, 1).flatten(1), index, inverse)
+        return slots[:split].view(groups, shared, -1, width), slots[split:].view(candidates, longest, -1, width)
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        k, v = (x.repeat_interleave(heads // x.shape[2], dim=2).transpose(1, 2) for x in (k, v))
+        return F.scaled_dot_product_attention(q.transpose(1, 2), k, v, mask).transpose(1, 2).reshape(-1, heads * width)
+
+    def with_root(own: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+        prefix = whole[:, None, :root].expand(-1, candidates // groups, -1, -1, -1).flatten(0, 1)
+        return torch.cat([prefix, own], dim=1)
+
+    shared_q, own_q = blocks(query)
+    shared_k, own_k = blocks(key)
+    shared_v, own_v = blocks(value)
+    slots = torch.cat(
+        [
+            attend(shared_q, shared_k, shared_v, attention_mask["shared_mask"]),
+            attend(own_q, with_root(own_k, shared_k), with_root(own_v, shared_v), attention_mask["candidate_mask"]),
+        ]
+    )
+    return Regroup.apply(slots, inverse, index).view(1, -1, heads, width), None
+
+
+AttentionInterface.register("tree_blocks", block_attention)
+
+
+def make_batch(
+    seeds: range, split: str, tokenizer: PreTrainedTokenizerFast, model_args: ModelArguments, args: TrainArguments
+) -> dict[str, Any]:
+    """Simulate, encode and pack the groups of `seeds`."""
+    side = model_args.image_size // model_args.patch_size // model_args.merge_size
+    image_token_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    packs, patches = [], []
+    for seed in seeds:
+        group = simulate_group(seed, split=split, candidates=args.candidates, size=model_args.image_size)
+        segments = encode_group(group, tokenizer, side * side, args.edited_captions, Random(seed))
+        packs.append(pack(segments, image_token_id, side))
+        images = [group.source, *(candidate.image for candidate in group.candidates)]
+        patches.append(to_patches(images, model_args.patch_size, model_args.merge_size))
+    return collate(packs, patches)
+
+
+class SimulatedBatches(IterableDataset):
+    """An endless stream of training batches. Batch `step` holds the same groups whenever it is asked for."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerFast, model_args: ModelArguments, args: TrainArguments, first_step: int
+    ) -> None:
+        self.tokenizer, self.model_args, self.args, self.first_step = tokenizer, model_args, args, first_step
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        info = get_worker_info()
+        step = self.first_step + (info.id if info else 0)
+        while True:
+            first = self.args.seed + step * self.args.groups
+            yield make_batch(
+                range(first, first + self.args.groups), "train", self.tokenizer, self.model_args, self.args
+            )
+            step += info.num_workers if info else 1
+
+
+# ----------------------------------------------------------------------------------------------------------- training
+
+
+def target_logits(
+    model: Qwen2_5_VLForConditionalGeneration, batch: dict[str, Any], processor: Qwen2VLImageProcessorPil
+) -> torch.Tensor:
+    """The logits of every target of a batch, float32 of shape (targets, vocabulary)."""
+    vlm = model.model
+    vision = model.config.vision_config
+    input_ids = batch["input_ids"]
+    pixel_values = normalise(batch["patches"], processor)
+    image_mask = input_ids == model.config.image_token_id
+    side = processor.size["longest_edge"] ** 0.5 // vision.patch_size
+    images = int(len(pixel_values) // side**2)
+    grid = torch.tensor([[1, int(side), int(side)]]).expand(images, 3)
+    features = torch.cat(vlm.get_image_features(pixel_values, grid).pooler_output)
+    embeddings = vlm.language_model.embed_tokens(input_ids)
+    embeddings = embeddings.masked_scatter(image_mask[..., None], features.to(embeddings.dtype))
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else embeddings.dtype
+    tree = {name: batch[name] for name in ("shape", "index", "inverse")}
+    for name in ("shared_mask", "candidate_mask"):
+        tree[name] = torch.zeros(batch[name].shape, dtype=dtype).masked_fill_(~batch[name], -math.inf)
+    hidden = vlm.language_model(
+        inputs_embeds=embeddings,
+        attention_mask={"full_attention": tree},
+        position_ids=batch["position_ids"],
+        use_cache=False,
+    ).last_hidden_state
+    return model.lm_head(hidden.flatten(0, 1)[batch["targets"][:, 0]]).float()
+
+
+def weighted_loss(logits: torch.Tensor, targets: torch.Tensor, kind_weights: list[float]) -> torch.Tensor:
+    """Mean cross entropy of the targets, each weighted by its kind."""
+    weights = torch.tensor(kind_weights)[targets[:, 2]]
+    return (F.cross_entropy(logits, targets[:, 1], reduction="none") * weights).sum() / weights.sum()
+
+
+@torch.no_grad()
+def evaluate(
+    model: Qwen2_5_VLForConditionalGeneration,
+    batches: list[dict[str, Any]],
+    processor: Qwen2VLImageProcessorPil,
+    tokenizer: PreTrainedTokenizerFast,
+    args: TrainArguments,
+) -> dict[str, float]:
+    """Held-out loss, token accuracy of every kind, and accuracy of scores and of score order within groups.
+
+    `score_KIND` counts score tokens predicted exactly; `pairs_KIND` counts pairs of candidates of a group with different
+    true scores whose expected scores (under the model's probabilities of 1 to 4) have the same order.
+    """
+    model.eval()
+    digits = torch.tensor([tokenizer.convert_tokens_to_ids(digit) for digit in "1234"])
+    loss, right, total = 0.0, dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
+    score_right, score_total = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
+    pair_right, pair_total = dict.fromkeys(KINDS, 0.0), dict.fromkeys(KINDS, 0)
+    for batch in batches:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
+            logits = target_logits(model, batch, processor)
+        targets = batch["targets"]
+        loss += weighted_loss(logits, targets, args.kind_weights).item() / len(batches)
+        hits = logits.argmax(-1) == targets[:, 1]
+        expected = (logits[:, digits].softmax(-1) * torch.arange(1.0, 5.0)).sum(-1)
+        for index, kind in enumerate(KINDS):
+            chosen = targets[:, 2] == index
+            right[kind] += int(hits[chosen].sum())
+            total[kind] += int(chosen.sum())
+            rows = [row for row in batch["scores"].tolist() if targets[int(row[0]), 2] == index]
+            score_right[kind] += sum(bool(hits[int(row[0])]) for row in rows)
+            score_total[kind] += len(rows)
+            for i, first in enumerate(rows):
+                for second in rows[i + 1 :]:
+                    if first[1] != second[1] or first[3] == second[3]:
+                        continue
+                    difference = float(expected[int(first[0])] - expected[int(second[0])])
+                    pair_right[kind] += 0.5 if difference == 0 else float((difference > 0) == (first[3] > second[3]))
+                    pair_total[kind] += 1
+    model.train()
+    metrics = {"loss": loss}
+    metrics |= {kind: right[kind] / max(1, total[kind]) for kind in KINDS}
+    metrics |= {f"score_{kind}": score_right[kind] / score_total[kind] for kind in KINDS if score_total[kind]}
+    metrics |= {f"pairs_{kind}": pair_right[kind] / pair_total[kind] for kind in KINDS if pair_total[kind]}
+    return {name: round(value, 4) for name, value in metrics.items()}
+
+
+def build_optimizers(
+    model: Qwen2_5_VLForConditionalGeneration, args: TrainArguments
+) -> list[tuple[torch.optim.Optimizer, float]]:
+    """The optimizers with their peak learning rates: Muon for the blocks' matrices, AdamW for the rest."""
+    matrices, tables, vectors = [], [], []
+    for name, parameter in model.named_parameters():
+        if parameter.ndim < 2:
+            vectors.append(parameter)
+        elif args.optimizer == "muon" and parameter.ndim == 2 and "embed_tokens" not in name:
+            matrices.append(parameter)
+        else:
+            tables.append(parameter)
+    groups = [
+        {"params": tables, "weight_decay": args.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    adamw = torch.optim.AdamW(groups, lr=args.learning_rate, betas=(0.9, 0.98), eps=1e-8, fused=True)
+    if args.optimizer != "muon":
+        return [(adamw, args.learning_rate)]
+    muon = torch.optim.Muon(
+        matrices, lr=args.muon_learning_rate, weight_decay=args.weight_decay, adjust_lr_fn="match_rms_adamw"
+    )
+    return [(adamw, args.learning_rate), (muon, args.muon_learning_rate)]
+
+
+def rate(fraction: float, steps_since_start: int, args: TrainArguments) -> float:
+    """The factor on the peak rates: linear warm-up, constant, then linear to zero at the end of the budget."""
+    warm = min(1.0, (steps_since_start + 1) / max(1, args.warmup_steps))
+    decay = min(1.0, max(0.0, (1.0 - fraction) / (1.0 - args.decay_from)))
+    return warm * max(decay, 0.01)
+
+
+# ------------------------------------------------------------------------------------------------------------- saving
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Put the complete folder `new` in the place of `target`; an interruption leaves one whole folder."""
+    old = target.with_name(target.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        os.rename(target, old)
+    os.rename(new, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def save_model(
+    folder: Path,
+    model: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    processor: Qwen2VLImageProcessorPil,
+    log: Path,
+    card: str,
+) -> None:
+    """Write a plain `qwen2_5_vl` folder in bfloat16, with tokenizer, image processor, log and model card."""
+    new = folder.with_name(folder.name + ".new")
+    shutil.rmtree(new, ignore_errors=True)
+    plain = Qwen2_5_VLForConditionalGeneration(copy.deepcopy(model.config))
+    plain.load_state_dict(model.state_dict())
+    plain.tie_weights()
+    plain.to(torch.bfloat16).save_pretrained(new)
+    tokenizer.save_pretrained(new)
+    processor.save_pretrained(new)
+    if log.exists():
+        shutil.copy(log, new / "training_log.jsonl")
+    (new / "README.md").write_text(card, encoding="utf-8")
+    replace_folder(new, folder)
+
+
+def save_state(
+    folder: Path,
+    model: Qwen2_5_VLForConditionalGeneration,
+    optimizers: list[tuple[torch.optim.Optimizer, float]],
+    progress: dict[str, Any],
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    """Write what a resumed run needs: float32 weights, optimizer states, progress, tokenizer."""
+    new = folder.with_name(folder.name + ".new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    state = {
+        "model": model.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer, _ in optimizers],
+        "progress": progress,
+    }
+    torch.save(state, new / "state.pt")
+    tokenizer.save_pretrained(new)
+    replace_folder(new, folder)
+
+
+def model_card(
+    model: Qwen2_5_VLForConditionalGeneration, model_args: ModelArguments, progress: dict[str, Any], command: str
+) -> str:
+    """The README of the model folder, with the newest held-out metrics."""
+    config, parameters = model.config, sum(parameter.numel() for parameter in model.parameters())
+    text, vision = config.text_config, config.vision_config
+    side = model_args.image_size // model_args.patch_size // model_args.merge_size
+    metrics = progress["metrics"]
+    names = {
+        "caption": "Scene: objects, colours, sizes, places, background",
+        "change": "Change: what differs from the source",
+        "verdict": "Following: score and fault",
+        "quality": "Quality: score and artefact",
+    }
+    rows = "\n".join(
+        f"| {names[kind]} | {metrics[kind]:.4f} | {cell(metrics, 'score', kind)} | {cell(metrics, 'pairs', kind)} |"
+        for kind in KINDS
+    )
+    return f"""---
+library_name: transformers
+pipeline_tag: image-text-to-text
+tags:
+- editreward
+- simulated
+---
+
+# Tiny vision-language model of the simulated world
+
+A `qwen2_5_vl` model of {parameters / 1e6:.2f} M parameters (embeddings tied), trained from random weights on simulated
+edit groups. **It knows the simulated world of `editreward.simulation` and nothing else**: coloured shapes on plain or
+patterned backgrounds, edited by simple instructions in English and Chinese. It says nothing useful about photographs.
+It is the backbone that the bundled tiny reward model starts from.
+
+| | |
+|---|---|
+| Language model | {text.num_hidden_layers} layers, width {text.hidden_size}, MLP {text.intermediate_size}, \
+{text.num_attention_heads} heads, {text.num_key_value_heads} key-value heads |
+| Vision tower | {vision.depth} blocks, width {vision.hidden_size}, MLP {vision.intermediate_size}, \
+{vision.num_heads} heads, patch {vision.patch_size}, merge {vision.spatial_merge_size}, full attention |
+| Images | {model_args.image_size} x {model_args.image_size} pixels, {side * side} tokens each |
+| Vocabulary | {text.vocab_size} byte-level BPE tokens |
+
+## Training
+
+    {command}
+
+{progress["steps"]} steps, {progress["groups"]} edit groups, {progress["elapsed"] / 60:.1f} minutes. The log of the run is
+`training_log.jsonl`.
+
+## Held-out accuracy
+
+Measured by that command on simulated groups of the split `validation`, with the true tokens before each given. A pair is
+two edits of one group whose true scores differ; it is right where the expected scores have the same order.
+
+| Answer | Token accuracy | Score accuracy | Pair accuracy |
+|---|---|---|---|
+{rows}
+
+## Use
+
+The user turn holds a rubric, `Instruction: ...`, the source image and one edited image. The assistant turn is opened
+with what is asked: `Scene:`, `Change:`, `Following: ` or `Quality: `; the score comes first. Load the images with
+`Qwen2VLImageProcessorPil`.
+"""
+
+
+def cell(metrics: dict[str, float], prefix: str, kind: str) -> str:
+    """A metric as a table cell; empty where the kind has no scores."""
+    value = metrics.get(f"{prefix}_{kind}")
+    return "" if value is None else f"{value:.4f}"
+
+
+def append_line(path: Path, line: dict[str, Any]) -> None:
+    """Append one JSON line to the log and show it."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+    print(json.dumps(line), flush=True)
+
+
+def train(model_args: ModelArguments, args: TrainArguments, command: str) -> None:
+    """Train within the budget and write the model folder; see the arguments."""
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    run, output = Path(args.run_dir), Path(args.output_dir)
+    run.mkdir(parents=True, exist_ok=True)
+    log, state_folder = run / "log.jsonl", run / "state"
+
+    # Data and model
+    state = None
+    if args.resume:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(state_folder)
+        state = torch.load(state_folder / "state.pt", weights_only=True)
+    else:
+        log.unlink(missing_ok=True)
+        tokenizer = build_tokenizer(tokenizer_texts(model_args, args.candidates), model_args.vocab_size)
+    processor = build_image_processor(model_args)
+    model = Qwen2_5_VLForConditionalGeneration(build_config(model_args, tokenizer))
+    model.train()
+    optimizers = build_optimizers(model, args)
+    progress: dict[str, Any] = {"steps": 0, "groups": 0, "elapsed": 0.0, "metrics": {}}
+    if state is not None:
+        model.load_state_dict(state["model"])
+        for (optimizer, _), saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        progress = state["progress"]
+    model.model.language_model.set_attn_implementation("tree_blocks")
+    use_batched_vision_attention(model, (model_args.image_size // model_args.patch_size) ** 2)
+    if args.compile:
+        for block in (*model.model.visual.blocks, *model.model.language_model.layers):
+            block.compile()
+    held_out = [
+        make_batch(range(first, min(first + 8, args.eval_groups)), "validation", tokenizer, model_args, args)
+        for first in range(0, args.eval_groups, 8)
+    ]
+    batches = iter(
+        DataLoader(
+            SimulatedBatches(tokenizer, model_args, args, progress["steps"]),
+            batch_size=None,
+            num_workers=args.workers,
+            prefetch_factor=4 if args.workers else None,
+        )
+    )
+    append_line(
+        log,
+        {
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "vocabulary": len(tokenizer),
+            "resumed_from": progress["steps"],
+            **asdict(model_args),
+            **asdict(args),
+        },
+    )
+
+    # Training
+    first_step, start = progress["steps"], time.monotonic() - progress["elapsed"]
+    last_eval, window, waited = time.monotonic(), [], 0.0
+    window_start = (time.monotonic(), progress["groups"])
+    finished = False
+    while not finished:
+        before = time.monotonic()
+        batch = next(batches)
+        waited += time.monotonic() - before
+        fraction = progress["steps"] / args.max_steps if args.max_steps else progress["elapsed"] / (60 * args.minutes)
+        factor = rate(min(1.0, fraction), progress["steps"] - first_step, args)
+        for optimizer, peak in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = peak * factor
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
+            logits = target_logits(model, batch, processor)
+        loss = weighted_loss(logits, batch["targets"], args.kind_weights)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), args.max_grad_norm or math.inf)
+        for optimizer, _ in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        now = time.monotonic()
+        progress["steps"] += 1
+        progress["groups"] += args.groups
+        progress["elapsed"] = now - start
+        window.append(loss.item())
+        done = progress["steps"] >= args.max_steps if args.max_steps else progress["elapsed"] >= 60 * args.minutes
+        finished = bool(done)
+        if progress["steps"] % args.log_steps == 0 or finished:
+            seconds = now - window_start[0]
+            append_line(
+                log,
+                {
+                    "step": progress["steps"],
+                    "minutes": round(progress["elapsed"] / 60, 2),
+                    "train_loss": round(sum(window) / len(window), 4),
+                    "grad_norm": round(float(norm), 3),
+                    "rate": round(factor, 4),
+                    "groups_per_second": round((progress["groups"] - window_start[1]) / seconds, 2),
+                    "waited_for_data": round(waited / seconds, 3),
+                    "tokens": batch["input_ids"].shape[1],
+                },
+            )
+            window, waited, window_start = [], 0.0, (time.monotonic(), progress["groups"])
+        if finished or now - last_eval > 60 * args.eval_minutes:
+            progress["metrics"] = evaluate(model, held_out, processor, tokenizer, args)
+            progress["elapsed"] = time.monotonic() - start
+            append_line(
+                log,
+                {
+                    "step": progress["steps"],
+                    "groups": progress["groups"],
+                    "minutes": round(progress["elapsed"] / 60, 2),
+                    "held_out": progress["metrics"],
+                },
+            )
+            card = model_card(model, model_args, progress, command)
+            save_state(state_folder, model, optimizers, progress, tokenizer)
+            save_model(run / "model", model, tokenizer, processor, log, card)
+            last_eval, window_start = time.monotonic(), (time.monotonic(), progress["groups"])
+
+    # Saving
+    output.parent.mkdir(parents=True, exist_ok=True)
+    save_model(output, model, tokenizer, processor, log, model_card(model, model_args, progress, command))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read the options and train."""
+    parser = TrlParser((ModelArguments, TrainArguments))
+    model_args, args = parser.parse_args_and_config(argv)
+    options = " ".join(sys.argv[1:] if argv is None else argv)
+    train(model_args, args, f"python scripts/pretrain_tiny_vlm.py {options}")
+
+
+if __name__ == "__main__":
+    main()
