@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from transformers import AutoConfig, AutoTokenizer, BatchFeature, ProcessorMixin, Qwen2VLImageProcessorPil
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    BatchFeature,
+    PreTrainedTokenizerFast,
+    ProcessorMixin,
+    Qwen2VLImageProcessorPil,
+)
 
 
 try:
@@ -437,6 +444,7 @@ class EditRewardProcessor(ProcessorMixin):
         cls,
         name_or_path: str | Path,
         *,
+        tokenizer: Any = None,
         dimensions: list[str] | None = None,
         layout: str = "compact",
         position_scheme: str = "mrope",
@@ -450,13 +458,14 @@ class EditRewardProcessor(ProcessorMixin):
         """Processor of a new reward model on the vision-language model `name_or_path` (a folder or Hub id).
 
         Args:
+            tokenizer: One to use in place of the backbone's.
             pixels: Pixels that every image is resized to, as near as its aspect ratio allows.
             hub_kwargs: `revision`, `token`, `cache_dir` ... of `from_pretrained`.
 
         The other arguments are the class's own.
         """
         config = AutoConfig.from_pretrained(name_or_path, **hub_kwargs)
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path, **hub_kwargs)
+        tokenizer = tokenizer or AutoTokenizer.from_pretrained(name_or_path, **hub_kwargs)
         image_processor = Qwen2VLImageProcessorPil.from_pretrained(name_or_path, **hub_kwargs)
         image_processor.size = {"shortest_edge": pixels, "longest_edge": pixels}
         dimensions = list(dimensions or DEFAULT_DIMENSIONS)
@@ -493,7 +502,8 @@ class EditRewardProcessor(ProcessorMixin):
             )
         settings = {k: v for k, v in processor_dict["image_processor"].items() if not k.endswith(("_type", "_class"))}
         settings.pop("auto_map", None)
-        tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        # By class, too: an auto class would first load the model's configuration, and ask whether to trust its code.
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(pretrained_model_name_or_path, **kwargs)
         return [Qwen2VLImageProcessorPil(**settings), tokenizer]
 
     # What TRL's trainer asks of a processing class

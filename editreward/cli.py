@@ -57,6 +57,8 @@ def add_score(commands: Any) -> None:
 
 def run_score(args: argparse.Namespace) -> None:
     """Score one group of edits and print it as a table or as JSON."""
+    from editreward.scoring.report import ranking_table
+
     scorer = load_scorer(args)
     source = args.source if len(args.source) > 1 else args.source[0]
     best = scorer.best_of(source=source, edited=args.edited, instruction=args.instruction)
@@ -89,34 +91,6 @@ def as_json(scorer: "EditRewardScorer", args: argparse.Namespace, best: "BestEdi
         "best": best.index,
         "candidates": candidates,
     }
-
-
-def ranking_table(names: Sequence[str], best: "BestEdit") -> str:
-    """Plain-text table of one group, best candidate first.
-
-    Args:
-        names: what to call each candidate, in the order in which they were scored.
-        best: the scored group.
-
-    Returns:
-        Aligned lines: rank, name, every dimension, reward and the probability to be the best. Uncertainties are
-        standard deviations.
-    """
-    dimensions = list(best.scores[0].dimensions)
-    header = ["rank", "edited image"]
-    for name in dimensions:
-        calibrated = best.scores[0].dimensions[name].calibrated
-        header.append(f"{name.replace('_', ' ')} ({'1..4' if calibrated else 'uncalibrated'})")
-    header += ["reward", "P(best)"]
-    rows = [header]
-    for index in best.order:
-        score = best.scores[index]
-        cells = [f"{value.mean:.2f} ± {value.std:.2f}" for value in score.dimensions.values()]
-        cells += [f"{score.reward:.2f} ± {score.reward_std:.2f}", f"{best.probabilities[index]:.0%}"]
-        rows.append([str(best.ranks[index]), names[index], *cells])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
-    return "\n".join("  ".join(row).rstrip() for row in padded)
 
 
 def add_demo(commands: Any) -> None:

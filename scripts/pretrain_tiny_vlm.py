@@ -181,7 +181,7 @@ def build_tokenizer(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenize
 
 def tokenizer_texts(args: ModelArguments, candidates: int) -> Iterator[str]:
     """The texts of the simulated world, then the files named by `tokenizer_text`."""
-    groups = (simulate_group(s, split="train", candidates=candidates, size=56) for s in range(args.tokenizer_groups))
+    groups = (simulate_group(s, split="train", candidates=candidates, size=84) for s in range(args.tokenizer_groups))
     yield from corpus(groups)
     for path in args.tokenizer_text:
         # Counted several times, so that a rubric read at every score costs few tokens.
@@ -267,6 +267,26 @@ def normalise(patches: torch.Tensor, processor: Qwen2VLImageProcessorPil) -> tor
     return ((pixels - mean) / std).flatten(1)
 
 
+def matmul_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Attention of (batch, heads, tokens, width) as two batched products, with an additive `mask` (batch, 1, ...).
+
+    On a CPU its backward pass runs several times faster than that of PyTorch's fused kernel at these short lengths.
+    """
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
+    batch, heads, _, width = query.shape
+    # Autocast would run the softmax in float32, on the largest tensor of the model.
+    with torch.autocast("cpu", enabled=False):
+        query, key, value = (x.to(dtype).flatten(0, 1) for x in (query * width**-0.5, key, value))
+        if mask is None:
+            scores = torch.bmm(query, key.transpose(1, 2))
+        else:
+            bias = mask.to(dtype).expand(-1, heads, -1, -1).flatten(0, 1)
+            scores = torch.baddbmm(bias, query, key.transpose(1, 2))
+        return torch.bmm(scores.softmax(-1), value).view(batch, heads, -1, width)
+
+
 def use_batched_vision_attention(model: Qwen2_5_VLForConditionalGeneration, patches: int) -> None:
     """Let the vision tower attend within all images at once, which needs images of `patches` patches each.
 
@@ -286,7 +306,7 @@ def use_batched_vision_attention(model: Qwen2_5_VLForConditionalGeneration, patc
             cos, sin = (table[:patches].to(query.dtype) for table in position_embeddings)
             query = query * cos + rotate_half(query) * sin
             key = key * cos + rotate_half(key) * sin
-            output = F.scaled_dot_product_attention(query, key, value)
+            output = matmul_attention(query, key, value)
             return attention.proj(output.transpose(1, 2).reshape(hidden_states.shape))
 
         attention.forward = forward
@@ -536,7 +556,7 @@ def block_attention(
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         k, v = (x.repeat_interleave(heads // x.shape[2], dim=2).transpose(1, 2) for x in (k, v))
-        return F.scaled_dot_product_attention(q.transpose(1, 2), k, v, mask).transpose(1, 2).reshape(-1, heads * width)
+        return matmul_attention(q.transpose(1, 2), k, v, mask).transpose(1, 2).reshape(-1, heads * width)
 
     def with_root(own: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
         prefix = whole[:, None, :root].expand(-1, candidates // groups, -1, -1, -1).flatten(0, 1)

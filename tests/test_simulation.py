@@ -49,7 +49,7 @@ def validation() -> list[SimulatedGroup]:
 
 
 @pytest.fixture(scope="module")
-def test_split() -> list[SimulatedGroup]:
+def testing() -> list[SimulatedGroup]:
     return list(simulate_groups(500, "test", size=SMALL))
 
 
@@ -99,9 +99,9 @@ def test_dataset_hash_depends_on_every_argument() -> None:
 
 
 def test_splits_share_no_group(
-    train: list[SimulatedGroup], validation: list[SimulatedGroup], test_split: list[SimulatedGroup]
+    train: list[SimulatedGroup], validation: list[SimulatedGroup], testing: list[SimulatedGroup]
 ) -> None:
-    groups = [*train, *validation, *test_split]
+    groups = [*train, *validation, *testing]
     assert len({(group.scene, group.instruction) for group in groups}) == len(groups)
     assert len({group.group_id for group in groups}) == len(groups)
 
@@ -233,13 +233,13 @@ def split_wording(wording: str) -> list[str]:
 
 
 def test_held_out_wordings_occur_only_where_flagged(
-    train: list[SimulatedGroup], validation: list[SimulatedGroup], test_split: list[SimulatedGroup]
+    train: list[SimulatedGroup], validation: list[SimulatedGroup], testing: list[SimulatedGroup]
 ) -> None:
     assert not any(group.unseen_wording for group in [*train, *validation])
-    for group in [*train, *validation, *test_split]:
+    for group in [*train, *validation, *testing]:
         held_out = WORDINGS[group.category, group.language].held_out
         assert any(fits_wording(group.instruction, wording) for wording in held_out) == group.unseen_wording
-    assert 0.4 < np.mean([group.unseen_wording for group in test_split]) < 0.6
+    assert 0.4 < np.mean([group.unseen_wording for group in testing]) < 0.6
 
 
 def shown_combinations(group: SimulatedGroup) -> set[tuple[str, str]]:
@@ -250,13 +250,13 @@ def shown_combinations(group: SimulatedGroup) -> set[tuple[str, str]]:
 
 
 def test_held_out_combinations_occur_only_where_flagged(
-    train: list[SimulatedGroup], validation: list[SimulatedGroup], test_split: list[SimulatedGroup]
+    train: list[SimulatedGroup], validation: list[SimulatedGroup], testing: list[SimulatedGroup]
 ) -> None:
     assert len(HELD_OUT_COMBINATIONS) == 12
     for group in [*train, *validation]:
         assert not group.unseen_combination
         assert not shown_combinations(group) & HELD_OUT_COMBINATIONS
-    for group in test_split:
+    for group in testing:
         if not group.unseen_combination:
             assert not shown_combinations(group) & HELD_OUT_COMBINATIONS
         elif group.category == "background":
@@ -264,7 +264,7 @@ def test_held_out_combinations_occur_only_where_flagged(
         else:
             concerned = {thing.combination for thing in (group.task.target, group.task.result) if thing}
             assert concerned & HELD_OUT_COMBINATIONS
-    assert 0.4 < np.mean([group.unseen_combination for group in test_split]) < 0.6
+    assert 0.4 < np.mean([group.unseen_combination for group in testing]) < 0.6
 
 
 def test_held_out_combinations_never_in_train_over_many_seeds() -> None:
@@ -281,9 +281,9 @@ def test_held_out_combinations_never_in_train_over_many_seeds() -> None:
 # Scenes and sentences
 
 
-def test_source_scenes_are_unambiguous(train: list[SimulatedGroup], test_split: list[SimulatedGroup]) -> None:
+def test_source_scenes_are_unambiguous(train: list[SimulatedGroup], testing: list[SimulatedGroup]) -> None:
     shared = 0
-    for group in [*train, *test_split]:
+    for group in [*train, *testing]:
         objects = group.scene.objects
         assert 2 <= len(objects) <= 5
         assert len({thing.combination for thing in objects}) == len(objects)
@@ -291,7 +291,12 @@ def test_source_scenes_are_unambiguous(train: list[SimulatedGroup], test_split: 
         target = group.task.target
         others = [thing for thing in objects if target and thing.key != target.key]
         shared += any(o.shape == target.shape or o.colour == target.colour for o in others if target)
-    assert shared > 0.5 * (len(train) + len(test_split))
+    assert shared > 0.5 * (len(train) + len(testing))
+
+
+def test_every_scene_shows_an_object_on_which_artefacts_can_be_seen(train: list[SimulatedGroup]) -> None:
+    for _, candidate in all_candidates(train):
+        assert any(not thing.remnant for thing in candidate.scene.objects)
 
 
 def test_english_instructions_name_what_the_task_says(train: list[SimulatedGroup]) -> None:
@@ -318,9 +323,9 @@ def test_change_says_nothing_exactly_where_scene_is_the_source(train: list[Simul
 
 
 def test_scenes_that_look_alike_have_the_same_score(
-    train: list[SimulatedGroup], test_split: list[SimulatedGroup]
+    train: list[SimulatedGroup], testing: list[SimulatedGroup]
 ) -> None:
-    for group in [*train, *test_split]:
+    for group in [*train, *testing]:
         scores: dict[tuple[object, ...], int] = {}
         sentences: dict[str, int] = {}
         for candidate in group.candidates:
@@ -328,7 +333,7 @@ def test_scenes_that_look_alike_have_the_same_score(
             assert sentences.setdefault(candidate.change, following(candidate)) == following(candidate)
 
 
-def test_scenes_that_look_alike_have_the_same_clean_pixels_or_a_jitter(train: list[SimulatedGroup]) -> None:
+def test_pixels_equal_the_source_exactly_where_the_scene_does(train: list[SimulatedGroup]) -> None:
     for group in train[:80]:
         for candidate in group.candidates:
             same = render_scene(candidate.scene, 112).tobytes() == render_scene(group.scene, 112).tobytes()
@@ -401,8 +406,8 @@ def shortfalls(task: EditTask, scene: Scene) -> int | None:
     return int(after.second_colour is not None) + int(after.size != wanted.size) + int(cells > 0.25)
 
 
-def test_scores_follow_from_the_scenes(train: list[SimulatedGroup], test_split: list[SimulatedGroup]) -> None:
-    for group, candidate in all_candidates([*train, *test_split]):
+def test_scores_follow_from_the_scenes(train: list[SimulatedGroup], testing: list[SimulatedGroup]) -> None:
+    for group, candidate in all_candidates([*train, *testing]):
         side, short = side_effects(group.task, candidate.scene), shortfalls(group.task, candidate.scene)
         where = f"{group.group_id} {group.instruction!r}: {candidate.fault}, {candidate.change}"
         if following(candidate) == 4:
@@ -439,19 +444,22 @@ def test_perfect_move_reaches_the_place(train: list[SimulatedGroup]) -> None:
             assert replace(after, x=group.task.target.x, y=group.task.target.y) == group.task.target
 
 
-def test_failed_edits_of_score_1_are_of_another_kind(train: list[SimulatedGroup]) -> None:
-    words = {"add": "appeared", "remove": "disappeared", "move": "moved", "background": "background", "resize": "to "}
+def test_unrelated_edits_are_single_edits_of_another_kind(train: list[SimulatedGroup]) -> None:
+    signs = {
+        "recolour": ("object", " became "),
+        "add": ("any", " appeared "),
+        "remove": ("any", " disappeared"),
+        "replace": ("object", " became "),
+        "move": ("any", " moved "),
+        "resize": ("any", " from "),
+        "background": ("any", "the background"),
+    }
     for group, candidate in all_candidates(train):
         if candidate.fault == "unrelated":
             assert ";" not in candidate.change
-            if group.category in ("add", "remove", "move", "background"):
-                assert words[group.category] not in candidate.change.replace("disappeared", "went").replace(
-                    "went", "disappeared" if group.category == "remove" else "went"
-                )
-            if group.category in ("recolour", "replace"):
-                assert "the background" in candidate.change or "became" not in candidate.change
-            if group.category == "resize":
-                assert "grew" not in candidate.change and "shrank" not in candidate.change
+            subject, sign = signs[group.category]
+            if subject == "any" or not candidate.change.startswith("the background"):
+                assert sign not in candidate.change
 
 
 def test_every_fault_occurs() -> None:
@@ -476,7 +484,7 @@ def test_faults_are_visible(train: list[SimulatedGroup]) -> None:
         for i, (score, picture) in enumerate(pictures):
             for other_score, other in pictures[:i]:
                 if score != other_score:
-                    assert (np.abs(picture - other).max(axis=-1) > 24).sum() >= 20
+                    assert (np.abs(picture - other).max(axis=-1) > 18).sum() >= 20
 
 
 # Visual quality

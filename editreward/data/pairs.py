@@ -92,7 +92,7 @@ def training_pairs(
 
 
 def _difference(scores: Tensor, group_index: Tensor, dimension: int | None) -> Tensor:
-    """Score of i minus score of j, `(candidates, candidates)`; where there is none NaN, which satisfies no comparison."""
+    """Score of i minus score of j, `(candidates, candidates)`; NaN, which satisfies no comparison, where unknown."""
     # In float64 so that the order of summation cannot tell equal sums apart.
     scores = scores.double()
     deciding = scores.sum(dim=-1) if dimension is None else scores[:, dimension]

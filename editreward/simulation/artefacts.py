@@ -48,7 +48,7 @@ def _jpeg(image: Image.Image, strength: float, rng: Random) -> Image.Image:
     Images of other sides get the enlarged error.
     """
     small = image if image.width == BASE_SIZE else image.resize((BASE_SIZE, BASE_SIZE), Image.Resampling.BOX)
-    block_mean = min(round(12 * strength), 70)
+    block_mean = min(round(12 * strength), 60)
     tables = [[block_mean, *(min(round(step * strength), 255) for step in table[1:])] for table in JPEG_TABLES]
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", qtables=tables, subsampling=0)
@@ -115,7 +115,7 @@ def _ghosting(image: Image.Image, strength: float, rng: Random) -> Image.Image:
 ARTEFACTS: dict[str, tuple[Callable[[Image.Image, float, Random], Image.Image], tuple[float, float, float]]] = {
     "blur": (_blur, (0.8, 1.6, 2.9)),
     "noise": (_noise, (13.0, 26.0, 50.0)),
-    "jpeg": (_jpeg, (0.7, 2.3, 9.0)),
+    "jpeg": (_jpeg, (0.95, 2.5, 9.0)),
     "blocks": (_blocks, (1.9, 3.3, 5.4)),
     "seams": (_seams, (0.5, 1.2, 2.6)),
     "cast": (_cast, (0.09, 0.18, 0.33)),

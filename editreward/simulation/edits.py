@@ -316,9 +316,10 @@ def _remove_other(task: EditTask, rng: Random) -> Scene | None:
 
 
 def _remove_too_many(task: EditTask, rng: Random) -> Scene | None:
-    if len(task.others) < 2:
+    # One object stays: on an empty plain background most artefacts could not be seen.
+    if len(task.others) < 3:
         return None
-    return _without(perfect(task, rng), *rng.sample(task.others, rng.randint(2, len(task.others))))
+    return _without(perfect(task, rng), *rng.sample(task.others, rng.randint(2, len(task.others) - 1)))
 
 
 def _replaced_instead(task: EditTask, rng: Random) -> Scene | None:
@@ -432,7 +433,9 @@ def _wrong_pattern(task: EditTask, rng: Random) -> Scene | None:
 
 def _objects_lost(task: EditTask, rng: Random) -> Scene | None:
     objects = task.source.objects
-    return _without(perfect(task, rng), *rng.sample(objects, rng.randint(2, len(objects))))
+    if len(objects) < 3:
+        return None
+    return _without(perfect(task, rng), *rng.sample(objects, rng.randint(2, len(objects) - 1)))
 
 
 # Score 1

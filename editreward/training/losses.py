@@ -133,8 +133,10 @@ class NllLoss(nn.Module):
     """-log E[sigmoid(z)], the negative log of the preference probability (arXiv 2509.26346, eq. 4).
 
     Called with the mean and the standard deviation of the reward difference of each pair, shape `(pairs,)`; returns
-    the loss of each pair in float32 or wider, not reduced.
+    the loss of each pair in float32 or wider, not reduced. `link` is the preference probability that it trains.
     """
+
+    link = "logistic"
 
     def forward(self, mean: Tensor, std: Tensor) -> Tensor:
         return -log_expected_sigmoid(mean, std)
@@ -145,6 +147,8 @@ class ExpectedNllLoss(nn.Module):
 
     Called and returning as [`NllLoss`].
     """
+
+    link = "logistic"
 
     def forward(self, mean: Tensor, std: Tensor) -> Tensor:
         return expected_softplus(mean, std)

@@ -1,0 +1,93 @@
+"""Training arguments: TRL's `RewardConfig` with the defaults of this package, and what is new."""
+
+from dataclasses import dataclass, field
+
+from trl import RewardConfig
+
+from editreward.data.pairs import TIES
+from editreward.training.losses import LOSSES
+
+LOSS_REDUCTIONS = ("pair", "group")
+
+
+@dataclass
+class EditRewardTrainingArguments(RewardConfig):
+    r"""
+    Arguments of [`EditRewardTrainer`]: those of TRL's `RewardConfig`, hence of `transformers.TrainingArguments`, and
+    how the loss is formed. The fields below document themselves in their `help`.
+
+    Defaults that differ are the paper's recipe (arXiv 2509.26346: learning rate 2e-6, cosine, warm-up over 5 % of the
+    steps, 2 epochs) and what packed groups need: rows stay whole (`remove_unused_columns=False`, `max_length=None`),
+    the heads keep their dropout (`disable_dropout=False`), and a batch counts edit groups, not pairs.
+    """
+
+    learning_rate: float = field(
+        default=2e-6,
+        metadata={
+            "help": "Peak learning rate. 2e-6 is for full fine-tuning of a 7B backbone; small models need more."
+        },
+    )
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Shape of the learning rate over time."})
+    warmup_steps: float = field(
+        default=0.05, metadata={"help": "Linear warm-up: a number of steps, or below 1 a share of all steps."}
+    )
+    num_train_epochs: float = field(default=2.0, metadata={"help": "Passes over the training groups."})
+    per_device_train_batch_size: int = field(
+        default=1,
+        metadata={"help": "Edit groups per device and micro-batch. A group of 7 candidates gives up to 21 pairs."},
+    )
+    per_device_eval_batch_size: int = field(
+        default=1, metadata={"help": "Edit groups per device and batch in evaluation."}
+    )
+    max_length: int | None = field(
+        default=None, metadata={"help": "Not used: groups are never filtered by length. Leave it unset."}
+    )
+    disable_dropout: bool = field(
+        default=False, metadata={"help": "Disable dropout everywhere, that of the reward heads included."}
+    )
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Leave it off: the collator needs whole rows."}
+    )
+
+    loss: str = field(
+        default="nll",
+        metadata={
+            "help": "Loss of a pair with reward difference z: 'nll', -log E[sigmoid(z)], or 'expected_nll', "
+            "E[-log sigmoid(z)], which the published code samples. Change it to reproduce published weights.",
+            "choices": list(LOSSES),
+        },
+    )
+    loss_reduction: str = field(
+        default="pair",
+        metadata={
+            "help": "What an optimizer step averages over: 'pair', all its pairs alike, or 'group', the means of its "
+            "groups. Use 'group' where groups differ much in size.",
+            "choices": list(LOSS_REDUCTIONS),
+        },
+    )
+    dimension_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of the same loss per dimension, on that dimension's own scores. The dimensions' losses "
+            "are averaged, so that a weight means the same for any number of dimensions. Above 0 the means of the "
+            "dimensions are trained as scores of their own, and not only their aggregate."
+        },
+    )
+    ties: str = field(
+        default="drop",
+        metadata={
+            "help": "What becomes of pairs with equal overall scores: 'drop' leaves them out of the loss.",
+            "choices": list(TIES),
+        },
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, choices in (("loss", LOSSES), ("loss_reduction", LOSS_REDUCTIONS), ("ties", TIES)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"Unknown {name} {getattr(self, name)!r}; choose one of: {', '.join(choices)}.")
+        if self.dimension_weight < 0:
+            raise ValueError(f"`dimension_weight` must be 0 or more, got {self.dimension_weight}.")
+        for name in ("max_length", "center_rewards_coefficient", "chat_template_path", "model_init_kwargs"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"`{name}` has no effect on an EditReward model. Leave it unset.")
