@@ -1,31 +1,30 @@
 """
 Train an EditReward model on edit groups.
 
-On simulated groups, from a small vision-language model, on a laptop:
+On simulated groups, from a tiny vision-language model, on a laptop:
 
     accelerate launch train_trl.py --config configs/tiny.yaml
 
-On your own annotations (a dataset folder, Parquet files or a Hub dataset in the group schema), from a 7B backbone:
+Go on with a run that was stopped, from its last checkpoint:
+
+    accelerate launch train_trl.py --config configs/tiny.yaml --resume_from_checkpoint true
+
+On your own annotations, from a 7B backbone, on the GPUs that `accelerate config` was told of:
 
     accelerate launch train_trl.py \
         --model_name_or_path Qwen/Qwen2.5-VL-7B-Instruct --dtype bfloat16 \
-        --dataset_name my-annotations --dataset_train_split train \
-        --dimension_weight 1.0 --gradient_accumulation_steps 2 --output_dir runs/editreward-7b
-
-Continue a run that was stopped, from its last checkpoint:
-
-    accelerate launch train_trl.py --config configs/tiny.yaml --resume_from_checkpoint true
+        --dataset_name path/to/annotations --dimension_weight 1.0 --output_dir runs/editreward-7b
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, IterableDataset, load_dataset, load_from_disk
-from transformers import AutoConfig
+from datasets import Dataset, IterableDataset, load_dataset, load_from_disk
+from transformers import AutoConfig, set_seed
 from trl import ModelConfig, ScriptArguments, TrlParser
 
-from configuration_editreward import EditRewardConfig  # noqa: F401 (registers the model type)
+from configuration_editreward import EditRewardConfig
 from editreward.simulation import simulate_group
 from editreward.training import EditRewardTrainer, EditRewardTrainingArguments
 from modeling_editreward import EditRewardModel
@@ -34,14 +33,149 @@ from processing_editreward import EditRewardProcessor
 
 @dataclass
 class EditRewardScriptArguments(ScriptArguments):
-    """TRL's `ScriptArguments`, the simulated data, and the fields of a new model."""
+    """TRL's `ScriptArguments`, the simulated data, and what a new reward model is made like."""
 
     dataset_name: str | None = field(
         default=None,
         metadata={
-            "help": "Edit groups: a folder that `datasets` saved, a folder of Parquet files, a Hub id, or 'simulated'."
+            "help": "Edit groups in the dataset schema: a folder that `datasets` saved, a folder of Parquet files, a "
+            "Hub id, or 'simulated', which makes them on the fly."
         },
     )
     simulated_train_groups: int = field(default=20_000, metadata={"help": "Simulated groups to train on."})
     simulated_eval_groups: int = field(default=300, metadata={"help": "Simulated groups to evaluate on."})
     simulated_image_size: int = field(default=112, metadata={"help": "Side of the simulated images, in pixels."})
+
+    dimensions: list[str] | None = field(
+        default=None, metadata={"help": "New model: the dimensions that it judges, named as in the data."}
+    )
+    head_type: str | None = field(
+        default=None, metadata={"help": "New model: 'multi' (an MLP per dimension), 'shared' or 'single'."}
+    )
+    head_hidden_sizes: list[int] | None = field(
+        default=None, metadata={"help": "New model: widths of the two hidden layers of a head."}
+    )
+    head_dropout: float | None = field(default=None, metadata={"help": "New model: dropout in the heads."})
+    aggregation: str | None = field(
+        default=None, metadata={"help": "New model: reward from the dimensions' means by 'mean', 'min' or 'sum'."}
+    )
+    uncertainty_aggregation: str | None = field(
+        default=None,
+        metadata={"help": "New model: 'propagate', or 'reference' to do with uncertainties as the published code."},
+    )
+    layout: str | None = field(
+        default=None, metadata={"help": "New model: 'compact' (one short prompt, fast) or 'paper' (a long one each)."}
+    )
+    position_scheme: str | None = field(
+        default=None, metadata={"help": "New model: 'mrope' (the backbone's own) or 'sequential'."}
+    )
+    pixels: int | None = field(
+        default=None, metadata={"help": "New model: pixels that each image is resized to, 448 x 448 by default."}
+    )
+
+
+PROCESSOR_FIELDS = ("dimensions", "layout", "position_scheme", "pixels")
+MODEL_FIELDS = (
+    "dimensions",
+    "head_type",
+    "head_hidden_sizes",
+    "head_dropout",
+    "aggregation",
+    "uncertainty_aggregation",
+    "layout",
+    "position_scheme",
+)
+
+
+def simulated_dataset(groups: int, split: str, image_size: int) -> Dataset:
+    """Edit groups that are rendered when they are read: a column of seeds and a transform."""
+
+    def render(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
+        rows = [simulate_group(seed, split, size=image_size).to_row() for seed in batch["seed"]]
+        return {column: [row[column] for row in rows] for column in rows[0]}
+
+    return Dataset.from_dict({"seed": range(groups)}).with_transform(render)
+
+
+def load_split(script_args: EditRewardScriptArguments, split: str) -> Dataset | IterableDataset:
+    """One split of a dataset of edit groups."""
+    name = script_args.dataset_name
+    if name is None:
+        raise ValueError("`--dataset_name` is missing: give a dataset of edit groups, or 'simulated'.")
+    if (Path(name) / "dataset_dict.json").exists():
+        return load_from_disk(name)[split]
+    return load_dataset(name, name=script_args.dataset_config, split=split, streaming=script_args.dataset_streaming)
+
+
+def load_model(
+    script_args: EditRewardScriptArguments, model_args: ModelConfig
+) -> tuple[EditRewardModel, EditRewardProcessor]:
+    """The EditReward model to go on with, or a new one on a vision-language model, with its processor."""
+    path, hub_kwargs = model_args.model_name_or_path, {"revision": model_args.model_revision}
+    if path is None:
+        raise ValueError("`--model_name_or_path` is missing: give a vision-language model or an EditReward model.")
+    loading = {"dtype": model_args.dtype, "attn_implementation": model_args.attn_implementation}
+    names = dict.fromkeys([*MODEL_FIELDS, *PROCESSOR_FIELDS])
+    given = {name: getattr(script_args, name) for name in names if getattr(script_args, name) is not None}
+    if AutoConfig.from_pretrained(path, **hub_kwargs).model_type == EditRewardConfig.model_type:
+        if given:
+            raise ValueError(f"{path} is an EditReward model, which keeps its own {', '.join(given)}. Unset them.")
+        return (
+            EditRewardModel.from_pretrained(path, **hub_kwargs, **loading),
+            EditRewardProcessor.from_pretrained(path, **hub_kwargs),
+        )
+    if script_args.head_type == "single":
+        given.setdefault("dimensions", ["overall"])
+    model_fields = {name: value for name, value in given.items() if name in MODEL_FIELDS}
+    processor_fields = {name: value for name, value in given.items() if name in PROCESSOR_FIELDS}
+    return (
+        EditRewardModel.from_backbone(path, hub_kwargs=hub_kwargs, **loading, **model_fields),
+        EditRewardProcessor.from_backbone(path, **hub_kwargs, **processor_fields),
+    )
+
+
+def main() -> None:
+    # 1. Parse
+    parser = TrlParser((EditRewardScriptArguments, EditRewardTrainingArguments, ModelConfig))
+    script_args, training_args, model_args = parser.parse_args_and_config()
+    if model_args.use_peft:
+        raise ValueError("`--use_peft` is not supported: its checkpoints would not load with `AutoModel`.")
+    evaluates = training_args.eval_strategy != "no"
+
+    # 2. Load data
+    eval_dataset = None
+    if script_args.dataset_name == "simulated":
+        size = script_args.simulated_image_size
+        train_dataset = simulated_dataset(script_args.simulated_train_groups, script_args.dataset_train_split, size)
+        if evaluates:
+            eval_dataset = simulated_dataset(script_args.simulated_eval_groups, script_args.dataset_test_split, size)
+    else:
+        train_dataset = load_split(script_args, script_args.dataset_train_split)
+        if evaluates:
+            eval_dataset = load_split(script_args, script_args.dataset_test_split)
+
+    # 3. Build the trainer
+    set_seed(training_args.seed)  # the heads of a new model are random
+    model, processor = load_model(script_args, model_args)
+    trainer = EditRewardTrainer(
+        model=model,
+        args=training_args,
+        train_dataset=train_dataset,
+        eval_dataset=eval_dataset,
+        processing_class=processor,
+    )
+
+    # 4. Train
+    resume = training_args.resume_from_checkpoint
+    trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
+
+    # 5. Save and push
+    trainer.save_model(training_args.output_dir)
+    trainer.create_model_card(dataset_name=script_args.dataset_name)
+    if training_args.push_to_hub:
+        trainer.push_to_hub(dataset_name=script_args.dataset_name)
+    trainer.end()
+
+
+if __name__ == "__main__":
+    main()

@@ -95,8 +95,14 @@ def read_prompts_py(paths: Iterable[str | Path], overall: str = "overall_detail"
         except SyntaxError as error:
             raise ConversionError(f"Prompts file {path} is not valid Python: {error}.") from error
         for node in tree.body:
-            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-                constants.update({target.id: node.value.value for target in node.targets if isinstance(target, ast.Name)})
+            if (
+                isinstance(node, ast.Assign)
+                and isinstance(node.value, ast.Constant)
+                and isinstance(node.value.value, str)
+            ):
+                constants.update(
+                    {target.id: node.value.value for target in node.targets if isinstance(target, ast.Name)}
+                )
     # The published code fills templates in with `str.format`, which turns doubled braces into single ones.
     templates = {
         name: constants[constant].replace("{{", "{").replace("}}", "}")
@@ -127,11 +133,15 @@ def read_state_dict(checkpoint: str | Path) -> dict[str, torch.Tensor]:
     else:
         files = [checkpoint] if checkpoint.exists() else []
     if not files:
-        raise ConversionError(f"Checkpoint {checkpoint}: no such file, or no weights ({', '.join(_WEIGHT_SUFFIXES)}) in it.")
+        raise ConversionError(
+            f"Checkpoint {checkpoint}: no such file, or no weights ({', '.join(_WEIGHT_SUFFIXES)}) in it."
+        )
     for index_file in checkpoint.glob("*.index.json") if checkpoint.is_dir() else []:
         shards = set(json.loads(index_file.read_text())["weight_map"].values())
         if lacking := sorted(shards - {file.name for file in checkpoint.iterdir()}):
-            raise ConversionError(f"Checkpoint {checkpoint}: {index_file.name} names files that are not there: {lacking}.")
+            raise ConversionError(
+                f"Checkpoint {checkpoint}: {index_file.name} names files that are not there: {lacking}."
+            )
     state_dict: dict[str, torch.Tensor] = {}
     for file in files:
         state_dict.update(_read_weights(file))
@@ -202,7 +212,9 @@ def convert_checkpoint(
     """
     state_dict, left_over = rename_keys(read_state_dict(checkpoint))
     if _EMBEDDINGS not in state_dict:
-        raise ConversionError(f"Checkpoint {checkpoint}: no token embeddings. Found: {_some(left_over + list(state_dict))}.")
+        raise ConversionError(
+            f"Checkpoint {checkpoint}: no token embeddings. Found: {_some(left_over + list(state_dict))}."
+        )
     if head_type is None:
         has_two = any(key.startswith("heads.mlps.1.") for key in state_dict)
         head_type = "multi" if has_two else "single" if set(prompts.templates) == {"overall"} else "shared"
@@ -250,8 +262,8 @@ def _published_config(
     widths = [state_dict.get(f"heads.mlps.0.{layer}.weight") for layer in (0, 3)]
     if any(weight is None for weight in widths):
         raise ConversionError(
-            "The checkpoint has no reward head of the published form (linear layers 0, 3 and 5 in `rm_heads.head_0` or "
-            f"`rm_head`). Found: {_some([key for key in state_dict if key.startswith('heads.')])}."
+            "The checkpoint has no reward head of the published form (linear layers 0, 3 and 5 in `rm_heads.head_0` "
+            f"or `rm_head`). Found: {_some([key for key in state_dict if key.startswith('heads.')])}."
         )
     return EditRewardConfig(
         backbone_config=backbone_config,

@@ -14,8 +14,8 @@ from editreward.simulation import simulate_groups
 PHOTO_INSTRUCTION = "make the red cup and saucer blue"
 PHOTO_CREDIT = "photograph: Rachel Michetti, CC0, from scikit-image"
 
-# The photograph's red crockery (600 x 400 pixels): the outline of the saucer, the ellipse of the cup, and the inside of
-# the cup, which is white.
+# The photograph's red crockery (600 x 400 pixels): the outline of the saucer, the ellipse of the cup, and the inside
+# of the cup, which is white.
 SAUCER = [
     (77, 219), (80, 183), (89, 157), (100, 134), (120, 108), (140, 91), (160, 79), (181, 71), (300, 60), (418, 104),
     (440, 126), (460, 154), (471, 183), (478, 216), (478, 238), (473, 263), (460, 292), (440, 320), (416, 343),
@@ -30,6 +30,7 @@ COLUMN, GAP, MARGIN = 184, 16, 40
 INK, FAINT, PAPER, CARD, TRACK = "#1d2433", "#667085", "#f2f4f7", "#ffffff", "#e4e7ec"
 BAR_COLOURS = ("#2f6fde", "#0f9d7a", "#c2710c", "#8e44ad")
 SCALE = (1, 4)
+LEGEND = "Bars run from 1 to 4.\nThe line is ± one\nstandard deviation."
 
 
 @dataclass
@@ -59,7 +60,7 @@ def run(scorer: EditRewardScorer, output: str | Path, seed: int = 0) -> None:
     Args:
         scorer: the model to show.
         output: the picture, any format that Pillow writes; missing folders are made.
-        seed: the simulated group is the first one from here on, in the held-out test split, with an English instruction.
+        seed: where to start in the held-out test split; the first group with an English instruction is taken.
     """
     groups = [simulated_group(scorer, seed), photo_group(scorer)]
     print(f"Model: {scorer.name}")
@@ -80,8 +81,9 @@ def simulated_group(scorer: EditRewardScorer, seed: int) -> DemoGroup:
     # The font that Pillow ships has no Chinese glyphs.
     group = next(group for group in simulate_groups(1000, split="test", seed=seed) if group.language == "en")
     edited = [candidate.image for candidate in group.candidates]
+    dimensions = [name.replace("_", " ") for name in group.candidates[0].scores]
     return DemoGroup(
-        title=f"Simulated scene, held out from training ({group.group_id})",
+        title=f"Simulated scene, held out from training ({group.group_id}); truth: {', '.join(dimensions)}",
         source=group.source,
         instruction=group.instruction,
         names=["truth " + ", ".join(f"{score:g}" for score in c.scores.values()) for c in group.candidates],
@@ -168,51 +170,49 @@ def draw(groups: list[DemoGroup], notes: list[str]) -> Image.Image:
 def draw_group(group: DemoGroup, width: int) -> Image.Image:
     """One group as a row of cards below its title and instruction."""
     image_height = max(round(COLUMN * image.height / image.width) for image in [group.source, *group.edited])
-    dimensions = len(group.best.scores[0].dimensions)
-    top, text_height = 72, 34 + 44 * dimensions + 54
+    top, text_height = 72, 38 + 42 * len(group.best.scores[0].dimensions) + 52
     section = Image.new("RGB", (width, top + image_height + text_height), PAPER)
     drawing = ImageDraw.Draw(section)
     drawing.text((0, 0), group.title, fill=FAINT, font=font(16))
     drawing.text((0, 26), f"“{group.instruction}”", fill=INK, font=font(24))
-    places = ["source", *(group.names[index] for index in group.best.order)]
-    images = [group.source, *(group.edited[index] for index in group.best.order)]
-    for column, (name, image) in enumerate(zip(places, images, strict=True)):
+    for column, index in enumerate([None, *group.best.order]):
+        image = group.source if index is None else group.edited[index]
         x = column * (COLUMN + GAP)
         drawing.rounded_rectangle((x, top, x + COLUMN, section.height - 1), radius=8, fill=CARD)
-        section.paste(
-            image.resize((COLUMN, round(COLUMN * image.height / image.width)), Image.Resampling.LANCZOS), (x, top)
-        )
-        y = top + image_height + 10
-        if column == 0:
-            drawing.text((x + 10, y), name, fill=FAINT, font=font(16))
+        size = (COLUMN, round(COLUMN * image.height / image.width))
+        section.paste(image.resize(size, Image.Resampling.LANCZOS), (x, top))
+        corner = (x + 10, top + image_height + 10)
+        if index is None:
+            calibrated = all(value.calibrated for value in group.best.scores[0].dimensions.values())
+            legend = LEGEND if calibrated else "Uncalibrated scores:\nno scale."
+            drawing.text(corner, "source", fill=INK, font=font(16))
+            drawing.text((corner[0], corner[1] + 28), legend, fill=FAINT, font=font(13), spacing=6)
         else:
-            draw_scores(drawing, (x + 10, y), name, group.best, group.best.order[column - 1])
+            draw_scores(drawing, corner, group.names[index], group.best, index)
     return section
 
 
 def draw_scores(drawing: ImageDraw.ImageDraw, corner: tuple[int, int], name: str, best: BestEdit, index: int) -> None:
-    """Rank, name and scores of one candidate; calibrated dimensions as a bar on their scale with a whisker of ± std."""
+    """Rank, name and scores of one candidate: a bar on the scale with a line of ± std where there is a scale."""
     x, y = corner
-    width = COLUMN - 20
+    width, bar = COLUMN - 20, COLUMN - 106
     score = best.scores[index]
     drawing.text((x, y), f"{best.ranks[index]}.  {name}", fill=INK, font=font(16))
-    y += 30
-    for (dimension, value), colour in zip(score.dimensions.items(), cycle(BAR_COLOURS)):
+    y += 28
+    for (dimension, value), colour in zip(score.dimensions.items(), cycle(BAR_COLOURS), strict=False):
         drawing.text((x, y), dimension.replace("_", " "), fill=FAINT, font=font(13))
         numbers = f"{value.mean:.2f} ± {value.std:.2f}"
-        drawing.text((x + width, y), numbers, fill=INK, font=font(13), anchor="ra")
+        drawing.text((x + width, y + 17), numbers, fill=INK, font=font(13), anchor="ra")
         if value.calibrated:
-            low, middle, high = (
-                x + width * min(max((number - SCALE[0]) / (SCALE[1] - SCALE[0]), 0), 1)
-                for number in (value.mean - value.std, value.mean, value.mean + value.std)
-            )
-            drawing.rounded_rectangle((x, y + 20, x + width, y + 28), radius=4, fill=TRACK)
-            if middle > x + 8:
-                drawing.rounded_rectangle((x, y + 20, middle, y + 28), radius=4, fill=colour)
-            drawing.line((low, y + 24, high, y + 24), fill=INK, width=2)
-        y += 44
-    drawing.text((x, y), f"reward {score.reward:.2f} ± {score.reward_std:.2f}", fill=INK, font=font(14))
-    drawing.text((x, y + 20), f"P(best) {best.probabilities[index]:.0%}", fill=FAINT, font=font(14))
+            marks = (value.mean - value.std, value.mean, value.mean + value.std)
+            shares = [(mark - SCALE[0]) / (SCALE[1] - SCALE[0]) for mark in marks]
+            left, middle, right = (x + bar * min(max(share, 0), 1) for share in shares)
+            drawing.rectangle((x, y + 20, x + bar, y + 28), fill=TRACK)
+            drawing.rectangle((x, y + 20, middle, y + 28), fill=colour)
+            drawing.line((left, y + 24, right, y + 24), fill=INK, width=2)
+        y += 42
+    drawing.text((x, y + 4), f"reward {score.reward:.2f} ± {score.reward_std:.2f}", fill=INK, font=font(14))
+    drawing.text((x, y + 24), f"P(best) {best.probabilities[index]:.0%}", fill=FAINT, font=font(14))
 
 
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -37,8 +37,16 @@ from transformers import (
 from trl import TrlParser
 
 from editreward.simulation import simulate_group
-from editreward.simulation.captions import KINDS, RUBRICS, Target, caption, corpus, judgements, user_text
-
+from editreward.simulation.captions import (
+    KINDS,
+    RUBRIC_WEIGHTS,
+    RUBRICS,
+    Target,
+    caption,
+    corpus,
+    judgements,
+    user_turn,
+)
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -104,10 +112,6 @@ class ModelArguments:
     rope_theta: float = field(default=10000.0, metadata={"help": "Base of the rotary positions of the text."})
     vocab_size: int = field(default=1536, metadata={"help": "Tokens, the special ones included."})
     tokenizer_groups: int = field(default=1500, metadata={"help": "Simulated groups the tokenizer is trained on."})
-    tokenizer_text: list[str] = field(
-        default_factory=list,
-        metadata={"help": "More text files for the tokenizer: those that should become few tokens, such as rubrics."},
-    )
 
 
 @dataclass
@@ -133,7 +137,6 @@ class TrainArguments:
     warmup_steps: int = field(default=60, metadata={"help": "Steps of linear warm-up after a start or a resume."})
     decay_from: float = field(default=0.5, metadata={"help": "Fraction of the budget after which the rate decays."})
     max_grad_norm: float = field(default=1.0, metadata={"help": "Gradient clipping; 0 turns it off."})
-    compile: bool = field(default=True, metadata={"help": "torch.compile of the transformer blocks."})
     bf16: bool = field(default=True, metadata={"help": "bfloat16 autocast (weights stay float32)."})
     threads: int = field(default=2, metadata={"help": "CPU threads of the training process."})
     workers: int = field(default=1, metadata={"help": "Processes that simulate; 0 simulates in the training process."})
@@ -177,15 +180,6 @@ def build_tokenizer(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenize
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )
-
-
-def tokenizer_texts(args: ModelArguments, candidates: int) -> Iterator[str]:
-    """The texts of the simulated world, then the files named by `tokenizer_text`."""
-    groups = (simulate_group(s, split="train", candidates=candidates, size=84) for s in range(args.tokenizer_groups))
-    yield from corpus(groups)
-    for path in args.tokenizer_text:
-        # Counted several times, so that a rubric read at every score costs few tokens.
-        yield from [Path(path).read_text(encoding="utf-8")] * 40
 
 
 # -------------------------------------------------------------------------------------------------------------- model
@@ -420,16 +414,18 @@ def encode_group(
     The markup is that of the chat template: a user turn with rubric, instruction, source image and one edited image,
     and an assistant turn for each answer.
     """
+    before_source, before_edited = user_turn(rng.choices(RUBRICS, RUBRIC_WEIGHTS)[0], group.instruction)
     content = [
-        {"type": "text", "text": user_text(rng.choice(RUBRICS), group.instruction)},
+        {"type": "text", "text": before_source},
         {"type": "image"},
+        {"type": "text", "text": before_edited},
         {"type": "image"},
     ]
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
     )
     before, between, after = text.split("<|image_pad|>")
-    close, reopen = between[: between.index("<|vision_start|>")], between[between.index("<|vision_start|>") :]
+    close, reopen = between.removesuffix(before_edited + "<|vision_start|>"), before_edited + "<|vision_start|>"
     closing = after[after.index("<|im_end|>") :]  # ends the user turn and opens the assistant's
     image = [tokenizer.convert_tokens_to_ids("<|image_pad|>")] * image_tokens
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
@@ -879,7 +875,10 @@ def train(model_args: ModelArguments, args: TrainArguments, command: str) -> Non
         state = torch.load(state_folder / "state.pt", weights_only=True)
     else:
         log.unlink(missing_ok=True)
-        tokenizer = build_tokenizer(tokenizer_texts(model_args, args.candidates), model_args.vocab_size)
+        groups = (
+            simulate_group(seed, candidates=args.candidates, size=84) for seed in range(model_args.tokenizer_groups)
+        )
+        tokenizer = build_tokenizer(corpus(groups), model_args.vocab_size)
     processor = build_image_processor(model_args)
     model = Qwen2_5_VLForConditionalGeneration(build_config(model_args, tokenizer))
     model.train()
@@ -892,9 +891,6 @@ def train(model_args: ModelArguments, args: TrainArguments, command: str) -> Non
         progress = state["progress"]
     model.model.language_model.set_attn_implementation("tree_blocks")
     use_batched_vision_attention(model, (model_args.image_size // model_args.patch_size) ** 2)
-    if args.compile:
-        for block in (*model.model.visual.blocks, *model.model.language_model.layers):
-            block.compile()
     held_out = [
         make_batch(range(first, min(first + 8, args.eval_groups)), "validation", tokenizer, model_args, args)
         for first in range(0, args.eval_groups, 8)

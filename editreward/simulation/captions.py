@@ -7,19 +7,21 @@ from dataclasses import dataclass, replace
 
 from editreward.simulation.groups import SimulatedCandidate, SimulatedGroup
 from editreward.simulation.world import Scene, describe_scene
-
+from processing_editreward import PAPER_TEMPLATES, compact_template
 
 SYSTEM = "You are a helpful assistant."
 
-# Several wordings, so that the model reads a rubric as text and does not depend on one. Any of them may be empty.
+# The lines of the compact reward prompt before its first placeholder.
+REWARD_RUBRIC = compact_template(("instruction_following", "visual_quality")).split("{")[0].rpartition("\n")[0]
+
+# Several wordings, so that the model reads a rubric as text and does not depend on one; the reward model's most often.
 RUBRICS = (
+    REWARD_RUBRIC,
     "Judge the edit.",
     "Compare the edited image with the source image and score the edit from 1 to 4.",
     "Rate how well the edited image follows the instruction and how good it looks, each from 1 (worst) to 4 (best).",
-    "You are tasked with evaluating an edited image in comparison with the original source image. Instruction following: "
-    "is the instruction executed accurately and completely, and nothing else changed? Visual quality: is the image "
-    "clean, without blur, noise, seams or other artefacts? Assign a score from 1 (very poor) to 4 (very good) to each.",
 )
+RUBRIC_WEIGHTS = (4, 2, 2, 2)
 
 # What the assistant turn opens with says which answer is wanted. A cue is given, never predicted.
 CUES = {"caption": "Scene:", "change": "Change:", "verdict": "Following: ", "quality": "Quality: "}
@@ -35,9 +37,9 @@ class Target:
     text: str
 
 
-def user_text(rubric: str, instruction: str) -> str:
-    """The text of the user turn that stands before the source image."""
-    return f"{rubric}\nInstruction: {instruction}\n" if rubric else f"Instruction: {instruction}\n"
+def user_turn(rubric: str, instruction: str) -> tuple[str, str]:
+    """The texts of the user turn before the source image and before the edited image."""
+    return f"{rubric}\nInstruction: {instruction}\nSource image: ", "\nEdited image: "
 
 
 def caption(scene: Scene) -> Target:
@@ -61,10 +63,10 @@ def judgements(candidate: SimulatedCandidate) -> list[Target]:
 
 
 def corpus(groups: Iterable[SimulatedGroup]) -> Iterator[str]:
-    """Every text that training on `groups` shows, for training a tokenizer."""
-    yield SYSTEM
-    yield from RUBRICS
+    """Every text that training on `groups` shows, and the published reward prompts, for training a tokenizer."""
+    # Counted often enough to become few tokens: they are read at every score.
+    yield from (SYSTEM, *RUBRICS, *PAPER_TEMPLATES.values()) * 40
     for group in groups:
-        yield user_text("", group.instruction)
+        yield from user_turn("", group.instruction)
         for target in (caption(group.scene), *(t for c in group.candidates for t in judgements(c))):
             yield target.cue + target.text

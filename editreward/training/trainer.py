@@ -42,7 +42,7 @@ processor = AutoProcessor.from_pretrained("{hub_id}", trust_remote_code=True)
 rewards = model(**processor(source="source.png", edited=["a.png", "b.png"], instruction="...")).reward
 ```
 
-Trained{data} with the loss `{loss}` (reduction: {loss_reduction}; weight of the loss per dimension: {dimension_weight}).
+Trained{data} with the loss `{loss}` (reduction `{loss_reduction}`, `dimension_weight` {dimension_weight}).
 """
 
 
