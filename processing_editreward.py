@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -152,11 +152,15 @@ DIMENSION_RUBRICS = {
 
 
 def compact_template(dimensions: Sequence[str]) -> str:
-    """Default prompt of the compact layout: a short rubric, `{source}` for the images, `{text_prompt}`."""
+    """Default prompt of the compact layout: a short rubric, `{text_prompt}`, and `{source}` for the source images.
+
+    The instruction stands before the source: causal attention then lets every image be read in the light of it, and
+    with `mrope` positions a place in the source is as far from the same place in an edit whatever its length.
+    """
     rubric = "\n".join(f"- {DIMENSION_RUBRICS.get(name, name.replace('_', ' '))}" for name in dimensions)
     return (
         "Compare an edited image with its source. Rate the edit from 1 (very poor) to 4 (very good) on:\n"
-        f"{rubric}\nSource image: {{source}}\nInstruction: {{text_prompt}}\nEdited image: "
+        f"{rubric}\nInstruction: {{text_prompt}}\nSource image: {{source}}\nEdited image: "
     )
 
 
@@ -203,8 +207,11 @@ def load_image(image: Any, name: str = "image", image_mode: str = "upright") -> 
         raise ImageError(f"{name} does not exist. Check the path.") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name} has too many pixels; at most {MAX_IMAGE_PIXELS:,} are accepted.") from error
-    except (OSError, SyntaxError, ValueError, EOFError, OverflowError) as error:
-        # Pillow reports broken files by all of these, depending on the format.
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name} is not an image, or not in a format that Pillow reads.") from error
+    except Exception as error:
+        # Pillow reports broken files by almost any type, depending on the format: OSError, SyntaxError, struct.error,
+        # RuntimeError (AVIF), AttributeError (SPIDER) ...
         raise ImageError(f"{name} cannot be read as an image: {error}.") from error
 
 
@@ -241,6 +248,8 @@ def _to_uint8(array: np.ndarray) -> np.ndarray:
         array = array[..., 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (3, 4)):
         raise ImageError(f"has shape {array.shape}; pass (height, width) or (height, width, 1, 3 or 4).")
+    if array.dtype.kind not in "biuf":
+        raise ImageError(f"holds values of type {array.dtype}; integers or floats are expected.")
     if array.dtype == np.uint8:
         return array
     if array.dtype == np.bool_:
