@@ -82,8 +82,8 @@ class EditRewardConfig(PreTrainedConfig):
     model_type = "editreward"
     sub_configs = {"backbone_config": AutoConfig}
 
-    backbone_config: dict | PreTrainedConfig | None = None
-    dimensions: list[str] | None = None
+    backbone_config: Any = None
+    dimensions: Any = None
     head_type: str = "multi"
     head_hidden_sizes: list[int] | tuple[int, ...] = (1024, 16)
     head_dropout: float = 0.05
@@ -102,9 +102,8 @@ class EditRewardConfig(PreTrainedConfig):
             backbone_config = dict(self.backbone_config)
             model_type = backbone_config.pop("model_type", "qwen2_5_vl")
             self.backbone_config = AutoConfig.for_model(model_type, **backbone_config)
-        if self.dimensions is None:
-            self.dimensions = ["overall"] if self.head_type == "single" else list(DEFAULT_DIMENSIONS)
-        self.dimensions = list(self.dimensions)
+        default_dimensions = ["overall"] if self.head_type == "single" else DEFAULT_DIMENSIONS
+        self.dimensions = list(default_dimensions if self.dimensions is None else self.dimensions)
         self.head_hidden_sizes = list(self.head_hidden_sizes)
         kwargs.setdefault("num_labels", 1)
         super().__post_init__(**kwargs)
@@ -132,6 +131,20 @@ class EditRewardConfig(PreTrainedConfig):
                     raise ValueError(
                         f"`calibration[{name!r}]` must be {{'intercept': number, 'slope': number > 0}}, got {affine}."
                     )
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in transformers, but another model's configuration is an error.
+
+        Raises:
+            ValueError: If there is no `backbone_config`: its default is a model of 70 billion parameters.
+        """
+        if config_dict.get("backbone_config") is None:
+            raise ValueError(
+                f"This is the configuration of a {config_dict.get('model_type')!r} model, not of an EditReward model: it "
+                "has no `backbone_config`. A reward model on a plain VLM starts with `EditRewardModel.from_backbone`."
+            )
+        return super().from_dict(config_dict, **kwargs)
 
     @property
     def hidden_size(self) -> int:

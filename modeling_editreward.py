@@ -25,7 +25,7 @@ from transformers.utils import ModelOutput
 try:
     from .configuration_editreward import EditRewardConfig, reward_tokens
 except ImportError:  # Installed beside the `editreward` package, these files are top-level modules.
-    from configuration_editreward import EditRewardConfig, reward_tokens  # type: ignore[no-redef]
+    from configuration_editreward import EditRewardConfig, reward_tokens
 
 
 # The backbones refuse flex attention by its own name, although their text models run on any attention function that
@@ -53,6 +53,7 @@ def tree_flex_forward(
 AttentionInterface.register(TREE_FLEX, tree_flex_forward)
 
 PACKINGS = ("tree", "unpacked")
+MASKED_ATTENTION = ("eager", "sdpa", TREE_FLEX)  # the others know no masks but padding
 
 
 @dataclass
@@ -68,11 +69,11 @@ class EditRewardOutput(ModelOutput):
         group_index (`torch.LongTensor` of shape `(candidates,)`): Group (row of the batch) of each candidate.
     """
 
-    mean: torch.FloatTensor | None = None
-    log_std: torch.FloatTensor | None = None
-    reward: torch.FloatTensor | None = None
-    reward_std: torch.FloatTensor | None = None
-    group_index: torch.LongTensor | None = None
+    mean: torch.Tensor | None = None
+    log_std: torch.Tensor | None = None
+    reward: torch.Tensor | None = None
+    reward_std: torch.Tensor | None = None
+    group_index: torch.Tensor | None = None
 
 
 def aggregate(
@@ -162,37 +163,47 @@ class _Sequences:
     inputs_embeds: torch.Tensor  # (rows, length, hidden_size)
     position_ids: torch.Tensor  # (3, rows, length)
     visual_index: torch.Tensor  # (rows, length), number of the visual token among the batch's; -1 for text
-    attention_mask: torch.Tensor | BlockMask
+    segment_ids: torch.Tensor  # (rows, length), -1 for padding
+    ancestors: torch.Tensor  # (rows, segments, segments), see `ancestor_table`
     reward_positions: torch.Tensor  # (candidates, dimensions, 2), a row and a column each
 
-    def unpack(self, segment_ids: torch.Tensor, ancestors: torch.Tensor) -> "_Sequences":
-        """Give each root-to-leaf path a row of its own, for kernels that know no masks but padding.
-
-        Args:
-            segment_ids: `(groups, sequence_length)` of the packed rows.
-            ancestors: From `ancestor_table`.
-        """
+    def unpack(self) -> "_Sequences":
+        """Give each root-to-leaf path a row of its own."""
         rows, columns = self.reward_positions.flatten(0, 1).unbind(-1)
-        leaves = torch.stack([rows, segment_ids[rows, columns]], dim=-1)
+        leaves = torch.stack([rows, self.segment_ids[rows, columns]], dim=-1)
         leaves, path_of_reward = leaves.unique(dim=0, return_inverse=True)
         path_rows, path_leaves = leaves.unbind(-1)
-        # (paths, sequence_length): whether a token of the packed row is on the path
-        tokens = segment_ids[path_rows]
-        on_path = ancestors[path_rows, path_leaves].gather(1, tokens.clamp(min=0)) & (tokens >= 0)
-        lengths = on_path.sum(-1)
+        # (paths, length of the packed rows): whether a token is on the path
+        segments = self.segment_ids[path_rows]
+        on_path = self.ancestors[path_rows, path_leaves].gather(1, segments.clamp(min=0)) & (segments >= 0)
+        lengths = on_path.sum(-1, keepdim=True)
         # A stable sort brings each path's tokens to the front, in order.
         source = torch.sort((~on_path).long(), dim=-1, stable=True).indices[:, : int(lengths.max())]
-        attention_mask = torch.arange(source.shape[1], device=source.device) < lengths.unsqueeze(-1)
+        is_padding = torch.arange(source.shape[1], device=source.device) >= lengths
         column_on_path = on_path.long().cumsum(-1) - 1
         reward_columns = column_on_path[path_of_reward, columns]
-        picked = path_rows.unsqueeze(-1), source
+        path_rows = path_rows.unsqueeze(-1)
         return _Sequences(
-            inputs_embeds=self.inputs_embeds[picked],
-            position_ids=self.position_ids[:, picked[0], source],
-            visual_index=self.visual_index[picked].masked_fill(~attention_mask, -1),
-            attention_mask=attention_mask.long(),
+            inputs_embeds=self.inputs_embeds[path_rows, source],
+            position_ids=self.position_ids[:, path_rows, source],
+            visual_index=self.visual_index[path_rows, source].masked_fill(is_padding, -1),
+            segment_ids=-is_padding.long(),
+            ancestors=torch.ones(len(leaves), 1, 1, dtype=torch.bool, device=source.device),
             reward_positions=torch.stack([path_of_reward, reward_columns], dim=-1).view_as(self.reward_positions),
         )
+
+    def attention_mask(self, attention: str) -> torch.Tensor | BlockMask:
+        """The mask in the form that an attention function takes."""
+        if attention == TREE_FLEX:
+            return tree_block_mask(self.segment_ids, self.ancestors)
+        if attention not in MASKED_ATTENTION:
+            return (self.segment_ids >= 0).long()
+        mask = tree_mask(self.segment_ids, self.ancestors)
+        if attention == "sdpa":
+            return mask
+        # The eager path adds its mask to the attention logits.
+        lowest = torch.finfo(self.inputs_embeds.dtype).min
+        return torch.zeros_like(mask, dtype=self.inputs_embeds.dtype).masked_fill(~mask, lowest)
 
 
 class RewardHeads(nn.Module):
@@ -202,14 +213,16 @@ class RewardHeads(nn.Module):
         super().__init__()
         count = len(config.dimensions) if config.head_type == "multi" else 1
         wide, narrow = config.head_hidden_sizes
+        # `from_config(config, dtype=torch.bfloat16)` sets the default type.
+        dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
         self.mlps = nn.ModuleList(
             nn.Sequential(
-                nn.Linear(config.hidden_size, wide),
+                nn.Linear(config.hidden_size, wide, dtype=dtype),
                 nn.ReLU(),
                 nn.Dropout(config.head_dropout),
-                nn.Linear(wide, narrow),
+                nn.Linear(wide, narrow, dtype=dtype),
                 nn.ReLU(),
-                nn.Linear(narrow, 2),
+                nn.Linear(narrow, 2, dtype=dtype),
             )
             for _ in range(count)
         )
@@ -217,7 +230,7 @@ class RewardHeads(nn.Module):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """`(candidates, dimensions, hidden_size)` to `(candidates, dimensions, 2)`: mean and log standard deviation."""
         with torch.autocast(hidden_states.device.type, enabled=False):
-            hidden_states = hidden_states.to(self.mlps[0][0].weight.dtype)
+            hidden_states = hidden_states.to(next(self.parameters()).dtype)
             if len(self.mlps) == 1:
                 return self.mlps[0](hidden_states)
             return torch.stack([mlp(hidden_states[:, i]) for i, mlp in enumerate(self.mlps)], dim=1)
@@ -335,22 +348,22 @@ class EditRewardModel(PreTrainedModel):
         else:
             super().set_attn_implementation(attn_implementation, *args, **kwargs)
 
-    def get_input_embeddings(self) -> nn.Module:
+    def get_input_embeddings(self) -> nn.Embedding:
         return self.backbone.get_input_embeddings()
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
         self.backbone.set_input_embeddings(value)
 
     def forward(
         self,
-        input_ids: torch.LongTensor,
-        segment_ids: torch.LongTensor,
-        segment_parents: torch.LongTensor,
-        position_ids: torch.LongTensor,
-        pixel_values: torch.FloatTensor,
-        image_grid_thw: torch.LongTensor,
-        reward_positions: torch.LongTensor,
-        group_index: torch.LongTensor,
+        input_ids: torch.Tensor,
+        segment_ids: torch.Tensor,
+        segment_parents: torch.Tensor,
+        position_ids: torch.Tensor,
+        pixel_values: torch.Tensor,
+        image_grid_thw: torch.Tensor,
+        reward_positions: torch.Tensor,
+        group_index: torch.Tensor,
         packing: str | None = None,
         **kwargs: Any,
     ) -> EditRewardOutput:
@@ -373,11 +386,10 @@ class EditRewardModel(PreTrainedModel):
             kwargs: Passed to the backbone's language model.
         """
         attention = self.config.get_text_config()._attn_implementation
-        knows_masks = attention in ("eager", "sdpa", TREE_FLEX)
-        packing = packing or ("tree" if knows_masks else "unpacked")
+        packing = packing or ("tree" if attention in MASKED_ATTENTION else "unpacked")
         if packing not in PACKINGS:
             raise ValueError(f"`packing` is {packing!r}; choose one of: {', '.join(PACKINGS)}.")
-        if packing == "tree" and not knows_masks:
+        if packing == "tree" and attention not in MASKED_ATTENTION:
             raise ValueError(f"Attention {attention!r} cannot run a tree mask; use `packing='unpacked'`.")
 
         features, deepstack = self._encode_images(pixel_values, image_grid_thw)
@@ -391,21 +403,11 @@ class EditRewardModel(PreTrainedModel):
         inputs_embeds = inputs_embeds.masked_scatter(is_visual.unsqueeze(-1), features.to(inputs_embeds.dtype))
         visual_index = (is_visual.flatten().long().cumsum(0) - 1).view_as(input_ids).masked_fill(~is_visual, -1)
 
-        ancestors = ancestor_table(segment_parents)
-        mask: torch.Tensor | BlockMask = segment_ids
-        if packing == "tree":
-            mask = (tree_block_mask if attention == TREE_FLEX else tree_mask)(segment_ids, ancestors)
-        sequences = _Sequences(inputs_embeds, position_ids, visual_index, mask, reward_positions)
+        sequences = _Sequences(
+            inputs_embeds, position_ids, visual_index, segment_ids, ancestor_table(segment_parents), reward_positions
+        )
         if packing == "unpacked":
-            sequences = sequences.unpack(segment_ids, ancestors)
-            if attention == TREE_FLEX:
-                rows, length = sequences.attention_mask.shape
-                lone = torch.ones(rows, 1, 1, dtype=torch.bool, device=input_ids.device)
-                sequences.attention_mask = tree_block_mask(sequences.attention_mask - 1, lone)
-        elif attention == "eager":
-            # The eager path adds its mask to the attention logits.
-            zero = torch.zeros((), dtype=inputs_embeds.dtype, device=inputs_embeds.device)
-            sequences.attention_mask = torch.where(mask, zero, torch.finfo(inputs_embeds.dtype).min)
+            sequences = sequences.unpack()
         if deepstack:
             visual_mask = sequences.visual_index >= 0
             picked = sequences.visual_index[visual_mask]
@@ -413,7 +415,7 @@ class EditRewardModel(PreTrainedModel):
             kwargs["deepstack_visual_embeds"] = [layer[picked] for layer in deepstack]
         hidden_states = self.backbone.language_model(
             inputs_embeds=sequences.inputs_embeds,
-            attention_mask=sequences.attention_mask,
+            attention_mask=sequences.attention_mask(attention),
             position_ids=sequences.position_ids,
             use_cache=False,
             **kwargs,

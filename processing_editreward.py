@@ -32,7 +32,7 @@ try:
         reward_tokens,
     )
 except ImportError:  # Installed beside the `editreward` package, these files are top-level modules.
-    from configuration_editreward import (  # type: ignore[no-redef]
+    from configuration_editreward import (
         DEFAULT_DIMENSIONS,
         LAYOUTS,
         POSITION_SCHEMES,
@@ -56,10 +56,9 @@ MAX_ASPECT_RATIO = 200
 
 IMAGE_MODES = ("upright", "reference")
 
-# Placeholders in a rendered prompt, from Unicode's private use area. A user's instruction is put in after the prompt
-# has been split at them, so that an instruction that contains them changes nothing.
+# Stands for the instruction in a rendered prompt, from Unicode's private use area. The instruction is put in after the
+# prompt has been split into segments and special tokens, so that nothing in it can be taken for either.
 _INSTRUCTION = "\ue000"
-_BOUNDARY = "\ue001"
 
 # The scoring prompts of arXiv 2509.26346, appendix A.9 (with the visual-quality header in its place).
 PAPER_TEMPLATES = {
@@ -426,6 +425,7 @@ class EditRewardProcessor(ProcessorMixin):
         self._prompts: dict[int, tuple[str, str, list[str]]] = {}
 
     def _check_templates(self, templates: dict[str, str] | None) -> dict[str, str]:
+        required: dict[str, tuple[str, ...]]
         if self.layout == "compact":
             templates = templates or {"compact": compact_template(self.dimensions)}
             required = {"compact": ("{source}", "{text_prompt}")}
@@ -441,6 +441,9 @@ class EditRewardProcessor(ProcessorMixin):
             for placeholder in placeholders:
                 if templates[name].count(placeholder) != 1:
                     raise ValueError(f"`templates[{name!r}]` must hold {placeholder!r} exactly once.")
+            for token in (*reward_tokens(self.layout, self.dimensions), self.image_token):
+                if token in templates[name]:
+                    raise ValueError(f"`templates[{name!r}]` must not hold {token!r}, which is added to it.")
         unknown = sorted(set(templates) - set(required))
         if unknown:
             raise ValueError(f"`templates` has entries that layout {self.layout!r} does not use: {unknown}.")
@@ -559,7 +562,7 @@ class EditRewardProcessor(ProcessorMixin):
 
     # Groups to tensors
 
-    def __call__(self, source: Any, edited: Any, instruction: str | Sequence[str]) -> BatchFeature:  # type: ignore[override]
+    def __call__(self, source: Any, edited: Any, instruction: str | Sequence[str]) -> BatchFeature:
         """Pack one group, or several given as lists, into tensors for the model.
 
         Args:
@@ -597,6 +600,8 @@ class EditRewardProcessor(ProcessorMixin):
             raise ValueError(f"{name}instruction must be a string, got {type(instruction).__name__}.")
         if not instruction.strip():
             raise ValueError(f"{name}instruction is empty. Say what the edit was meant to do.")
+        if re.search("[\ud800-\udfff]", instruction):
+            raise ValueError(f"{name}instruction is not valid text: it holds half of a surrogate pair.")
         sources = list(source) if isinstance(source, (list, tuple)) else [source]
         candidates = list(edited) if isinstance(edited, (list, tuple)) else [edited]
         if not sources:
@@ -681,34 +686,43 @@ class EditRewardProcessor(ProcessorMixin):
         return self._prompts[num_sources]
 
     def _render(self, num_sources: int) -> tuple[str, str, list[str]]:
-        sources = [{"type": "image"}] * num_sources
+        images = [{"type": "image"}] * num_sources
         if self.layout == "compact":
             before, after = self.templates["compact"].split("{source}")
-            content = [_text(before), *sources, _text(after + _BOUNDARY), {"type": "image"}]
-            root, candidate, _ = self._render_turns([*content, _text("".join(self.reward_tokens) + _BOUNDARY)])
-            return root, candidate, []
-        prompts = []
-        for name in self.dimensions:
-            content = [*sources, _text(_BOUNDARY), {"type": "image"}, _text(_BOUNDARY)]
-            prompts.append(self._render_turns([*content, _text(self.templates[name] + self.reward_suffix)]))
-        roots, candidates, leaves = zip(*prompts, strict=True)
-        return roots[0], candidates[0], list(leaves)
+            content = [_text(before), *images, _text(after), {"type": "image"}, _text("".join(self.reward_tokens))]
+            root, rest = self._render_turns(content)
+            # Nothing reads what follows the last reward token.
+            last = self.reward_tokens[-1]
+            return root, self.image_token + rest[: rest.index(last) + len(last)], []
+        texts = [_text(self.templates[name] + self.reward_suffix) for name in self.dimensions]
+        prompts = [self._render_turns([*images, {"type": "image"}, text]) for text in texts]
+        roots, leaves = zip(*prompts, strict=True)
+        return roots[0], self.image_token, list(leaves)
 
-    def _render_turns(self, content: list[dict[str, str]]) -> tuple[str, str, str]:
+    def _render_turns(self, content: list[dict[str, str]]) -> tuple[str, str]:
+        """Text of the turns before and after the edited image, the last one of the user's `content`."""
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if self.system_prompt is not None:
             messages.insert(0, {"role": "system", "content": [_text(self.system_prompt)]})
         rendered = self.tokenizer.apply_chat_template(
             messages, chat_template=self.chat_template, tokenize=False, add_generation_prompt=True
         )
-        root, *rest = rendered.split(_BOUNDARY)
-        num_sources = sum(part["type"] == "image" for part in content) - 1
-        if len(rest) != 2 or root.count(self.image_token) != num_sources or rest[0].count(self.image_token) != 1:
+        texts = [""]  # before, between and after the images
+        for part in content:
+            if part["type"] == "image":
+                texts.append("")
+            else:
+                texts[-1] += part["text"]
+        pieces = rendered.split(self.image_token)
+        # Some chat templates trim texts.
+        if len(pieces) != len(texts) or any(
+            text.strip() not in piece for text, piece in zip(texts, pieces, strict=True)
+        ):
             raise ValueError(
                 "The chat template does not keep images and texts of a user turn in order, so that a group cannot be "
                 "split into segments. Pass another as `chat_template`."
             )
-        return root, rest[0], rest[1]
+        return self.image_token.join(pieces[:-1]), pieces[-1]
 
     def _tokenize(self, prompt: str, instruction: str) -> list[list[int]]:
         """Token ids of a rendered prompt, as runs between image tokens. The instruction is only ever plain text."""

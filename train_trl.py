@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, IterableDataset, load_dataset, load_from_disk
-from transformers import AutoConfig, set_seed
+from transformers import set_seed
 from trl import ModelConfig, ScriptArguments, TrlParser
 
 from configuration_editreward import EditRewardConfig
@@ -117,7 +117,8 @@ def load_model(
     loading = {"dtype": model_args.dtype, "attn_implementation": model_args.attn_implementation}
     names = dict.fromkeys([*MODEL_FIELDS, *PROCESSOR_FIELDS])
     given = {name: getattr(script_args, name) for name in names if getattr(script_args, name) is not None}
-    if AutoConfig.from_pretrained(path, **hub_kwargs).model_type == EditRewardConfig.model_type:
+    saved_config, _ = EditRewardConfig.get_config_dict(path, **hub_kwargs)
+    if saved_config.get("model_type") == EditRewardConfig.model_type:
         if given:
             raise ValueError(f"{path} is an EditReward model, which keeps its own {', '.join(given)}. Unset them.")
         return (

@@ -257,6 +257,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with library_messages(shown=args.debug):
             args.run(args)
+        sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:

@@ -125,7 +125,13 @@ class TrainArguments:
     max_steps: int = field(default=0, metadata={"help": "Stop after this many steps instead; 0 uses `minutes`."})
     groups: int = field(default=8, metadata={"help": "Edit groups in a batch."})
     candidates: int = field(default=7, metadata={"help": "Edited images simulated for a group."})
-    edited_captions: int = field(default=0, metadata={"help": "Candidates of a group whose scene is captioned too."})
+    caption_steps: int = field(
+        default=0,
+        metadata={"help": "Steps at the start that train captions and quality of every image, and no comparison yet."},
+    )
+    edited_captions: int = field(
+        default=0, metadata={"help": "Candidates of a group whose scene is captioned too, after `caption_steps`."}
+    )
     kind_weights: list[float] = field(
         default_factory=lambda: [1.0, 1.0, 2.0, 1.0],
         metadata={"help": "Loss weight of a caption, change, verdict and quality token."},
@@ -335,10 +341,10 @@ class Segment:
 class Packed:
     """One tree of segments as a sequence of `length` tokens.
 
-    `position_ids` is (3, length), `visible` (length, length). `targets` is (targets, 3): the position that predicts, the
-    token to predict, its kind. `scores` has (index in `targets`, candidate, true score) for every score token. The first
-    `root` tokens are what every candidate sees. `blocks` are the [start, end) spans of the shared part, then of each
-    candidate.
+    `position_ids` is (3, length), `visible` (length, length). `targets` is (targets, 3): the position that predicts,
+    the token to predict, its kind. `scores` has (index in `targets`, candidate, true score) for every score token. The
+    first `root` tokens are what every candidate sees. `blocks` are the [start, end) spans of the shared part, then of
+    each candidate.
     """
 
     input_ids: np.ndarray
@@ -407,9 +413,16 @@ def pack(segments: list[Segment], image_token_id: int, side: int) -> Packed:
 
 
 def encode_group(
-    group: Any, tokenizer: PreTrainedTokenizerFast, image_tokens: int, edited_captions: int, rng: Random
+    group: Any,
+    tokenizer: PreTrainedTokenizerFast,
+    image_tokens: int,
+    edited_captions: int,
+    rng: Random,
+    compare: bool = True,
 ) -> list[Segment]:
     """The tree of a simulated group: source, its caption, then every candidate with its judgements.
+
+    Without `compare` only what one image shows is asked for: a caption and the quality of every candidate.
 
     The markup is that of the chat template: a user turn with rubric, instruction, source image and one edited image,
     and an assistant turn for each answer.
@@ -445,7 +458,8 @@ def encode_group(
 
     segments = [given(None, encode(before) + image + encode(close))]
     segments.append(answer(0, caption(group.scene), opening=closing))
-    captioned = set(rng.sample(range(len(group.candidates)), min(edited_captions, len(group.candidates))))
+    count = min(edited_captions, len(group.candidates)) if compare else len(group.candidates)
+    captioned = set(rng.sample(range(len(group.candidates)), count))
     for index, candidate in enumerate(group.candidates):
         node = len(segments)
         segments.append(given(0, encode(reopen) + image + encode(after), index))
@@ -454,6 +468,8 @@ def encode_group(
             "quality": candidate.scores["visual_quality"],
         }
         for target in judgements(candidate):
+            if not compare and target.kind != "quality":
+                continue
             segments.append(answer(node, target, candidate=index, score=scores.get(target.kind)))
         if index in captioned:
             segments.append(answer(node, caption(candidate.scene), candidate=index))
@@ -464,10 +480,10 @@ def collate(packs: list[Packed], patches: list[np.ndarray]) -> dict[str, Any]:
     """Join packed groups of equally many candidates in one row without padding.
 
     Returns `input_ids` (1, tokens), `position_ids` (3, 1, tokens), `targets` (targets, 3) with positions in the row,
-    `scores` (scores, 4: index in `targets`, group, candidate, true score), `patches` (uint8), and what `block_attention`
-    needs: `shape` (groups, longest shared part, candidates in all, longest candidate, longest root), `index` (the token
-    of every slot of the padded blocks, `tokens` where there is none), `inverse` (the slot of every token),
-    `shared_mask` (groups, 1, shared, shared) and `candidate_mask` (candidates, 1, longest, root + longest).
+    `scores` (scores, 4: index in `targets`, group, candidate, true score), `patches` (uint8), and what
+    `block_attention` needs: `shape` (groups, longest shared part, candidates in all, longest candidate, longest root),
+    `index` (the token of every slot of the padded blocks, `tokens` where there is none), `inverse` (the slot of every
+    token), `shared_mask` (groups, 1, shared, shared) and `candidate_mask` (candidates, 1, longest, root + longest).
     """
     count = len(packs[0].blocks) - 1
     shared = max(packed.blocks[0][1] for packed in packs)
@@ -538,8 +554,8 @@ def block_attention(
 ) -> tuple[torch.Tensor, None]:
     """Attention over a tree of shared part and candidates, without the pairs that the tree forbids.
 
-    A dense mask over a packed group computes several times more than it keeps. Here every candidate attends to the root
-    of its group and to itself. `attention_mask` holds `shape`, `index`, `inverse` and the masks of `collate`.
+    A dense mask over a packed group computes several times more than it keeps. Here every candidate attends to the
+    root of its group and to itself. `attention_mask` holds `shape`, `index`, `inverse` and the masks of `collate`.
     """
     groups, shared, candidates, longest, root = attention_mask["shape"]
     index, inverse = attention_mask["index"], attention_mask["inverse"]
@@ -574,15 +590,20 @@ AttentionInterface.register("tree_blocks", block_attention)
 
 
 def make_batch(
-    seeds: range, split: str, tokenizer: PreTrainedTokenizerFast, model_args: ModelArguments, args: TrainArguments
+    seeds: range,
+    split: str,
+    tokenizer: PreTrainedTokenizerFast,
+    model_args: ModelArguments,
+    args: TrainArguments,
+    compare: bool = True,
 ) -> dict[str, Any]:
-    """Simulate, encode and pack the groups of `seeds`."""
+    """Simulate, encode and pack the groups of `seeds`; for `compare` see `encode_group`."""
     side = model_args.image_size // model_args.patch_size // model_args.merge_size
     image_token_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
     packs, patches = [], []
     for seed in seeds:
         group = simulate_group(seed, split=split, candidates=args.candidates, size=model_args.image_size)
-        segments = encode_group(group, tokenizer, side * side, args.edited_captions, Random(seed))
+        segments = encode_group(group, tokenizer, side * side, args.edited_captions, Random(seed), compare)
         packs.append(pack(segments, image_token_id, side))
         images = [group.source, *(candidate.image for candidate in group.candidates)]
         patches.append(to_patches(images, model_args.patch_size, model_args.merge_size))
@@ -603,7 +624,12 @@ class SimulatedBatches(IterableDataset):
         while True:
             first = self.args.seed + step * self.args.groups
             yield make_batch(
-                range(first, first + self.args.groups), "train", self.tokenizer, self.model_args, self.args
+                range(first, first + self.args.groups),
+                "train",
+                self.tokenizer,
+                self.model_args,
+                self.args,
+                compare=step >= self.args.caption_steps,
             )
             step += info.num_workers if info else 1
 
@@ -655,8 +681,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Held-out loss, token accuracy of every kind, and accuracy of scores and of score order within groups.
 
-    `score_KIND` counts score tokens predicted exactly; `pairs_KIND` counts pairs of candidates of a group with different
-    true scores whose expected scores (under the model's probabilities of 1 to 4) have the same order.
+    `score_KIND` counts score tokens predicted exactly; `pairs_KIND` counts pairs of candidates of a group with
+    different true scores whose expected scores (under the model's probabilities of 1 to 4) have the same order.
     """
     model.eval()
     digits = torch.tensor([tokenizer.convert_tokens_to_ids(digit) for digit in "1234"])
@@ -827,13 +853,13 @@ It is the backbone that the bundled tiny reward model starts from.
 
     {command}
 
-{progress["steps"]} steps, {progress["groups"]} edit groups, {progress["elapsed"] / 60:.1f} minutes. The log of the run is
-`training_log.jsonl`.
+{progress["steps"]} steps, {progress["groups"]} edit groups, {progress["elapsed"] / 60:.1f} minutes.
+The log of the run is `training_log.jsonl`.
 
 ## Held-out accuracy
 
-Measured by that command on simulated groups of the split `validation`, with the true tokens before each given. A pair is
-two edits of one group whose true scores differ; it is right where the expected scores have the same order.
+Measured by that command on simulated groups of the split `validation`, with the true tokens before each given. A
+pair is two edits of one group whose true scores differ; it is right where the expected scores have the same order.
 
 | Answer | Token accuracy | Score accuracy | Pair accuracy |
 |---|---|---|---|

@@ -2,7 +2,7 @@
 
 import functools
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from transformers import (
     AutoTokenizer,
+    BatchFeature,
     PreTrainedModel,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -21,7 +22,6 @@ from transformers import (
 
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor
-
 
 GOLDEN_BASE = Path(__file__).parent / "golden" / "base_model"
 KINDS = ("qwen2_5_vl", "mimo", "qwen3_vl")
@@ -58,7 +58,7 @@ You are a tiny model, made for tests.<|im_end|>
 # Short stand-ins for the paper layout's prompts, which the tests' tokenizer would turn into two thousand tokens.
 PAPER_TEMPLATES = {
     "instruction_following": "Was it done, and nothing else?\nText instruction - {text_prompt}\n",
-    "visual_quality": "Is it clean, for \"{text_prompt}\"? Braces {} and {source} mean nothing here.\n",
+    "visual_quality": 'Is it clean, for "{text_prompt}"? Braces {} and {source} mean nothing here.\n',
 }
 
 _folders = tempfile.TemporaryDirectory(prefix="editreward-tests-")
@@ -171,10 +171,45 @@ def make_image(seed: int, size: tuple[int, int] = (56, 56)) -> Image.Image:
     return Image.fromarray(cells.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
 
 
-def expanded(text: str, grids: Sequence[Sequence[int]], image_token: str = "<|image_pad|>") -> str:
-    """A rendered prompt with each image's placeholder repeated as often as the image has visual tokens."""
-    pieces = text.split(image_token)
+# A path from the root to a leaf of a packed group, and the ordinary sequence that it stands for
+
+
+def paths(batch: BatchFeature) -> Iterator[tuple[int, int, torch.Tensor]]:
+    """Candidate, dimension and columns of its path's tokens, for all candidates and dimensions of a batch."""
+    for candidate, of_candidate in enumerate(batch["reward_positions"].tolist()):
+        for dimension, (row, column) in enumerate(of_candidate):
+            on_path, segment = set(), int(batch["segment_ids"][row, column])
+            while segment >= 0:
+                on_path.add(segment)
+                segment = int(batch["segment_parents"][row, segment])
+            segments = enumerate(batch["segment_ids"][row].tolist())
+            yield candidate, dimension, torch.tensor([i for i, segment in segments if segment in on_path])
+
+
+def ordinary_text(
+    processor: EditRewardProcessor, instruction: str, dimension: str, grids: Sequence[Sequence[int]]
+) -> str:
+    """What the backbone's chat template makes of the conversation about one candidate.
+
+    Args:
+        instruction: Is written into the rendered text, so that a chat template that trims texts leaves it as it is.
+        grids: Patch grids of the source images and the candidate. Each image's placeholder is repeated as often as
+            the image has visual tokens.
+    """
+    images = [{"type": "image"}] * (len(grids) - 1)
+    if processor.layout == "compact":
+        before, after = processor.templates["compact"].split("{source}")
+        content = [{"type": "text", "text": before}, *images, {"type": "text", "text": after}, {"type": "image"}]
+        content.append({"type": "text", "text": "".join(f"<|Reward_{name}|>" for name in processor.dimensions)})
+    else:
+        text = processor.templates[dimension] + "\nRating: <|Reward|>\n"
+        content = [*images, {"type": "image"}, {"type": "text", "text": text}]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+    if processor.system_prompt is not None:
+        messages.insert(0, {"role": "system", "content": [{"type": "text", "text": processor.system_prompt}]})
+    rendered = processor.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    pieces = rendered.split("<|image_pad|>")
     assert len(pieces) == len(grids) + 1
     for index, (_, height, width) in enumerate(grids):
-        pieces[index] += image_token * (int(height) * int(width) // 4)
-    return "".join(pieces)
+        pieces[index] += "<|image_pad|>" * (height * width // 4)
+    return "".join(pieces).replace("{text_prompt}", instruction)

@@ -70,14 +70,16 @@ def test_patches_equal_the_library_image_processor(script: ModuleType, patch_siz
     assert expected["image_grid_thw"].tolist() == [[1, 112 // patch_size, 112 // patch_size]] * 3
 
 
-@pytest.mark.parametrize("text", ["把红色的圆形变成蓝色。", "🙂 🧑‍🚀 ünïcode\t\n  x", "Paint it  blue, 1234!", "กขค ﷽ \u2028"])
+@pytest.mark.parametrize(
+    "text", ["把红色的圆形变成蓝色。", "🙂 🧑‍🚀 ünïcode\t\n  x", "Paint it  blue, 1234!", "กขค ﷽ \u2028"]
+)
 def test_any_text_round_trips(tokenizer: PreTrainedTokenizerFast, text: str) -> None:
     ids = tokenizer.encode(text, add_special_tokens=False)
     assert tokenizer.decode(ids) == text
 
 
-def test_simulated_words_are_single_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
-    assert len(tokenizer.encode(" circle", add_special_tokens=False)) == 1
+def test_rubric_words_and_special_tokens_are_single_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
+    assert len(tokenizer.encode(" image", add_special_tokens=False)) == 1
     for special in ("<|im_start|>", "<|image_pad|>", "<|vision_end|>"):
         assert len(tokenizer.encode(special, add_special_tokens=False)) == 1
 

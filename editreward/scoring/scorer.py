@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, overload
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedConfig
@@ -533,11 +534,13 @@ def _check_model_type(name: str, **hub_options: Any) -> None:
         config, _ = PreTrainedConfig.get_config_dict(name, **hub_options)
     except OSError as error:
         if Path(name).is_dir():
-            raise ModelError(f"{name} is not a model folder: it has no usable config.json. {error}") from error
+            raise _model_error(name, error) from error
         raise ModelError(
             f"{name} is neither a model folder nor a Hub repository that can be reached from here. Check the "
             "spelling; a repository needs a network connection or an earlier download."
         ) from error
+    if not config:
+        raise ModelError(f"{name} is not a model folder: it has no config.json.")
     if config.get("model_type") != "editreward":
         raise ModelError(
             f"{name} holds a model of type {config.get('model_type')!r}, not an EditReward model. A vision-language "
@@ -557,19 +560,28 @@ def _load_processor(name: str, **hub_options: Any) -> EditRewardProcessor:
 
 
 def _load_model(name: str, **options: Any) -> EditRewardModel:
-    """Load a model and make sure that all its weights came from the files and are finite."""
+    """Load a model and make sure that its weights fit and are finite."""
     try:
-        model, info = EditRewardModel.from_pretrained(name, output_loading_info=True, **options)
-    except OSError as error:
-        raise ModelError(f"{name} has no usable weights: {error}") from error
-    # transformers fills what is missing with random numbers and only warns.
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise ModelError(f"{name} lacks {len(missing)} weights, among them {', '.join(missing[:3])}. Copy it again.")
-    if info["mismatched_keys"]:
-        raise ModelError(f"{name} holds weights of other shapes than its config: {list(info['mismatched_keys'])[:3]}.")
+        # Mismatched weights are let through to be named below: transformers would only point to its log.
+        model, info = EditRewardModel.from_pretrained(
+            name, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+    except (OSError, ValueError) as error:
+        raise _model_error(name, error) from error
+    except SafetensorError as error:
+        raise ModelError(f"{name} holds damaged weights ({error}). Copy it again.") from error
+    for key, found, expected in info["mismatched_keys"]:
+        raise ModelError(
+            f"{name} holds {key} with shape {list(found)}, its config.json asks for {list(expected)}. The two "
+            "belong to different models."
+        )
     for key, weight in model.named_parameters():
         # Unlike `isfinite`, this needs no memory of the weight's size.
         if not torch.stack(torch.aminmax(weight.detach())).isfinite().all():
             raise ModelError(f"{name} holds NaN or infinite numbers in {key}. Copy or train it again.")
     return model
+
+
+def _model_error(name: str, error: Exception) -> ModelError:
+    message = str(error)
+    return ModelError(message if name in message else f"{name} cannot be loaded: {message}")

@@ -48,6 +48,10 @@ class EditRewardTrainingArguments(RewardConfig):
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Leave it off: the collator needs whole rows."}
     )
+    ddp_find_unused_parameters: bool | None = field(
+        default=False,
+        metadata={"help": "Search for parameters without a gradient in every step. The model has none: leave it off."},
+    )
 
     loss: str = field(
         default="nll",
