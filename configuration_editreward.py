@@ -5,7 +5,6 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
-
 DEFAULT_DIMENSIONS = ["instruction_following", "visual_quality"]
 HEAD_TYPES = ("multi", "shared", "single")
 AGGREGATIONS = ("mean", "min", "sum")
@@ -141,8 +140,8 @@ class EditRewardConfig(PreTrainedConfig):
         """
         if config_dict.get("backbone_config") is None:
             raise ValueError(
-                f"This is the configuration of a {config_dict.get('model_type')!r} model, not of an EditReward model: it "
-                "has no `backbone_config`. A reward model on a plain VLM starts with `EditRewardModel.from_backbone`."
+                f"This is the configuration of a {config_dict.get('model_type')!r} model, not of an EditReward model: "
+                "there is no `backbone_config`. A new reward model starts with `EditRewardModel.from_backbone`."
             )
         return super().from_dict(config_dict, **kwargs)
 

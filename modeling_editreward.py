@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from transformers import (
     AttentionInterface,
-    AutoConfig,
     AutoModel,
     AutoTokenizer,
     PreTrainedConfig,
@@ -21,16 +20,10 @@ from transformers import (
 from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.utils import ModelOutput
 
-
 try:
     from .configuration_editreward import EditRewardConfig, reward_tokens
 except ImportError:  # Installed beside the `editreward` package, these files are top-level modules.
     from configuration_editreward import EditRewardConfig, reward_tokens
-
-
-# The backbones refuse flex attention by its own name, although their text models run on any attention function that
-# takes a ready mask. The name must not contain "flex_attention", or the refusal applies to it too.
-TREE_FLEX = "editreward_tree_flex"
 
 
 def tree_flex_forward(
@@ -50,10 +43,103 @@ def tree_flex_forward(
     return output.transpose(1, 2).contiguous(), None
 
 
+def masked_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scaling: float | None
+) -> torch.Tensor:
+    """Dot-product attention of `(batch, heads, tokens, head_dim)` under a bool mask; keys may have fewer heads."""
+    if key.shape[1] != query.shape[1]:
+        key, value = (x.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for x in (key, value))
+    if query.device.type != "cpu" or not (torch.is_grad_enabled() and query.requires_grad):
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
+    # At these lengths the backward pass of the fused CPU kernel takes several times as long as plain products.
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    with torch.autocast("cpu", enabled=False):
+        scores = (query * scaling).to(dtype) @ key.to(dtype).transpose(-1, -2)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, torch.finfo(dtype).min)
+        return scores.softmax(-1) @ value.to(dtype)
+
+
+def tree_blocks_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    scaling: float | None = None,
+    tree_blocks: "TreeBlocks | None" = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Tree attention without most of what the tree forbids, in the form of transformers' attention functions.
+
+    The root attends to itself; each candidate to the root and to itself. A dense mask over the packed group would have
+    every candidate compute its attention to every earlier one and throw it away.
+    """
+    if tree_blocks is None:
+        raise ValueError(f"{TREE_BLOCKS!r} is the model's own attention; choose `attn_implementation='sdpa'`.")
+    groups, heads, length, head_dim = query.shape
+
+    def gather(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        flat = F.pad(x.transpose(1, 2).flatten(0, 1), (0, 0, 0, 0, 0, 1))
+        return flat.index_select(0, index.flatten()).view(*index.shape, *flat.shape[1:]).transpose(1, 2)
+
+    root_query, root_key, root_value = (gather(x, tree_blocks.root_index) for x in (query, key, value))
+    output = masked_attention(root_query, root_key, root_value, tree_blocks.root_mask, scaling)
+    output = output.transpose(1, 2).flatten(0, 1)
+    if len(tree_blocks.block_index):
+        block_query, block_key, block_value = (gather(x, tree_blocks.block_index) for x in (query, key, value))
+        block_key = torch.cat([root_key.index_select(0, tree_blocks.block_group), block_key], dim=2)
+        block_value = torch.cat([root_value.index_select(0, tree_blocks.block_group), block_value], dim=2)
+        block_output = masked_attention(block_query, block_key, block_value, tree_blocks.block_mask, scaling)
+        output = torch.cat([output, block_output.transpose(1, 2).flatten(0, 1)])
+    output = output.index_select(0, tree_blocks.slot_of_token.flatten())
+    return output.view(groups, length, heads, head_dim), None
+
+
+def packed_vision_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    scaling: float | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention within each image or window of a batch, `(1, heads, patches, head_dim)`, all of a length at once."""
+    bounds = [0, query.shape[2]] if cu_seq_lens_q is None else cu_seq_lens_q.tolist()
+    starts: dict[int, list[int]] = {}
+    for start, end in zip(bounds, bounds[1:], strict=False):
+        if end > start:
+            starts.setdefault(end - start, []).append(start)
+    output = torch.empty_like(query[0].transpose(0, 1)) if len(starts) > 1 else None
+    for length, first in starts.items():
+        index = (torch.tensor(first)[:, None] + torch.arange(length)).flatten().to(query.device)
+
+        def pick(x: torch.Tensor, index: torch.Tensor = index, length: int = length) -> torch.Tensor:
+            x = x[0].transpose(0, 1)  # (patches, heads, head_dim)
+            x = x if len(starts) == 1 else x.index_select(0, index)
+            return x.view(-1, length, *x.shape[1:]).transpose(1, 2)
+
+        attended = masked_attention(pick(query), pick(key), pick(value), None, scaling).transpose(1, 2).flatten(0, 1)
+        output = attended if output is None else output.to(attended.dtype).index_copy(0, index, attended)
+    return (query[0].transpose(0, 1) if output is None else output).unsqueeze(0), None
+
+
+# The backbones refuse flex attention by its own name, although their text models run on any attention function that
+# takes a ready mask: a name must not contain "flex_attention", or the refusal applies to it too. And they hand images
+# to an attention function one by one unless its name contains "flash".
+TREE_FLEX = "editreward_tree_flex"
+TREE_BLOCKS = "editreward_tree_blocks"
+PACKED_VISION = "editreward_vision_like_flash"
 AttentionInterface.register(TREE_FLEX, tree_flex_forward)
+AttentionInterface.register(TREE_BLOCKS, tree_blocks_forward)
+AttentionInterface.register(PACKED_VISION, packed_vision_forward)
 
 PACKINGS = ("tree", "unpacked")
-MASKED_ATTENTION = ("eager", "sdpa", TREE_FLEX)  # the others know no masks but padding
+REPLACED_ATTENTION = (None, "sdpa", "flex_attention")
+MASKED_ATTENTION = ("eager", TREE_BLOCKS, TREE_FLEX)  # the others know no masks but padding
 
 
 @dataclass
@@ -105,11 +191,16 @@ def aggregate(
 
 
 def _set_backbone_attention(backbone_config: PreTrainedConfig, attn_implementation: str | None) -> None:
-    """Set the attention of vision tower and language model, of which only the latter can use tree attention."""
-    use_flex = attn_implementation == "flex_attention"
-    backbone_config._attn_implementation = "sdpa" if use_flex else attn_implementation
-    if use_flex:
-        backbone_config.get_text_config()._attn_implementation = TREE_FLEX
+    """Give vision tower and language model of a built backbone the attention functions for `attn_implementation`.
+
+    `sdpa`, the default, and `flex_attention` are replaced by functions that use them; others are taken as they are.
+    """
+    text, vision = attn_implementation, attn_implementation
+    if attn_implementation in REPLACED_ATTENTION:
+        text = TREE_FLEX if attn_implementation == "flex_attention" else TREE_BLOCKS
+        vision = PACKED_VISION
+    backbone_config.get_text_config()._attn_implementation_internal = text
+    backbone_config.vision_config._attn_implementation_internal = vision
 
 
 def ancestor_table(segment_parents: torch.Tensor) -> torch.Tensor:
@@ -157,6 +248,69 @@ def tree_block_mask(segment_ids: torch.Tensor, ancestors: torch.Tensor) -> Block
 
 
 @dataclass
+class TreeBlocks:
+    """A packed batch cut into roots and blocks: what attends to the root and to itself alone.
+
+    A block is a candidate with all segments below it. Tokens are numbered through the batch, row by row; the number
+    after the last stands for padding.
+    """
+
+    root_index: torch.Tensor  # (rows, root_length), tokens of each root
+    root_mask: torch.Tensor  # (rows, 1, root_length, root_length)
+    block_index: torch.Tensor  # (blocks, block_length), tokens of each block
+    block_group: torch.Tensor  # (blocks,), row of each block
+    block_mask: torch.Tensor  # (blocks, 1, block_length, root_length + block_length)
+    slot_of_token: torch.Tensor  # (rows, length), place of each token among the slots of roots, then blocks
+
+    @classmethod
+    def of(cls, segment_ids: torch.Tensor, ancestors: torch.Tensor) -> "TreeBlocks":
+        """Cut a batch; see `tree_mask` for the arguments."""
+        rows, length = segment_ids.shape
+        device = segment_ids.device
+        tokens = torch.arange(rows * length, device=device).view(rows, length)
+        # The root is segment 0 and comes first; a block's tokens stand together.
+        is_root = segment_ids == 0
+        root_lengths = is_root.sum(-1, keepdim=True)
+        root_length = int(root_lengths.max())
+        columns = torch.arange(root_length, device=device)
+        is_root_slot = columns < root_lengths
+        root_index = tokens[:, :root_length].masked_fill(~is_root_slot, rows * length)
+        causal = columns <= columns.unsqueeze(-1)
+        root_mask = (causal & is_root_slot.unsqueeze(1)).unsqueeze(1)
+        slot_of_token = torch.zeros(rows * length, dtype=torch.long, device=device)
+        root_slots = torch.arange(rows * root_length, device=device).view(rows, root_length)
+        slot_of_token[root_index[is_root_slot]] = root_slots[is_root_slot]
+
+        in_block = segment_ids > 0
+        row, _ = in_block.nonzero(as_tuple=True)
+        segment = segment_ids[in_block]
+        # The oldest ancestor below the root: the first in the table, since parents come before children.
+        block_of_segment = ancestors[:, :, 1:].int().argmax(-1) if ancestors.shape[1] > 1 else ancestors[:, :, 0].int()
+        _, block, counts = torch.unique_consecutive(
+            row * ancestors.shape[1] + block_of_segment[row, segment], return_inverse=True, return_counts=True
+        )
+        blocks, block_length = len(counts), int(counts.max()) if len(counts) else 0
+        starts = counts.cumsum(0) - counts
+        place = torch.arange(len(block), device=device) - starts[block]
+        block_index = torch.full((blocks, block_length), rows * length, device=device)
+        block_index[block, place] = tokens[in_block]
+        block_segments = torch.zeros(blocks, block_length, dtype=torch.long, device=device)
+        block_segments[block, place] = segment
+        block_group = row[starts]
+        slot_of_token[tokens[in_block]] = rows * root_length + block * block_length + place
+        own = tree_mask(block_segments, ancestors[block_group]) & (block_index < rows * length)[:, None, None]
+        of_root = is_root_slot[block_group][:, None, None].expand(-1, -1, block_length, -1)
+        return cls(
+            root_index=root_index,
+            root_mask=root_mask,
+            block_index=block_index,
+            block_group=block_group,
+            block_mask=torch.cat([of_root, own], dim=-1),
+            slot_of_token=slot_of_token.view(rows, length),
+        )
+
+
+@dataclass
 class _Sequences:
     """Rows of embedded tokens that the language model runs over, and where the reward tokens are in them."""
 
@@ -192,22 +346,23 @@ class _Sequences:
             reward_positions=torch.stack([path_of_reward, reward_columns], dim=-1).view_as(self.reward_positions),
         )
 
-    def attention_mask(self, attention: str) -> torch.Tensor | BlockMask:
-        """The mask in the form that an attention function takes."""
+    def attention_inputs(self, attention: str) -> dict[str, Any]:
+        """The tree in the form that an attention function takes."""
+        if attention == TREE_BLOCKS:
+            return {"attention_mask": None, "tree_blocks": TreeBlocks.of(self.segment_ids, self.ancestors)}
         if attention == TREE_FLEX:
-            return tree_block_mask(self.segment_ids, self.ancestors)
-        if attention not in MASKED_ATTENTION:
-            return (self.segment_ids >= 0).long()
-        mask = tree_mask(self.segment_ids, self.ancestors)
-        if attention == "sdpa":
-            return mask
-        # The eager path adds its mask to the attention logits.
-        lowest = torch.finfo(self.inputs_embeds.dtype).min
-        return torch.zeros_like(mask, dtype=self.inputs_embeds.dtype).masked_fill(~mask, lowest)
+            return {"attention_mask": tree_block_mask(self.segment_ids, self.ancestors)}
+        if attention == "eager":  # adds its mask to the attention logits
+            mask = tree_mask(self.segment_ids, self.ancestors)
+            lowest = torch.finfo(self.inputs_embeds.dtype).min
+            return {
+                "attention_mask": torch.zeros_like(mask, dtype=self.inputs_embeds.dtype).masked_fill(~mask, lowest)
+            }
+        return {"attention_mask": (self.segment_ids >= 0).long()}
 
 
 class RewardHeads(nn.Module):
-    """MLPs from the hidden state at a reward token to a Gaussian, kept in float32 or wider whatever the backbone is."""
+    """MLPs from the hidden state at a reward token to a Gaussian, in float32 or wider whatever the backbone is."""
 
     def __init__(self, config: EditRewardConfig) -> None:
         super().__init__()
@@ -228,7 +383,7 @@ class RewardHeads(nn.Module):
         )
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """`(candidates, dimensions, hidden_size)` to `(candidates, dimensions, 2)`: mean and log standard deviation."""
+        """`(candidates, dimensions, hidden_size)` to `(candidates, dimensions, 2)`: mean and log of the deviation."""
         with torch.autocast(hidden_states.device.type, enabled=False):
             hidden_states = hidden_states.to(next(self.parameters()).dtype)
             if len(self.mlps) == 1:
@@ -273,7 +428,9 @@ class EditRewardModel(PreTrainedModel):
         """
         super().__init__(config)
         if backbone is None:
-            _set_backbone_attention(config.backbone_config, config._attn_implementation)
+            if config._attn_implementation in REPLACED_ATTENTION:
+                # A backbone is built with attention that it knows, and given ours below.
+                config.backbone_config._attn_implementation = "sdpa"
             backbone = AutoModel.from_config(config.backbone_config)
         self.backbone = backbone
         # One object, so that a change of attention reaches the layers, which hold on to their configuration.
@@ -283,8 +440,8 @@ class EditRewardModel(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        # The backbone initialises itself. Its small normal distribution would leave heads of this depth with next to no
-        # gradient, so their layers take torch's default.
+        # The backbone initialises itself. Its small normal distribution would leave heads of this depth with next to
+        # no gradient, so their layers take torch's default.
         if isinstance(module, nn.Linear):
             bound = module.in_features**-0.5
             initialization.uniform_(module.weight, -bound, bound)
@@ -300,7 +457,7 @@ class EditRewardModel(PreTrainedModel):
         hub_kwargs: dict[str, Any] | None = None,
         **config: Any,
     ) -> "EditRewardModel":
-        """Start a reward model from a vision-language model: drop its language-model head, add heads and reward tokens.
+        """Start a reward model from a vision-language model, with heads and reward tokens but no language-model head.
 
         Args:
             name_or_path: Folder or Hub id of a Qwen2.5-VL, MiMo-VL or Qwen3-VL checkpoint.
@@ -334,19 +491,19 @@ class EditRewardModel(PreTrainedModel):
         if missing:
             shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
             raise ValueError(
-                f"{pretrained_model_name_or_path} lacks weights of the model: {shown}. Is it an EditReward checkpoint, "
-                "saved whole? A reward model on a plain VLM starts with `EditRewardModel.from_backbone`."
+                f"{pretrained_model_name_or_path} lacks weights of the model: {shown}. Is it an EditReward "
+                "checkpoint, saved whole? A reward model on a plain VLM starts with `EditRewardModel.from_backbone`."
             )
         return (model, info) if with_info else model
 
     def set_attn_implementation(self, attn_implementation: str | dict, *args: Any, **kwargs: Any) -> None:
-        """As in transformers; `flex_attention` sets tree attention in the language model and sdpa in the rest."""
-        if attn_implementation == "flex_attention":
-            super().set_attn_implementation("sdpa", *args, **kwargs)
-            self.config._attn_implementation_internal = "flex_attention"
-            _set_backbone_attention(self.config.backbone_config, "flex_attention")
-        else:
-            super().set_attn_implementation(attn_implementation, *args, **kwargs)
+        """As in transformers: `sdpa`, `flex_attention`, `eager` or a flash attention."""
+        if isinstance(attn_implementation, dict):
+            raise ValueError("`attn_implementation` is one name for the whole model here, not a dictionary.")
+        use_flex = attn_implementation == "flex_attention"
+        super().set_attn_implementation("sdpa" if use_flex else attn_implementation, *args, **kwargs)
+        self.config._attn_implementation_internal = attn_implementation
+        _set_backbone_attention(self.config.backbone_config, attn_implementation)
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.backbone.get_input_embeddings()
@@ -415,7 +572,7 @@ class EditRewardModel(PreTrainedModel):
             kwargs["deepstack_visual_embeds"] = [layer[picked] for layer in deepstack]
         hidden_states = self.backbone.language_model(
             inputs_embeds=sequences.inputs_embeds,
-            attention_mask=sequences.attention_mask(attention),
+            **sequences.attention_inputs(attention),
             position_ids=sequences.position_ids,
             use_cache=False,
             **kwargs,

@@ -16,11 +16,10 @@ from transformers import (
     AutoConfig,
     AutoTokenizer,
     BatchFeature,
-    PreTrainedTokenizerFast,
+    PreTrainedConfig,
     ProcessorMixin,
     Qwen2VLImageProcessorPil,
 )
-
 
 try:
     from .configuration_editreward import (
@@ -514,8 +513,10 @@ class EditRewardProcessor(ProcessorMixin):
             )
         settings = {k: v for k, v in processor_dict["image_processor"].items() if not k.endswith(("_type", "_class"))}
         settings.pop("auto_map", None)
-        # By class, too: an auto class would first load the model's configuration, and ask whether to trust its code.
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        # The tokenizer's own file names its class. Without a configuration given, the auto class would first load the
+        # model's, and ask whether to trust its code.
+        kwargs["config"] = PreTrainedConfig()
+        tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs)
         return [Qwen2VLImageProcessorPil(**settings), tokenizer]
 
     # What TRL's trainer asks of a processing class

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, BatchFeature
 
 from configuration_editreward import EditRewardConfig
-from modeling_editreward import EditRewardModel, aggregate
+from modeling_editreward import PACKED_VISION, TREE_BLOCKS, TREE_FLEX, EditRewardModel, aggregate
 from processing_editreward import EditRewardProcessor
 
 BACKBONES = ["qwen2_5_vl", "qwen3_vl"]
@@ -97,7 +97,10 @@ def plain_hidden_states(
     model: EditRewardModel, processor: EditRewardProcessor, inputs: dict[str, torch.Tensor]
 ) -> torch.Tensor:
     """Last hidden states of the backbone's own forward pass, (sequence_length, hidden_size)."""
-    backbone = model.backbone
+    # In the library's own attention: the model's needs to be told the tree.
+    backbone = copy.deepcopy(model.backbone)
+    for config in (backbone.config.text_config, backbone.config.vision_config):
+        config._attn_implementation_internal = "sdpa"
     backbone.rope_deltas = None
     if processor.position_scheme == "mrope":
         types = image_token_types(inputs["input_ids"], processor)
@@ -195,8 +198,8 @@ def test_attention_reaches_the_backbone_however_it_is_chosen(tmp_path):
     for attention in ("eager", "flex_attention", "sdpa"):
         loaded = EditRewardModel.from_pretrained(tmp_path, attn_implementation=attention)
         started = EditRewardModel.from_backbone(backbone_folder("qwen2_5_vl"), attn_implementation=attention)
-        of_text = "editreward_tree_flex" if attention == "flex_attention" else attention
-        of_vision = "sdpa" if attention == "flex_attention" else attention
+        of_text = {"eager": "eager", "sdpa": TREE_BLOCKS, "flex_attention": TREE_FLEX}[attention]
+        of_vision = "eager" if attention == "eager" else PACKED_VISION
         for each in (loaded, started):
             layer = each.backbone.language_model.layers[0].self_attn
             assert layer.config._attn_implementation == of_text

@@ -71,7 +71,7 @@ def pair_accuracy(
 
 
 def strict_ranking_accuracy(scores: Sequence[ArrayLike], truths: Sequence[ArrayLike], k: int) -> Share:
-    """Share of tuples of k candidates of a group, among those with k different truths, that come out in the true order.
+    """Share of tuples of k candidates of a group with k different truths that come out in the true order.
 
     Chance is 1 / k!.
     """

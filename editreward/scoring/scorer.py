@@ -225,7 +225,12 @@ class EditRewardScorer:
         _check_model_type(name, **hub_options)
         processor = _load_processor(name, **hub_options)
         model = _load_model(name, dtype=dtype, attn_implementation=attn_implementation, **hub_options)
-        return cls(model.to(device), processor, name=name, max_batch_tokens=max_batch_tokens)
+        return cls(
+            model.to(device),
+            processor,
+            name=BUNDLED_MODEL if name_or_path is None else name,
+            max_batch_tokens=max_batch_tokens,
+        )
 
     @property
     def notes(self) -> list[str]:
@@ -412,12 +417,15 @@ class EditRewardScorer:
         results: list[list[EditScore] | SkippedGroup | None],
         fail: Callable[[int, Exception], None],
     ) -> None:
+        scores = None
         try:
             scores = self._forward([packed for _, packed in batch])
         except RuntimeError as error:  # out of memory, above all
             if len(batch) == 1:
                 fail(batch[0][0], error)
                 return
+        if scores is None:
+            # Tried again after the handler, not in it: the exception keeps the memory of the failed pass.
             for item in batch:
                 self._score_batch([item], results, fail)
             return
@@ -504,7 +512,7 @@ def bundled_model() -> Path:
 
 
 def _is_bundled(name: str) -> bool:
-    return Path(name).name == BUNDLED_MODEL
+    return Path(name).resolve().name == BUNDLED_MODEL
 
 
 def _choose_device(device: str | torch.device | None) -> torch.device:
