@@ -190,7 +190,7 @@ def aggregate(
     return mean.mean(dim=-1), log_std_of_sum - math.log(mean.shape[-1])
 
 
-def _set_backbone_attention(backbone_config: PreTrainedConfig, attn_implementation: str | None) -> None:
+def set_backbone_attention(backbone_config: PreTrainedConfig, attn_implementation: str | None) -> None:
     """Give vision tower and language model of a built backbone the attention functions for `attn_implementation`.
 
     `sdpa`, the default, and `flex_attention` are replaced by functions that use them; others are taken as they are.
@@ -435,7 +435,7 @@ class EditRewardModel(PreTrainedModel):
         self.backbone = backbone
         # One object, so that a change of attention reaches the layers, which hold on to their configuration.
         config.backbone_config = backbone.config
-        _set_backbone_attention(config.backbone_config, config._attn_implementation)
+        set_backbone_attention(config.backbone_config, config._attn_implementation)
         self.heads = RewardHeads(config)
         self.post_init()
 
@@ -503,7 +503,7 @@ class EditRewardModel(PreTrainedModel):
         use_flex = attn_implementation == "flex_attention"
         super().set_attn_implementation("sdpa" if use_flex else attn_implementation, *args, **kwargs)
         self.config._attn_implementation_internal = attn_implementation
-        _set_backbone_attention(self.config.backbone_config, attn_implementation)
+        set_backbone_attention(self.config.backbone_config, attn_implementation)
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.backbone.get_input_embeddings()

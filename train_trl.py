@@ -5,6 +5,8 @@ On simulated groups, from a tiny vision-language model, on a laptop:
 
     accelerate launch train_trl.py --config configs/tiny.yaml
 
+(On a CPU, `accelerate launch --num_cpu_threads_per_process 2` uses two cores; its default is one.)
+
 Go on with a run that was stopped, from its last checkpoint:
 
     accelerate launch train_trl.py --config configs/tiny.yaml --resume_from_checkpoint true

@@ -28,7 +28,6 @@ from PIL import Image
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers import (
-    AttentionInterface,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -47,6 +46,7 @@ from editreward.simulation.captions import (
     judgements,
     user_turn,
 )
+from modeling_editreward import TreeBlocks, ancestor_table, set_backbone_attention
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -267,60 +267,6 @@ def normalise(patches: torch.Tensor, processor: Qwen2VLImageProcessorPil) -> tor
     return ((pixels - mean) / std).flatten(1)
 
 
-def matmul_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Attention of (batch, heads, tokens, width) as two batched products, with an additive `mask` (batch, 1, ...).
-
-    On a CPU its backward pass runs several times faster than that of PyTorch's fused kernel at these short lengths.
-    """
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
-    batch, heads, _, width = query.shape
-    # Autocast would run the softmax in float32, on the largest tensor of the model.
-    with torch.autocast("cpu", enabled=False):
-        query, key, value = (x.to(dtype).flatten(0, 1) for x in (query * width**-0.5, key, value))
-        if mask is None:
-            scores = torch.bmm(query, key.transpose(1, 2))
-        else:
-            bias = mask.to(dtype).expand(-1, heads, -1, -1).flatten(0, 1)
-            scores = torch.baddbmm(bias, query, key.transpose(1, 2))
-        return torch.bmm(scores.softmax(-1), value).view(batch, heads, -1, width)
-
-
-def use_batched_vision_attention(model: Qwen2_5_VLForConditionalGeneration, patches: int) -> None:
-    """Let the vision tower attend within all images at once, which needs images of `patches` patches each.
-
-    The library's attention walks over the images one by one in Python. The weights and the results are the same.
-    """
-    for block in model.model.visual.blocks:
-        attention = block.attn
-
-        def forward(
-            hidden_states: torch.Tensor,
-            position_embeddings: tuple[torch.Tensor, torch.Tensor],
-            attention: Any = attention,
-            **_: Any,
-        ) -> torch.Tensor:
-            qkv = attention.qkv(hidden_states).view(-1, patches, 3, attention.num_heads, attention.head_dim)
-            query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-            cos, sin = (table[:patches].to(query.dtype) for table in position_embeddings)
-            query = query * cos + rotate_half(query) * sin
-            key = key * cos + rotate_half(key) * sin
-            output = matmul_attention(query, key, value)
-            return attention.proj(output.transpose(1, 2).reshape(hidden_states.shape))
-
-        attention.forward = forward
-
-
-def rotate_half(x: torch.Tensor) -> torch.Tensor:
-    """(..., dim) to (-second half, first half), as rotary positions need it."""
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((-second, first), dim=-1)
-
-
-# ------------------------------------------------------------------------------------------------------------ packing
-
-
 @dataclass
 class Segment:
     """A run of tokens of the tree: it sees its own past, its parent, and what the parent sees.
@@ -339,76 +285,56 @@ class Segment:
 
 @dataclass
 class Packed:
-    """One tree of segments as a sequence of `length` tokens.
+    """One tree of segments as a sequence of `length` tokens, as the reward model's processor packs its groups.
 
-    `position_ids` is (3, length), `visible` (length, length). `targets` is (targets, 3): the position that predicts,
-    the token to predict, its kind. `scores` has (index in `targets`, candidate, true score) for every score token. The
-    first `root` tokens are what every candidate sees. `blocks` are the [start, end) spans of the shared part, then of
-    each candidate.
+    `position_ids` is (3, length), `segment_ids` (length,), `segment_parents` (segments,) with -1 for the root.
+    `targets` is (targets, 3): the position that predicts, the token to predict, its kind. `scores` has (index in
+    `targets`, candidate, true score) for every score token.
     """
 
     input_ids: np.ndarray
     position_ids: np.ndarray
-    visible: np.ndarray
+    segment_ids: np.ndarray
+    segment_parents: np.ndarray
     targets: np.ndarray
     scores: list[tuple[int, int, float]]
-    root: int
-    blocks: list[tuple[int, int]]
 
 
 def pack(segments: list[Segment], image_token_id: int, side: int) -> Packed:
     """Lay out a tree of segments in one sequence with M-RoPE positions that continue from each segment's parent.
 
-    `side` is the number of image tokens along one side of an image. The root comes first, parents come before their
-    children, and the segments of a candidate stand together, after the shared ones.
+    `side` is the number of image tokens along one side of an image. The root comes first, and all segments of a
+    candidate stand together.
     """
-    length = sum(len(segment.input_ids) for segment in segments)
-    position_ids = np.empty((3, length), dtype=np.int64)
-    visible = np.zeros((length, length), dtype=bool)
+    position_ids: list[np.ndarray] = []
     targets: list[tuple[int, int, int]] = []
     scores: list[tuple[int, int, float]] = []
-    spans: list[tuple[int, int]] = []
-    blocks: dict[int | None, tuple[int, int]] = {}
     next_position: list[int] = []
-    rows, columns = np.divmod(np.arange(side * side), side)
+    grid = np.indices((1, side, side)).reshape(3, -1)
     start = 0
     for segment in segments:
         ids = segment.input_ids
-        end = start + len(ids)
         position = 0 if segment.parent is None else next_position[segment.parent]
         cursor = 0
         while cursor < len(ids):
-            at = start + cursor
-            if ids[cursor] == image_token_id:
-                run = slice(at, at + side * side)
-                position_ids[0, run] = position
-                position_ids[1, run] = position + rows
-                position_ids[2, run] = position + columns
-                position += side
-                cursor += side * side
-            else:
-                position_ids[:, at] = position
-                position += 1
-                cursor += 1
+            is_image = ids[cursor] == image_token_id
+            run = grid if is_image else np.zeros((3, 1), dtype=np.int64)
+            position_ids.append(position + run)
+            position += side if is_image else 1
+            cursor += run.shape[1]
         next_position.append(position)
-        visible[start:end, start:end] = np.tri(len(ids), dtype=bool)
-        if segment.parent is not None:
-            # The last token of the parent sees exactly what every token of the child sees beyond its own segment.
-            visible[start:end, :start] |= visible[spans[segment.parent][1] - 1, :start]
         if segment.score is not None and segment.candidate is not None:
             scores.append((len(targets), segment.candidate, segment.score))
         targets.extend((start + i - 1, ids[i], kind) for i, kind in enumerate(segment.kinds) if kind != NO_KIND)
-        spans.append((start, end))
-        blocks[segment.candidate] = (blocks.get(segment.candidate, (start, end))[0], end)
-        start = end
+        start += len(ids)
+    lengths = [len(segment.input_ids) for segment in segments]
     return Packed(
         input_ids=np.concatenate([np.asarray(segment.input_ids, dtype=np.int64) for segment in segments]),
-        position_ids=position_ids,
-        visible=visible,
+        position_ids=np.concatenate(position_ids, axis=1),
+        segment_ids=np.repeat(np.arange(len(segments)), lengths),
+        segment_parents=np.array([-1 if segment.parent is None else segment.parent for segment in segments]),
         targets=np.asarray(targets, dtype=np.int64).reshape(-1, 3),
         scores=scores,
-        root=len(segments[0].input_ids),
-        blocks=list(blocks.values()),
     )
 
 
@@ -476,117 +402,35 @@ def encode_group(
     return segments
 
 
-def collate(packs: list[Packed], patches: list[np.ndarray]) -> dict[str, Any]:
-    """Join packed groups of equally many candidates in one row without padding.
+def collate(packs: list[Packed], patches: list[np.ndarray]) -> dict[str, torch.Tensor]:
+    """Pad packed groups on the right to one batch.
 
-    Returns `input_ids` (1, tokens), `position_ids` (3, 1, tokens), `targets` (targets, 3) with positions in the row,
-    `scores` (scores, 4: index in `targets`, group, candidate, true score), `patches` (uint8), and what
-    `block_attention` needs: `shape` (groups, longest shared part, candidates in all, longest candidate, longest root),
-    `index` (the token of every slot of the padded blocks, `tokens` where there is none), `inverse` (the slot of every
-    token), `shared_mask` (groups, 1, shared, shared) and `candidate_mask` (candidates, 1, longest, root + longest).
+    Returns `input_ids` and `segment_ids` (groups, length), `segment_parents` (groups, segments), `position_ids` (3,
+    groups, length), `targets` (targets, 3) with positions in the flattened batch, `scores` (scores, 4: index in
+    `targets`, group, candidate, true score) and `patches` (uint8).
     """
-    count = len(packs[0].blocks) - 1
-    shared = max(packed.blocks[0][1] for packed in packs)
-    longest = max(end - start for packed in packs for start, end in packed.blocks[1:])
-    root = max(packed.root for packed in packs)
-    tokens = sum(len(packed.input_ids) for packed in packs)
-    index = [np.full((len(packs), shared), tokens), np.full((len(packs) * count, longest), tokens)]
-    shared_mask = np.zeros((len(packs), 1, shared, shared), dtype=bool)
-    candidate_mask = np.zeros((len(packs) * count, 1, longest, root + longest), dtype=bool)
-    shared_mask[..., 0] = candidate_mask[..., 0] = True  # a softmax needs one entry; every token sees the first one
-    targets, scores, target_count, offset = [], [], 0, 0
+    length = max(len(packed.input_ids) for packed in packs)
+    segments = max(len(packed.segment_parents) for packed in packs)
+
+    def padded(rows: list[np.ndarray], size: int, value: int) -> torch.Tensor:
+        widths = [[(0, 0)] * (row.ndim - 1) + [(0, size - row.shape[-1])] for row in rows]
+        stacked = [np.pad(row, width, constant_values=value) for row, width in zip(rows, widths, strict=True)]
+        return torch.from_numpy(np.stack(stacked, axis=rows[0].ndim - 1))
+
+    targets, scores, count = [], [], 0
     for row, packed in enumerate(packs):
-        for block, (start, end) in enumerate(packed.blocks):
-            size = end - start
-            span = np.arange(offset + start, offset + end)
-            own = packed.visible[start:end, start:end]
-            if block == 0:
-                index[0][row, :size] = span
-                shared_mask[row, 0, :size, :size] = own
-            else:
-                slot = row * count + block - 1
-                index[1][slot, :size] = span
-                candidate_mask[slot, 0, :size, : packed.root] = packed.visible[start:end, : packed.root]
-                candidate_mask[slot, 0, :size, root : root + size] = own
-        targets.append(packed.targets + np.array([offset, 0, 0]))
-        scores.extend((target_count + at, row, candidate, score) for at, candidate, score in packed.scores)
-        target_count += len(packed.targets)
-        offset += len(packed.input_ids)
-    flat = np.concatenate([part.ravel() for part in index])
-    inverse = np.empty(tokens + 1, dtype=np.int64)
-    inverse[flat] = np.arange(len(flat))
+        targets.append(packed.targets + np.array([row * length, 0, 0]))
+        scores += [(count + at, row, candidate, score) for at, candidate, score in packed.scores]
+        count += len(packed.targets)
     return {
-        "input_ids": torch.from_numpy(np.concatenate([packed.input_ids for packed in packs]))[None],
-        "position_ids": torch.from_numpy(np.concatenate([packed.position_ids for packed in packs], axis=1))[:, None],
+        "input_ids": padded([packed.input_ids for packed in packs], length, 0),
+        "segment_ids": padded([packed.segment_ids for packed in packs], length, -1),
+        "segment_parents": padded([packed.segment_parents for packed in packs], segments, -1),
+        "position_ids": padded([packed.position_ids for packed in packs], length, 0),
         "targets": torch.from_numpy(np.concatenate(targets)),
         "scores": torch.tensor(scores, dtype=torch.float64).reshape(-1, 4),
         "patches": torch.from_numpy(np.concatenate(patches)),
-        "shape": (len(packs), shared, len(packs) * count, longest, root),
-        "index": torch.from_numpy(flat),
-        "inverse": torch.from_numpy(inverse[:tokens]),
-        "shared_mask": torch.from_numpy(shared_mask),
-        "candidate_mask": torch.from_numpy(candidate_mask),
     }
-
-
-class Regroup(torch.autograd.Function):
-    """Rows of `x` in another order, with zero rows where `index` says len(x); `inverse` undoes it for the gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, index: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(index, inverse)
-        return torch.cat([x, x.new_zeros(1, *x.shape[1:])]).index_select(0, index)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        index, inverse = ctx.saved_tensors
-        zero = gradient.new_zeros(1, *gradient.shape[1:])
-        return torch.cat([gradient, zero]).index_select(0, inverse), None, None
-
-
-def block_attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: dict[str, Any],
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
-    """Attention over a tree of shared part and candidates, without the pairs that the tree forbids.
-
-    A dense mask over a packed group computes several times more than it keeps. Here every candidate attends to the
-    root of its group and to itself. `attention_mask` holds `shape`, `index`, `inverse` and the masks of `collate`.
-    """
-    groups, shared, candidates, longest, root = attention_mask["shape"]
-    index, inverse = attention_mask["index"], attention_mask["inverse"]
-    heads, width = query.shape[1], query.shape[3]
-    split = groups * shared
-
-    def blocks(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        slots = Regroup.apply(x[0].transpose(0, 1).flatten(1), index, inverse)
-        return slots[:split].view(groups, shared, -1, width), slots[split:].view(candidates, longest, -1, width)
-
-    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        k, v = (x.repeat_interleave(heads // x.shape[2], dim=2).transpose(1, 2) for x in (k, v))
-        return matmul_attention(q.transpose(1, 2), k, v, mask).transpose(1, 2).reshape(-1, heads * width)
-
-    def with_root(own: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
-        prefix = whole[:, None, :root].expand(-1, candidates // groups, -1, -1, -1).flatten(0, 1)
-        return torch.cat([prefix, own], dim=1)
-
-    shared_q, own_q = blocks(query)
-    shared_k, own_k = blocks(key)
-    shared_v, own_v = blocks(value)
-    slots = torch.cat(
-        [
-            attend(shared_q, shared_k, shared_v, attention_mask["shared_mask"]),
-            attend(own_q, with_root(own_k, shared_k), with_root(own_v, shared_v), attention_mask["candidate_mask"]),
-        ]
-    )
-    return Regroup.apply(slots, inverse, index).view(1, -1, heads, width), None
-
-
-AttentionInterface.register("tree_blocks", block_attention)
 
 
 def make_batch(
@@ -652,14 +496,11 @@ def target_logits(
     features = torch.cat(vlm.get_image_features(pixel_values, grid).pooler_output)
     embeddings = vlm.language_model.embed_tokens(input_ids)
     embeddings = embeddings.masked_scatter(image_mask[..., None], features.to(embeddings.dtype))
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else embeddings.dtype
-    tree = {name: batch[name] for name in ("shape", "index", "inverse")}
-    for name in ("shared_mask", "candidate_mask"):
-        tree[name] = torch.zeros(batch[name].shape, dtype=dtype).masked_fill_(~batch[name], -math.inf)
     hidden = vlm.language_model(
         inputs_embeds=embeddings,
-        attention_mask={"full_attention": tree},
+        attention_mask=None,
         position_ids=batch["position_ids"],
+        tree_blocks=TreeBlocks.of(batch["segment_ids"], ancestor_table(batch["segment_parents"])),
         use_cache=False,
     ).last_hidden_state
     return model.lm_head(hidden.flatten(0, 1)[batch["targets"][:, 0]]).float()
@@ -774,10 +615,7 @@ def save_model(
     """Write a plain `qwen2_5_vl` folder in bfloat16, with tokenizer, image processor, log and model card."""
     new = folder.with_name(folder.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
-    plain = Qwen2_5_VLForConditionalGeneration(copy.deepcopy(model.config))
-    plain.load_state_dict(model.state_dict())
-    plain.tie_weights()
-    plain.to(torch.bfloat16).save_pretrained(new)
+    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(new)
     tokenizer.save_pretrained(new)
     processor.save_pretrained(new)
     if log.exists():
@@ -915,8 +753,7 @@ def train(model_args: ModelArguments, args: TrainArguments, command: str) -> Non
         for (optimizer, _), saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         progress = state["progress"]
-    model.model.language_model.set_attn_implementation("tree_blocks")
-    use_batched_vision_attention(model, (model_args.image_size // model_args.patch_size) ** 2)
+    set_backbone_attention(model.model.config, None)  # the reward model's, for the same packed trees
     held_out = [
         make_batch(range(first, min(first + 8, args.eval_groups)), "validation", tokenizer, model_args, args)
         for first in range(0, args.eval_groups, 8)

@@ -42,9 +42,12 @@ GROUPS: list[dict[str, Any]] = [
 ]
 
 
-def build_loud(*args: Any, **settings: Any) -> tuple[EditRewardModel, EditRewardProcessor]:
-    """A model whose scores differ visibly from candidate to candidate: new heads hardly tell them apart."""
-    model, processor = build(*args, **settings)
+def build_loud(kind: str = "qwen2_5_vl", **settings: Any) -> tuple[EditRewardModel, EditRewardProcessor]:
+    """A model whose scores differ visibly from candidate to candidate: new heads hardly tell them apart.
+
+    Images have about 3 x 3 visual tokens, so that some have several attention windows.
+    """
+    model, processor = build(kind, pixels=(3 * FACTOR[kind]) ** 2, **settings)
     randomize(model.heads, seed=1)
     return model, processor
 

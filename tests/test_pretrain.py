@@ -97,8 +97,7 @@ def test_packed_tree_equals_separate_rows_of_the_plain_model(
     plain.load_state_dict(model.state_dict())
     processor = script.build_image_processor(model_args)
     batch = script.make_batch(range(2), "train", tokenizer, model_args, args)
-    model.model.language_model.set_attn_implementation("tree_blocks")
-    script.use_batched_vision_attention(model, 14 * 14)
+    script.set_backbone_attention(model.model.config, None)
     with torch.no_grad():
         packed = script.target_logits(model, batch, processor)
 
@@ -127,34 +126,6 @@ def test_packed_tree_equals_separate_rows_of_the_plain_model(
     assert separate.std() > 0.1
     assert kinds == batch["targets"][:, 2].tolist()
     torch.testing.assert_close(packed, separate, atol=1e-5, rtol=1e-5)
-
-
-def test_block_attention_equals_a_dense_mask_in_values_and_gradients(
-    script: ModuleType, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    args = script.ModelArguments(**MICRO)
-    groups = [simulate_group(seed, candidates=2, size=84) for seed in range(2)]
-    image_token = tokenizer.convert_tokens_to_ids("<|image_pad|>")
-    packs = [script.pack(script.encode_group(g, tokenizer, 4, 0, Random(0)), image_token, 2) for g in groups]
-    empty = script.to_patches([groups[0].source.resize((112, 112))], args.patch_size, args.merge_size)
-    batch = script.collate(packs, [empty])
-    tokens = batch["input_ids"].shape[1]
-    generator = torch.Generator().manual_seed(0)
-    shapes = [(1, heads, tokens, 8) for heads in (4, 2, 2)]
-    inputs = [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
-    masks = {
-        name: torch.zeros(batch[name].shape, dtype=torch.float64).masked_fill(~batch[name], float("-inf"))
-        for name in ("shared_mask", "candidate_mask")
-    }
-    blocks, _ = script.block_attention(None, *inputs, attention_mask={**batch, **masks})
-    visible = torch.block_diag(*(torch.from_numpy(p.visible).double() for p in packs)).bool()
-    dense = torch.nn.functional.scaled_dot_product_attention(*inputs, attn_mask=visible, enable_gqa=True)
-    dense = dense.transpose(1, 2)
-    torch.testing.assert_close(blocks, dense)
-    weight = torch.randn(dense.shape, generator=generator, dtype=torch.float64)
-    got = torch.autograd.grad((blocks * weight).sum(), inputs)
-    expected = torch.autograd.grad((dense * weight).sum(), inputs)
-    torch.testing.assert_close(got, expected)
 
 
 def test_script_writes_a_loadable_folder_and_resumes(script: ModuleType, tmp_path: Path) -> None:

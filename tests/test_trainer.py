@@ -526,42 +526,37 @@ def test_script_reads_a_saved_dataset(tmp_path, monkeypatch, random_model_dir):
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_step_and_the_metrics_of_one(tmp_path):
-    folder = build_and_save(tmp_path / "model")
-    logs, weights = {}, {}
-    for ranks in (1, 2):
-        output = tmp_path / f"ranks-{ranks}"
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
-        command += [str(ROOT / "train_trl.py"), *SCRIPT]
-        command += [
-            f"--model_name_or_path={folder}",
-            f"--output_dir={output}",
-            f"--per_device_train_batch_size={4 // ranks}",
-            "--gradient_accumulation_steps=2",
-            "--per_device_eval_batch_size=2",
-            "--max_steps=1",
-            "--optim=sgd",
-            "--learning_rate=1.0",
-            "--lr_scheduler_type=constant",
-            "--warmup_steps=0",
-            "--max_grad_norm=0",
-        ]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        subprocess.run(command, check=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        weights[ranks] = load_file(output / "model.safetensors")
-        history = json.loads((output / "checkpoint-1" / "trainer_state.json").read_text())["log_history"]
-        logs[ranks] = {name: value for entry in history for name, value in entry.items()}
-    start = load_file(folder / "model.safetensors")
-    for name, value in weights[1].items():
+def test_two_processes_give_the_step_and_the_metrics_of_one(tmp_path, monkeypatch):
+    model, processor = build(head_dropout=0.0)
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    options = [
+        f"--model_name_or_path={tmp_path / 'model'}",
+        "--gradient_accumulation_steps=2",
+        "--per_device_eval_batch_size=2",
+        "--max_steps=1",
+        "--optim=sgd",
+        "--learning_rate=1.0",
+        "--lr_scheduler_type=constant",
+        "--warmup_steps=0",
+        "--max_grad_norm=0",
+    ]
+    run_script(monkeypatch, *options, f"--output_dir={tmp_path / 'one'}", "--per_device_train_batch_size=4")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += [str(ROOT / "train_trl.py"), *SCRIPT, *options]
+    command += [f"--output_dir={tmp_path / 'two'}", "--per_device_train_batch_size=2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    subprocess.run(command, check=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    start = load_file(tmp_path / "model" / "model.safetensors")
+    one, two = (load_file(tmp_path / run / "model.safetensors") for run in ("one", "two"))
+    for name, value in one.items():
         step = (value - start[name]).norm()
-        assert (weights[2][name] - value).norm() <= 1e-3 * step + 1e-6, name
+        assert (two[name] - value).norm() <= 1e-3 * step + 1e-6, name
+    logs = {}
+    for run in ("one", "two"):
+        state = json.loads((tmp_path / run / "checkpoint-1" / "trainer_state.json").read_text())
+        logs[run] = {name: value for entry in state["log_history"] for name, value in entry.items()}
     # The evaluation set of three groups fills no whole number of batches on two processes.
     for name in ("loss", "pair_loss", "accuracy", "margin", "eval_loss", "eval_accuracy", "eval_margin", "eval_ties"):
-        assert logs[2][name] == pytest.approx(logs[1][name], rel=1e-3, abs=1e-4), name
-
-
-def build_and_save(folder) -> Path:
-    model, processor = build(head_dropout=0.0)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+        assert logs["two"][name] == pytest.approx(logs["one"][name], rel=1e-3, abs=1e-4), name

@@ -8,7 +8,7 @@ import torch
 
 from processing_editreward import EditRewardProcessor
 
-# Columns of a row that training reads; see `docs` for the whole schema. `preferences` may be absent.
+# Columns of the dataset schema that training reads. `preferences` may be absent.
 REQUIRED_COLUMNS = ("group_id", "source_images", "instruction", "candidates")
 
 
