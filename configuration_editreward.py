@@ -102,14 +102,15 @@ class EditRewardConfig(PreTrainedConfig):
             model_type = backbone_config.pop("model_type", "qwen2_5_vl")
             self.backbone_config = AutoConfig.for_model(model_type, **backbone_config)
         default_dimensions = ["overall"] if self.head_type == "single" else DEFAULT_DIMENSIONS
-        self.dimensions = list(default_dimensions if self.dimensions is None else self.dimensions)
+        self.dimensions = default_dimensions if self.dimensions is None else self.dimensions
+        check_dimensions(self.dimensions)
+        self.dimensions = list(self.dimensions)
         self.head_hidden_sizes = list(self.head_hidden_sizes)
         kwargs.setdefault("num_labels", 1)
         super().__post_init__(**kwargs)
         self._check()
 
     def _check(self) -> None:
-        check_dimensions(self.dimensions)
         check_choice("head_type", self.head_type, HEAD_TYPES)
         check_choice("aggregation", self.aggregation, AGGREGATIONS)
         check_choice("uncertainty_aggregation", self.uncertainty_aggregation, UNCERTAINTY_AGGREGATIONS)

@@ -466,6 +466,9 @@ class EditRewardModel(PreTrainedModel):
             hub_kwargs: `revision`, `token`, `cache_dir` ... to load the backbone with.
             config: Fields of [`EditRewardConfig`].
         """
+        unknown = sorted(set(config) - set(EditRewardConfig.__dataclass_fields__))
+        if unknown:
+            raise ValueError(f"An EditReward model's configuration has no field {unknown[0]!r}.")
         hub_kwargs = hub_kwargs or {}
         backbone = AutoModel.from_pretrained(name_or_path, dtype=dtype, **hub_kwargs)
         reward_config = EditRewardConfig(backbone_config=backbone.config, dtype=backbone.dtype, **config)

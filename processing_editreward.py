@@ -391,7 +391,9 @@ class EditRewardProcessor(ProcessorMixin):
         max_length: int | None = None,
     ) -> None:
         super().__init__(image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template)
-        self.dimensions = list(dimensions or DEFAULT_DIMENSIONS)
+        dimensions = DEFAULT_DIMENSIONS if dimensions is None else dimensions
+        check_dimensions(dimensions)
+        self.dimensions = list(dimensions)
         self.layout = layout
         self.position_scheme = position_scheme
         self.reward_suffix = reward_suffix
@@ -399,7 +401,6 @@ class EditRewardProcessor(ProcessorMixin):
         self.image_token = image_token
         self.image_mode = image_mode
         self.max_length = max_length
-        check_dimensions(self.dimensions)
         check_choice("layout", layout, LAYOUTS)
         check_choice("position_scheme", position_scheme, POSITION_SCHEMES)
         check_choice("image_mode", image_mode, IMAGE_MODES)
@@ -479,7 +480,9 @@ class EditRewardProcessor(ProcessorMixin):
         tokenizer = tokenizer or AutoTokenizer.from_pretrained(name_or_path, **hub_kwargs)
         image_processor = Qwen2VLImageProcessorPil.from_pretrained(name_or_path, **hub_kwargs)
         image_processor.size = {"shortest_edge": pixels, "longest_edge": pixels}
-        dimensions = list(dimensions or DEFAULT_DIMENSIONS)
+        dimensions = DEFAULT_DIMENSIONS if dimensions is None else dimensions
+        check_choice("layout", layout, LAYOUTS)
+        check_dimensions(dimensions)
         add_reward_tokens(tokenizer, layout, dimensions)
         chat_template = tokenizer.chat_template
         if chat_template is None:

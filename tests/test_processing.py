@@ -477,7 +477,9 @@ def server() -> Iterator[str]:
 
     web = HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=web.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{web.server_port}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("no_proxy", "127.0.0.1")
+        yield f"http://127.0.0.1:{web.server_port}"
     web.shutdown()
     web.server_close()
 
