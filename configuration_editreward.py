@@ -6,6 +6,7 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 
 DEFAULT_DIMENSIONS = ["instruction_following", "visual_quality"]
+BACKBONES = ("qwen2_5_vl", "qwen3_vl")
 HEAD_TYPES = ("multi", "shared", "single")
 AGGREGATIONS = ("mean", "min", "sum")
 UNCERTAINTY_AGGREGATIONS = ("propagate", "reference")
@@ -111,6 +112,7 @@ class EditRewardConfig(PreTrainedConfig):
         self._check()
 
     def _check(self) -> None:
+        check_choice("backbone_config.model_type", self.backbone_config.model_type, BACKBONES)
         check_choice("head_type", self.head_type, HEAD_TYPES)
         check_choice("aggregation", self.aggregation, AGGREGATIONS)
         check_choice("uncertainty_aggregation", self.uncertainty_aggregation, UNCERTAINTY_AGGREGATIONS)

@@ -21,9 +21,9 @@ from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.utils import ModelOutput
 
 try:
-    from .configuration_editreward import EditRewardConfig, reward_tokens
+    from .configuration_editreward import EditRewardConfig, check_choice, reward_tokens
 except ImportError:  # Installed beside the `editreward` package, these files are top-level modules.
-    from configuration_editreward import EditRewardConfig, reward_tokens
+    from configuration_editreward import EditRewardConfig, check_choice, reward_tokens
 
 
 def tree_flex_forward(
@@ -547,8 +547,7 @@ class EditRewardModel(PreTrainedModel):
         """
         attention = self.config.get_text_config()._attn_implementation
         packing = packing or ("tree" if attention in MASKED_ATTENTION else "unpacked")
-        if packing not in PACKINGS:
-            raise ValueError(f"`packing` is {packing!r}; choose one of: {', '.join(PACKINGS)}.")
+        check_choice("packing", packing, PACKINGS)
         if packing == "tree" and attention not in MASKED_ATTENTION:
             raise ValueError(f"Attention {attention!r} cannot run a tree mask; use `packing='unpacked'`.")
 

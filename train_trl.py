@@ -41,8 +41,8 @@ class EditRewardScriptArguments(ScriptArguments):
     dataset_name: str | None = field(
         default=None,
         metadata={
-            "help": "Edit groups in the dataset schema: a folder that `datasets` saved, a folder of Parquet files, a "
-            "Hub id, or 'simulated', which makes them on the fly."
+            "help": "Edit groups in the dataset schema: a folder that `DatasetDict.save_to_disk` wrote, a folder of "
+            "Parquet files, a Hub id, or 'simulated', which makes them on the fly."
         },
     )
     simulated_train_groups: int = field(default=20_000, metadata={"help": "Simulated groups to train on."})
@@ -106,7 +106,13 @@ def load_split(script_args: EditRewardScriptArguments, split: str) -> Dataset | 
     if name is None:
         raise ValueError("`--dataset_name` is missing: give a dataset of edit groups, or 'simulated'.")
     if (Path(name) / "dataset_dict.json").exists():
-        return load_from_disk(name)[split]
+        splits = load_from_disk(name)
+        if split not in splits:
+            raise ValueError(
+                f"{name} has no split {split!r}, only: {', '.join(splits)}. Set `--dataset_train_split` and "
+                "`--dataset_test_split`, or `--eval_strategy no`."
+            )
+        return splits[split]
     return load_dataset(name, name=script_args.dataset_config, split=split, streaming=script_args.dataset_streaming)
 
 

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
 import transformers
 
+from configuration_editreward import EditRewardConfig
 from editreward import EditRewardScorer
 from editreward.evaluation import calibration_error, fit_calibration
 from editreward.evaluation.simulated import TestSet, evaluate, judge, report_table, shuffled_instructions
@@ -42,7 +44,10 @@ def main() -> None:
             name: fit_calibration(np.concatenate(validation.mean[name]), np.concatenate(validation.truth[name]))
             for name in config.dimensions
         }
-        config.save_pretrained(args.model)
+        # Not the loaded model's own: that one has this machine's precision.
+        saved_config = EditRewardConfig.from_pretrained(args.model)
+        saved_config.calibration = config.calibration
+        saved_config.save_pretrained(args.model)
 
     test_set = TestSet.from_json(args.test_set)
     groups = test_set.load()[: args.groups]
@@ -61,7 +66,7 @@ def main() -> None:
         )
         result["calibration"][name] = {**affine, **error.to_dict()}
     result["test_set"] = vars(test_set) | {"groups": len(groups)}
-    result["versions"] = {"torch": torch.__version__, "transformers": transformers.__version__}
+    result["versions"] = {library.__name__: library.__version__ for library in (torch, transformers, np, PIL)}
 
     markdown = f"{report_table(result)}\n\n{more_tables(result)}"
     print(markdown)

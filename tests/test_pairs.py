@@ -8,9 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from editreward.data.pairs import batch_pairs, batch_ties, group_pairs, training_pairs
+from editreward.data.pairs import batch_pairs, batch_ties, training_pairs
 
 NAN = float("nan")
+
+
+def group_pairs(scores, dimension=None):
+    """The pairs of one group."""
+    return batch_pairs(scores, torch.zeros(len(scores), dtype=torch.long), dimension)
 
 
 def as_set(pairs) -> set[tuple[int, int]]:

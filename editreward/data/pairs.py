@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from configuration_editreward import check_choice
+
 # What becomes of a pair with equal overall scores, the values of `--ties`. "drop": it gives no pair.
 TIES = ("drop",)
 
@@ -22,11 +24,6 @@ class WeightedPairs(NamedTuple):
     winner: Tensor
     loser: Tensor
     weight: Tensor
-
-
-def group_pairs(scores: Tensor, dimension: int | None = None) -> tuple[Tensor, Tensor]:
-    """The pairs of one group: [`batch_pairs`] for a batch of one group."""
-    return batch_pairs(scores, torch.zeros(len(scores), dtype=torch.long, device=scores.device), dimension)
 
 
 def batch_pairs(scores: Tensor, group_index: Tensor, dimension: int | None = None) -> tuple[Tensor, Tensor]:
@@ -79,8 +76,7 @@ def training_pairs(
     Raises:
         ValueError: If `ties` is unknown.
     """
-    if ties not in TIES:
-        raise ValueError(f"Unknown tie strategy {ties!r}; choose one of: {', '.join(TIES)}.")
+    check_choice("ties", ties, TIES)
     winner, loser = batch_pairs(scores, group_index, dimension)
     weight = torch.ones(len(winner), dtype=torch.float32, device=scores.device)
     if dimension is None and preferences is not None and preference_weight is not None and len(preferences) > 0:
@@ -93,8 +89,6 @@ def training_pairs(
 
 def _difference(scores: Tensor, group_index: Tensor, dimension: int | None) -> Tensor:
     """Score of i minus score of j, `(candidates, candidates)`; NaN, which satisfies no comparison, where unknown."""
-    # In float64 so that the order of summation cannot tell equal sums apart.
-    scores = scores.double()
     deciding = scores.sum(dim=-1) if dimension is None else scores[:, dimension]
     same_group = group_index[:, None] == group_index[None, :]
     return (deciding[:, None] - deciding[None, :]).masked_fill(~same_group, float("nan"))

@@ -7,12 +7,12 @@ number of candidates. It is computed in float64 on the CPU: the numbers are few,
 """
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from configuration_editreward import PREFERENCE_LINKS, check_choice
 from editreward.training.losses import log_expected_sigmoid
 
 HERMITE_NODES = 32
@@ -45,13 +45,12 @@ def preference_probability(
     Raises:
         ValueError: If `link` is unknown.
     """
+    check_choice("link", link, PREFERENCE_LINKS)
     mean = _float64(mean_i) - _float64(mean_j)
     std = torch.hypot(_float64(log_std_i).exp(), _float64(log_std_j).exp())
     if link == "logistic":
         return log_expected_sigmoid(mean, std).exp()
-    if link == "probit":
-        return torch.special.ndtr(mean / torch.sqrt(std * std + 1))
-    raise _unknown_link(link)
+    return torch.special.ndtr(mean / torch.sqrt(std * std + 1))
 
 
 def best_of_probabilities(mean: Tensor, log_std: Tensor, link: str = "logistic") -> Tensor:
@@ -72,6 +71,7 @@ def best_of_probabilities(mean: Tensor, log_std: Tensor, link: str = "logistic")
     Raises:
         ValueError: If `link` is unknown or there is no candidate.
     """
+    check_choice("link", link, PREFERENCE_LINKS)
     mean, log_std = _float64(mean), _float64(log_std)
     if mean.numel() == 0:
         raise ValueError("A group without candidates has no best one.")
@@ -82,13 +82,7 @@ def best_of_probabilities(mean: Tensor, log_std: Tensor, link: str = "logistic")
         return torch.stack([first, 1 - first])
 
     std = log_std.exp()
-    if link == "logistic":
-        distribution: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] = _gaussian_plus_gumbel
-    elif link == "probit":
-        distribution = _gaussian_plus_gaussian
-    else:
-        raise _unknown_link(link)
-
+    distribution = _gaussian_plus_gumbel if link == "logistic" else _gaussian_plus_gaussian
     # Below `low` some candidate almost surely has more; above `high` nobody has.
     low = (mean - 9 * std).max().item() + GUMBEL_LIMITS[0]
     high = (mean + 9 * std).max().item() + GUMBEL_LIMITS[1]
@@ -130,7 +124,3 @@ def _float64(value: Tensor | float) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach().cpu().double()
     return torch.tensor(value, dtype=torch.float64)
-
-
-def _unknown_link(link: str) -> ValueError:
-    return ValueError(f"Unknown preference link {link!r}; choose one of: logistic, probit.")

@@ -1,5 +1,6 @@
 """Training of reward models: arguments, collator, losses, trainer."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,19 +10,15 @@ if TYPE_CHECKING:
 
 __all__ = ["EditGroupCollator", "EditRewardTrainer", "EditRewardTrainingArguments"]
 
+_MODULES = {
+    "EditGroupCollator": "collator",
+    "EditRewardTrainer": "trainer",
+    "EditRewardTrainingArguments": "arguments",
+}
+
 
 def __getattr__(name: str) -> Any:
     # Loaded on first use: scoring needs `training.losses`, and must not need the `train` extra.
-    if name == "EditGroupCollator":
-        from editreward.training.collator import EditGroupCollator
-
-        return EditGroupCollator
-    if name == "EditRewardTrainer":
-        from editreward.training.trainer import EditRewardTrainer
-
-        return EditRewardTrainer
-    if name == "EditRewardTrainingArguments":
-        from editreward.training.arguments import EditRewardTrainingArguments
-
-        return EditRewardTrainingArguments
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from trl import RewardConfig
 
+from configuration_editreward import check_choice
 from editreward.data.pairs import TIES
 from editreward.training.losses import LOSSES
 
@@ -88,8 +89,7 @@ class EditRewardTrainingArguments(RewardConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, choices in (("loss", LOSSES), ("loss_reduction", LOSS_REDUCTIONS), ("ties", TIES)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"Unknown {name} {getattr(self, name)!r}; choose one of: {', '.join(choices)}.")
+            check_choice(name, getattr(self, name), tuple(choices))
         if self.dimension_weight < 0:
             raise ValueError(f"`dimension_weight` must be 0 or more, got {self.dimension_weight}.")
         for name in ("max_length", "center_rewards_coefficient", "chat_template_path", "model_init_kwargs"):

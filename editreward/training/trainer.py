@@ -339,6 +339,8 @@ class EditRewardTrainer(RewardTrainer):
             return
         name = model_name or Path(self.args.output_dir).name
         more_tags = [tags] if isinstance(tags, str) else tags or []
+        if dataset_name and Path(dataset_name).exists():
+            dataset_name = None  # a path on this machine tells a reader nothing
         card = MODEL_CARD.format(
             tags="\n".join(f"- {tag}" for tag in dict.fromkeys([*self._tag_names, *more_tags])),
             name=name,
