@@ -111,20 +111,21 @@ def packed_vision_forward(
     bounds = [0, query.shape[2]] if cu_seq_lens_q is None else cu_seq_lens_q.tolist()
     starts: dict[int, list[int]] = {}
     for start, end in zip(bounds, bounds[1:], strict=False):
-        if end > start:
-            starts.setdefault(end - start, []).append(start)
-    output = torch.empty_like(query[0].transpose(0, 1)) if len(starts) > 1 else None
-    for length, first in starts.items():
-        index = (torch.tensor(first)[:, None] + torch.arange(length)).flatten().to(query.device)
+        starts.setdefault(end - start, []).append(start)
 
-        def pick(x: torch.Tensor, index: torch.Tensor = index, length: int = length) -> torch.Tensor:
-            x = x[0].transpose(0, 1)  # (patches, heads, head_dim)
-            x = x if len(starts) == 1 else x.index_select(0, index)
-            return x.view(-1, length, *x.shape[1:]).transpose(1, 2)
+    def attend(patches: torch.Tensor | None, length: int) -> torch.Tensor:
+        """Attention within runs of `length` patches; `patches` picks them, `None` takes all."""
+        flat = (x[0].transpose(0, 1) for x in (query, key, value))  # (patches, heads, head_dim)
+        picked = (x if patches is None else x.index_select(0, patches) for x in flat)
+        runs = (x.reshape(-1, length, *x.shape[1:]).transpose(1, 2) for x in picked)
+        return masked_attention(*runs, mask=None, scaling=scaling).transpose(1, 2).flatten(0, 1)
 
-        attended = masked_attention(pick(query), pick(key), pick(value), None, scaling).transpose(1, 2).flatten(0, 1)
-        output = attended if output is None else output.to(attended.dtype).index_copy(0, index, attended)
-    return (query[0].transpose(0, 1) if output is None else output).unsqueeze(0), None
+    if len(starts) == 1:
+        return attend(None, *starts).unsqueeze(0), None
+    patches = [(torch.tensor(first)[:, None] + torch.arange(length)).flatten() for length, first in starts.items()]
+    patches = [index.to(query.device) for index in patches]
+    output = torch.cat([attend(index, length) for index, length in zip(patches, starts, strict=True)])
+    return output.index_select(0, torch.cat(patches).argsort()).unsqueeze(0), None
 
 
 # The backbones refuse flex attention by its own name, although their text models run on any attention function that
@@ -474,11 +475,11 @@ class EditRewardModel(PreTrainedModel):
         reward_config = EditRewardConfig(backbone_config=backbone.config, dtype=backbone.dtype, **config)
         reward_config._attn_implementation = attn_implementation
         model = cls(reward_config, backbone)
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path, **hub_kwargs)
-        tokenizer.add_tokens(reward_tokens(reward_config.layout, reward_config.dimensions), special_tokens=True)
+        vocabulary = set(AutoTokenizer.from_pretrained(name_or_path, **hub_kwargs).get_vocab())
+        vocabulary.update(reward_tokens(reward_config.layout, reward_config.dimensions))
         # Backbones pad their embeddings beyond the tokenizer; only too few rows need new ones.
-        if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-            model.resize_token_embeddings(len(tokenizer))
+        if len(vocabulary) > model.get_input_embeddings().num_embeddings:
+            model.resize_token_embeddings(len(vocabulary))
         return model
 
     @classmethod

@@ -465,17 +465,18 @@ class EditRewardProcessor(ProcessorMixin):
         system_prompt: str | None = None,
         image_mode: str = "upright",
         pixels: int = DEFAULT_PIXELS,
-        **hub_kwargs: Any,
+        hub_kwargs: dict[str, Any] | None = None,
     ) -> "EditRewardProcessor":
         """Processor of a new reward model on the vision-language model `name_or_path` (a folder or Hub id).
 
         Args:
             tokenizer: One to use in place of the backbone's.
             pixels: Pixels that every image is resized to, as near as its aspect ratio allows.
-            hub_kwargs: `revision`, `token`, `cache_dir` ... of `from_pretrained`.
+            hub_kwargs: `revision`, `token`, `cache_dir` ... to load the backbone's files with.
 
         The other arguments are the class's own.
         """
+        hub_kwargs = hub_kwargs or {}
         config = AutoConfig.from_pretrained(name_or_path, **hub_kwargs)
         tokenizer = tokenizer or AutoTokenizer.from_pretrained(name_or_path, **hub_kwargs)
         image_processor = Qwen2VLImageProcessorPil.from_pretrained(name_or_path, **hub_kwargs)
@@ -521,6 +522,16 @@ class EditRewardProcessor(ProcessorMixin):
         kwargs["config"] = PreTrainedConfig()
         tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs)
         return [Qwen2VLImageProcessorPil(**settings), tokenizer]
+
+    def check_config(self, config: Any) -> None:
+        """Raise a `ValueError` unless a model of this configuration was made with a processor like this one."""
+        for field in ("dimensions", "layout", "position_scheme"):
+            ours, theirs = getattr(self, field), getattr(config, field)
+            if ours != theirs:
+                raise ValueError(
+                    f"the model's `{field}` is {theirs!r}, the processor's is {ours!r}; load the processor that was "
+                    "saved with this model."
+                )
 
     # What TRL's trainer asks of a processing class
 

@@ -140,7 +140,7 @@ def load_model(
     processor_fields = {name: value for name, value in given.items() if name in PROCESSOR_FIELDS}
     return (
         EditRewardModel.from_backbone(path, hub_kwargs=hub_kwargs, **loading, **model_fields),
-        EditRewardProcessor.from_backbone(path, **hub_kwargs, **processor_fields),
+        EditRewardProcessor.from_backbone(path, hub_kwargs=hub_kwargs, **processor_fields),
     )
 
 

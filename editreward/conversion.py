@@ -127,21 +127,22 @@ def read_prompts_py(paths: Iterable[str | Path], overall: str = "overall_detail"
 def read_state_dict(checkpoint: str | Path) -> dict[str, torch.Tensor]:
     """All tensors of a checkpoint file, or of the weight files in a folder, sharded or not."""
     checkpoint = Path(checkpoint)
-    if checkpoint.is_dir():
-        by_kind = {suffix: sorted(checkpoint.glob(f"*{suffix}")) for suffix in _WEIGHT_SUFFIXES}
-        files = next((found for found in by_kind.values() if found), [])
-    else:
+    if not checkpoint.is_dir():
         files = [checkpoint] if checkpoint.exists() else []
+    elif indices := sorted(checkpoint.glob("*.index.json")):
+        shards = sorted(set(json.loads(indices[0].read_text())["weight_map"].values()))
+        files = [checkpoint / shard for shard in shards]
+        if lacking := [file.name for file in files if not file.exists()]:
+            raise ConversionError(f"Checkpoint {checkpoint}: {indices[0].name} names files not there: {lacking}.")
+    else:
+        # Trainers leave other pickles beside the weights.
+        found = [file for file in sorted(checkpoint.iterdir()) if file.suffix in _WEIGHT_SUFFIXES]
+        found = [file for file in found if not re.match(r"training_args|rng_state|optimizer|scheduler", file.name)]
+        suffix = min((file.suffix for file in found), key=_WEIGHT_SUFFIXES.index, default=None)
+        files = [file for file in found if file.suffix == suffix]
     if not files:
-        raise ConversionError(
-            f"Checkpoint {checkpoint}: no such file, or no weights ({', '.join(_WEIGHT_SUFFIXES)}) in it."
-        )
-    for index_file in checkpoint.glob("*.index.json") if checkpoint.is_dir() else []:
-        shards = set(json.loads(index_file.read_text())["weight_map"].values())
-        if lacking := sorted(shards - {file.name for file in checkpoint.iterdir()}):
-            raise ConversionError(
-                f"Checkpoint {checkpoint}: {index_file.name} names files that are not there: {lacking}."
-            )
+        kinds = ", ".join(_WEIGHT_SUFFIXES)
+        raise ConversionError(f"Checkpoint {checkpoint}: no such file, or no weights ({kinds}) in it.")
     state_dict: dict[str, torch.Tensor] = {}
     for file in files:
         state_dict.update(_read_weights(file))

@@ -37,6 +37,7 @@ def main() -> None:
     scorer = EditRewardScorer.from_pretrained(args.model)
     config = scorer.model.config
     print(f"Model {args.model}: {scorer.model.num_parameters():,} parameters.\n")
+    fitted_mean = dict.fromkeys(config.dimensions, 2.5)  # the scores are uniform on 1..4
     if args.calibrate:
         config.calibration = None
         validation = judge(scorer, list(simulate_groups(args.validation_groups, "validation")))
@@ -44,6 +45,7 @@ def main() -> None:
             name: fit_calibration(np.concatenate(validation.mean[name]), np.concatenate(validation.truth[name]))
             for name in config.dimensions
         }
+        fitted_mean = {name: float(np.concatenate(truth).mean()) for name, truth in validation.truth.items()}
         # Not the loaded model's own: that one has this machine's precision.
         saved_config = EditRewardConfig.from_pretrained(args.model)
         saved_config.calibration = config.calibration
@@ -57,15 +59,11 @@ def main() -> None:
     result["shuffled_instructions"] = {name: control[name]["accuracy"] for name in ("overall", *config.dimensions)}
     result["calibration"] = {}
     for name, affine in (config.calibration or {}).items():
-        error = calibration_error(
-            affine,
-            np.concatenate(judgements.mean[name]),
-            np.concatenate(judgements.std[name]),
-            np.concatenate(judgements.truth[name]),
-            fitted_mean=2.5,  # the scores are uniform on 1..4
-        )
+        series = (np.concatenate(values[name]) for values in (judgements.mean, judgements.std, judgements.truth))
+        error = calibration_error(*series, fitted_mean=fitted_mean[name])
         result["calibration"][name] = {**affine, **error.to_dict()}
-    result["test_set"] = vars(test_set) | {"groups": len(groups)}
+    if len(groups) == test_set.groups:
+        result["test_set"] = vars(test_set)
     result["versions"] = {library.__name__: library.__version__ for library in (torch, transformers, np, PIL)}
 
     markdown = f"{report_table(result)}\n\n{more_tables(result)}"

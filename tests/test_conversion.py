@@ -107,6 +107,7 @@ def write_pth(state_dict, folder):
 
 def write_wrapped(state_dict, folder):
     torch.save({"model": state_dict, "step": torch.tensor(3)}, folder / "model.pth")
+    torch.save({"cpu": [1, 2]}, folder / "rng_state.pth")
     return folder
 
 

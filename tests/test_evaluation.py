@@ -18,7 +18,7 @@ from editreward.evaluation.simulated import (
     report_table,
     shuffled_instructions,
 )
-from editreward.simulation import dataset_hash, simulate_groups
+from editreward.simulation import groups_hash, simulate_groups
 
 GROUPS = st.lists(
     st.lists(st.tuples(st.integers(-3, 3), st.integers(1, 4)), min_size=1, max_size=6), min_size=1, max_size=5
@@ -82,7 +82,7 @@ def test_calibration_is_the_least_squares_line():
     calibration = fit_calibration(means, scores)
     slope, intercept = np.polyfit(means, scores, 1)
     assert calibration == pytest.approx({"intercept": intercept, "slope": slope})
-    error = calibration_error(calibration, means, np.full(500, 0.3 / slope), scores, scores.mean())
+    error = calibration_error(intercept + slope * means, np.full(500, 0.3), scores, scores.mean())
     assert error.rmse == pytest.approx(0.3, rel=0.1)
     assert error.rmse_of_mean == pytest.approx(scores.std())
     assert error.coverage == pytest.approx(0.95, abs=0.03)
@@ -127,7 +127,7 @@ def test_shuffled_instructions_are_all_from_other_groups():
 
 
 def test_a_test_set_is_refused_when_its_hash_differs():
-    described = TestSet("test", 5, 3, 84, 0, dataset_hash("test", 5, 0, 3, 84))
+    described = TestSet("test", 5, 3, 84, 0, groups_hash(simulate_groups(5, "test", candidates=3, size=84)))
     assert [group.group_id for group in described.load()] == [f"simulated-test-{i:06d}" for i in range(5)]
     with pytest.raises(ValueError, match="hash"):
         TestSet(**{**asdict(described), "seed": 1}).load()

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, special
 
+from editreward.expectations import expected_softplus, log_expected_sigmoid
 from editreward.scoring.probability import best_of_probabilities, preference_probability
-from editreward.training.losses import LOSSES, expected_softplus, log_expected_sigmoid, pair_difference
+from editreward.training.losses import LOSSES, pair_difference
 
 # Far from the peak the integrand underflows, and `quad` says that it cannot reach a relative error there.
 pytestmark = pytest.mark.filterwarnings("ignore::scipy.integrate.IntegrationWarning")
@@ -101,7 +102,7 @@ def test_both_schemes_in_one_call_equal_each_alone(function):
 
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
 def test_more_pairs_than_a_chunk_and_any_shape(function, monkeypatch):
-    monkeypatch.setattr("editreward.training.losses.CHUNK", 7)
+    monkeypatch.setattr("editreward.expectations.CHUNK", 7)
     d = torch.linspace(-3, 3, 40, dtype=torch.float64).reshape(8, 5)
     s = torch.logspace(-2, 2, 5, dtype=torch.float64)
     whole = function(d, s)

@@ -24,9 +24,9 @@ from editreward.simulation import (
     SimulatedCandidate,
     SimulatedGroup,
     apply_artefact,
-    dataset_hash,
     describe_change,
     describe_scene,
+    groups_hash,
     render_scene,
     simulate_group,
     simulate_groups,
@@ -73,7 +73,7 @@ def test_same_arguments_give_same_pixels_and_data() -> None:
 
 
 def test_fresh_process_with_other_string_hashing_gives_same_hash() -> None:
-    code = "from editreward.simulation import dataset_hash; print(dataset_hash('test', 25))"
+    code = "from editreward.simulation import *; print(groups_hash(simulate_groups(25, 'test')))"
     for hash_seed in ("1", "2"):
         run = subprocess.run(
             [sys.executable, "-c", code],
@@ -83,17 +83,17 @@ def test_fresh_process_with_other_string_hashing_gives_same_hash() -> None:
             text=True,
             check=True,
         )
-        assert run.stdout.strip() == dataset_hash("test", 25)
+        assert run.stdout.strip() == groups_hash(simulate_groups(25, "test"))
 
 
-def test_dataset_hash_depends_on_every_argument() -> None:
+def test_groups_hash_depends_on_every_argument() -> None:
     hashes = {
-        dataset_hash("test", 3),
-        dataset_hash("train", 3),
-        dataset_hash("test", 4),
-        dataset_hash("test", 3, seed=1),
-        dataset_hash("test", 3, candidates=2),
-        dataset_hash("test", 3, size=SMALL),
+        groups_hash(simulate_groups(3, "test")),
+        groups_hash(simulate_groups(3, "train")),
+        groups_hash(simulate_groups(4, "test")),
+        groups_hash(simulate_groups(3, "test", seed=1)),
+        groups_hash(simulate_groups(3, "test", candidates=2)),
+        groups_hash(simulate_groups(3, "test", size=SMALL)),
     }
     assert len(hashes) == 6
 

@@ -346,10 +346,16 @@ def test_checkpoints_load_with_auto_classes_and_resuming_gives_what_an_uninterru
         assert torch.allclose(value, final[name], atol=1e-6), name
 
 
-def test_training_drops_a_calibration_of_the_model_that_was(tmp_path):
+def test_training_and_not_building_a_trainer_drops_the_calibration_of_the_model_that_was(tmp_path):
     calibration = {name: {"intercept": 2.5, "slope": 1.0} for name in DIMENSIONS}
-    trainer = make_trainer(tmp_path, make_rows(), build(calibration=calibration))
+    trainer = make_trainer(
+        tmp_path, make_rows(), build(calibration=calibration, preference_link="probit"), max_steps=1
+    )
+    assert trainer.model.config.calibration == calibration
+    assert trainer.model.config.preference_link == "probit"
+    trainer.train()
     assert trainer.model.config.calibration is None
+    assert trainer.model.config.preference_link == "logistic"
 
 
 # Data

@@ -46,21 +46,19 @@ def fit_calibration(means: ArrayLike, scores: ArrayLike) -> dict[str, float]:
     return {"intercept": float(scores.mean() - slope * means.mean()), "slope": slope}
 
 
-def calibration_error(
-    calibration: dict[str, float], means: ArrayLike, stds: ArrayLike, scores: ArrayLike, fitted_mean: float
-) -> CalibrationError:
-    """Error of a calibration on groups that it was not fitted on.
+def calibration_error(means: ArrayLike, stds: ArrayLike, scores: ArrayLike, fitted_mean: float) -> CalibrationError:
+    """Error of calibrated scores on groups that the calibration was not fitted on.
 
     Args:
-        calibration: from `fit_calibration`.
-        means, stds, scores: raw means, raw standard deviations and annotated scores, shape (candidates,).
+        means, stds: calibrated means and standard deviations, shape (candidates,).
+        scores: annotated scores, shape (candidates,).
         fitted_mean: mean score of the data that the calibration was fitted on.
     """
     means, stds, scores = (np.asarray(values, dtype=float) for values in (means, stds, scores))
-    error = calibration["intercept"] + calibration["slope"] * means - scores
+    error = means - scores
     return CalibrationError(
         rmse=float(np.sqrt(np.mean(error**2))),
         mae=float(np.mean(np.abs(error))),
         rmse_of_mean=float(np.sqrt(np.mean((fitted_mean - scores) ** 2))),
-        coverage=float(np.mean(np.abs(error) <= 1.96 * calibration["slope"] * stds)),
+        coverage=float(np.mean(np.abs(error) <= 1.96 * stds)),
     )

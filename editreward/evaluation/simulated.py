@@ -10,7 +10,7 @@ import numpy as np
 
 from editreward.evaluation.metrics import Share, pair_accuracy, strict_ranking_accuracy
 from editreward.scoring import EditRewardScorer
-from editreward.simulation import SimulatedGroup, dataset_hash, simulate_groups
+from editreward.simulation import SimulatedGroup, groups_hash, simulate_groups
 
 OVERALL = "overall"
 
@@ -21,7 +21,7 @@ class TestSet:
 
     Attributes:
         split, groups, candidates, size, seed: arguments of `simulate_groups`.
-        sha256: `dataset_hash` of it.
+        sha256: `groups_hash` of it.
     """
 
     __test__ = False  # not a test class, whatever pytest makes of the name
@@ -44,18 +44,19 @@ class TestSet:
         Raises:
             ValueError: they are not those that were hashed. Pillow's and numpy's versions have a small influence.
         """
-        found = dataset_hash(self.split, self.groups, self.seed, self.candidates, self.size)
+        groups = list(simulate_groups(self.groups, self.split, self.seed, self.candidates, self.size))
+        found = groups_hash(groups)
         if found != self.sha256:
             raise ValueError(
                 f"The simulated test set has the hash {found}, not {self.sha256}: the generator, Pillow or numpy has "
                 "changed, and its results cannot be compared with earlier ones."
             )
-        return list(simulate_groups(self.groups, self.split, self.seed, self.candidates, self.size))
+        return groups
 
 
 @dataclass(frozen=True)
 class Judgements:
-    """Raw scores of groups and the truth. All lists are per group, arrays of shape (candidates,) within."""
+    """Scores of groups and the truth. All lists are per group, arrays of shape (candidates,) within."""
 
     reward: list[np.ndarray]
     mean: dict[str, list[np.ndarray]]
@@ -75,7 +76,7 @@ def judge(
     """Score simulated groups.
 
     Args:
-        scorer: the model. Calibrated scores are turned back into raw ones: they order the same.
+        scorer: the model. Where it has a calibration, means and standard deviations are calibrated.
         groups: what to score.
         instructions: instructions to show instead of the groups' own.
     """
@@ -85,17 +86,10 @@ def judge(
         instruction=list(instructions or [group.instruction for group in groups]),
     )
     dimensions = scorer.model.config.dimensions
-    calibration = scorer.model.config.calibration or {}
-    mean: dict[str, list[np.ndarray]] = {}
-    std: dict[str, list[np.ndarray]] = {}
-    for name in dimensions:
-        intercept, slope = calibration.get(name, {}).get("intercept", 0.0), calibration.get(name, {}).get("slope", 1.0)
-        mean[name] = [np.array([(s.dimensions[name].mean - intercept) / slope for s in group]) for group in scored]
-        std[name] = [np.array([s.dimensions[name].std / slope for s in group]) for group in scored]
     return Judgements(
         reward=[np.array([score.reward for score in group]) for group in scored],
-        mean=mean,
-        std=std,
+        mean={name: [np.array([s.dimensions[name].mean for s in group]) for group in scored] for name in dimensions},
+        std={name: [np.array([s.dimensions[name].std for s in group]) for group in scored] for name in dimensions},
         truth={
             name: [np.array([c.scores[name] for c in group.candidates], dtype=float) for group in groups]
             for name in dimensions

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from configuration_editreward import PREFERENCE_LINKS, check_choice
-from editreward.training.losses import log_expected_sigmoid
+from editreward.expectations import log_expected_sigmoid
 
 HERMITE_NODES = 32
 GUMBEL_STEP = 0.25

@@ -175,13 +175,10 @@ class EditRewardScorer:
         name: str = "EditReward",
         max_batch_tokens: int | None = None,
     ) -> None:
-        for field in ("dimensions", "layout", "position_scheme"):
-            of_model, of_processor = getattr(model.config, field), getattr(processor, field)
-            if of_model != of_processor:
-                raise ModelError(
-                    f"{name}: the model's `{field}` is {of_model!r}, the processor's is {of_processor!r}; "
-                    "load the processor that was saved with this model."
-                )
+        try:
+            processor.check_config(model.config)
+        except ValueError as error:
+            raise ModelError(f"{name}: {error}") from error
         if max_batch_tokens is not None and max_batch_tokens < 1:
             raise ValueError(f"`max_batch_tokens` must be positive, got {max_batch_tokens}.")
         self.model = model.eval()

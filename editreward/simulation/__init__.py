@@ -7,7 +7,7 @@ from editreward.simulation.groups import (
     SPLITS,
     SimulatedCandidate,
     SimulatedGroup,
-    dataset_hash,
+    groups_hash,
     simulate_group,
     simulate_groups,
 )
@@ -37,7 +37,7 @@ __all__ = [
     "SimulatedCandidate",
     "SimulatedGroup",
     "apply_artefact",
-    "dataset_hash",
+    "groups_hash",
     "describe_change",
     "describe_scene",
     "render_scene",

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -200,13 +200,13 @@ def simulate_groups(
         yield simulate_group(number, split=split, candidates=candidates, size=size)
 
 
-def dataset_hash(split: str, n: int, seed: int = 0, candidates: int = 7, size: int = 112) -> str:
-    """SHA-256, in hexadecimal, over pixels, instructions and scores of n groups: tells whether two test sets are one.
+def groups_hash(groups: Iterable[SimulatedGroup]) -> str:
+    """SHA-256, in hexadecimal, over pixels, instructions and scores: tells whether two sets of groups are one.
 
     Pixels depend a little on the versions of Pillow (JPEG, resampling) and numpy (noise), hence so does the hash.
     """
     digest = hashlib.sha256()
-    for group in simulate_groups(n, split, seed, candidates, size):
+    for group in groups:
         scores = [[c.scores[name] for name in sorted(c.scores)] for c in group.candidates]
         digest.update(json.dumps([group.group_id, group.instruction, scores], ensure_ascii=False).encode())
         for image in (group.source, *(candidate.image for candidate in group.candidates)):

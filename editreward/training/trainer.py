@@ -97,10 +97,7 @@ class EditRewardTrainer(RewardTrainer):
             raise TypeError(f"`args` must be `EditRewardTrainingArguments`, got `{type(args).__name__}`.")
         if processing_class is None:
             raise TypeError("`processing_class` is missing; pass the model's `EditRewardProcessor`.")
-        for field in ("dimensions", "layout", "position_scheme"):
-            ours, theirs = getattr(model.config, field), getattr(processing_class, field)
-            if ours != theirs:
-                raise ValueError(f"The model's `{field}` is {ours!r}, the processor's {theirs!r}. Use a pair.")
+        processing_class.check_config(model.config)
         self.dimensions = list(model.config.dimensions)
         # The parts of the loss: the dimension whose scores decide (None: their sum) and the weight.
         self._terms: list[tuple[int | None, float]] = [(None, 1.0)]
@@ -123,9 +120,13 @@ class EditRewardTrainer(RewardTrainer):
         self.loss = LOSSES[args.loss]()
         # `get_batch_samples` counts what the loss is divided by; the model takes no such argument.
         self.model_accepts_loss_kwargs = False
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As in `transformers.Trainer`; the model's config takes the loss's link and loses its calibration."""
         self.model.config.preference_link = self.loss.link
         # Fitted to the scores of the model as it was.
         self.model.config.calibration = None
+        return super().train(*args, **kwargs)
 
     # Data
 
