@@ -1,0 +1,65 @@
+"""The bundled tiny models: what is recorded beside them is true of them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel
+
+from editreward import EditRewardScorer
+from editreward.evaluation.simulated import TestSet, evaluate, judge
+from editreward.simulation import simulate_groups
+
+ROOT = Path(__file__).parents[1]
+REWARD_MODEL = ROOT / "checkpoints" / "editreward-tiny"
+VLM = ROOT / "checkpoints" / "tiny-vlm"
+
+
+@pytest.fixture(scope="module")
+def scorer():
+    return EditRewardScorer.from_pretrained()
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    return json.loads((REWARD_MODEL / "results.json").read_text())
+
+
+def test_both_models_together_fit_into_eighteen_megabytes():
+    files = [file for folder in (REWARD_MODEL, VLM) for file in folder.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) <= 18e6
+
+
+def test_weights_are_in_bfloat16_and_the_heads_in_float32():
+    weights = load_file(REWARD_MODEL / "model.safetensors")
+    assert {name.split(".")[0]: weight.dtype for name, weight in weights.items()} == {
+        "backbone": torch.bfloat16,
+        "heads": torch.float32,
+    }
+    assert AutoModel.from_pretrained(VLM).dtype == torch.bfloat16
+
+
+def test_the_default_scorer_is_calibrated_and_says_what_it_knows(scorer):
+    assert scorer.model.config.calibration is not None
+    assert any("simulated scenes" in note for note in scorer.notes)
+
+
+def test_recorded_results_are_of_the_committed_test_set(recorded):
+    assert recorded["test_set"] == vars(TestSet.from_json(ROOT / "configs" / "simulated_test_set.json"))
+
+
+def test_the_model_is_as_accurate_as_recorded(scorer, recorded):
+    # On part of the test set, so within the sampling error of that part: three standard errors of a share of groups.
+    groups = list(simulate_groups(60, "test"))
+    result = evaluate(judge(scorer, groups), groups)
+    for name in ("overall", *scorer.model.config.dimensions):
+        full, part = recorded[name]["accuracy"], result[name]["accuracy"]
+        standard_error = (full["high"] - full["low"]) / 3.92 * (500 / len(groups)) ** 0.5
+        assert abs(part["value"] - full["value"]) < 3 * standard_error, name
+
+
+def test_the_bundled_code_files_are_those_of_the_repository():
+    for name in ("configuration_editreward.py", "modeling_editreward.py", "processing_editreward.py"):
+        assert (REWARD_MODEL / name).read_bytes() == (ROOT / name).read_bytes(), f"copy {name} to {REWARD_MODEL}"
