@@ -1,0 +1,169 @@
+"""Configuration of an EditReward model: a vision-language backbone with Gaussian reward heads."""
+
+import re
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+DEFAULT_DIMENSIONS = ["instruction_following", "visual_quality"]
+BACKBONES = ("qwen2_5_vl", "qwen3_vl")
+HEAD_TYPES = ("multi", "shared", "single")
+AGGREGATIONS = ("mean", "min", "sum")
+UNCERTAINTY_AGGREGATIONS = ("propagate", "reference")
+LAYOUTS = ("compact", "paper")
+POSITION_SCHEMES = ("mrope", "sequential")
+PREFERENCE_LINKS = ("logistic", "probit")
+
+
+def check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise a `ValueError` that names the field and its choices unless `value` is one of them."""
+    if value not in choices:
+        raise ValueError(f"`{field}` is {value!r}; choose one of: {', '.join(choices)}.")
+
+
+def check_dimensions(dimensions: list[str]) -> None:
+    """Raise a `ValueError` unless `dimensions` is a non-empty list of distinct lower-case identifiers."""
+    if isinstance(dimensions, str) or not dimensions:
+        raise ValueError(f"`dimensions` must be a non-empty list of names, got {dimensions!r}.")
+    for name in dimensions:
+        if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            raise ValueError(
+                f"`dimensions` holds {name!r}; a dimension's name is made of lower-case letters, digits and '_', "
+                "such as 'visual_quality'."
+            )
+    if len(set(dimensions)) != len(dimensions):
+        raise ValueError(f"`dimensions` names a dimension twice: {dimensions}.")
+
+
+def reward_tokens(layout: str, dimensions: list[str]) -> list[str]:
+    """Special tokens whose hidden states the heads read, one per dimension.
+
+    The paper layout has a prompt per dimension, so that all share one token; the compact layout has one prompt with a
+    token per dimension.
+    """
+    if layout == "paper":
+        return ["<|Reward|>"] * len(dimensions)
+    return [f"<|Reward_{name}|>" for name in dimensions]
+
+
+class EditRewardConfig(PreTrainedConfig):
+    r"""
+    Configuration of an [`EditRewardModel`].
+
+    Args:
+        backbone_config (`PreTrainedConfig` or `dict`):
+            Configuration of the vision-language backbone: `qwen2_5_vl` (MiMo-VL too) or `qwen3_vl`.
+        dimensions (`list[str]`, defaults to instruction following and visual quality):
+            What is judged, by name and in the order of the output's columns. `["overall"]` for `head_type="single"`.
+        head_type (`str`, defaults to `"multi"`):
+            `multi`: an MLP per dimension; `shared`: one MLP for all dimensions; `single`: one overall score.
+        head_hidden_sizes (`list[int]`, defaults to `[1024, 16]`):
+            Widths of the MLP's two hidden layers.
+        head_dropout (`float`, defaults to 0.05):
+            Dropout after the first hidden layer, in training.
+        aggregation (`str`, defaults to `"mean"`):
+            How the dimensions' means become one reward (eq. 3 of arXiv 2509.26346): `mean`, `min` or `sum`.
+        uncertainty_aggregation (`str`, defaults to `"propagate"`):
+            `propagate` treats the dimensions as independent Gaussians; `reference` does what the published code does.
+        layout (`str`, defaults to `"compact"`):
+            How a group becomes tokens: `compact` (one short prompt) or `paper` (a prompt per candidate and dimension).
+            Scores are comparable within a layout only.
+        position_scheme (`str`, defaults to `"mrope"`):
+            `mrope`: the backbone's image-grid positions; `sequential`: one-dimensional positions, as the published
+            weights were trained.
+        preference_link (`str`, defaults to `"logistic"`):
+            Link between score differences and preference probabilities that the model was trained with: `logistic` or
+            `probit`.
+        calibration (`dict`, *optional*):
+            Per dimension an increasing affine map of the mean onto the 1..4 scale of the annotation rubric:
+            `{"visual_quality": {"intercept": 2.5, "slope": 0.7}, ...}`. `None`: uncalibrated.
+    """
+
+    model_type = "editreward"
+    sub_configs = {"backbone_config": AutoConfig}
+
+    backbone_config: Any = None
+    dimensions: Any = None
+    head_type: str = "multi"
+    head_hidden_sizes: list[int] | tuple[int, ...] = (1024, 16)
+    head_dropout: float = 0.05
+    aggregation: str = "mean"
+    uncertainty_aggregation: str = "propagate"
+    layout: str = "compact"
+    position_scheme: str = "mrope"
+    preference_link: str = "logistic"
+    calibration: dict[str, dict[str, float]] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.backbone_config is None:
+            # transformers builds default configurations, to save only what differs from them.
+            self.backbone_config = AutoConfig.for_model("qwen2_5_vl")
+        elif isinstance(self.backbone_config, dict):
+            backbone_config = dict(self.backbone_config)
+            model_type = backbone_config.pop("model_type", "qwen2_5_vl")
+            self.backbone_config = AutoConfig.for_model(model_type, **backbone_config)
+        default_dimensions = ["overall"] if self.head_type == "single" else DEFAULT_DIMENSIONS
+        self.dimensions = default_dimensions if self.dimensions is None else self.dimensions
+        check_dimensions(self.dimensions)
+        self.dimensions = list(self.dimensions)
+        self.head_hidden_sizes = list(self.head_hidden_sizes)
+        kwargs.setdefault("num_labels", 1)
+        super().__post_init__(**kwargs)
+        self._check()
+
+    def _check(self) -> None:
+        check_choice("backbone_config.model_type", self.backbone_config.model_type, BACKBONES)
+        check_choice("head_type", self.head_type, HEAD_TYPES)
+        check_choice("aggregation", self.aggregation, AGGREGATIONS)
+        check_choice("uncertainty_aggregation", self.uncertainty_aggregation, UNCERTAINTY_AGGREGATIONS)
+        check_choice("layout", self.layout, LAYOUTS)
+        check_choice("position_scheme", self.position_scheme, POSITION_SCHEMES)
+        check_choice("preference_link", self.preference_link, PREFERENCE_LINKS)
+        if self.head_type == "single" and len(self.dimensions) != 1:
+            raise ValueError(f"`head_type='single'` judges one dimension (`['overall']`), got {self.dimensions}.")
+        if len(self.head_hidden_sizes) != 2 or min(self.head_hidden_sizes) < 1:
+            raise ValueError(f"`head_hidden_sizes` must be two positive widths, got {self.head_hidden_sizes}.")
+        if self.calibration is not None:
+            if sorted(self.calibration) != sorted(self.dimensions):
+                raise ValueError(
+                    f"`calibration` covers {sorted(self.calibration)}, the dimensions are {sorted(self.dimensions)}."
+                )
+            for name, affine in self.calibration.items():
+                if sorted(affine) != ["intercept", "slope"] or not affine["slope"] > 0:
+                    raise ValueError(
+                        f"`calibration[{name!r}]` must be {{'intercept': number, 'slope': number > 0}}, got {affine}."
+                    )
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in transformers, but another model's configuration is an error.
+
+        Raises:
+            ValueError: If there is no `backbone_config`: its default is a model of 70 billion parameters.
+        """
+        if config_dict.get("backbone_config") is None:
+            raise ValueError(
+                f"This is the configuration of a {config_dict.get('model_type')!r} model, not of an EditReward model: "
+                "there is no `backbone_config`. A new reward model starts with `EditRewardModel.from_backbone`."
+            )
+        return super().from_dict(config_dict, **kwargs)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the backbone's language model (DeepSpeed's `auto` values ask for it)."""
+        return self.get_text_config().hidden_size
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as a dictionary, without the path that the backbone was once loaded from."""
+        output = super().to_dict()
+        output["backbone_config"].pop("_name_or_path", None)
+        return output
+
+    def get_text_config(self, *args: Any, **kwargs: Any) -> PreTrainedConfig:
+        """Configuration of the backbone's language model."""
+        return self.backbone_config.get_text_config(*args, **kwargs)
+
+
+EditRewardConfig.register_for_auto_class()
+
+__all__ = ["EditRewardConfig"]

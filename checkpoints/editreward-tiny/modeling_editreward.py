@@ -1,0 +1,602 @@
+"""EditReward model: a vision-language backbone with Gaussian reward heads, over packed edit groups."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from transformers import (
+    AttentionInterface,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    initialization,
+)
+from transformers.integrations.flex_attention import flex_attention_forward
+from transformers.utils import ModelOutput
+
+try:
+    from .configuration_editreward import EditRewardConfig, check_choice, reward_tokens
+except ImportError:  # Installed beside the `editreward` package, these files are top-level modules.
+    from configuration_editreward import EditRewardConfig, check_choice, reward_tokens
+
+
+def tree_flex_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: BlockMask,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Flex attention under a ready block mask, in the form of transformers' attention functions."""
+    if query.device.type != "cpu":
+        return flex_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    # The compiled CPU kernel has no backward pass, and torch 2.13 fails to build it for changing shapes.
+    output = flex_attention(query, key, value, block_mask=attention_mask, scale=scaling, enable_gqa=True)
+    return output.transpose(1, 2).contiguous(), None
+
+
+def masked_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scaling: float | None
+) -> torch.Tensor:
+    """Dot-product attention of `(batch, heads, tokens, head_dim)` under a bool mask; keys may have fewer heads."""
+    if key.shape[1] != query.shape[1]:
+        key, value = (x.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for x in (key, value))
+    if query.device.type != "cpu" or not (torch.is_grad_enabled() and query.requires_grad):
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
+    # At these lengths the backward pass of the fused CPU kernel takes several times as long as plain products.
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    with torch.autocast("cpu", enabled=False):
+        scores = (query * scaling).to(dtype) @ key.to(dtype).transpose(-1, -2)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, torch.finfo(dtype).min)
+        return scores.softmax(-1) @ value.to(dtype)
+
+
+def tree_blocks_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    scaling: float | None = None,
+    tree_blocks: "TreeBlocks | None" = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Tree attention without most of what the tree forbids, in the form of transformers' attention functions.
+
+    The root attends to itself; each candidate to the root and to itself. A dense mask over the packed group would have
+    every candidate compute its attention to every earlier one and throw it away.
+    """
+    if tree_blocks is None:
+        raise ValueError(f"{TREE_BLOCKS!r} is the model's own attention; choose `attn_implementation='sdpa'`.")
+    groups, heads, length, head_dim = query.shape
+
+    def gather(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        flat = F.pad(x.transpose(1, 2).flatten(0, 1), (0, 0, 0, 0, 0, 1))
+        return flat.index_select(0, index.flatten()).view(*index.shape, *flat.shape[1:]).transpose(1, 2)
+
+    root_query, root_key, root_value = (gather(x, tree_blocks.root_index) for x in (query, key, value))
+    output = masked_attention(root_query, root_key, root_value, tree_blocks.root_mask, scaling)
+    output = output.transpose(1, 2).flatten(0, 1)
+    if len(tree_blocks.block_index):
+        block_query, block_key, block_value = (gather(x, tree_blocks.block_index) for x in (query, key, value))
+        block_key = torch.cat([root_key.index_select(0, tree_blocks.block_group), block_key], dim=2)
+        block_value = torch.cat([root_value.index_select(0, tree_blocks.block_group), block_value], dim=2)
+        block_output = masked_attention(block_query, block_key, block_value, tree_blocks.block_mask, scaling)
+        output = torch.cat([output, block_output.transpose(1, 2).flatten(0, 1)])
+    output = output.index_select(0, tree_blocks.slot_of_token.flatten())
+    return output.view(groups, length, heads, head_dim), None
+
+
+def packed_vision_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    scaling: float | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention within each image or window of a batch, `(1, heads, patches, head_dim)`, all of a length at once."""
+    bounds = [0, query.shape[2]] if cu_seq_lens_q is None else cu_seq_lens_q.tolist()
+    starts: dict[int, list[int]] = {}
+    for start, end in zip(bounds, bounds[1:], strict=False):
+        starts.setdefault(end - start, []).append(start)
+
+    def attend(patches: torch.Tensor | None, length: int) -> torch.Tensor:
+        """Attention within runs of `length` patches; `patches` picks them, `None` takes all."""
+        flat = (x[0].transpose(0, 1) for x in (query, key, value))  # (patches, heads, head_dim)
+        picked = (x if patches is None else x.index_select(0, patches) for x in flat)
+        runs = (x.reshape(-1, length, *x.shape[1:]).transpose(1, 2) for x in picked)
+        return masked_attention(*runs, mask=None, scaling=scaling).transpose(1, 2).flatten(0, 1)
+
+    if len(starts) == 1:
+        return attend(None, *starts).unsqueeze(0), None
+    patches = [(torch.tensor(first)[:, None] + torch.arange(length)).flatten() for length, first in starts.items()]
+    patches = [index.to(query.device) for index in patches]
+    output = torch.cat([attend(index, length) for index, length in zip(patches, starts, strict=True)])
+    return output.index_select(0, torch.cat(patches).argsort()).unsqueeze(0), None
+
+
+# The backbones refuse flex attention by its own name, although their text models run on any attention function that
+# takes a ready mask: a name must not contain "flex_attention", or the refusal applies to it too. And they hand images
+# to an attention function one by one unless its name contains "flash".
+TREE_FLEX = "editreward_tree_flex"
+TREE_BLOCKS = "editreward_tree_blocks"
+PACKED_VISION = "editreward_vision_like_flash"
+AttentionInterface.register(TREE_FLEX, tree_flex_forward)
+AttentionInterface.register(TREE_BLOCKS, tree_blocks_forward)
+AttentionInterface.register(PACKED_VISION, packed_vision_forward)
+
+PACKINGS = ("tree", "unpacked")
+REPLACED_ATTENTION = (None, "sdpa", "flex_attention")
+MASKED_ATTENTION = ("eager", TREE_BLOCKS, TREE_FLEX)  # the others know no masks but padding
+
+
+@dataclass
+class EditRewardOutput(ModelOutput):
+    """
+    Scores of all candidates of a batch of groups, one group's candidates after another's.
+
+    Args:
+        mean (`torch.FloatTensor` of shape `(candidates, dimensions)`): Mean of each score.
+        log_std (`torch.FloatTensor` of shape `(candidates, dimensions)`): Log of each score's standard deviation.
+        reward (`torch.FloatTensor` of shape `(candidates,)`): Aggregated mean, to rank by.
+        reward_std (`torch.FloatTensor` of shape `(candidates,)`): Standard deviation of the reward.
+        group_index (`torch.LongTensor` of shape `(candidates,)`): Group (row of the batch) of each candidate.
+    """
+
+    mean: torch.Tensor | None = None
+    log_std: torch.Tensor | None = None
+    reward: torch.Tensor | None = None
+    reward_std: torch.Tensor | None = None
+    group_index: torch.Tensor | None = None
+
+
+def aggregate(
+    mean: torch.Tensor, log_std: torch.Tensor, aggregation: str, uncertainty_aggregation: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Combine the dimensions' Gaussians into one (eq. 3 of arXiv 2509.26346).
+
+    Args:
+        mean, log_std: Shape `(..., dimensions)`.
+        aggregation: `mean`, `min` or `sum` of the means.
+        uncertainty_aggregation: `propagate` takes the dimensions as independent: the standard deviation of their mean
+            or sum, or that of the dimension that is the minimum. `reference` is the published code's: mean of the log
+            standard deviations for `mean`, element-wise minimum for `min`, and the same as `propagate` for `sum`.
+
+    Returns:
+        The mean and the log standard deviation, each of shape `(...)`.
+    """
+    if aggregation == "min":
+        lowest, index = mean.min(dim=-1)
+        if uncertainty_aggregation == "reference":
+            return lowest, log_std.min(dim=-1).values
+        return lowest, log_std.gather(-1, index.unsqueeze(-1)).squeeze(-1)
+    log_std_of_sum = torch.logsumexp(2 * log_std, dim=-1) / 2
+    if aggregation == "sum":
+        return mean.sum(dim=-1), log_std_of_sum
+    if uncertainty_aggregation == "reference":
+        return mean.mean(dim=-1), log_std.mean(dim=-1)
+    return mean.mean(dim=-1), log_std_of_sum - math.log(mean.shape[-1])
+
+
+def set_backbone_attention(backbone_config: PreTrainedConfig, attn_implementation: str | None) -> None:
+    """Give vision tower and language model of a built backbone the attention functions for `attn_implementation`.
+
+    `sdpa`, the default, and `flex_attention` are replaced by functions that use them; others are taken as they are.
+    """
+    text, vision = attn_implementation, attn_implementation
+    if attn_implementation in REPLACED_ATTENTION:
+        text = TREE_FLEX if attn_implementation == "flex_attention" else TREE_BLOCKS
+        vision = PACKED_VISION
+    backbone_config.get_text_config()._attn_implementation_internal = text
+    backbone_config.vision_config._attn_implementation_internal = vision
+
+
+def ancestor_table(segment_parents: torch.Tensor) -> torch.Tensor:
+    """Which segments a segment's tokens attend to.
+
+    Args:
+        segment_parents: `(groups, segments)`, -1 for the root and for padding. Parents come before their children.
+
+    Returns:
+        Bool tensor `(groups, segments, segments)`: entry `[g, i, j]` tells whether j is i or an ancestor of i.
+    """
+    groups, segments = segment_parents.shape
+    table = torch.eye(segments, dtype=torch.bool, device=segment_parents.device).repeat(groups, 1, 1)
+    node = segment_parents
+    while (node >= 0).any():
+        is_node = node >= 0
+        node = node.clamp(min=0)
+        table |= F.one_hot(node, segments).bool() & is_node.unsqueeze(-1)
+        node = torch.where(is_node, segment_parents.gather(1, node), -1)
+    return table
+
+
+def tree_mask(segment_ids: torch.Tensor, ancestors: torch.Tensor) -> torch.Tensor:
+    """Bool attention mask `(groups, 1, sequence_length, sequence_length)`: causal, within a token's path to the root.
+
+    Padding (segment -1) attends like the root, so that no row is empty; it lies at the end, where nothing attends to
+    it.
+    """
+    groups, length = segment_ids.shape
+    segments = segment_ids.clamp(min=0)
+    by_query = ancestors.gather(1, segments.unsqueeze(-1).expand(-1, -1, ancestors.shape[-1]))
+    mask = by_query.gather(2, segments.unsqueeze(1).expand(-1, length, -1))
+    return mask.tril().unsqueeze(1)
+
+
+def tree_block_mask(segment_ids: torch.Tensor, ancestors: torch.Tensor) -> BlockMask:
+    """The same mask for flex attention, which skips blocks that the tree forbids."""
+    groups, length = segment_ids.shape
+    segments = segment_ids.clamp(min=0)
+
+    def allowed(group: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        return ancestors[group, segments[group, query], segments[group, key]] & (key <= query)
+
+    return create_block_mask(allowed, groups, None, length, length, device=segment_ids.device)
+
+
+@dataclass
+class TreeBlocks:
+    """A packed batch cut into roots and blocks: what attends to the root and to itself alone.
+
+    A block is a candidate with all segments below it. Tokens are numbered through the batch, row by row; the number
+    after the last stands for padding.
+    """
+
+    root_index: torch.Tensor  # (rows, root_length), tokens of each root
+    root_mask: torch.Tensor  # (rows, 1, root_length, root_length)
+    block_index: torch.Tensor  # (blocks, block_length), tokens of each block
+    block_group: torch.Tensor  # (blocks,), row of each block
+    block_mask: torch.Tensor  # (blocks, 1, block_length, root_length + block_length)
+    slot_of_token: torch.Tensor  # (rows, length), place of each token among the slots of roots, then blocks
+
+    @classmethod
+    def of(cls, segment_ids: torch.Tensor, ancestors: torch.Tensor) -> "TreeBlocks":
+        """Cut a batch; see `tree_mask` for the arguments."""
+        rows, length = segment_ids.shape
+        device = segment_ids.device
+        tokens = torch.arange(rows * length, device=device).view(rows, length)
+        # The root is segment 0 and comes first; a block's tokens stand together.
+        is_root = segment_ids == 0
+        root_lengths = is_root.sum(-1, keepdim=True)
+        root_length = int(root_lengths.max())
+        columns = torch.arange(root_length, device=device)
+        is_root_slot = columns < root_lengths
+        root_index = tokens[:, :root_length].masked_fill(~is_root_slot, rows * length)
+        causal = columns <= columns.unsqueeze(-1)
+        root_mask = (causal & is_root_slot.unsqueeze(1)).unsqueeze(1)
+        slot_of_token = torch.zeros(rows * length, dtype=torch.long, device=device)
+        root_slots = torch.arange(rows * root_length, device=device).view(rows, root_length)
+        slot_of_token[root_index[is_root_slot]] = root_slots[is_root_slot]
+
+        in_block = segment_ids > 0
+        row, _ = in_block.nonzero(as_tuple=True)
+        segment = segment_ids[in_block]
+        # The oldest ancestor below the root: the first in the table, since parents come before children.
+        block_of_segment = ancestors[:, :, 1:].int().argmax(-1) if ancestors.shape[1] > 1 else ancestors[:, :, 0].int()
+        _, block, counts = torch.unique_consecutive(
+            row * ancestors.shape[1] + block_of_segment[row, segment], return_inverse=True, return_counts=True
+        )
+        blocks, block_length = len(counts), int(counts.max()) if len(counts) else 0
+        starts = counts.cumsum(0) - counts
+        place = torch.arange(len(block), device=device) - starts[block]
+        block_index = torch.full((blocks, block_length), rows * length, device=device)
+        block_index[block, place] = tokens[in_block]
+        block_segments = torch.zeros(blocks, block_length, dtype=torch.long, device=device)
+        block_segments[block, place] = segment
+        block_group = row[starts]
+        slot_of_token[tokens[in_block]] = rows * root_length + block * block_length + place
+        own = tree_mask(block_segments, ancestors[block_group]) & (block_index < rows * length)[:, None, None]
+        of_root = is_root_slot[block_group][:, None, None].expand(-1, -1, block_length, -1)
+        return cls(
+            root_index=root_index,
+            root_mask=root_mask,
+            block_index=block_index,
+            block_group=block_group,
+            block_mask=torch.cat([of_root, own], dim=-1),
+            slot_of_token=slot_of_token.view(rows, length),
+        )
+
+
+@dataclass
+class _Sequences:
+    """Rows of embedded tokens that the language model runs over, and where the reward tokens are in them."""
+
+    inputs_embeds: torch.Tensor  # (rows, length, hidden_size)
+    position_ids: torch.Tensor  # (3, rows, length)
+    visual_index: torch.Tensor  # (rows, length), number of the visual token among the batch's; -1 for text
+    segment_ids: torch.Tensor  # (rows, length), -1 for padding
+    ancestors: torch.Tensor  # (rows, segments, segments), see `ancestor_table`
+    reward_positions: torch.Tensor  # (candidates, dimensions, 2), a row and a column each
+
+    def unpack(self) -> "_Sequences":
+        """Give each root-to-leaf path a row of its own."""
+        rows, columns = self.reward_positions.flatten(0, 1).unbind(-1)
+        leaves = torch.stack([rows, self.segment_ids[rows, columns]], dim=-1)
+        leaves, path_of_reward = leaves.unique(dim=0, return_inverse=True)
+        path_rows, path_leaves = leaves.unbind(-1)
+        # (paths, length of the packed rows): whether a token is on the path
+        segments = self.segment_ids[path_rows]
+        on_path = self.ancestors[path_rows, path_leaves].gather(1, segments.clamp(min=0)) & (segments >= 0)
+        lengths = on_path.sum(-1, keepdim=True)
+        # A stable sort brings each path's tokens to the front, in order.
+        source = torch.sort((~on_path).long(), dim=-1, stable=True).indices[:, : int(lengths.max())]
+        is_padding = torch.arange(source.shape[1], device=source.device) >= lengths
+        column_on_path = on_path.long().cumsum(-1) - 1
+        reward_columns = column_on_path[path_of_reward, columns]
+        path_rows = path_rows.unsqueeze(-1)
+        return _Sequences(
+            inputs_embeds=self.inputs_embeds[path_rows, source],
+            position_ids=self.position_ids[:, path_rows, source],
+            visual_index=self.visual_index[path_rows, source].masked_fill(is_padding, -1),
+            segment_ids=-is_padding.long(),
+            ancestors=torch.ones(len(leaves), 1, 1, dtype=torch.bool, device=source.device),
+            reward_positions=torch.stack([path_of_reward, reward_columns], dim=-1).view_as(self.reward_positions),
+        )
+
+    def attention_inputs(self, attention: str) -> dict[str, Any]:
+        """The tree in the form that an attention function takes."""
+        if attention == TREE_BLOCKS:
+            return {"attention_mask": None, "tree_blocks": TreeBlocks.of(self.segment_ids, self.ancestors)}
+        if attention == TREE_FLEX:
+            return {"attention_mask": tree_block_mask(self.segment_ids, self.ancestors)}
+        if attention == "eager":  # adds its mask to the attention logits
+            mask = tree_mask(self.segment_ids, self.ancestors)
+            lowest = torch.finfo(self.inputs_embeds.dtype).min
+            return {
+                "attention_mask": torch.zeros_like(mask, dtype=self.inputs_embeds.dtype).masked_fill(~mask, lowest)
+            }
+        return {"attention_mask": (self.segment_ids >= 0).long()}
+
+
+class RewardHeads(nn.Module):
+    """MLPs from the hidden state at a reward token to a Gaussian, in float32 or wider whatever the backbone is."""
+
+    def __init__(self, config: EditRewardConfig) -> None:
+        super().__init__()
+        count = len(config.dimensions) if config.head_type == "multi" else 1
+        wide, narrow = config.head_hidden_sizes
+        # `from_config(config, dtype=torch.bfloat16)` sets the default type.
+        dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
+        self.mlps = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(config.hidden_size, wide, dtype=dtype),
+                nn.ReLU(),
+                nn.Dropout(config.head_dropout),
+                nn.Linear(wide, narrow, dtype=dtype),
+                nn.ReLU(),
+                nn.Linear(narrow, 2, dtype=dtype),
+            )
+            for _ in range(count)
+        )
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """`(candidates, dimensions, hidden_size)` to `(candidates, dimensions, 2)`: mean and log of the deviation."""
+        with torch.autocast(hidden_states.device.type, enabled=False):
+            hidden_states = hidden_states.to(next(self.parameters()).dtype)
+            if len(self.mlps) == 1:
+                return self.mlps[0](hidden_states)
+            return torch.stack([mlp(hidden_states[:, i]) for i, mlp in enumerate(self.mlps)], dim=1)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "RewardHeads":
+        # `model.to(torch.bfloat16)`, `.half()` and the like move the heads, and leave them in float32.
+        def apply_keeping_precision(tensor: torch.Tensor) -> torch.Tensor:
+            target = fn(tensor.new_empty(0)) if tensor.is_floating_point() else None
+            if target is not None and target.is_floating_point() and target.dtype.itemsize < 4:
+                return tensor.to(target.device)
+            return fn(tensor)
+
+        return super()._apply(apply_keeping_precision, recurse)
+
+
+class EditRewardModel(PreTrainedModel):
+    """
+    Scores the candidates of edit groups.
+
+    The backbone is a vision-language model without its language-model head. It runs once over each packed group; the
+    heads read the hidden states of the reward tokens.
+    """
+
+    config_class = EditRewardConfig
+    base_model_prefix = "backbone"
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _keep_in_fp32_modules_strict = ["heads"]
+
+    def __init__(self, config: EditRewardConfig, backbone: PreTrainedModel | None = None) -> None:
+        """
+        Args:
+            config: The model's configuration.
+            backbone: A loaded backbone to build on, in place of a new one.
+        """
+        super().__init__(config)
+        if backbone is None:
+            if config._attn_implementation in REPLACED_ATTENTION:
+                # A backbone is built with attention that it knows, and given ours below.
+                config.backbone_config._attn_implementation = "sdpa"
+            backbone = AutoModel.from_config(config.backbone_config)
+        self.backbone = backbone
+        # One object, so that a change of attention reaches the layers, which hold on to their configuration.
+        config.backbone_config = backbone.config
+        set_backbone_attention(config.backbone_config, config._attn_implementation)
+        self.heads = RewardHeads(config)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        # The backbone initialises itself. Its small normal distribution would leave heads of this depth with next to
+        # no gradient, so their layers take torch's default.
+        if isinstance(module, nn.Linear):
+            bound = module.in_features**-0.5
+            initialization.uniform_(module.weight, -bound, bound)
+            initialization.uniform_(module.bias, -bound, bound)
+
+    @classmethod
+    def from_backbone(
+        cls,
+        name_or_path: str | Path,
+        *,
+        dtype: torch.dtype | str = "auto",
+        attn_implementation: str | None = None,
+        hub_kwargs: dict[str, Any] | None = None,
+        **config: Any,
+    ) -> "EditRewardModel":
+        """Start a reward model from a vision-language model, with heads and reward tokens but no language-model head.
+
+        Args:
+            name_or_path: Folder or Hub id of a Qwen2.5-VL, MiMo-VL or Qwen3-VL checkpoint.
+            dtype: The backbone's; by default that of its checkpoint. The heads are in float32 or wider.
+            attn_implementation: As in `from_pretrained`.
+            hub_kwargs: `revision`, `token`, `cache_dir` ... to load the backbone with.
+            config: Fields of [`EditRewardConfig`].
+        """
+        unknown = sorted(set(config) - set(EditRewardConfig.__dataclass_fields__))
+        if unknown:
+            raise ValueError(f"An EditReward model's configuration has no field {unknown[0]!r}.")
+        hub_kwargs = hub_kwargs or {}
+        backbone = AutoModel.from_pretrained(name_or_path, dtype=dtype, **hub_kwargs)
+        reward_config = EditRewardConfig(backbone_config=backbone.config, dtype=backbone.dtype, **config)
+        reward_config._attn_implementation = attn_implementation
+        model = cls(reward_config, backbone)
+        vocabulary = set(AutoTokenizer.from_pretrained(name_or_path, **hub_kwargs).get_vocab())
+        vocabulary.update(reward_tokens(reward_config.layout, reward_config.dimensions))
+        # Backbones pad their embeddings beyond the tokenizer; only too few rows need new ones.
+        if len(vocabulary) > model.get_input_embeddings().num_embeddings:
+            model.resize_token_embeddings(len(vocabulary))
+        return model
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, but a checkpoint that lacks weights is an error rather than a warning.
+
+        Raises:
+            ValueError: If weights are missing, named in the message: random ones would give random scores.
+        """
+        with_info = kwargs.pop("output_loading_info", False)
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        missing = sorted(info["missing_keys"])
+        if missing:
+            shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+            raise ValueError(
+                f"{pretrained_model_name_or_path} lacks weights of the model: {shown}. Is it an EditReward "
+                "checkpoint, saved whole? A reward model on a plain VLM starts with `EditRewardModel.from_backbone`."
+            )
+        return (model, info) if with_info else model
+
+    def set_attn_implementation(self, attn_implementation: str | dict, *args: Any, **kwargs: Any) -> None:
+        """As in transformers: `sdpa`, `flex_attention`, `eager` or a flash attention."""
+        if isinstance(attn_implementation, dict):
+            raise ValueError("`attn_implementation` is one name for the whole model here, not a dictionary.")
+        use_flex = attn_implementation == "flex_attention"
+        super().set_attn_implementation("sdpa" if use_flex else attn_implementation, *args, **kwargs)
+        self.config._attn_implementation_internal = attn_implementation
+        set_backbone_attention(self.config.backbone_config, attn_implementation)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.backbone.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.backbone.set_input_embeddings(value)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        segment_ids: torch.Tensor,
+        segment_parents: torch.Tensor,
+        position_ids: torch.Tensor,
+        pixel_values: torch.Tensor,
+        image_grid_thw: torch.Tensor,
+        reward_positions: torch.Tensor,
+        group_index: torch.Tensor,
+        packing: str | None = None,
+        **kwargs: Any,
+    ) -> EditRewardOutput:
+        """Score packed groups, as [`EditRewardProcessor`] makes them.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(groups, sequence_length)`): Tokens, padded on the right.
+            segment_ids (`torch.LongTensor` of shape `(groups, sequence_length)`): Segment of each token, -1: padding.
+            segment_parents (`torch.LongTensor` of shape `(groups, segments)`): Parent of each segment, -1: none.
+            position_ids (`torch.LongTensor` of shape `(3, groups, sequence_length)`): Temporal, height and width.
+            pixel_values (`torch.FloatTensor` of shape `(patches, patch_dim)`): Patches of all images. Gradients flow
+                to them.
+            image_grid_thw (`torch.LongTensor` of shape `(images, 3)`): Patch grid of each image.
+            reward_positions (`torch.LongTensor` of shape `(candidates, dimensions, 2)`): Row and column of each
+                reward token.
+            group_index (`torch.LongTensor` of shape `(candidates,)`): Group of each candidate.
+            packing (`str`, *optional*): `tree` runs a group as one row under a tree mask; `unpacked` runs each
+                root-to-leaf path as a row. By default unpacked for flash attention, which knows no masks, tree
+                otherwise. Scores are the same.
+            kwargs: Passed to the backbone's language model.
+        """
+        attention = self.config.get_text_config()._attn_implementation
+        packing = packing or ("tree" if attention in MASKED_ATTENTION else "unpacked")
+        check_choice("packing", packing, PACKINGS)
+        if packing == "tree" and attention not in MASKED_ATTENTION:
+            raise ValueError(f"Attention {attention!r} cannot run a tree mask; use `packing='unpacked'`.")
+
+        features, deepstack = self._encode_images(pixel_values, image_grid_thw)
+        is_visual = input_ids == self.config.backbone_config.image_token_id
+        if int(is_visual.sum()) != len(features):
+            raise ValueError(
+                f"`input_ids` has places for {int(is_visual.sum())} visual tokens, the images give {len(features)}. "
+                "Pass the processor's output unchanged."
+            )
+        inputs_embeds = self.get_input_embeddings()(input_ids)
+        inputs_embeds = inputs_embeds.masked_scatter(is_visual.unsqueeze(-1), features.to(inputs_embeds.dtype))
+        visual_index = (is_visual.flatten().long().cumsum(0) - 1).view_as(input_ids).masked_fill(~is_visual, -1)
+
+        sequences = _Sequences(
+            inputs_embeds, position_ids, visual_index, segment_ids, ancestor_table(segment_parents), reward_positions
+        )
+        if packing == "unpacked":
+            sequences = sequences.unpack()
+        if deepstack:
+            visual_mask = sequences.visual_index >= 0
+            picked = sequences.visual_index[visual_mask]
+            kwargs["visual_pos_masks"] = visual_mask
+            kwargs["deepstack_visual_embeds"] = [layer[picked] for layer in deepstack]
+        hidden_states = self.backbone.language_model(
+            inputs_embeds=sequences.inputs_embeds,
+            **sequences.attention_inputs(attention),
+            position_ids=sequences.position_ids,
+            use_cache=False,
+            **kwargs,
+        ).last_hidden_state
+
+        rows, columns = sequences.reward_positions.unbind(-1)
+        mean, log_std = self.heads(hidden_states[rows, columns]).unbind(-1)
+        reward, reward_log_std = aggregate(mean, log_std, self.config.aggregation, self.config.uncertainty_aggregation)
+        return EditRewardOutput(
+            mean=mean, log_std=log_std, reward=reward, reward_std=reward_log_std.exp(), group_index=group_index
+        )
+
+    def _encode_images(
+        self, pixel_values: torch.Tensor, image_grid_thw: torch.Tensor
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Visual tokens of all images, `(visual_tokens, hidden_size)`, and what Qwen3-VL adds in its first layers."""
+        output = self.backbone.get_image_features(pixel_values, image_grid_thw, return_dict=True)
+        deepstack = [torch.cat(layer) for layer in getattr(output, "deepstack_features", None) or []]
+        return torch.cat(output.pooler_output), deepstack
+
+
+EditRewardModel.register_for_auto_class("AutoModel")
+
+__all__ = ["EditRewardModel", "EditRewardOutput", "aggregate"]

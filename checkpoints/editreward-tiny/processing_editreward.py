@@ -1,0 +1,788 @@
+"""Processor of an EditReward model: edit groups in, one packed token sequence per group out."""
+
+import io
+import re
+import urllib.request
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    BatchFeature,
+    PreTrainedConfig,
+    ProcessorMixin,
+    Qwen2VLImageProcessorPil,
+)
+
+try:
+    from .configuration_editreward import (
+        DEFAULT_DIMENSIONS,
+        LAYOUTS,
+        POSITION_SCHEMES,
+        check_choice,
+        check_dimensions,
+        reward_tokens,
+    )
+except ImportError:  # Installed beside the `editreward` package, these files are top-level modules.
+    from configuration_editreward import (
+        DEFAULT_DIMENSIONS,
+        LAYOUTS,
+        POSITION_SCHEMES,
+        check_choice,
+        check_dimensions,
+        reward_tokens,
+    )
+
+
+DEFAULT_PIXELS = 448 * 448
+"""Pixels that every image is resized to, as near as its aspect ratio allows (fixed by the published weights)."""
+
+MAX_IMAGE_PIXELS = 2**27
+"""Larger images (134 megapixels) are refused as decompression bombs."""
+
+MAX_DOWNLOAD_BYTES = 64 * 2**20
+"""Longer responses to an image's URL are refused."""
+
+MAX_ASPECT_RATIO = 200
+"""Images whose long side exceeds this many short sides are refused (the backbones' own limit)."""
+
+IMAGE_MODES = ("upright", "reference")
+
+# Stands for the instruction in a rendered prompt, from Unicode's private use area. The instruction is put in after the
+# prompt has been split into segments and special tokens, so that nothing in it can be taken for either.
+_INSTRUCTION = "\ue000"
+
+# The scoring prompts of arXiv 2509.26346, appendix A.9 (with the visual-quality header in its place).
+PAPER_TEMPLATES = {
+    "instruction_following": """\
+You are tasked with evaluating an edited image **in comparison with the original source image** based on **Instruction Following & Semantic Fidelity**, and assigning a score from 1 to 4, with 1 being the worst and 4 being the best. This dimension focuses on how accurately, completely, and exclusively the model executed the given text instruction.
+
+**Inputs Provided:**
+- Source Image (before editing)
+- Edited Image (after applying the instruction)
+- Text Instruction
+
+**Sub-Dimensions to Evaluate:**
+- **Semantic Accuracy:** Assess whether the edited content accurately captures the semantics of the instruction. The edited result should precisely match the intended meaning. For example, if the instruction is "replace apples with oranges," the object must clearly be oranges, not other fruits.
+- **Completeness of Editing:** Check whether **all parts** of the instruction are fully executed. For multi-step edits (e.g., "replace a red car with a blue bicycle"), both the color change and the object replacement must be done without omissions.
+- **Exclusivity of Edit (No Over-Editing):** Ensure that only the requested parts are changed. The rest of the image (as seen in the source) should remain unaltered. For example, if the instruction only involves replacing an object, the background, lighting, and unrelated objects should not be unnecessarily modified.
+
+**Scoring Criteria:**
+- **4 (Very Good):** Perfectly accurate, complete, and exclusive execution of the instruction.
+- **3 (Relatively Good):** Largely correct, but with minor omissions or slight over-editing.
+- **2 (Relatively Poor):** Major misinterpretation, incomplete edits, or noticeable unintended changes.
+- **1 (Very Poor):** Instruction ignored or completely wrong execution.
+
+Text instruction - {text_prompt}
+""",  # noqa: E501
+    "visual_quality": """\
+You are tasked with evaluating an edited image **in comparison with the original source image** based on **Visual Quality & Realism**, and assigning a score from 1 to 4, with 1 being the worst and 4 being the best. This dimension focuses on how realistic, artifact-free, and aesthetically appealing the edited image is, while remaining consistent with the source image.
+
+**Inputs Provided:**
+- Source Image (before editing)
+- Edited Image (after applying the instruction)
+- Text Instruction
+
+**Sub-Dimensions to Evaluate:**
+- **Plausibility & Physical Consistency:** Check whether the edit aligns with the laws of physics and the scene context. Lighting, shadows, reflections, perspective, size, and interactions with the environment should all appear natural compared to the source image.
+- **Artifact-Free Quality:** Look for technical flaws such as blur, distortions, pixel misalignment, unnatural textures, or seams around edited regions. High-quality results should be free from such visible artifacts.
+- **Aesthetic Quality:** Evaluate the overall harmony and visual appeal. The image should look natural, balanced, and pleasant. Colors, composition, and atmosphere should enhance the image rather than degrade it.
+
+**Scoring Criteria:**
+- **4 (Very Good):** Perfectly realistic, artifact-free, seamless, and aesthetically pleasing.
+- **3 (Relatively Good):** Mostly realistic and clean, with only minor flaws that do not significantly distract.
+- **2 (Relatively Poor):** Noticeable physical inconsistencies or visible artifacts that make the edit unnatural.
+- **1 (Very Poor):** Severe artifacts, incoherent composition, or visually unusable result.
+
+Text instruction - {text_prompt}
+""",  # noqa: E501
+    "overall": """\
+You are tasked with evaluating an edited image **in comparison with the original source image**, and assigning a score from 1 to 8, with 1 being the worst and 8 being the best. This score should reflect **both how accurately the instruction was followed and the visual quality of the edited image**.
+
+**Inputs Provided:**
+- Source Image (before editing)
+- Edited Image (after applying the instruction)
+- Text Instruction
+
+**Dimension 1: Instruction Following & Semantic Fidelity**
+Evaluate how well the edited image follows the given instruction. Consider the following sub-dimensions:
+- **Semantic Accuracy:** Check if the edited content accurately captures the intended meaning of the instruction. For example, if the instruction is "replace apples with oranges," the object must clearly be oranges, not other fruits.
+- **Completeness of Editing:** Verify that all aspects of the instruction are fully executed. Multi-step edits should be completely applied without omissions.
+- **Exclusivity of Edit (No Over-Editing):** Ensure that only the requested changes are applied; the rest of the image should remain consistent with the source image without unintended modifications.
+
+**Dimension 2: Visual Quality & Realism**
+Evaluate the realism, technical quality, and aesthetic appeal of the edited image. Consider the following sub-dimensions:
+- **Plausibility & Physical Consistency:** Check whether the edit aligns with natural laws and scene context (lighting, shadows, reflections, perspective, and object interactions).
+- **Artifact-Free Quality:** Assess for technical flaws such as blur, distortions, pixel misalignment, unnatural textures, or seams around edited regions.
+- **Aesthetic Quality:** Consider overall harmony and visual appeal. Colors, composition, atmosphere, and balance should enhance the image without degrading realism.
+
+**Scoring Criteria (1-8):**
+- **8 (Very Good):** Perfect instruction following and flawless visual quality; edits are accurate, complete, exclusive, and visually seamless.
+- **7 (Relatively Good):** Very good instruction following and high visual quality; minor, non-distracting flaws.
+- **6 (Good):** Good instruction following or mostly good visual quality; minor omissions or slight artifacts.
+- **5 (Moderate):** Partially correct edits or moderate visual issues; noticeable flaws but understandable.
+- **4 (Relatively Poor):** Significant misinterpretation, incomplete edits, or noticeable visual artifacts.
+- **3 (Poor):** Major errors in instruction following and/or poor visual quality; hard to fully understand.
+- **2 (Very Poor):** Very poor edits with large semantic errors and strong visual artifacts.
+- **1 (Failed):** Completely wrong edits or visually unusable result.
+
+Text instruction - {text_prompt}
+""",  # noqa: E501
+}
+
+PAPER_REWARD_SUFFIX = "\nRating: <|Reward|>\n"
+"""Text after a paper template for new models. Published weights bring their own."""
+
+# One line per dimension for the compact prompt; a dimension that is not here is described by its name.
+DIMENSION_RUBRICS = {
+    "instruction_following": "instruction following: all that is asked is done, correctly, and nothing else",
+    "visual_quality": "visual quality: the image is realistic, clean and pleasing, without artefacts",
+    "consistency": "consistency: what the instruction does not mention stays as it was",
+    "overall": "overall: the instruction is followed exactly and the image is of high quality",
+}
+
+
+def compact_template(dimensions: Sequence[str]) -> str:
+    """Default prompt of the compact layout: a short rubric, `{text_prompt}`, and `{source}` for the source images.
+
+    The instruction stands before the source: causal attention then lets every image be read in the light of it, and
+    with `mrope` positions a place in the source is as far from the same place in an edit whatever its length.
+    """
+    rubric = "\n".join(f"- {DIMENSION_RUBRICS.get(name, name.replace('_', ' '))}" for name in dimensions)
+    return (
+        "Compare an edited image with its source. Rate the edit from 1 (very poor) to 4 (very good) on:\n"
+        f"{rubric}\nInstruction: {{text_prompt}}\nSource image: {{source}}\nEdited image: "
+    )
+
+
+class ImageError(ValueError):
+    """An image that cannot be used. The message names it and says why."""
+
+
+def load_image(image: Any, name: str = "image", image_mode: str = "upright") -> Image.Image:
+    """Turn any common form of an image into an upright 8-bit RGB `PIL.Image`.
+
+    Args:
+        image: A `PIL.Image`; a path or http(s) URL; encoded bytes; a `datasets` image dict with `bytes` or `path`; a
+            numpy array of shape (height, width[, 1, 3 or 4]); or a tensor of that shape or of shape (1, 3 or 4,
+            height, width). Arrays hold integers of 0..255 (0..65535 for uint16) or floats of 0..1.
+        name: What error messages call the image.
+        image_mode: `upright` takes the first frame, scales 16 bits to 8, turns the image by its EXIF orientation and
+            composites transparency on white. `reference` is a plain `convert("RGB")`, as the published model was
+            trained.
+
+    Raises:
+        ImageError: If the image is missing, unreadable, truncated, empty, longer than 200:1 or over 134 megapixels.
+    """
+    if isinstance(image, (str, Path)):
+        name = f"{name} ({str(image)[:200]!r})"
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns at 89 megapixels; the limit here is MAX_IMAGE_PIXELS, checked before decoding.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = _open_image(image)
+        width, height = opened.size
+        if width == 0 or height == 0:
+            raise ImageError(f"{name} is empty: its size is {width} x {height} pixels.")
+        if width * height > MAX_IMAGE_PIXELS:
+            raise ImageError(f"{name} has {width} x {height} pixels; at most {MAX_IMAGE_PIXELS:,} are accepted.")
+        if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+            raise ImageError(
+                f"{name} is {width} x {height} pixels; one side is over {MAX_ASPECT_RATIO} times the other. Crop it."
+            )
+        opened.load()
+        return opened.convert("RGB") if image_mode == "reference" else _to_upright_rgb(opened)
+    except ImageError as error:
+        raise error if str(error).startswith(name) else ImageError(f"{name} {error}") from error
+    except FileNotFoundError as error:
+        raise ImageError(f"{name} does not exist. Check the path.") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name} has too many pixels; at most {MAX_IMAGE_PIXELS:,} are accepted.") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name} is not an image, or not in a format that Pillow reads.") from error
+    except Exception as error:
+        # Pillow reports broken files by almost any type, depending on the format: OSError, SyntaxError, struct.error,
+        # RuntimeError (AVIF), AttributeError (SPIDER) ...
+        raise ImageError(f"{name} cannot be read as an image: {error}.") from error
+
+
+def _open_image(image: Any) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image
+    if isinstance(image, dict) and ("bytes" in image or "path" in image):
+        image = image["bytes"] if image.get("bytes") is not None else image["path"]
+    if isinstance(image, str) and re.match(r"https?://", image):
+        with urllib.request.urlopen(image, timeout=30) as response:
+            image = response.read(MAX_DOWNLOAD_BYTES + 1)
+        if len(image) > MAX_DOWNLOAD_BYTES:
+            raise ImageError(f"is longer than {MAX_DOWNLOAD_BYTES:,} bytes.")
+    if isinstance(image, (str, Path)):
+        if Path(image).is_dir():
+            raise ImageError("is a folder, not an image file.")
+        return Image.open(image)
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return Image.open(io.BytesIO(image))
+    if isinstance(image, torch.Tensor):
+        image = image.detach().cpu()
+        image = image.float().numpy() if image.dtype == torch.bfloat16 else image.numpy()
+        if image.ndim == 3 and image.shape[0] in (1, 3, 4) and image.shape[-1] not in (1, 3, 4):
+            image = np.moveaxis(image, 0, -1)
+    if isinstance(image, np.ndarray):
+        return Image.fromarray(_to_uint8(image))
+    raise ImageError(
+        f"is of type {type(image).__name__}; pass a PIL image, path, URL, bytes, numpy array or torch tensor."
+    )
+
+
+def _to_uint8(array: np.ndarray) -> np.ndarray:
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (3, 4)):
+        raise ImageError(f"has shape {array.shape}; pass (height, width) or (height, width, 1, 3 or 4).")
+    if array.dtype.kind not in "biuf":
+        raise ImageError(f"holds values of type {array.dtype}; integers or floats are expected.")
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * 255
+    if not np.isfinite(array).all():
+        raise ImageError("holds NaN or infinite values.")
+    low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
+    if array.dtype == np.uint16:
+        return (array / 257).round().astype(np.uint8)
+    if np.issubdtype(array.dtype, np.integer):
+        if low < 0 or high > 255:
+            raise ImageError(f"holds integers from {low:.0f} to {high:.0f}; 0 to 255 are expected.")
+        return array.astype(np.uint8)
+    if low < -1e-3 or high > 1 + 1e-3:
+        raise ImageError(f"holds floats from {low:.3g} to {high:.3g}; 0 to 1 are expected.")
+    return (array.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def _to_upright_rgb(image: Image.Image) -> Image.Image:
+    """First frame, upright, on white, in 8-bit RGB."""
+    if getattr(image, "is_animated", False):
+        image.seek(0)
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        pixels = np.asarray(image, dtype=np.float64)
+        # 16-bit files open as I;16 or, by format, as I. A float image is taken as 0..1 unless it exceeds that.
+        scale = 65535.0 if image.mode != "F" and (pixels.max() > 255 or image.mode != "I") else 255.0
+        scale = 1.0 if image.mode == "F" and pixels.max() <= 1 else scale
+        image = Image.fromarray((pixels / scale * 255).clip(0, 255).round().astype(np.uint8))
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+        image = image.convert("RGBA")
+        canvas = Image.new("RGBA", image.size, "white")
+        canvas.alpha_composite(image)
+        image = canvas
+    return image.convert("RGB")
+
+
+@dataclass
+class PackedGroup:
+    """One edit group as one token sequence whose segments form a tree.
+
+    A token attends, causally, to its own segment and to that segment's ancestors. Segments lie in the sequence with
+    parents before children.
+
+    Attributes:
+        input_ids: Token ids, (sequence_length,).
+        segment_ids: Segment of each token, (sequence_length,).
+        segment_parents: Parent of each segment, (segments,); -1 for the root.
+        position_ids: Temporal, height and width positions, (3, sequence_length).
+        pixel_values: Patches of all images in order of appearance, (patches, patch_dim).
+        image_grid_thw: Patch grid of each image, (images, 3).
+        reward_columns: Place of each candidate's and dimension's reward token, (candidates, dimensions).
+    """
+
+    input_ids: np.ndarray
+    segment_ids: np.ndarray
+    segment_parents: np.ndarray
+    position_ids: np.ndarray
+    pixel_values: torch.Tensor
+    image_grid_thw: torch.Tensor
+    reward_columns: np.ndarray
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens in the packed sequence."""
+        return len(self.input_ids)
+
+    def path_lengths(self) -> np.ndarray:
+        """Tokens from the root to each leaf, as a sequence of its own would have, (candidates, dimensions)."""
+        sizes = np.bincount(self.segment_ids, minlength=len(self.segment_parents))
+        totals = sizes.copy()
+        for segment, parent in enumerate(self.segment_parents):
+            if parent >= 0:
+                totals[segment] += totals[parent]
+        return totals[self.segment_ids[self.reward_columns]]
+
+
+class _Packer:
+    """Appends tokens to the segments of one group and keeps count of positions."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.segments: list[int] = []
+        self.positions: list[np.ndarray] = []
+        self.parents: list[int] = []
+        self.next_position: list[int] = []
+
+    def open_segment(self, parent: int) -> int:
+        self.parents.append(parent)
+        self.next_position.append(self.next_position[parent] if parent >= 0 else 0)
+        return len(self.parents) - 1
+
+    def append(self, segment: int, ids: list[int], positions: np.ndarray, next_position: int) -> None:
+        self.ids += ids
+        self.segments += [segment] * len(ids)
+        self.positions.append(positions)
+        self.next_position[segment] = next_position
+
+
+class EditRewardProcessor(ProcessorMixin):
+    r"""
+    Turns edit groups into the inputs of an [`EditRewardModel`].
+
+    A group is one source (an image, or several for a multi-reference edit), one instruction and N edited images:
+
+    ```python
+    batch = processor(source="cat.png", edited=["a.png", "b.png"], instruction="give the cat a red hat")
+    rewards = model(**batch).reward  # (2,)
+    ```
+
+    Args:
+        image_processor (`Qwen2VLImageProcessorPil`): Resizes, normalises and cuts images into patches.
+        tokenizer (`PreTrainedTokenizerBase`): The backbone's tokenizer with the reward tokens added.
+        chat_template (`str`): The backbone's own, which makes the turn markup.
+        dimensions (`list[str]`): What is judged, in the order of the model's outputs.
+        layout (`str`): `compact` or `paper`; see [`EditRewardConfig`].
+        position_scheme (`str`): `mrope` or `sequential`; see [`EditRewardConfig`].
+        templates (`dict[str, str]`):
+            Prompts. Layout paper: one per dimension, with `{text_prompt}` for the instruction. Layout compact: one,
+            named `compact`, with `{source}` for the source images as well.
+        reward_suffix (`str`): Layout paper: text after a template; it holds the token `<|Reward|>` once.
+        system_prompt (`str`, *optional*): System turn. By default the chat template's own.
+        image_token (`str`): The backbone's placeholder for one visual token.
+        image_mode (`str`): How images become RGB, see [`load_image`].
+        max_length (`int`, *optional*): The backbone's context, in tokens from the root to a leaf.
+    """
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        chat_template: str | None = None,
+        dimensions: list[str] | None = None,
+        layout: str = "compact",
+        position_scheme: str = "mrope",
+        templates: dict[str, str] | None = None,
+        reward_suffix: str = PAPER_REWARD_SUFFIX,
+        system_prompt: str | None = None,
+        image_token: str = "<|image_pad|>",
+        image_mode: str = "upright",
+        max_length: int | None = None,
+    ) -> None:
+        super().__init__(image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template)
+        dimensions = DEFAULT_DIMENSIONS if dimensions is None else dimensions
+        check_dimensions(dimensions)
+        self.dimensions = list(dimensions)
+        self.layout = layout
+        self.position_scheme = position_scheme
+        self.reward_suffix = reward_suffix
+        self.system_prompt = system_prompt
+        self.image_token = image_token
+        self.image_mode = image_mode
+        self.max_length = max_length
+        check_choice("layout", layout, LAYOUTS)
+        check_choice("position_scheme", position_scheme, POSITION_SCHEMES)
+        check_choice("image_mode", image_mode, IMAGE_MODES)
+        if self.chat_template is None:
+            raise ValueError("The tokenizer has no chat template; pass the backbone's as `chat_template`.")
+        self.templates = self._check_templates(templates)
+        self.reward_tokens = reward_tokens(layout, self.dimensions)
+        vocabulary = tokenizer.get_vocab()
+        for token in [*self.reward_tokens, image_token]:
+            if token not in vocabulary:
+                raise ValueError(
+                    f"The tokenizer has no token {token!r}. Build the processor with "
+                    "`EditRewardProcessor.from_backbone`, which adds the reward tokens."
+                )
+        self.reward_token_ids = [vocabulary[token] for token in self.reward_tokens]
+        self.image_token_id = vocabulary[image_token]
+        self._special_ids = {
+            str(token): index for index, token in tokenizer.added_tokens_decoder.items() if token.special
+        }
+        longest_first = sorted(self._special_ids, key=len, reverse=True)
+        self._special_pattern = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
+        self._prompts: dict[int, tuple[str, str, list[str]]] = {}
+
+    def _check_templates(self, templates: dict[str, str] | None) -> dict[str, str]:
+        required: dict[str, tuple[str, ...]]
+        if self.layout == "compact":
+            templates = templates or {"compact": compact_template(self.dimensions)}
+            required = {"compact": ("{source}", "{text_prompt}")}
+        else:
+            known = [name for name in self.dimensions if name in PAPER_TEMPLATES]
+            templates = templates or {name: PAPER_TEMPLATES[name] for name in known}
+            required = dict.fromkeys(self.dimensions, ("{text_prompt}",))
+            if self.reward_suffix.count("<|Reward|>") != 1:
+                raise ValueError(f"`reward_suffix` must hold '<|Reward|>' once, got {self.reward_suffix!r}.")
+        for name, placeholders in required.items():
+            if name not in templates:
+                raise ValueError(f"`templates` has no entry {name!r}, which layout {self.layout!r} needs.")
+            for placeholder in placeholders:
+                if templates[name].count(placeholder) != 1:
+                    raise ValueError(f"`templates[{name!r}]` must hold {placeholder!r} exactly once.")
+            for token in (*reward_tokens(self.layout, self.dimensions), self.image_token):
+                if token in templates[name]:
+                    raise ValueError(f"`templates[{name!r}]` must not hold {token!r}, which is added to it.")
+        unknown = sorted(set(templates) - set(required))
+        if unknown:
+            raise ValueError(f"`templates` has entries that layout {self.layout!r} does not use: {unknown}.")
+        return dict(templates)
+
+    # Construction
+
+    @classmethod
+    def from_backbone(
+        cls,
+        name_or_path: str | Path,
+        *,
+        tokenizer: Any = None,
+        dimensions: list[str] | None = None,
+        layout: str = "compact",
+        position_scheme: str = "mrope",
+        templates: dict[str, str] | None = None,
+        reward_suffix: str = PAPER_REWARD_SUFFIX,
+        system_prompt: str | None = None,
+        image_mode: str = "upright",
+        pixels: int = DEFAULT_PIXELS,
+        hub_kwargs: dict[str, Any] | None = None,
+    ) -> "EditRewardProcessor":
+        """Processor of a new reward model on the vision-language model `name_or_path` (a folder or Hub id).
+
+        Args:
+            tokenizer: One to use in place of the backbone's.
+            pixels: Pixels that every image is resized to, as near as its aspect ratio allows.
+            hub_kwargs: `revision`, `token`, `cache_dir` ... to load the backbone's files with.
+
+        The other arguments are the class's own.
+        """
+        hub_kwargs = hub_kwargs or {}
+        config = AutoConfig.from_pretrained(name_or_path, **hub_kwargs)
+        tokenizer = tokenizer or AutoTokenizer.from_pretrained(name_or_path, **hub_kwargs)
+        image_processor = Qwen2VLImageProcessorPil.from_pretrained(name_or_path, **hub_kwargs)
+        image_processor.size = {"shortest_edge": pixels, "longest_edge": pixels}
+        dimensions = DEFAULT_DIMENSIONS if dimensions is None else dimensions
+        check_choice("layout", layout, LAYOUTS)
+        check_dimensions(dimensions)
+        add_reward_tokens(tokenizer, layout, dimensions)
+        chat_template = tokenizer.chat_template
+        if chat_template is None:
+            # Older repositories keep the chat template in a file of the processor's own.
+            chat_template = cls.get_processor_dict(name_or_path, **hub_kwargs)[0].get("chat_template")
+        return cls(
+            image_processor,
+            tokenizer,
+            chat_template=chat_template,
+            dimensions=dimensions,
+            layout=layout,
+            position_scheme=position_scheme,
+            templates=templates,
+            reward_suffix=reward_suffix,
+            system_prompt=system_prompt,
+            image_token=tokenizer.convert_ids_to_tokens(config.image_token_id),
+            image_mode=image_mode,
+            max_length=config.get_text_config().max_position_embeddings,
+        )
+
+    @classmethod
+    def _get_arguments_from_pretrained(
+        cls, pretrained_model_name_or_path: Any, processor_dict: dict[str, Any] | None = None, **kwargs: Any
+    ) -> list[Any]:
+        # The image processor is built by class: an auto class would take the torchvision one where that is installed,
+        # whose pixels differ.
+        if not processor_dict or "image_processor" not in processor_dict:
+            raise ValueError(
+                f"{pretrained_model_name_or_path} has no EditReward processor (processor_config.json with an "
+                "image processor). Save one beside the model with `processor.save_pretrained`."
+            )
+        settings = {k: v for k, v in processor_dict["image_processor"].items() if not k.endswith(("_type", "_class"))}
+        settings.pop("auto_map", None)
+        # The tokenizer's own file names its class. Without a configuration given, the auto class would first load the
+        # model's, and ask whether to trust its code.
+        kwargs["config"] = PreTrainedConfig()
+        tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        return [Qwen2VLImageProcessorPil(**settings), tokenizer]
+
+    def check_config(self, config: Any) -> None:
+        """Raise a `ValueError` unless a model of this configuration was made with a processor like this one."""
+        for field in ("dimensions", "layout", "position_scheme"):
+            ours, theirs = getattr(self, field), getattr(config, field)
+            if ours != theirs:
+                raise ValueError(
+                    f"the model's `{field}` is {theirs!r}, the processor's is {ours!r}; load the processor that was "
+                    "saved with this model."
+                )
+
+    # What TRL's trainer asks of a processing class
+
+    @property
+    def pad_token(self) -> str | None:
+        return self.tokenizer.pad_token
+
+    @pad_token.setter
+    def pad_token(self, token: str) -> None:
+        self.tokenizer.pad_token = token
+
+    @property
+    def pad_token_id(self) -> int | None:
+        return self.tokenizer.pad_token_id
+
+    @property
+    def eos_token(self) -> str | None:
+        return self.tokenizer.eos_token
+
+    @eos_token.setter
+    def eos_token(self, token: str) -> None:
+        self.tokenizer.eos_token = token
+
+    @property
+    def eos_token_id(self) -> int | None:
+        return self.tokenizer.eos_token_id
+
+    def get_vocab(self) -> dict[str, int]:
+        return self.tokenizer.get_vocab()
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return [
+            "input_ids",
+            "segment_ids",
+            "segment_parents",
+            "position_ids",
+            "pixel_values",
+            "image_grid_thw",
+            "reward_positions",
+            "group_index",
+        ]
+
+    # Groups to tensors
+
+    def __call__(self, source: Any, edited: Any, instruction: str | Sequence[str]) -> BatchFeature:
+        """Pack one group, or several given as lists, into tensors for the model.
+
+        Args:
+            source: The source image, or a list of them for a multi-reference edit. For several groups, a list of
+                either.
+            edited: A list of edited images. For several groups, a list of lists.
+            instruction: What was asked. For several groups, a list. Special tokens in it are plain text.
+
+        Returns:
+            `BatchFeature` of tensors, one row per group: `input_ids` and `segment_ids` (groups, sequence_length),
+            padded with -1 in `segment_ids`; `segment_parents` (groups, segments); `position_ids` (3, groups,
+            sequence_length); `pixel_values` (patches, patch_dim) and `image_grid_thw` (images, 3);
+            `reward_positions` (candidates, dimensions, 2), a row and a column each; `group_index` (candidates,).
+
+        Raises:
+            ImageError: If an image cannot be used.
+            ValueError: If there is no candidate or the instruction is not a usable string.
+        """
+        if isinstance(instruction, str) or not isinstance(instruction, Sequence):
+            return self.collate([self.pack(source, edited, instruction)])
+        for field, value in (("source", source), ("edited", edited)):
+            if not isinstance(value, (list, tuple)) or len(value) != len(instruction):
+                raise ValueError(
+                    f"`instruction` is a list of {len(instruction)} groups' instructions; `{field}` must be a list of "
+                    f"as many entries, got {len(value) if isinstance(value, (list, tuple)) else type(value).__name__}."
+                )
+        if not instruction:
+            raise ValueError("There is no group to score: `instruction` is an empty list.")
+        groups = zip(source, edited, instruction, strict=True)
+        return self.collate([self.pack(*group, name=f"groups[{i}].") for i, group in enumerate(groups)])
+
+    def pack(self, source: Any, edited: Any, instruction: str, name: str = "") -> PackedGroup:
+        """Pack one group. `name` goes before field names in error messages; see `__call__` for the rest."""
+        if not isinstance(instruction, str):
+            raise ValueError(f"{name}instruction must be a string, got {type(instruction).__name__}.")
+        if not instruction.strip():
+            raise ValueError(f"{name}instruction is empty. Say what the edit was meant to do.")
+        if re.search("[\ud800-\udfff]", instruction):
+            raise ValueError(f"{name}instruction is not valid text: it holds half of a surrogate pair.")
+        sources = list(source) if isinstance(source, (list, tuple)) else [source]
+        candidates = list(edited) if isinstance(edited, (list, tuple)) else [edited]
+        if not sources:
+            raise ValueError(f"{name}source is an empty list. Pass the image that was edited.")
+        if not candidates:
+            raise ValueError(f"{name}edited is an empty list. Pass at least one edited image.")
+        source_names = [f"{name}source[{i}]" if len(sources) > 1 else f"{name}source" for i in range(len(sources))]
+        names = source_names + [f"{name}edited[{i}]" for i in range(len(candidates))]
+        images = [
+            load_image(image, name=image_name, image_mode=self.image_mode)
+            for image, image_name in zip([*sources, *candidates], names, strict=True)
+        ]
+        patches = self.image_processor(images=images, return_tensors="pt")
+        grids = patches["image_grid_thw"].tolist()
+
+        root_prompt, candidate_prompt, leaf_prompts = self._prompt(len(sources))
+        root_parts = self._tokenize(root_prompt, instruction)
+        candidate_parts = self._tokenize(candidate_prompt, instruction)
+        leaves_parts = [self._tokenize(prompt, instruction) for prompt in leaf_prompts]
+        remaining = iter(grids)
+        packer = _Packer()
+        root = packer.open_segment(-1)
+        self._append(packer, root, root_parts, remaining)
+        for _ in candidates:
+            segment = packer.open_segment(root)
+            self._append(packer, segment, candidate_parts, remaining)
+            for leaf_parts in leaves_parts:
+                self._append(packer, packer.open_segment(segment), leaf_parts, remaining)
+
+        ids = np.array(packer.ids, dtype=np.int64)
+        is_reward = np.isin(ids, self.reward_token_ids)
+        group = PackedGroup(
+            input_ids=ids,
+            segment_ids=np.array(packer.segments, dtype=np.int64),
+            segment_parents=np.array(packer.parents, dtype=np.int64),
+            position_ids=np.concatenate(packer.positions, axis=1),
+            pixel_values=patches["pixel_values"],
+            image_grid_thw=patches["image_grid_thw"],
+            reward_columns=np.flatnonzero(is_reward).reshape(len(candidates), len(self.dimensions)),
+        )
+        longest = int(group.path_lengths().max())
+        if self.max_length is not None and longest > self.max_length:
+            raise ValueError(
+                f"{name}instruction is too long: with images and rubric the sequence has {longest} tokens, and the "
+                f"model's context has {self.max_length}. Shorten the instruction."
+            )
+        return group
+
+    def collate(self, groups: Sequence[PackedGroup]) -> BatchFeature:
+        """Pad packed groups on the right into one batch; see `__call__` for what it holds."""
+        length = max(group.num_tokens for group in groups)
+        segments = max(len(group.segment_parents) for group in groups)
+        input_ids = np.full((len(groups), length), self.pad_token_id or 0, dtype=np.int64)
+        segment_ids = np.full((len(groups), length), -1, dtype=np.int64)
+        segment_parents = np.full((len(groups), segments), -1, dtype=np.int64)
+        position_ids = np.zeros((3, len(groups), length), dtype=np.int64)
+        reward_positions, group_index = [], []
+        for row, group in enumerate(groups):
+            input_ids[row, : group.num_tokens] = group.input_ids
+            segment_ids[row, : group.num_tokens] = group.segment_ids
+            segment_parents[row, : len(group.segment_parents)] = group.segment_parents
+            position_ids[:, row, : group.num_tokens] = group.position_ids
+            reward_positions.append(np.stack([np.full_like(group.reward_columns, row), group.reward_columns], axis=-1))
+            group_index += [row] * len(group.reward_columns)
+        return BatchFeature(
+            {
+                "input_ids": torch.from_numpy(input_ids),
+                "segment_ids": torch.from_numpy(segment_ids),
+                "segment_parents": torch.from_numpy(segment_parents),
+                "position_ids": torch.from_numpy(position_ids),
+                "pixel_values": torch.cat([group.pixel_values for group in groups]),
+                "image_grid_thw": torch.cat([group.image_grid_thw for group in groups]),
+                "reward_positions": torch.from_numpy(np.concatenate(reward_positions)),
+                "group_index": torch.tensor(group_index),
+            }
+        )
+
+    def _prompt(self, num_sources: int) -> tuple[str, str, list[str]]:
+        """Rendered text of the root, of a candidate and of each leaf under a candidate (compact: no leaves)."""
+        if num_sources not in self._prompts:
+            self._prompts[num_sources] = self._render(num_sources)
+        return self._prompts[num_sources]
+
+    def _render(self, num_sources: int) -> tuple[str, str, list[str]]:
+        images = [{"type": "image"}] * num_sources
+        if self.layout == "compact":
+            before, after = self.templates["compact"].split("{source}")
+            content = [_text(before), *images, _text(after), {"type": "image"}, _text("".join(self.reward_tokens))]
+            root, rest = self._render_turns(content)
+            # Nothing reads what follows the last reward token.
+            last = self.reward_tokens[-1]
+            return root, self.image_token + rest[: rest.index(last) + len(last)], []
+        texts = [_text(self.templates[name] + self.reward_suffix) for name in self.dimensions]
+        prompts = [self._render_turns([*images, {"type": "image"}, text]) for text in texts]
+        roots, leaves = zip(*prompts, strict=True)
+        return roots[0], self.image_token, list(leaves)
+
+    def _render_turns(self, content: list[dict[str, str]]) -> tuple[str, str]:
+        """Text of the turns before and after the edited image, the last one of the user's `content`."""
+        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        if self.system_prompt is not None:
+            messages.insert(0, {"role": "system", "content": [_text(self.system_prompt)]})
+        rendered = self.tokenizer.apply_chat_template(
+            messages, chat_template=self.chat_template, tokenize=False, add_generation_prompt=True
+        )
+        texts = [""]  # before, between and after the images
+        for part in content:
+            if part["type"] == "image":
+                texts.append("")
+            else:
+                texts[-1] += part["text"]
+        pieces = rendered.split(self.image_token)
+        # Some chat templates trim texts.
+        if len(pieces) != len(texts) or any(
+            text.strip() not in piece for text, piece in zip(texts, pieces, strict=True)
+        ):
+            raise ValueError(
+                "The chat template does not keep images and texts of a user turn in order, so that a group cannot be "
+                "split into segments. Pass another as `chat_template`."
+            )
+        return self.image_token.join(pieces[:-1]), pieces[-1]
+
+    def _tokenize(self, prompt: str, instruction: str) -> list[list[int]]:
+        """Token ids of a rendered prompt, as runs between image tokens. The instruction is only ever plain text."""
+        runs: list[list[int]] = [[]]
+        for piece in self._special_pattern.split(prompt):
+            if piece == self.image_token:
+                runs.append([])
+            elif piece in self._special_ids:
+                runs[-1].append(self._special_ids[piece])
+            elif piece:
+                text = piece.replace(_INSTRUCTION, instruction)
+                runs[-1] += self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return runs
+
+    def _append(self, packer: _Packer, segment: int, runs: list[list[int]], grids: Any) -> None:
+        """Append token runs with an image between each two; `grids` yields the patch grid of the next image."""
+        merge = self.image_processor.merge_size
+        for index, run in enumerate(runs):
+            start = packer.next_position[segment]
+            if index > 0:
+                _, height, width = next(grids)
+                rows, columns = height // merge, width // merge
+                count = rows * columns
+                if self.position_scheme == "sequential":
+                    positions = np.broadcast_to(start + np.arange(count), (3, count))
+                    start += count
+                else:
+                    grid = np.indices((1, rows, columns)).reshape(3, count)
+                    positions = start + grid
+                    start += max(rows, columns)
+                packer.append(segment, [self.image_token_id] * count, positions, start)
+            positions = np.broadcast_to(start + np.arange(len(run)), (3, len(run)))
+            packer.append(segment, run, positions, start + len(run))
+
+
+def _text(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text.replace("{text_prompt}", _INSTRUCTION)}
+
+
+def add_reward_tokens(tokenizer: Any, layout: str, dimensions: Sequence[str]) -> None:
+    """Add the reward tokens of a layout to a tokenizer that lacks them, as special tokens."""
+    tokens = list(dict.fromkeys(reward_tokens(layout, list(dimensions))))
+    tokenizer.add_special_tokens({"extra_special_tokens": tokens}, replace_extra_special_tokens=False)
+
+
+EditRewardProcessor.register_for_auto_class()
+
+__all__ = ["EditRewardProcessor", "ImageError", "PackedGroup", "load_image"]
