@@ -115,10 +115,14 @@ def packed_vision_forward(
 
     def attend(patches: torch.Tensor | None, length: int) -> torch.Tensor:
         """Attention within runs of `length` patches; `patches` picks them, `None` takes all."""
-        flat = (x[0].transpose(0, 1) for x in (query, key, value))  # (patches, heads, head_dim)
-        picked = (x if patches is None else x.index_select(0, patches) for x in flat)
-        runs = (x.reshape(-1, length, *x.shape[1:]).transpose(1, 2) for x in picked)
-        return masked_attention(*runs, mask=None, scaling=scaling).transpose(1, 2).flatten(0, 1)
+
+        def runs(x: torch.Tensor) -> torch.Tensor:
+            x = x[0].transpose(0, 1)  # (patches, heads, head_dim)
+            x = x if patches is None else x.index_select(0, patches)
+            return x.reshape(-1, length, *x.shape[1:]).transpose(1, 2)
+
+        output = masked_attention(runs(query), runs(key), runs(value), None, scaling)
+        return output.transpose(1, 2).flatten(0, 1)
 
     if len(starts) == 1:
         return attend(None, *starts).unsqueeze(0), None
