@@ -23,9 +23,11 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from PIL import Image
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers import (
     PreTrainedTokenizerFast,
@@ -46,6 +48,7 @@ from editreward.simulation.captions import (
     judgements,
     user_turn,
 )
+from editreward.simulation.grounding import ATTRIBUTES, COMPARISONS, group_attributes, group_comparisons
 from modeling_editreward import TreeBlocks, ancestor_table, set_backbone_attention
 
 SPECIAL_TOKENS = (
@@ -110,6 +113,10 @@ class ModelArguments:
     heads: int = field(default=4, metadata={"help": "Attention heads of the language model."})
     kv_heads: int = field(default=2, metadata={"help": "Key and value heads of the language model."})
     rope_theta: float = field(default=10000.0, metadata={"help": "Base of the rotary positions of the text."})
+    mrope_section: list[int] = field(
+        default_factory=list,
+        metadata={"help": "Rotary frequencies for time, height and width; empty takes the published models' shares."},
+    )
     vocab_size: int = field(default=1536, metadata={"help": "Tokens, the special ones included."})
     tokenizer_groups: int = field(default=1500, metadata={"help": "Simulated groups the tokenizer is trained on."})
 
@@ -131,6 +138,13 @@ class TrainArguments:
     )
     edited_captions: int = field(
         default=0, metadata={"help": "Candidates of a group whose scene is captioned too, after `caption_steps`."}
+    )
+    judged: int = field(default=7, metadata={"help": "Candidates of a group that are judged in words."})
+    grounding_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the losses on every image token; their heads are not kept."}
+    )
+    grounding_layer: int = field(
+        default=-2, metadata={"help": "Language-model layer whose output must tell where the images differ."}
     )
     kind_weights: list[float] = field(
         default_factory=lambda: [1.0, 1.0, 2.0, 1.0],
@@ -196,6 +210,7 @@ def build_config(args: ModelArguments, tokenizer: PreTrainedTokenizerFast) -> Qw
     token_id = tokenizer.convert_tokens_to_ids
     half_head = args.hidden_size // args.heads // 2
     height_width = half_head * 3 // 8  # the shares of the published models: 16 : 24 : 24
+    mrope_section = args.mrope_section or [half_head - 2 * height_width, height_width, height_width]
     return Qwen2_5_VLConfig(
         text_config={
             "vocab_size": len(tokenizer),
@@ -209,7 +224,7 @@ def build_config(args: ModelArguments, tokenizer: PreTrainedTokenizerFast) -> Qw
             "rope_parameters": {
                 "rope_type": "default",
                 "rope_theta": args.rope_theta,
-                "mrope_section": [half_head - 2 * height_width, height_width, height_width],
+                "mrope_section": mrope_section,
             },
             "bos_token_id": token_id("<|endoftext|>"),
             "eos_token_id": token_id("<|im_end|>"),
@@ -342,11 +357,11 @@ def encode_group(
     group: Any,
     tokenizer: PreTrainedTokenizerFast,
     image_tokens: int,
-    edited_captions: int,
+    args: TrainArguments,
     rng: Random,
     compare: bool = True,
 ) -> list[Segment]:
-    """The tree of a simulated group: source, its caption, then every candidate with its judgements.
+    """The tree of a simulated group: source, its caption, then every candidate, `judged` of them with judgements.
 
     Without `compare` only what one image shows is asked for: a caption and the quality of every candidate.
 
@@ -384,8 +399,9 @@ def encode_group(
 
     segments = [given(None, encode(before) + image + encode(close))]
     segments.append(answer(0, caption(group.scene), opening=closing))
-    count = min(edited_captions, len(group.candidates)) if compare else len(group.candidates)
+    count = min(args.edited_captions, len(group.candidates)) if compare else len(group.candidates)
     captioned = set(rng.sample(range(len(group.candidates)), count))
+    in_words = set(rng.sample(range(len(group.candidates)), min(args.judged, len(group.candidates))))
     for index, candidate in enumerate(group.candidates):
         node = len(segments)
         segments.append(given(0, encode(reopen) + image + encode(after), index))
@@ -393,7 +409,7 @@ def encode_group(
             "verdict": candidate.scores["instruction_following"],
             "quality": candidate.scores["visual_quality"],
         }
-        for target in judgements(candidate):
+        for target in judgements(candidate) if index in in_words else ():
             if not compare and target.kind != "quality":
                 continue
             segments.append(answer(node, target, candidate=index, score=scores.get(target.kind)))
@@ -444,14 +460,45 @@ def make_batch(
     """Simulate, encode and pack the groups of `seeds`; for `compare` see `encode_group`."""
     side = model_args.image_size // model_args.patch_size // model_args.merge_size
     image_token_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
-    packs, patches = [], []
+    packs, patches, attributes, comparisons = [], [], [], []
     for seed in seeds:
         group = simulate_group(seed, split=split, candidates=args.candidates, size=model_args.image_size)
-        segments = encode_group(group, tokenizer, side * side, args.edited_captions, Random(seed), compare)
+        segments = encode_group(group, tokenizer, side * side, args, Random(seed), compare)
         packs.append(pack(segments, image_token_id, side))
         images = [group.source, *(candidate.image for candidate in group.candidates)]
         patches.append(to_patches(images, model_args.patch_size, model_args.merge_size))
-    return collate(packs, patches)
+        attributes.append(group_attributes(group, side).reshape(-1, len(ATTRIBUTES)))
+        comparisons.append(group_comparisons(group, side).reshape(-1, len(COMPARISONS)))
+    return {
+        **collate(packs, patches),
+        "attributes": torch.from_numpy(np.concatenate(attributes)),
+        "comparisons": torch.from_numpy(np.concatenate(comparisons)),
+    }
+
+
+def rank_and_ranks() -> tuple[int, int]:
+    """This process's number and how many train together (`torchrun`); 0 and 1 for a process on its own."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def average_gradients(parameters: list[nn.Parameter]) -> None:
+    """Replace every gradient by its mean over the processes that train together."""
+    _, ranks = rank_and_ranks()
+    if ranks == 1:
+        return
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = nn.utils.parameters_to_vector(gradients) / ranks
+    dist.all_reduce(flat)
+    for parameter, gradient in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        parameter.grad = gradient.view_as(parameter)
+
+
+def agreed(number: float) -> float:
+    """The first process's `number`, in all of them."""
+    shared = torch.tensor(number, dtype=torch.float64)
+    if dist.is_initialized():
+        dist.broadcast(shared, src=0)
+    return shared.item()
 
 
 class SimulatedBatches(IterableDataset):
@@ -461,12 +508,13 @@ class SimulatedBatches(IterableDataset):
         self, tokenizer: PreTrainedTokenizerFast, model_args: ModelArguments, args: TrainArguments, first_step: int
     ) -> None:
         self.tokenizer, self.model_args, self.args, self.first_step = tokenizer, model_args, args, first_step
+        self.rank, self.ranks = rank_and_ranks()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         info = get_worker_info()
         step = self.first_step + (info.id if info else 0)
         while True:
-            first = self.args.seed + step * self.args.groups
+            first = self.args.seed + (step * self.ranks + self.rank) * self.args.groups
             yield make_batch(
                 range(first, first + self.args.groups),
                 "train",
@@ -481,10 +529,38 @@ class SimulatedBatches(IterableDataset):
 # ----------------------------------------------------------------------------------------------------------- training
 
 
-def target_logits(
-    model: Qwen2_5_VLForConditionalGeneration, batch: dict[str, Any], processor: Qwen2VLImageProcessorPil
-) -> torch.Tensor:
-    """The logits of every target of a batch, float32 of shape (targets, vocabulary)."""
+@dataclass
+class Outputs:
+    """Logits in float32: `words` (targets, vocabulary), `attributes` and `comparisons` (image tokens, their names)."""
+
+    words: torch.Tensor
+    attributes: torch.Tensor
+    comparisons: torch.Tensor
+
+
+class GroundingHeads(nn.Module):
+    """Read from the image tokens what the images show and where they differ; needed in pre-training alone.
+
+    Args:
+        hidden_size: width of the language model.
+        layer: index of the language model's layer whose output tells where the images differ; what an image shows is
+            read from the vision tower's output.
+    """
+
+    def __init__(self, hidden_size: int, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.attributes = nn.Sequential(nn.LayerNorm(hidden_size), nn.Linear(hidden_size, len(ATTRIBUTES)))
+        self.comparisons = nn.Sequential(nn.LayerNorm(hidden_size), nn.Linear(hidden_size, len(COMPARISONS)))
+
+
+def forward(
+    model: Qwen2_5_VLForConditionalGeneration,
+    heads: GroundingHeads,
+    batch: dict[str, Any],
+    processor: Qwen2VLImageProcessorPil,
+) -> Outputs:
+    """Run the model on a batch: the logits of every target."""
     vlm = model.model
     vision = model.config.vision_config
     input_ids = batch["input_ids"]
@@ -496,6 +572,10 @@ def target_logits(
     features = torch.cat(vlm.get_image_features(pixel_values, grid).pooler_output)
     embeddings = vlm.language_model.embed_tokens(input_ids)
     embeddings = embeddings.masked_scatter(image_mask[..., None], features.to(embeddings.dtype))
+    tapped: list[torch.Tensor] = []
+    hook = vlm.language_model.layers[heads.layer].register_forward_hook(
+        lambda module, inputs, output: tapped.append(output[0] if isinstance(output, tuple) else output)
+    )
     hidden = vlm.language_model(
         inputs_embeds=embeddings,
         attention_mask=None,
@@ -503,7 +583,23 @@ def target_logits(
         tree_blocks=TreeBlocks.of(batch["segment_ids"], ancestor_table(batch["segment_parents"])),
         use_cache=False,
     ).last_hidden_state
-    return model.lm_head(hidden.flatten(0, 1)[batch["targets"][:, 0]]).float()
+    hook.remove()
+    return Outputs(
+        words=model.lm_head(hidden.flatten(0, 1)[batch["targets"][:, 0]]).float(),
+        attributes=heads.attributes(features).float(),
+        comparisons=heads.comparisons(tapped[0][image_mask]).float(),
+    )
+
+
+def grounding_loss(outputs: Outputs, batch: dict[str, Any]) -> torch.Tensor:
+    """Binary cross entropy of attributes and of comparisons, summed over their names, mean over the image tokens."""
+    truth = batch["comparisons"]
+    known = ~truth.isnan()
+    attributes = F.binary_cross_entropy_with_logits(
+        outputs.attributes, batch["attributes"].float(), reduction="sum"
+    ) / len(outputs.attributes)
+    comparisons = F.binary_cross_entropy_with_logits(outputs.comparisons[known], truth[known]) * len(COMPARISONS)
+    return attributes + comparisons
 
 
 def weighted_loss(logits: torch.Tensor, targets: torch.Tensor, kind_weights: list[float]) -> torch.Tensor:
@@ -515,6 +611,7 @@ def weighted_loss(logits: torch.Tensor, targets: torch.Tensor, kind_weights: lis
 @torch.no_grad()
 def evaluate(
     model: Qwen2_5_VLForConditionalGeneration,
+    heads: GroundingHeads,
     batches: list[dict[str, Any]],
     processor: Qwen2VLImageProcessorPil,
     tokenizer: PreTrainedTokenizerFast,
@@ -524,16 +621,26 @@ def evaluate(
 
     `score_KIND` counts score tokens predicted exactly; `pairs_KIND` counts pairs of candidates of a group with
     different true scores whose expected scores (under the model's probabilities of 1 to 4) have the same order.
+    `colour`, `shape`, ... and the names of `COMPARISONS` have the F1 score of what the image tokens tell.
     """
     model.eval()
     digits = torch.tensor([tokenizer.convert_tokens_to_ids(digit) for digit in "1234"])
     loss, right, total = 0.0, dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
     score_right, score_total = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
     pair_right, pair_total = dict.fromkeys(KINDS, 0.0), dict.fromkeys(KINDS, 0)
+    found: dict[str, torch.Tensor] = {}
     for batch in batches:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
-            logits = target_logits(model, batch, processor)
-        targets = batch["targets"]
+            outputs = forward(model, heads, batch, processor)
+        logits, targets = outputs.words, batch["targets"]
+        for names, predicted, truth in (
+            ([name.split()[0] for name in ATTRIBUTES], outputs.attributes, batch["attributes"]),
+            (COMPARISONS, outputs.comparisons, batch["comparisons"]),
+        ):
+            for column, name in enumerate(names):
+                is_true, said = truth[:, column] == 1, (predicted[:, column] > 0) & (truth[:, column] >= 0)
+                counts = torch.stack([(is_true & said).sum(), is_true.sum() + said.sum()])
+                found[name] = found.get(name, torch.zeros(2)) + counts
         loss += weighted_loss(logits, targets, args.kind_weights).item() / len(batches)
         hits = logits.argmax(-1) == targets[:, 1]
         expected = (logits[:, digits].softmax(-1) * torch.arange(1.0, 5.0)).sum(-1)
@@ -556,11 +663,14 @@ def evaluate(
     metrics |= {kind: right[kind] / max(1, total[kind]) for kind in KINDS}
     metrics |= {f"score_{kind}": score_right[kind] / score_total[kind] for kind in KINDS if score_total[kind]}
     metrics |= {f"pairs_{kind}": pair_right[kind] / pair_total[kind] for kind in KINDS if pair_total[kind]}
+    metrics |= {
+        f"f1_{name.replace(' ', '_')}": float(2 * hits / total.clamp(min=1)) for name, (hits, total) in found.items()
+    }
     return {name: round(value, 4) for name, value in metrics.items()}
 
 
 def build_optimizers(
-    model: Qwen2_5_VLForConditionalGeneration, args: TrainArguments
+    model: Qwen2_5_VLForConditionalGeneration, heads: GroundingHeads, args: TrainArguments
 ) -> list[tuple[torch.optim.Optimizer, float]]:
     """The optimizers with their peak learning rates: Muon for the blocks' matrices, AdamW for the rest."""
     matrices, tables, vectors = [], [], []
@@ -571,6 +681,7 @@ def build_optimizers(
             matrices.append(parameter)
         else:
             tables.append(parameter)
+    tables.extend(heads.parameters())
     groups = [
         {"params": tables, "weight_decay": args.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
@@ -627,6 +738,7 @@ def save_model(
 def save_state(
     folder: Path,
     model: Qwen2_5_VLForConditionalGeneration,
+    heads: GroundingHeads,
     optimizers: list[tuple[torch.optim.Optimizer, float]],
     progress: dict[str, Any],
     tokenizer: PreTrainedTokenizerFast,
@@ -637,6 +749,7 @@ def save_state(
     new.mkdir(parents=True)
     state = {
         "model": model.state_dict(),
+        "heads": heads.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer, _ in optimizers],
         "progress": progress,
     }
@@ -727,6 +840,9 @@ def append_line(path: Path, line: dict[str, Any]) -> None:
 def train(model_args: ModelArguments, args: TrainArguments, command: str) -> None:
     """Train within the budget and write the model folder; see the arguments."""
     torch.set_num_threads(args.threads)
+    if "WORLD_SIZE" in os.environ and not dist.is_initialized():
+        dist.init_process_group("gloo")
+    rank, ranks = rank_and_ranks()
     torch.manual_seed(args.seed)
     run, output = Path(args.run_dir), Path(args.output_dir)
     run.mkdir(parents=True, exist_ok=True)
@@ -738,7 +854,8 @@ def train(model_args: ModelArguments, args: TrainArguments, command: str) -> Non
         tokenizer = PreTrainedTokenizerFast.from_pretrained(state_folder)
         state = torch.load(state_folder / "state.pt", weights_only=True)
     else:
-        log.unlink(missing_ok=True)
+        if rank == 0:
+            log.unlink(missing_ok=True)
         groups = (
             simulate_group(seed, candidates=args.candidates, size=84) for seed in range(model_args.tokenizer_groups)
         )
@@ -746,10 +863,12 @@ def train(model_args: ModelArguments, args: TrainArguments, command: str) -> Non
     processor = build_image_processor(model_args)
     model = Qwen2_5_VLForConditionalGeneration(build_config(model_args, tokenizer))
     model.train()
-    optimizers = build_optimizers(model, args)
+    heads = GroundingHeads(model_args.hidden_size, args.grounding_layer)
+    optimizers = build_optimizers(model, heads, args)
     progress: dict[str, Any] = {"steps": 0, "groups": 0, "elapsed": 0.0, "metrics": {}}
     if state is not None:
         model.load_state_dict(state["model"])
+        heads.load_state_dict(state["heads"])
         for (optimizer, _), saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         progress = state["progress"]
@@ -766,16 +885,18 @@ def train(model_args: ModelArguments, args: TrainArguments, command: str) -> Non
             prefetch_factor=4 if args.workers else None,
         )
     )
-    append_line(
-        log,
-        {
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "vocabulary": len(tokenizer),
-            "resumed_from": progress["steps"],
-            **asdict(model_args),
-            **asdict(args),
-        },
-    )
+    if rank == 0:
+        append_line(
+            log,
+            {
+                "ranks": ranks,
+                "parameters": sum(parameter.numel() for parameter in model.parameters()),
+                "vocabulary": len(tokenizer),
+                "resumed_from": progress["steps"],
+                **asdict(model_args),
+                **asdict(args),
+            },
+        )
 
     # Training
     first_step, start = progress["steps"], time.monotonic() - progress["elapsed"]
@@ -792,20 +913,25 @@ def train(model_args: ModelArguments, args: TrainArguments, command: str) -> Non
             for group in optimizer.param_groups:
                 group["lr"] = peak * factor
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
-            logits = target_logits(model, batch, processor)
-        loss = weighted_loss(logits, batch["targets"], args.kind_weights)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), args.max_grad_norm or math.inf)
+            outputs = forward(model, heads, batch, processor)
+        loss = weighted_loss(outputs.words, batch["targets"], args.kind_weights)
+        grounding = grounding_loss(outputs, batch)
+        (loss + args.grounding_weight * grounding).backward()
+        parameters = [*model.parameters(), *heads.parameters()]
+        average_gradients(parameters)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, args.max_grad_norm or math.inf)
         for optimizer, _ in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         now = time.monotonic()
         progress["steps"] += 1
-        progress["groups"] += args.groups
-        progress["elapsed"] = now - start
-        window.append(loss.item())
+        progress["groups"] += args.groups * ranks
+        progress["elapsed"] = agreed(now - start)
+        window.append((loss.item(), grounding.item()))
         done = progress["steps"] >= args.max_steps if args.max_steps else progress["elapsed"] >= 60 * args.minutes
         finished = bool(done)
+        if rank > 0:
+            continue
         if progress["steps"] % args.log_steps == 0 or finished:
             seconds = now - window_start[0]
             append_line(
@@ -813,7 +939,8 @@ def train(model_args: ModelArguments, args: TrainArguments, command: str) -> Non
                 {
                     "step": progress["steps"],
                     "minutes": round(progress["elapsed"] / 60, 2),
-                    "train_loss": round(sum(window) / len(window), 4),
+                    "train_loss": round(sum(words for words, _ in window) / len(window), 4),
+                    "grounding_loss": round(sum(dense for _, dense in window) / len(window), 4),
                     "grad_norm": round(float(norm), 3),
                     "rate": round(factor, 4),
                     "groups_per_second": round((progress["groups"] - window_start[1]) / seconds, 2),
@@ -823,7 +950,7 @@ def train(model_args: ModelArguments, args: TrainArguments, command: str) -> Non
             )
             window, waited, window_start = [], 0.0, (time.monotonic(), progress["groups"])
         if finished or now - last_eval > 60 * args.eval_minutes:
-            progress["metrics"] = evaluate(model, held_out, processor, tokenizer, args)
+            progress["metrics"] = evaluate(model, heads, held_out, processor, tokenizer, args)
             progress["elapsed"] = time.monotonic() - start
             append_line(
                 log,
@@ -835,11 +962,13 @@ def train(model_args: ModelArguments, args: TrainArguments, command: str) -> Non
                 },
             )
             card = model_card(model, model_args, progress, command)
-            save_state(state_folder, model, optimizers, progress, tokenizer)
+            save_state(state_folder, model, heads, optimizers, progress, tokenizer)
             save_model(run / "model", model, tokenizer, processor, log, card)
             last_eval, window_start = time.monotonic(), (time.monotonic(), progress["groups"])
 
     # Saving
+    if rank > 0:
+        return
     output.parent.mkdir(parents=True, exist_ok=True)
     save_model(output, model, tokenizer, processor, log, model_card(model, model_args, progress, command))
 

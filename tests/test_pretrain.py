@@ -88,7 +88,7 @@ def test_packed_tree_equals_separate_rows_of_the_plain_model(
     script: ModuleType, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     model_args = script.ModelArguments(**MICRO)
-    args = script.TrainArguments(candidates=3, edited_captions=1)
+    args = script.TrainArguments(candidates=3, edited_captions=1, judged=2)
     torch.manual_seed(0)
     model = Qwen2_5_VLForConditionalGeneration(script.build_config(model_args, tokenizer))
     for parameter in model.parameters():  # the default initialisation is too small to tell tokens apart
@@ -99,12 +99,12 @@ def test_packed_tree_equals_separate_rows_of_the_plain_model(
     batch = script.make_batch(range(2), "train", tokenizer, model_args, args)
     script.set_backbone_attention(model.model.config, None)
     with torch.no_grad():
-        packed = script.target_logits(model, batch, processor)
+        packed = script.forward(model, script.GroundingHeads(64, -2), batch, processor).words
 
     separate, kinds = [], []
     for seed in range(2):
         group = simulate_group(seed, split="train", candidates=3, size=112)
-        segments = script.encode_group(group, tokenizer, 49, 1, Random(seed))
+        segments = script.encode_group(group, tokenizer, 49, args, Random(seed))
         for segment in segments:
             if max(segment.kinds) == script.NO_KIND:
                 continue
