@@ -20,14 +20,14 @@ which share out the float32 weights: updates as small as the recipe's vanish in 
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, IterableDataset, load_dataset, load_from_disk
+from datasets import Dataset, IterableDataset
 from transformers import set_seed
 from trl import ModelConfig, ScriptArguments, TrlParser
 
 from configuration_editreward import EditRewardConfig
+from editreward.data.storage import load_groups
 from editreward.simulation import simulate_group
 from editreward.training import EditRewardTrainer, EditRewardTrainingArguments
 from modeling_editreward import EditRewardModel
@@ -105,15 +105,7 @@ def load_split(script_args: EditRewardScriptArguments, split: str) -> Dataset | 
     name = script_args.dataset_name
     if name is None:
         raise ValueError("`--dataset_name` is missing: give a dataset of edit groups, or 'simulated'.")
-    if (Path(name) / "dataset_dict.json").exists():
-        splits = load_from_disk(name)
-        if split not in splits:
-            raise ValueError(
-                f"{name} has no split {split!r}, only: {', '.join(splits)}. Set `--dataset_train_split` and "
-                "`--dataset_test_split`, or `--eval_strategy no`."
-            )
-        return splits[split]
-    return load_dataset(name, name=script_args.dataset_config, split=split, streaming=script_args.dataset_streaming)
+    return load_groups(name, split, streaming=script_args.dataset_streaming, config=script_args.dataset_config)
 
 
 def load_model(

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from editreward import __version__
+from editreward.commands.data import add_data
 
 if TYPE_CHECKING:
     from editreward.scoring import BestEdit, EditRewardScorer
@@ -185,7 +186,7 @@ def run_convert(args: argparse.Namespace) -> None:
     print(f"Wrote {args.output}: {heads}, aggregation {config.aggregation}.")
 
 
-COMMANDS: tuple[Callable[[Any], None], ...] = (add_score, add_demo, add_convert)
+COMMANDS: tuple[Callable[[Any], None], ...] = (add_score, add_demo, add_convert, add_data)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -227,11 +228,20 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
     for add_command in COMMANDS:
         add_command(commands)
-    for command in commands.choices.values():
-        command.add_argument(
-            "--debug", action="store_true", help="show library messages, and on an error the traceback"
-        )
+    add_debug_option(commands)
     return parser
+
+
+def add_debug_option(commands: Any) -> None:
+    """Give `--debug` to every command, and to those of a group of commands."""
+    for command in commands.choices.values():
+        groups = [action for action in command._actions if isinstance(action, argparse._SubParsersAction)]
+        for group in groups:
+            add_debug_option(group)
+        if not groups:
+            command.add_argument(
+                "--debug", action="store_true", help="show library messages, and on an error the traceback"
+            )
 
 
 @contextmanager
@@ -249,17 +259,18 @@ def library_messages(shown: bool) -> Iterator[None]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point. Returns 0, or 2 after printing one line that says what is wrong."""
+    """Entry point. Returns what the command returns or 0, and 2 after printing one line that says what is wrong."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without "±" is no reason to fail
     args = build_parser().parse_args(argv)
     try:
         with library_messages(shown=args.debug):
-            args.run(args)
+            status = args.run(args)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         return 130
     except Exception as error:
@@ -271,7 +282,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             message = f"{type(error).__name__}: {message} (--debug shows the traceback)"
         print(f"editreward {args.command}: error: {message}", file=sys.stderr)
         return 2
-    return 0
+    return status or 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Command groups of `editreward`, one module each: `editreward data ...` lives in `data.py`."""

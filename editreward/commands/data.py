@@ -1,0 +1,22 @@
+"""`editreward data`: check, import, describe and publish datasets of edit groups.
+
+A command is a pair of functions as in `editreward.cli`: `add_NAME` declares its options, `run_NAME` does the work and
+imports what it needs. To add one, write the pair, in a module of this folder, and list `add_NAME` in `DATA_COMMANDS`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+DATA_COMMANDS: tuple[Callable[[Any], None], ...] = ()
+
+
+def add_data(commands: Any) -> None:
+    """Declare `editreward data`."""
+    parser = commands.add_parser(
+        "data",
+        help="check, import, describe and publish datasets of edit groups",
+        description="Check, import, describe and publish datasets of edit groups.",
+    )
+    subcommands = parser.add_subparsers(title="commands", dest="subcommand", required=True, metavar="COMMAND")
+    for add_command in DATA_COMMANDS:
+        add_command(subcommands)
