@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from editreward import __version__
+from editreward.commands.annotate import add_annotate
 from editreward.commands.data import add_data
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def run_convert(args: argparse.Namespace) -> None:
     print(f"Wrote {args.output}: {heads}, aggregation {config.aggregation}.")
 
 
-COMMANDS: tuple[Callable[[Any], None], ...] = (add_score, add_demo, add_convert, add_data)
+COMMANDS: tuple[Callable[[Any], None], ...] = (add_score, add_demo, add_convert, add_data, add_annotate)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
