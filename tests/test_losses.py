@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, special
 
+from editreward.data.pairs import WeightedPairs, training_pairs
 from editreward.expectations import expected_softplus, log_expected_sigmoid
 from editreward.scoring.probability import best_of_probabilities, preference_probability
 from editreward.training.losses import LOSSES, pair_difference
@@ -116,11 +117,11 @@ def test_more_pairs_than_a_chunk_and_any_shape(function, monkeypatch):
 def test_no_pairs_give_an_empty_loss_that_keeps_the_graph(name):
     mean = torch.randn(3, requires_grad=True)
     std = torch.ones(3, requires_grad=True)
-    none = torch.zeros(0, dtype=torch.long)
-    loss = LOSSES[name]()(*pair_difference(mean, std, none, none))
+    pairs = training_pairs(torch.zeros(3, 0), torch.zeros(3))
+    loss = LOSSES[name]()(*pair_difference(mean[:, None], std[:, None], pairs), pairs.tie)
     assert loss.shape == (0,)
     loss.sum().backward()
-    assert mean.grad.eq(0).all() and std.grad.eq(0).all()
+    assert mean.grad.eq(0).all()
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -142,10 +143,23 @@ def test_expected_nll_bounds_nll_from_above(d, log10_s):
 
 
 def test_pair_difference_adds_variances():
-    mean, std = pair_difference(
-        torch.tensor([1.0, 5.0]), torch.tensor([3.0, 4.0]), torch.tensor([1]), torch.tensor([0])
-    )
-    assert mean.tolist() == [4.0] and std.tolist() == [5.0]
+    index = torch.tensor([1]), torch.tensor([0]), torch.ones(1)
+    # Columns: one dimension, then the aggregate.
+    mean, std = torch.tensor([[1.0, 0.0], [5.0, 2.0]]), torch.tensor([[3.0, 6.0], [4.0, 8.0]])
+    for dimension, expected in ((0, (4.0, 5.0)), (-1, (2.0, 10.0))):
+        pairs = WeightedPairs(*index, dimension=torch.tensor([dimension]), tie=torch.tensor([False]))
+        assert tuple(part.item() for part in pair_difference(mean, std, pairs)) == expected
+
+
+@given(d=st.floats(-50, 50))
+@settings(max_examples=50, deadline=None)
+def test_bradley_terry_ties_is_rao_and_kuppers_likelihood(d):
+    loss = LOSSES["bradley_terry_ties"]()
+    mean = torch.tensor([d, -d, d], dtype=torch.float64)
+    win, lose, tie = (-loss(mean, torch.ones(3), torch.tensor([False, False, True]))).exp().tolist()
+    assert win + lose + tie == pytest.approx(1, abs=1e-12)
+    assert win == pytest.approx(math.exp(d) / (math.exp(d) + 5), rel=1e-10)
+    assert tie == pytest.approx(24 * math.exp(d) / ((math.exp(d) + 5) * (1 + 5 * math.exp(d))), rel=1e-10)
 
 
 @given(d=st.floats(-50, 50), log_std=st.floats(-5, 4.9), other=st.floats(-5, 4.9))

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from editreward.data.pairs import batch_pairs, batch_ties, training_pairs
+from editreward.data.pairs import TIES, batch_pairs, batch_ties, training_pairs
 
 NAN = float("nan")
 
@@ -81,9 +81,83 @@ def test_annotated_preferences_replace_the_overall_pairs_of_their_group_only():
     groups = torch.tensor([0, 0, 1, 1])
     preferences, weight = torch.tensor([[2, 3]]), torch.tensor([0.5])
     overall = training_pairs(scores, groups, preferences=preferences, preference_weight=weight)
-    assert [t.tolist() for t in overall] == [[1, 2], [0, 3], [1.0, 0.5]]
+    assert [t.tolist() for t in overall] == [[1, 2], [0, 3], [1.0, 0.5], [-1, -1], [False, False]]
     by_dimension = training_pairs(scores, groups, 0, preferences=preferences, preference_weight=weight)
     assert as_set(by_dimension) == {(1, 0), (3, 2)}
+
+
+def samples_of(scores, groups, ties, tie_weight=0.25):
+    """What a strategy makes of scores: sorted (winner, loser, weight, dimension, tie)."""
+    pairs = training_pairs(torch.tensor(scores), torch.tensor(groups), None, ties, tie_weight=tie_weight)
+    return sorted(zip(*(column.tolist() for column in pairs), strict=True))
+
+
+def expected_samples(scores, groups, ties, tie_weight=0.25):
+    """The same by a loop over all pairs of candidates, from the definitions."""
+    samples = []
+    for i, j in itertools.combinations(range(len(scores)), 2):
+        if groups[i] != groups[j]:
+            continue
+        total = sum(scores[i]) - sum(scores[j])
+        differences = [a - b for a, b in zip(scores[i], scores[j], strict=True)]
+        if abs(total) > 1e-3:
+            samples.append((i, j, 1.0, -1, False) if total > 0 else (j, i, 1.0, -1, False))
+        elif ties == "bradley_terry_ties":
+            samples.append((i, j, tie_weight, -1, True))
+        elif ties == "dimension":
+            for dimension, difference in enumerate(differences):
+                if difference != 0:
+                    samples.append((*((i, j) if difference > 0 else (j, i)), tie_weight, dimension, False))
+        elif ties != "drop" and (any(differences) or ties == "as_published"):
+            # Equal sums and different parts: some dimension prefers each.
+            samples += [(i, j, tie_weight, -1, False), (j, i, tie_weight, -1, False)]
+    return sorted(samples)
+
+
+@pytest.mark.parametrize("ties", TIES)
+def test_tie_strategies_on_every_combination_of_scores_of_two_candidates(ties):
+    for values in itertools.product([1.0, 2.0, 3.0, 4.0], repeat=4):
+        scores = [list(values[:2]), list(values[2:])]
+        samples = samples_of(scores, [0, 0], ties)
+        assert samples == expected_samples(scores, [0, 0], ties)
+        if ties == "disentangle":  # eq. 6: opposite labels exactly where the sums are equal and the parts are not
+            opposite = {sample[:2] for sample in samples} == {(0, 1), (1, 0)}
+            assert opposite == (sum(scores[0]) == sum(scores[1]) and scores[0] != scores[1])
+
+
+@given(
+    st.integers(1, 8).flatmap(
+        lambda n: st.tuples(
+            st.lists(st.lists(st.sampled_from([1.0, 2.0, 3.0, 4.0]), min_size=2, max_size=2), min_size=n, max_size=n),
+            st.lists(st.integers(0, 2), min_size=n, max_size=n),
+        )
+    ),
+    st.sampled_from(TIES),
+)
+@settings(max_examples=100, deadline=None)
+def test_tie_strategies_lose_no_pair_and_double_none(case, ties):
+    scores, groups = case
+    samples = samples_of(scores, groups, ties)
+    assert samples == expected_samples(scores, groups, ties)
+    assert len({sample[:2] + sample[3:4] for sample in samples}) == len(samples)
+
+
+def test_equal_scores_of_a_dimension_are_ties_of_its_own_loss_only_for_bradley_terry_ties():
+    scores, groups = torch.tensor([[1.0, 2.0], [1.0, 3.0]]), torch.zeros(2)
+    for ties in TIES:
+        pairs = training_pairs(scores, groups, 0, ties)
+        assert pairs.tie.tolist() == ([True] if ties == "bradley_terry_ties" else [])
+        assert pairs.dimension.eq(0).all()
+
+
+def test_a_third_dimension_can_decide_a_tie_one_way_only_with_another_against_it():
+    scores = [[3.0, 1.0, 2.0], [1.0, 2.0, 3.0]]
+    assert [sample[:4] for sample in samples_of(scores, [0, 0], "dimension")] == [
+        (0, 1, 0.25, 0),
+        (1, 0, 0.25, 1),
+        (1, 0, 0.25, 2),
+    ]
+    assert len(samples_of(scores, [0, 0], "disentangle")) == 2
 
 
 def test_unknown_tie_strategy_is_named():

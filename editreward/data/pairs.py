@@ -11,19 +11,28 @@ from torch import Tensor
 
 from configuration_editreward import check_choice
 
-# What becomes of a pair with equal overall scores, the values of `--ties`. "drop": it gives no pair.
-TIES = ("drop",)
+# What becomes of a pair with equal overall scores, the values of `--ties`; see `training_pairs`.
+TIES = ("drop", "disentangle", "as_published", "dimension", "bradley_terry_ties")
 
 # Scores are means over a few annotators' ratings: a smaller difference is the rounding of equal scores.
 TIE_TOLERANCE = 1e-4
 
 
 class WeightedPairs(NamedTuple):
-    """Pairs to train on: candidate indices and the weight in the loss, three tensors of shape `(pairs,)`."""
+    """Pairs to train on, tensors of shape `(pairs,)`.
+
+    Args:
+        winner, loser (`torch.LongTensor`): Candidate indices.
+        weight (`torch.FloatTensor`): Weight in the loss.
+        dimension (`torch.LongTensor`): The dimension whose rewards the pair trains, -1 for the aggregate.
+        tie (`torch.BoolTensor`): The two are equally good, for a loss that knows ties.
+    """
 
     winner: Tensor
     loser: Tensor
     weight: Tensor
+    dimension: Tensor
+    tie: Tensor
 
 
 def batch_pairs(scores: Tensor, group_index: Tensor, dimension: int | None = None) -> tuple[Tensor, Tensor]:
@@ -58,6 +67,7 @@ def training_pairs(
     ties: str = "drop",
     preferences: Tensor | None = None,
     preference_weight: Tensor | None = None,
+    tie_weight: float = 1.0,
 ) -> WeightedPairs:
     """The pairs of a batch that enter the loss, with their weights.
 
@@ -65,26 +75,75 @@ def training_pairs(
         scores, group_index, dimension:
             As for [`batch_pairs`]. Every pair that the scores give has weight 1.
         ties (`str`, defaults to `"drop"`):
-            What becomes of pairs with equal scores; one of `TIES`.
+            What becomes of two candidates with equal sums of scores:
+
+            - `drop`: they give no pair.
+            - `disentangle`: where dimensions disagree, a sample for each side that some dimension prefers: two with
+              opposite labels (arXiv 2509.26346, section 3.3 and eq. 6). Where all agree it gives none.
+            - `as_published`: as `disentangle`, and both orders of a tie whose dimensions agree, too.
+            - `dimension`: for every dimension that prefers one, a pair that trains this dimension alone.
+            - `bradley_terry_ties`: a pair marked as a tie; so do equal scores in a dimension.
         preferences (`torch.LongTensor` of shape `(preferences, 2)`, *optional*):
             Annotated preferences, (chosen, rejected) as indices into the candidates. They judge the edit as a whole:
             in the groups that have some they replace the pairs of the summed scores, and per-dimension pairs ignore
             them.
         preference_weight (`torch.Tensor` of shape `(preferences,)`, *optional*):
             Their weights.
+        tie_weight (`float`, defaults to 1.0):
+            Weight of every sample that a tie gives.
 
     Raises:
         ValueError: If `ties` is unknown.
     """
     check_choice("ties", ties, TIES)
-    winner, loser = batch_pairs(scores, group_index, dimension)
-    weight = torch.ones(len(winner), dtype=torch.float32, device=scores.device)
+    parts = [_plain_pairs(*batch_pairs(scores, group_index, dimension), dimension)]
+    if ties == "bradley_terry_ties":
+        first, second = batch_ties(scores, group_index, dimension)
+        parts.append(_plain_pairs(first, second, dimension, tie_weight, tie=True))
+    elif dimension is None and ties != "drop":
+        parts += _tie_samples(scores, group_index, ties, tie_weight)
+    pairs = WeightedPairs(*(torch.cat(column) for column in zip(*parts, strict=True)))
     if dimension is None and preferences is not None and preference_weight is not None and len(preferences) > 0:
-        by_score = ~torch.isin(group_index[winner], group_index[preferences[:, 0]])
-        winner = torch.cat([winner[by_score], preferences[:, 0]])
-        loser = torch.cat([loser[by_score], preferences[:, 1]])
-        weight = torch.cat([weight[by_score], preference_weight])
-    return WeightedPairs(winner, loser, weight)
+        by_score = ~torch.isin(group_index[pairs.winner], group_index[preferences[:, 0]])
+        annotated = _plain_pairs(preferences[:, 0], preferences[:, 1], None)._replace(weight=preference_weight)
+        columns = zip(pairs, annotated, strict=True)
+        pairs = WeightedPairs(*(torch.cat([column[by_score], more]) for column, more in columns))
+    return pairs
+
+
+def _plain_pairs(
+    winner: Tensor, loser: Tensor, dimension: int | None, weight: float = 1.0, tie: bool = False
+) -> WeightedPairs:
+    """Pairs that share their weight, their dimension and whether they are ties."""
+    return WeightedPairs(
+        winner,
+        loser,
+        weight=torch.full_like(winner, weight, dtype=torch.float32),
+        dimension=torch.full_like(winner, -1 if dimension is None else dimension),
+        tie=torch.full_like(winner, tie, dtype=torch.bool),
+    )
+
+
+def _tie_samples(scores: Tensor, group_index: Tensor, ties: str, weight: float) -> list[WeightedPairs]:
+    """What candidates with equal sums give under `disentangle`, `as_published` or `dimension`."""
+    first, second = batch_ties(scores, group_index)
+    difference = scores[first] - scores[second]
+    prefers_first, prefers_second = difference > TIE_TOLERANCE, difference < -TIE_TOLERANCE
+    if ties == "dimension":
+        samples = []
+        for dimension in range(scores.shape[1]):
+            for prefers, winner, loser in ((prefers_first, first, second), (prefers_second, second, first)):
+                chosen = prefers[:, dimension]
+                samples.append(_plain_pairs(winner[chosen], loser[chosen], dimension, weight))
+        return samples
+    one_way, other_way = prefers_first.any(-1), prefers_second.any(-1)
+    if ties == "as_published":
+        agree = ~(one_way | other_way)
+        one_way, other_way = one_way | agree, other_way | agree
+    return [
+        _plain_pairs(first[one_way], second[one_way], None, weight),
+        _plain_pairs(second[other_way], first[other_way], None, weight),
+    ]
 
 
 def _difference(scores: Tensor, group_index: Tensor, dimension: int | None) -> Tensor:

@@ -81,15 +81,28 @@ class EditRewardTrainingArguments(RewardConfig):
     ties: str = field(
         default="drop",
         metadata={
-            "help": "What becomes of pairs with equal overall scores: 'drop' leaves them out of the loss.",
+            "help": "What becomes of pairs with equal overall scores: 'drop' leaves them out of the loss; "
+            "'disentangle' makes two samples with opposite labels of a tie whose dimensions disagree; 'as_published' "
+            "of agreeing ones, too; 'dimension' trains each dimension on its own winner; 'bradley_terry_ties' needs "
+            "the loss of that name.",
             "choices": list(TIES),
         },
+    )
+    tie_weight: float = field(
+        default=1.0, metadata={"help": "Weight of every sample that a tie gives, where a pair that differs has 1."}
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, choices in (("loss", LOSSES), ("loss_reduction", LOSS_REDUCTIONS), ("ties", TIES)):
             check_choice(name, getattr(self, name), tuple(choices))
+        if (self.ties == "bradley_terry_ties") != LOSSES[self.loss].knows_ties:
+            raise ValueError(
+                f"`ties` {self.ties!r} does not go with the loss {self.loss!r}: 'bradley_terry_ties' is for both or "
+                "for neither."
+            )
+        if self.tie_weight < 0:
+            raise ValueError(f"`tie_weight` must be 0 or more, got {self.tie_weight}.")
         if self.dimension_weight < 0:
             raise ValueError(f"`dimension_weight` must be 0 or more, got {self.dimension_weight}.")
         for name in ("max_length", "center_rewards_coefficient", "chat_template_path", "model_init_kwargs"):

@@ -99,6 +99,8 @@ class EditRewardTrainer(RewardTrainer):
             raise TypeError("`processing_class` is missing; pass the model's `EditRewardProcessor`.")
         processing_class.check_config(model.config)
         self.dimensions = list(model.config.dimensions)
+        if args.ties in ("disentangle", "dimension") and len(self.dimensions) < 2:
+            raise ValueError(f"`ties` {args.ties!r} needs two dimensions, the model has only {self.dimensions[0]!r}.")
         # The parts of the loss: the dimension whose scores decide (None: their sum) and the weight.
         self._terms: list[tuple[int | None, float]] = [(None, 1.0)]
         if args.dimension_weight > 0:
@@ -194,12 +196,11 @@ class EditRewardTrainer(RewardTrainer):
     def _forward(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Any, list[WeightedPairs], list[Tensor]]:
         """Outputs of the model ([`EditRewardOutput`]); for each term of the loss its pairs and the loss of each."""
         outputs = model(**{name: value for name, value in inputs.items() if name not in ANNOTATION})
-        pairs, losses = self._pairs(inputs), []
-        for (dimension, _), pair in zip(self._terms, pairs, strict=True):
-            mean, std = outputs.reward, outputs.reward_std
-            if dimension is not None:
-                mean, std = outputs.mean[:, dimension], outputs.log_std[:, dimension].exp()
-            losses.append(self.loss(*pair_difference(mean, std, pair.winner, pair.loser)))
+        pairs = self._pairs(inputs)
+        # The aggregate comes last, as the pairs' dimension -1.
+        mean = torch.cat([outputs.mean, outputs.reward[:, None]], dim=-1)
+        std = torch.cat([outputs.log_std.exp(), outputs.reward_std[:, None]], dim=-1)
+        losses = [self.loss(*pair_difference(mean, std, pair), pair.tie) for pair in pairs]
         return outputs, pairs, losses
 
     def _pairs(self, inputs: Mapping[str, Tensor]) -> list[WeightedPairs]:
@@ -214,6 +215,7 @@ class EditRewardTrainer(RewardTrainer):
                 self.args.ties,
                 inputs["preferences"],
                 inputs["preference_weight"],
+                self.args.tie_weight,
             )
             if self.args.loss_reduction == "group":
                 group = group_index[pairs.winner]
@@ -251,7 +253,7 @@ class EditRewardTrainer(RewardTrainer):
             )
 
         annotated = inputs["preferences"], inputs["preference_weight"]
-        winner, loser, _ = training_pairs(labels, group_index, None, "drop", *annotated)
+        winner, loser, *_ = training_pairs(labels, group_index, None, "drop", *annotated)
         margin = outputs.reward[winner] - outputs.reward[loser]
         statistics["accuracy"] = by_group(winner, margin > 0)
         statistics["margin"] = by_group(winner, margin)
