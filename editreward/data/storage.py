@@ -1,7 +1,8 @@
 """Reading and writing datasets of edit groups: Parquet shards with embedded images."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,7 +13,7 @@ from datasets import Dataset, IterableDataset, get_dataset_split_names, load_dat
 from datasets.table import embed_table_storage
 
 from configuration_editreward import DEFAULT_DIMENSIONS
-from editreward.data.schema import group_features
+from editreward.data.schema import check_features, encode_group, group_features
 
 ROWS_PER_BATCH = 8
 """Groups that are encoded at a time and make one row group: what a reader has to hold at once."""
@@ -30,39 +31,68 @@ def load_groups(
     """Open one split of a dataset of edit groups.
 
     Args:
-        name: a folder that `write_groups` or `save_to_disk` wrote, a Parquet file (its only split is "train"), or the
-            id of a dataset repository on the Hub.
-        split: name of the split.
+        name: a folder that `write_groups` or `save_to_disk` wrote, a Parquet file, or the id of a Hub repository.
+        split: name of the split. A single dataset that `save_to_disk` wrote, and a single file, is "train".
         streaming: read rows as they come instead of preparing a copy in the cache.
         config: name of the configuration, where the dataset has several.
         revision: commit, branch or tag of a Hub repository.
 
     Raises:
-        ValueError: there is no such split.
+        ValueError: there is no such split, its rows are no edit groups, or a local file is no Parquet file.
         FileNotFoundError: there is no such dataset.
     """
     path = Path(name)
-    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-        return _from_disk(path, split, streaming)
+    if path.exists() and not _is_on_disk(path):
+        _check_files([path] if path.is_file() else sorted(path.rglob("*.parquet")))
+    splits = split_names(name, config, revision)
+    if split not in splits:
+        raise ValueError(f"{name} has no split {split!r}, only: {', '.join(splits)}.")
+    if _is_on_disk(path):
+        saved = load_from_disk(str(path))
+        dataset = saved if isinstance(saved, Dataset) else saved[split]
+        dataset = dataset.to_iterable_dataset() if streaming else dataset
+    elif path.suffix == ".parquet":
+        dataset = load_dataset("parquet", data_files=str(path), split=split, streaming=streaming)
+    else:
+        dataset = load_dataset(str(name), name=config, split=split, streaming=streaming, revision=revision)
+    features = dataset.features
+    if features is None:  # a streamed file that does not say
+        features = dataset._resolve_features().features
+    expected = check_features(features, name)
+    return dataset if features == expected else dataset.cast(expected)
+
+
+def split_names(name: str | os.PathLike[str], config: str | None = None, revision: str | None = None) -> list[str]:
+    """Names of the splits of a dataset; arguments and errors as for `load_groups`."""
+    path = Path(name)
+    if _is_on_disk(path):
+        saved = load_from_disk(str(path))
+        return ["train"] if isinstance(saved, Dataset) else [str(split) for split in saved]
     if path.suffix == ".parquet":
         if not path.is_file():
             raise FileNotFoundError(f"There is no file {path}.")
-        if split != "train":
-            raise ValueError(f"{path} is one file, whose only split is 'train', not {split!r}.")
-        return load_dataset("parquet", data_files=str(path), split="train", streaming=streaming)
-    splits = get_dataset_split_names(str(name), config_name=config, revision=revision)
-    if split not in splits:
-        raise ValueError(f"{name} has no split {split!r}, only: {', '.join(map(str, splits))}.")
-    return load_dataset(str(name), name=config, split=split, streaming=streaming, revision=revision)
+        return ["train"]
+    return [str(split) for split in get_dataset_split_names(str(name), config_name=config, revision=revision)]
 
 
-def _from_disk(path: Path, split: str, streaming: bool) -> Dataset | IterableDataset:
-    dataset = load_from_disk(str(path))
-    if not isinstance(dataset, Dataset):
-        if split not in dataset:
-            raise ValueError(f"{path} has no split {split!r}, only: {', '.join(dataset)}.")
-        dataset = dataset[split]
-    return dataset.to_iterable_dataset() if streaming else dataset
+def raw_groups(dataset: Dataset | IterableDataset) -> Iterator[dict[str, Any]]:
+    """The rows of a dataset as they are stored, images as `{"bytes", "path"}`: nothing is decoded or encoded again."""
+    iterable = dataset.to_iterable_dataset() if isinstance(dataset, Dataset) else dataset
+    yield from iterable.decode(False)
+
+
+def _check_files(files: list[Path]) -> None:
+    """Name the file that is no Parquet file or was cut off; `datasets` would not."""
+    for file in files:
+        try:
+            pq.read_metadata(file)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ValueError(f"{file} is not a complete Parquet file: {error}") from error
+
+
+def _is_on_disk(path: Path) -> bool:
+    """Whether `save_to_disk` wrote this folder."""
+    return (path / "dataset_dict.json").exists() or (path / "state.json").exists()
 
 
 def write_groups(
@@ -85,7 +115,7 @@ def write_groups(
         The shards, `data/SPLIT-00000-of-00005.parquet` and so on.
 
     Raises:
-        ValueError: a row does not fit the schema; its `group_id` is named.
+        ValueError: a row does not fit the schema (its `group_id` is named), or there is no group.
     """
     with GroupWriter(folder, split, dimensions, max_shard_bytes) as writer:
         for group in groups:
@@ -96,7 +126,11 @@ def write_groups(
 class GroupWriter:
     """Writes groups one at a time; a context manager. Arguments as for `write_groups`.
 
-    Shards get their names when the writer is closed without an error; until then the split's older ones stay.
+    Shards get their names when the writer is closed without an error; until then the split's older ones stay. One
+    writer per split at a time.
+
+    Raises:
+        ValueError: the split's name is none that `datasets` accepts.
     """
 
     def __init__(
@@ -106,6 +140,8 @@ class GroupWriter:
         dimensions: Sequence[str] = DEFAULT_DIMENSIONS,
         max_shard_bytes: int = MAX_SHARD_BYTES,
     ) -> None:
+        if not re.fullmatch(r"\w+(\.\w+)*", split):
+            raise ValueError(f"The name of a split has letters, digits, '_' and '.' only, unlike {split!r}.")
         self.folder, self.split, self.max_shard_bytes = Path(folder) / "data", split, max_shard_bytes
         self.features = group_features(dimensions)
         self.shards: list[Path] = []
@@ -113,6 +149,8 @@ class GroupWriter:
         self._parts: list[Path] = []
         self._writer: pq.ParquetWriter | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
+        for part in self.folder.glob(f".{split}-?????.parquet.part"):  # of a run that was killed
+            part.unlink()
 
     def write(self, group: Mapping[str, Any]) -> None:
         """Add one group."""
@@ -122,14 +160,21 @@ class GroupWriter:
 
     def close(self) -> None:
         """Write what is left and put the shards in the place of older ones."""
-        if self._rows or not self._parts:
-            self._flush()
+        try:
+            if self._rows:
+                self._flush()
+            if not self._parts:  # `datasets` cannot load an empty split
+                raise ValueError(f"There is no group to write as split {self.split!r} of {self.folder.parent}.")
+        except BaseException:
+            self._discard()
+            raise
         self._end_shard()
-        for old in self.folder.glob(f"{self.split}-?????-of-?????.parquet"):
-            old.unlink()
+        older = set(self.folder.glob(f"{self.split}-?????-of-?????.parquet"))
         for index, part in enumerate(self._parts):
             name = f"{self.split}-{index:05d}-of-{len(self._parts):05d}.parquet"
-            self.shards.append(part.rename(self.folder / name))
+            self.shards.append(part.replace(self.folder / name))
+        for shard in older.difference(self.shards):
+            shard.unlink()
 
     def __enter__(self) -> "GroupWriter":
         return self
@@ -139,18 +184,21 @@ class GroupWriter:
     ) -> None:
         if kind is None:
             self.close()
-            return
+        else:
+            self._discard()
+
+    def _discard(self) -> None:
         self._end_shard()
         for part in self._parts:
-            part.unlink()
+            part.unlink(missing_ok=True)
 
     def _flush(self) -> None:
         table = self._encode(self._rows)
-        self._rows = []
         if self._writer is None:
             self._parts.append(self.folder / f".{self.split}-{len(self._parts):05d}.parquet.part")
             self._writer = pq.ParquetWriter(self._parts[-1], table.schema)
         self._writer.write_table(table)
+        self._rows = []
         if self._parts[-1].stat().st_size >= self.max_shard_bytes:
             self._end_shard()
 
@@ -160,19 +208,12 @@ class GroupWriter:
             self._writer = None
 
     def _encode(self, rows: list[dict[str, Any]]) -> pa.Table:
-        """Encode rows with their images inside: the Parquet writers of `datasets` and pyarrow keep paths as they are."""
-        encoded = []
+        """Rows with the images inside: the Parquet writers of `datasets` and pyarrow keep paths as they are."""
+        schema, tables = self.features.arrow_schema, []
         for row in rows:
             try:
-                unknown = set(row) - set(self.features)
-                if unknown:
-                    raise ValueError(f"unknown column {', '.join(sorted(unknown))}")
-                complete = {"preferences": [], **row}
-                missing = set(self.features) - set(complete)
-                if missing:
-                    raise ValueError(f"no column {', '.join(sorted(missing))}")
-                example = self.features.encode_example(complete)
-                encoded.append(embed_table_storage(pa.Table.from_pylist([example], schema=self.features.arrow_schema)))
+                example = encode_group(row, self.features)
+                tables.append(embed_table_storage(pa.Table.from_pylist([example], schema=schema)))
             except Exception as error:
                 raise ValueError(f"Group {row.get('group_id')!r} does not fit the schema: {error}") from error
-        return pa.concat_tables(encoded) if encoded else self.features.arrow_schema.empty_table()
+        return pa.concat_tables(tables)
