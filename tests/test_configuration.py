@@ -138,6 +138,11 @@ def test_unusable_values_are_refused_with_their_field(field, value):
         tiny(**{field: value})
 
 
+def test_a_backbone_without_its_type_is_refused():
+    with pytest.raises(ValueError, match="model_type.*qwen3_vl"):
+        EditRewardConfig(backbone_config={"text_config": {"hidden_size": 64}})
+
+
 def test_a_single_head_for_two_dimensions_is_refused():
     with pytest.raises(ValueError, match=re.escape("head_type='single'")):
         tiny(head_type="single", dimensions=["instruction_following", "visual_quality"])

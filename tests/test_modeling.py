@@ -233,6 +233,14 @@ def test_images_that_do_not_fit_the_tokens_are_refused():
         model(**batch)
 
 
+def test_a_misspelt_argument_is_refused_and_one_of_a_wrapper_is_not():
+    model, processor = build()
+    batch = as_batch(processor, GROUPS[:1])
+    with pytest.raises(TypeError, match="no argument packign"):
+        model(**batch, packign="tree")
+    torch.testing.assert_close(model(**batch, attention_mask=None, return_dict=True).mean, model(**batch).mean)
+
+
 # Gradients
 
 
