@@ -1,0 +1,112 @@
+"""Images of stored groups: reading them, and telling whether two are the same or nearly so."""
+
+import hashlib
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import datasets
+import imagehash
+import numpy as np
+from PIL import Image
+
+NEAR_BITS = 4
+"""Perceptual hashes that differ in at most so many of their 64 bits are taken for the same picture."""
+
+HASH_BITS = 64
+
+
+def read_image(record: Mapping[str, Any] | None) -> Image.Image:
+    """Decode an image as it is stored, upright by its EXIF data.
+
+    Args:
+        record: `{"bytes", "path"}`, as `raw_groups` gives it.
+
+    Raises:
+        FileNotFoundError: there is neither bytes nor a file.
+        ValueError: this is no image, or it was cut off.
+    """
+    if record is None or (record.get("bytes") is None and not record.get("path")):
+        raise FileNotFoundError("there is no image")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what Pillow refuses is an error anyway
+            image: Image.Image = datasets.Image().decode_example(dict(record))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no file {record['path']}") from error
+    except Exception as error:  # the decoders of Pillow raise whatever goes wrong in them
+        # A message of Pillow names an object in memory, which helps nobody.
+        what = "not an image" if "cannot identify" in str(error) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"cannot be read ({what})") from error
+    return image
+
+
+def flatten(image: Image.Image) -> Image.Image:
+    """The image in RGB, transparent parts on white, as the model sees it."""
+    if image.mode == "RGB":
+        return image
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def pixel_digest(image: Image.Image) -> bytes:
+    """A digest that two images share if they have the same size and the same pixels, whatever their files."""
+    flat = flatten(image)
+    digest = hashlib.sha256(f"{flat.width}x{flat.height}:".encode())
+    digest.update(flat.tobytes())
+    return digest.digest()
+
+
+def perceptual_hash(image: Image.Image) -> int:
+    """The 64 bits of the DCT-based perceptual hash of `imagehash.phash`.
+
+    It hardly changes when an image is scaled, compressed again or recoloured slightly. It ignores colour.
+    """
+    return int(str(imagehash.phash(flatten(image))), 16)
+
+
+def near_groups(hashes: Sequence[int], near_bits: int = NEAR_BITS) -> list[int]:
+    """Gather hashes that are equal or nearly so, directly or over others in between.
+
+    Args:
+        hashes: perceptual hashes, in any number.
+        near_bits: how many bits may differ between two of the same picture, at most 15.
+
+    Returns:
+        For each hash the smallest hash of its group.
+    """
+    if not 0 <= near_bits <= 15:
+        raise ValueError(f"near_bits must be from 0 to 15, not {near_bits}")
+    unique = np.unique(np.array(hashes, dtype=np.uint64))
+    parent = np.arange(len(unique))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    for first, second in _near_pairs(unique, near_bits):
+        low, high = sorted((root(first), root(second)))
+        parent[high] = low  # sorted hashes: the smallest one stays the root
+    roots = {int(value): int(unique[root(index)]) for index, value in enumerate(unique)}
+    return [roots[int(value)] for value in hashes]
+
+
+def _near_pairs(unique: np.ndarray, near_bits: int) -> list[tuple[int, int]]:
+    """Indices of hashes that differ in few bits: two such are equal in at least one of `near_bits` + 1 bands."""
+    bands = np.array_split(np.arange(HASH_BITS), near_bits + 1)
+    pairs: set[tuple[int, int]] = set()
+    for band in bands:
+        mask = np.uint64(sum(1 << int(bit) for bit in band))
+        key = unique & mask
+        order = np.argsort(key, kind="stable")
+        starts = np.flatnonzero(np.diff(key[order], prepend=~key[order[:1]]))
+        for bucket in np.split(order, starts[1:]):
+            for place, index in enumerate(bucket[:-1]):
+                rest = bucket[place + 1 :]
+                close = rest[np.bitwise_count(unique[rest] ^ unique[index]) <= near_bits]
+                pairs.update((int(index), int(other)) for other in close)
+    return sorted(pairs)
