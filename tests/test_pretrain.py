@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import math
+import subprocess
 import sys
 from pathlib import Path
 from random import Random
@@ -9,6 +11,8 @@ from types import ModuleType
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import (
@@ -23,6 +27,7 @@ from transformers import (
 
 from editreward.simulation import simulate_group
 from editreward.simulation.captions import KINDS, corpus
+from editreward.simulation.grounding import ATTRIBUTES, COMPARISONS
 
 
 @pytest.fixture(scope="module")
@@ -160,4 +165,66 @@ def test_script_writes_a_loadable_folder_and_resumes(script: ModuleType, tmp_pat
     assert [line["step"] for line in lines if "train_loss" in line] == [1, 2, 3, 4, 5]
     held_out = [line["held_out"] for line in lines if "held_out" in line]
     assert len(held_out) == 2
-    assert set(KINDS) <= set(held_out[0])
+    assert {*KINDS, "f1_colour", "f1_shape", "f1_changed", "f1_wrong"} <= set(held_out[0])
+
+
+def test_dense_losses_are_the_mean_over_image_tokens(script: ModuleType, tokenizer: PreTrainedTokenizerFast) -> None:
+    args = script.TrainArguments(candidates=3)
+    batch = script.make_batch(range(2), "train", tokenizer, script.ModelArguments(**MICRO), args)
+    tokens = 2 * 4 * 49
+    assert batch["attributes"].shape == (tokens, len(ATTRIBUTES))
+    assert batch["comparisons"].shape == (tokens, len(COMPARISONS))
+    assert int((batch["input_ids"] == tokenizer.convert_tokens_to_ids("<|image_pad|>")).sum()) == tokens
+
+    def loss(attributes: torch.Tensor, comparisons: torch.Tensor) -> float:
+        return script.grounding_loss(script.Outputs(torch.empty(0), attributes, comparisons), batch).item()
+
+    unsure = torch.zeros(tokens, len(ATTRIBUTES)), torch.zeros(tokens, len(COMPARISONS))
+    assert loss(*unsure) == pytest.approx(math.log(2) * (len(ATTRIBUTES) + len(COMPARISONS)), rel=1e-5)
+    right = batch["attributes"].float() * 200 - 100, batch["comparisons"].nan_to_num(0.5) * 200 - 100
+    assert loss(*right) == pytest.approx(0, abs=1e-6)
+    wrong = right[0].clone()
+    wrong[5, 3] *= -1  # one name of one token: a loss of 100
+    assert loss(wrong, right[1]) == pytest.approx(100 / tokens, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model_on_different_groups(tmp_path: Path) -> None:
+    options = {"output_dir": tmp_path / "model", "run_dir": tmp_path / "run", "groups": 1, "candidates": 2}
+    options |= {"eval_groups": 2, "workers": 0, "tokenizer_groups": 20, "vocab_size": 700, "log_steps": 1}
+    options |= {"max_steps": 2, "threads": 1, **MICRO}
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    command += [str(root / "scripts" / "pretrain_tiny_vlm.py")]
+    command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    subprocess.run(command, check=True, cwd=root, capture_output=True, timeout=300)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert lines[0]["ranks"] == 2
+    assert [line["step"] for line in lines if "train_loss" in line] == [1, 2]
+    assert [line["groups"] for line in lines if "held_out" in line] == [4]
+    assert AutoModelForImageTextToText.from_pretrained(tmp_path / "model").dtype == torch.bfloat16
+
+
+def average(rank: int, script_path: str, folder: str) -> None:
+    """What one of two processes does in the test below."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    spec = importlib.util.spec_from_file_location("pretrain_tiny_vlm", script_path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    parameters = [torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(1, 3))]
+    parameters[0].grad = torch.tensor([1.0, 2.0]) * (rank + 1)
+    if rank == 1:  # a parameter that only one process used
+        parameters[1].grad = torch.ones(1, 3)
+    module.average_gradients(parameters)
+    assert parameters[0].grad.tolist() == [1.5, 3.0]
+    assert parameters[1].grad.tolist() == [[0.5, 0.5, 0.5]]
+    assert module.agreed(float(rank)) == 0.0
+    assert module.rank_and_ranks() == (rank, 2)
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_gradients_are_averaged_over_processes(tmp_path: Path) -> None:
+    path = Path(__file__).parents[1] / "scripts" / "pretrain_tiny_vlm.py"
+    mp.spawn(average, args=(str(path), str(tmp_path)), nprocs=2)
