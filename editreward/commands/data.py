@@ -7,7 +7,11 @@ imports what it needs. To add one, write the pair, in a module of this folder, a
 from collections.abc import Callable
 from typing import Any
 
-DATA_COMMANDS: tuple[Callable[[Any], None], ...] = ()
+from editreward.commands.data_check import add_check
+
+DATA_COMMANDS: tuple[Callable[[Any], None], ...] = (
+    add_check,  # one a line
+)
 
 
 def add_data(commands: Any) -> None:

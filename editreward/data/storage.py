@@ -75,6 +75,17 @@ def split_names(name: str | os.PathLike[str], config: str | None = None, revisio
     return [str(split) for split in get_dataset_split_names(str(name), config_name=config, revision=revision)]
 
 
+def stream_splits(
+    name: str | os.PathLike[str],
+    splits: Sequence[str] | None = None,
+    config: str | None = None,
+    revision: str | None = None,
+) -> dict[str, IterableDataset]:
+    """Open several splits of a dataset for streaming, all of them by default; otherwise as `load_groups`."""
+    chosen = splits or split_names(name, config, revision)
+    return {split: load_groups(name, split, True, config, revision) for split in dict.fromkeys(chosen)}
+
+
 def raw_groups(dataset: Dataset | IterableDataset) -> Iterator[dict[str, Any]]:
     """The rows of a dataset as they are stored, images as `{"bytes", "path"}`: nothing is decoded or encoded again."""
     iterable = dataset.to_iterable_dataset() if isinstance(dataset, Dataset) else dataset
