@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from editreward import __version__
 from editreward.commands.annotate import add_annotate
 from editreward.commands.data import add_data
+from editreward.commands.generate import add_generate
 
 if TYPE_CHECKING:
     from editreward.scoring import BestEdit, EditRewardScorer
@@ -187,7 +188,14 @@ def run_convert(args: argparse.Namespace) -> None:
     print(f"Wrote {args.output}: {heads}, aggregation {config.aggregation}.")
 
 
-COMMANDS: tuple[Callable[[Any], None], ...] = (add_score, add_demo, add_convert, add_data, add_annotate)
+COMMANDS: tuple[Callable[[Any], None], ...] = (
+    add_score,
+    add_demo,
+    add_convert,
+    add_generate,
+    add_data,
+    add_annotate,
+)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,1 @@
+"""Candidate generation: image editors over instruction and source rows, into a dataset of edit groups."""

@@ -1,0 +1,221 @@
+"""The rows to edit: source images and an instruction each, from a dataset, a folder of images or the simulation."""
+
+import hashlib
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from datasets import Dataset, Features, Image, List, Value, load_dataset, load_from_disk
+from PIL import Image as PillowImage
+
+from editreward.data.storage import split_names
+from editreward.simulation import SPLITS, simulate_group
+
+FAULTS_SHOWN = 10
+"""Faulty rows that an error names; it counts the others."""
+
+
+@dataclass(frozen=True)
+class SourceRow:
+    """A row to edit.
+
+    Args:
+        group_id, instruction: as in the group schema.
+        origin, category, language: as in the group schema; None where the dataset has none.
+        source_images: the images before the edit, as encoded files.
+    """
+
+    group_id: str
+    origin: str | None
+    category: str | None
+    instruction: str
+    language: str | None
+    source_images: tuple[bytes, ...]
+
+    def images(self) -> list[PillowImage.Image]:
+        """The source images in RGB, upright, on white. Raises a ValueError that says which one is unreadable."""
+        from processing_editreward import load_image
+
+        return [load_image(image, f"source image {index}") for index, image in enumerate(self.source_images)]
+
+    def digest(self) -> str:
+        """SHA-256, in hexadecimal, of what an editor sees: tells whether candidates belong to this row."""
+        digest = hashlib.sha256(self.instruction.encode())
+        for image in self.source_images:
+            digest.update(hashlib.sha256(image).digest())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Instructions:
+    """The rows of a dataset, read one at a time.
+
+    Args:
+        ids: `group_id` of every row; all different.
+        read: makes the row with an index. Raises an OSError or ValueError where its images cannot be had.
+    """
+
+    ids: list[str]
+    read: Callable[[int], SourceRow]
+
+
+def simulated_instructions(split: str, offset: int, count: int, size: int = 112) -> Instructions:
+    """Sources and instructions of simulated groups, those with the seeds `offset`, `offset` + 1, ...
+
+    Args:
+        split: split of the simulation.
+        offset: first seed.
+        count: number of rows.
+        size: side of the images in pixels.
+
+    Raises:
+        ValueError: there is no such split.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"The simulation has no split {split!r}, only: {', '.join(SPLITS)}.")
+
+    def read(index: int) -> SourceRow:
+        group = simulate_group(offset + index, split, candidates=1, size=size)
+        file = io.BytesIO()
+        group.source.save(file, "PNG")
+        return SourceRow(
+            group_id=group.group_id,
+            origin="simulated",
+            category=group.category,
+            instruction=group.instruction,
+            language=group.language,
+            source_images=(file.getvalue(),),
+        )
+
+    return Instructions([f"simulated-{split}-{offset + index:06d}" for index in range(count)], read)
+
+
+def dataset_instructions(
+    name: str | os.PathLike[str], split: str = "train", offset: int = 0, limit: int | None = None
+) -> Instructions:
+    """Sources and instructions of a dataset.
+
+    Args:
+        name: a folder, Parquet file or Hub id. Its rows have an `instruction` and either `source_images`, as groups
+            do, or one `image`, as a folder of images with a `metadata.jsonl` does (`datasets` calls it imagefolder).
+            `group_id`, `origin`, `category` and `language` are used where they are there, other columns are not.
+        split: split to read.
+        offset: number of rows to leave out at the start.
+        limit: number of rows to read, all by default.
+
+    Raises:
+        ValueError: a column is missing or of another type, or rows have no instruction or share an id; they are named.
+        FileNotFoundError: there is no such dataset.
+    """
+    dataset = _open(name, split)
+    dataset = dataset.select(range(min(offset, len(dataset)), len(dataset)))
+    if limit is not None:
+        dataset = dataset.select(range(min(limit, len(dataset))))
+    image_column = _image_column(dataset.features, name)
+    dataset = dataset.cast_column(
+        image_column, Image(decode=False) if image_column == "image" else List(Image(decode=False))
+    )
+    instructions = [value or "" for value in dataset["instruction"]]
+    if "group_id" in dataset.features:
+        ids = ["" if value is None else str(value) for value in dataset["group_id"]]
+    else:
+        ids = _made_ids(dataset, image_column, instructions, Path(name))
+    _check(ids, instructions, name, split, offset)
+    defaults = {"origin": Path(name).name, "category": None, "language": None}
+
+    def read(index: int) -> SourceRow:
+        row = dataset[index]
+        images = row[image_column]
+        records = [images] if image_column == "image" else images
+        if not records:
+            raise ValueError("the row has no source image")
+        texts = {column: row.get(column, default) for column, default in defaults.items()}
+        return SourceRow(
+            group_id=ids[index],
+            instruction=instructions[index],
+            source_images=tuple(_file_bytes(record) for record in records),
+            **{column: None if text is None else str(text) for column, text in texts.items()},
+        )
+
+    return Instructions(ids, read)
+
+
+def _open(name: str | os.PathLike[str], split: str) -> Dataset:
+    path = Path(name)
+    splits = split_names(name)
+    if split not in splits:
+        raise ValueError(f"{name} has no split {split!r}, only: {', '.join(splits)}.")
+    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+        saved = load_from_disk(str(path))
+        return saved if isinstance(saved, Dataset) else saved[split]
+    if path.suffix == ".parquet":
+        return load_dataset("parquet", data_files=str(path), split=split)
+    return load_dataset(str(name), split=split)
+
+
+def _image_column(features: Features, name: object) -> str:
+    """The column of the source images: "source_images" or "image"."""
+    if features.get("instruction") not in (Value("string"), Value("large_string")):
+        raise ValueError(
+            f"{name} has no text column 'instruction', only: {', '.join(features)}. A folder of images needs a "
+            'metadata.jsonl with a line {"file_name": ..., "instruction": ...} for every edit.'
+        )
+    sources = features.get("source_images")
+    if isinstance(getattr(sources, "feature", None), Image):
+        return "source_images"
+    if "source_images" not in features and isinstance(features.get("image"), Image):
+        return "image"
+    raise ValueError(
+        f"{name} has neither a column 'source_images', a list of images, nor a column 'image', only: "
+        f"{', '.join(features)}."
+    )
+
+
+def _made_ids(dataset: Dataset, image_column: str, instructions: list[str], folder: Path) -> list[str]:
+    """Ids of rows that have none. They depend on the row alone, so that rows may be added without changing others."""
+    ids = []
+    for images, instruction in zip(dataset[image_column], instructions, strict=True):
+        names = []
+        for record in [images] if image_column == "image" else images or []:
+            if record and record.get("bytes") is not None:
+                names.append(hashlib.sha256(record["bytes"]).hexdigest())
+            elif record and record.get("path"):
+                path = Path(record["path"])
+                inside = path.is_relative_to(folder.resolve())
+                names.append((path.relative_to(folder.resolve()) if inside else path).as_posix())
+        stem = PurePosixPath(names[0]).stem[:40] if names else "row"
+        ids.append(f"{stem}-{hashlib.sha256(json.dumps([*names, instruction]).encode()).hexdigest()[:10]}")
+    return ids
+
+
+def _check(ids: list[str], instructions: list[str], name: object, split: str, offset: int) -> None:
+    repeated = {group_id for group_id, times in Counter(ids).items() if times > 1}
+    faults = []
+    for row, (group_id, instruction) in enumerate(zip(ids, instructions, strict=True), start=offset):
+        if not group_id:
+            faults.append(f"row {row} has no group_id")
+        elif group_id in repeated:
+            faults.append(f"row {row} is another one with the id {group_id!r}")
+        if not instruction.strip():
+            faults.append(f"row {row} ({group_id}) has no instruction")
+    if not ids:
+        raise ValueError(f"{name} ({split}) has no rows from row {offset} on.")
+    if faults:
+        more = f"; and {len(faults) - FAULTS_SHOWN} more faults" if len(faults) > FAULTS_SHOWN else ""
+        raise ValueError(f"{name} ({split}) has faulty rows: {'; '.join(faults[:FAULTS_SHOWN])}{more}.")
+
+
+def _file_bytes(record: dict[str, Any] | None) -> bytes:
+    if record and record.get("bytes") is not None:
+        return bytes(record["bytes"])
+    if not record or not record.get("path"):
+        raise ValueError("the row has no source image")
+    try:
+        return Path(record["path"]).read_bytes()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no source image {record['path']}") from error

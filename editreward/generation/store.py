@@ -1,0 +1,224 @@
+"""Candidates on disk: an image file and a manifest line each, such that a kill at any moment loses none of them.
+
+    candidates/settings.json            settings of the editors
+    candidates/manifest-00000.jsonl     what the process 0 made and what failed, a line each; one file per process
+    candidates/EDITOR/GROUP-SEED.png    the images
+
+An image appears under its name in one step, complete; its manifest line follows. Where a kill came between the two,
+the next run finds the image and adds the line.
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+from filelock import FileLock, Timeout
+from PIL import Image
+
+Key: TypeAlias = tuple[str, str, int]
+"""Group, editor and seed."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A manifest line: a candidate that was made, or one that failed.
+
+    Args:
+        group_id, editor, seed: which candidate.
+        source: `SourceRow.digest` of the row that it is for; None where the row could not be read.
+        sha256: digest of the image file; None where it failed.
+        error: why it failed; None where it was made.
+        seconds: how long it took; None where that is not known.
+        time: when, in seconds since the epoch, UTC.
+    """
+
+    group_id: str
+    editor: str
+    seed: int
+    source: str | None
+    sha256: str | None
+    error: str | None
+    seconds: float | None
+    time: float
+
+    @property
+    def key(self) -> Key:
+        """Which candidate."""
+        return self.group_id, self.editor, self.seed
+
+
+class CandidateStore:
+    """The candidates of an output folder. Reading needs nothing; `open` before writing.
+
+    Args:
+        folder: the output folder.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder) / "candidates"
+        self._lock: FileLock | None = None
+        self._manifest: IO[bytes] | None = None
+
+    def image_path(self, key: Key) -> Path:
+        """Where the image of a candidate is or will be. Ids that make no file name, or differ in case only, do too."""
+        group_id, editor, seed = key
+        readable = re.sub(r"[^A-Za-z0-9._-]+", "_", group_id).strip("._")[:60]
+        digest = hashlib.sha256(group_id.encode()).hexdigest()[:12]
+        return self.folder / editor / f"{readable}-{digest}-{seed}.png"
+
+    def read(self) -> dict[Key, Record]:
+        """The last word on every candidate: made, if it ever was and its file is there; else failed.
+
+        Raises:
+            ValueError: a line of a manifest is damaged. (A last line that was cut off by a kill does not count.)
+        """
+        records: dict[Key, Record] = {}
+        for manifest in sorted(self.folder.glob("manifest-*.jsonl")):
+            lines = manifest.read_bytes().split(b"\n")[:-1]  # behind the last newline: nothing, or half a line
+            for number, line in enumerate(lines, start=1):
+                try:
+                    record = Record(**json.loads(line))
+                except (TypeError, ValueError) as error:
+                    raise ValueError(
+                        f"{manifest}, line {number} is damaged: {error}. Remove the line; the image of its "
+                        "candidate, if it is there, will be found again."
+                    ) from error
+                old = records.get(record.key)
+                if old is None or (record.error is None, record.time) > (old.error is None, old.time):
+                    records[record.key] = record
+        # A failure whose image is there was made up for in a run that was killed before it wrote the line.
+        return {
+            key: record for key, record in records.items() if self.image_path(key).is_file() == (record.error is None)
+        }
+
+    def prepare(self, settings: Mapping[str, Any]) -> None:
+        """Check, in the main process, that a run can start here, and note the settings of its editors.
+
+        Args:
+            settings: by name of the editor, what decides its images.
+
+        Raises:
+            ValueError: another run is writing here, or made candidates of an editor with other settings.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in self.folder.glob("manifest-*.lock"):
+            _locked(path).release()
+        for part in self.folder.glob("*/.*.part"):  # left by a kill
+            part.unlink()
+        file = self.folder / "settings.json"
+        known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        settings = json.loads(json.dumps(settings))  # tuples become lists, as they do on the way through the file
+        for name, new in settings.items():
+            old = known.get(name, new)
+            if old != new:
+                keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+                changes = ", ".join(f"{key} {old.get(key)!r} became {new.get(key)!r}" for key in keys)
+                raise ValueError(
+                    f"The candidates of the editor {name} in {self.folder} were made with other settings: {changes}. "
+                    f"Give the editor another name, choose another output folder, or delete {self.folder / name} and "
+                    f'"{name}" in {file}.'
+                )
+        content = json.dumps({**known, **settings}, indent=2, ensure_ascii=False)
+        _write(file, content.encode())
+
+    def open(self, process: int) -> None:
+        """Begin to write as the process with a number.
+
+        Raises:
+            ValueError: another run is writing here.
+        """
+        name = f"manifest-{process:05d}"
+        self._lock = _locked(self.folder / f"{name}.lock")
+        manifest = self.folder / f"{name}.jsonl"
+        if manifest.exists():
+            content = manifest.read_bytes()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                os.truncate(manifest, whole)  # half a line, left by a kill
+        self._manifest = manifest.open("ab")
+
+    def close(self) -> None:
+        """End writing."""
+        if self._manifest is not None:
+            self._manifest.close()
+            self._manifest = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def found(self, key: Key) -> str | None:
+        """Digest of the image of a candidate that has no line yet, None where there is none."""
+        path = self.image_path(key)
+        return _digest(path.read_bytes()) if path.is_file() else None
+
+    def save_image(self, key: Key, image: Image.Image) -> str:
+        """Write the image of a candidate in one step. Returns the digest of its file."""
+        path = self.image_path(key)
+        path.parent.mkdir(exist_ok=True)
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        _write(path, buffer.getvalue())
+        return _digest(buffer.getvalue())
+
+    def add(
+        self,
+        key: Key,
+        source: str | None,
+        sha256: str | None = None,
+        error: str | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        """Write the line of a candidate; arguments as for `Record`."""
+        assert self._manifest is not None, "open the store first"
+        seconds = None if seconds is None else round(seconds, 3)
+        record = Record(*key, source, sha256, error, seconds, round(time.time(), 3))
+        self._manifest.write(json.dumps(asdict(record)).encode() + b"\n")
+        self._manifest.flush()
+        os.fsync(self._manifest.fileno())
+
+    def read_image(self, record: Record) -> bytes:
+        """The image file of a candidate that was made.
+
+        Raises:
+            ValueError: it is not the file that was written.
+        """
+        path = self.image_path(record.key)
+        content = path.read_bytes()
+        if _digest(content) != record.sha256:
+            raise ValueError(f"{path} has changed since it was made. Delete it and run the command again.")
+        return content
+
+
+def planned(ids: Sequence[str], editors: Mapping[str, Sequence[int]]) -> list[Key]:
+    """All candidates of a run, group by group, in the order of the editors and seeds."""
+    return [(group_id, editor, seed) for group_id in ids for editor, seeds in editors.items() for seed in seeds]
+
+
+def _locked(path: Path) -> FileLock:
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(f"Another run is writing to {path.parent}. Wait for it, or end it.") from error
+    return lock
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file that is there either whole or not at all, after a power failure too."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
