@@ -81,6 +81,8 @@ def ratings_of_group(group: Mapping[str, Any]) -> list[Rating]:
 def read_rankings(path: str | os.PathLike[str]) -> list[TupleRanking]:
     """Tuple rankings from a JSON-lines file whose lines have the fields of `TupleRanking`.
 
+    Empty `ranks` mean that the annotators agreed to leave the tuple out.
+
     Raises:
         ValueError: a line is no ranking, or ranks a tuple again; file and line are named.
     """
@@ -92,7 +94,7 @@ def read_rankings(path: str | os.PathLike[str]) -> list[TupleRanking]:
             if not isinstance(values, list) or any(isinstance(v, bool) or not isinstance(v, int) for v in values):
                 raise ValueError(f'{where}: "{name}" must be a list of whole numbers, not {values!r}.')
         ranking = TupleRanking(**record)
-        if len(ranking.candidates) != len(ranking.ranks):
+        if ranking.ranks and len(ranking.candidates) != len(ranking.ranks):
             raise ValueError(f"{where}: {len(ranking.candidates)} candidates but {len(ranking.ranks)} ranks.")
         if ranking.tuple_id in rankings:
             raise ValueError(f"{where}: tuple {ranking.tuple_id} is ranked twice. Keep the valid ranking.")
