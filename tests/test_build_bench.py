@@ -16,6 +16,9 @@ from PIL import Image
 from editreward import cli
 from editreward.annotation.ratings import TupleRanking
 from editreward.data.benchmark_items import Comparison, read_benchmark
+from editreward.data.importers.editreward_bench import FORMAT
+from editreward.data.importers.reading import Source
+from editreward.data.importers.running import import_dataset
 from editreward.data.storage import load_groups, write_groups
 from editreward.data.tuples import (
     SIZES,
@@ -393,6 +396,29 @@ def test_both_formats_hold_the_same_labels_and_images(dataset, tmp_path, capsys)
                 assert row[f"model_{place}"] == candidate["editor"]
                 assert row[f"visual_quality_{place}"] == candidate["scores"]["visual_quality"]
                 assert row[f"overall_score_{place}"] == row[f"score_{place}"] == sum(candidate["scores"].values())
+
+
+def test_importing_the_published_format_gives_the_same_groups_and_items(tmp_path):
+    ties = [row_of(20 + index, [[(3, 3), (3, 3)]] * 3) for index in range(3)]
+    write_groups([row_of(index, CLEAR) for index in range(9)] + ties, tmp_path / "groups")
+    assert build(tmp_path / "groups", "--output", tmp_path / "bench", "--tie-share", 1) == 0
+    report = import_dataset(FORMAT, [Source(str(tmp_path / "bench" / "published"))], tmp_path / "back", progress=False)
+    assert not report["errors"] and not report["notes"] and report["groups"] == 12
+    items, back = ({item.item_id: item for item in read_benchmark(tmp_path / name)} for name in ("bench", "back"))
+    assert items.keys() == back.keys()
+    assert sum(item.comparisons[0].verdict == "tie" for item in items.values()) == 3
+    groups = {row["group_id"]: row for row in load_groups(tmp_path / "bench", "test")}
+    for row in load_groups(tmp_path / "back", "test"):
+        item, imported, group = items[row["group_id"]], back[row["group_id"]], groups[row["group_id"]]
+        assert (item.subset, item.candidates, item.comparisons) == (
+            imported.subset,
+            imported.candidates,
+            imported.comparisons,
+        )
+        for column in ("instruction", "source_images", "preferences"):
+            assert row[column] == group[column]
+        for candidate, original in zip(row["candidates"], group["candidates"], strict=True):
+            assert all(candidate[name] == original[name] for name in ("image", "editor", "scores"))
 
 
 def test_place_in_the_row_does_not_tell_the_rank(tmp_path):

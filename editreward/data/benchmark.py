@@ -291,18 +291,23 @@ def tuple_group(
         group: the annotations of the group.
         order: its candidates in the order in which to write them.
     """
-    rank = dict(zip(item.candidates, item.ranks or (), strict=True))
+    preferences = []
+    for comparison in comparisons_of(range(item.size), _ranks(item, order)):
+        pair = (comparison.first, comparison.second)
+        if comparison.verdict != "tie":
+            chosen, rejected = pair if comparison.verdict == "first" else pair[::-1]
+            preferences.append({"chosen": chosen, "rejected": rejected, "weight": 1.0})
     return {
         **row,
         "group_id": item.tuple_id,
         "candidates": [{**row["candidates"][index], "scores": group.means[index]} for index in order],
-        "preferences": [
-            {"chosen": first, "rejected": second, "weight": 1.0}
-            for first, i in enumerate(order)
-            for second, j in enumerate(order)
-            if rank[i] < rank[j]
-        ],
+        "preferences": preferences,
     }
+
+
+def _ranks(item: BenchmarkTuple, order: Sequence[int]) -> list[int]:
+    rank = dict(zip(item.candidates, item.ranks or (), strict=True))
+    return [rank[index] for index in order]
 
 
 def benchmark_item(item: BenchmarkTuple, order: Sequence[int]) -> BenchmarkItem:
@@ -312,8 +317,7 @@ def benchmark_item(item: BenchmarkTuple, order: Sequence[int]) -> BenchmarkItem:
         item: the tuple, with ranks.
         order: its candidates in the order in which they are written.
     """
-    rank = dict(zip(item.candidates, item.ranks or (), strict=True))
-    ranks = [rank[index] for index in order]
+    ranks = _ranks(item, order)
     return BenchmarkItem(
         benchmark="editreward-bench",
         subset=f"{item.size}pair",
