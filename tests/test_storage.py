@@ -300,3 +300,10 @@ def test_a_shard_that_was_cut_off_is_named(groups, tmp_path):
     for place in (tmp_path, shards[1]):
         with pytest.raises(ValueError, match=r"train-00001-of-00003\.parquet is not a complete Parquet file"):
             load_groups(place)
+
+
+def test_splits_of_other_columns_are_named(groups, tmp_path):
+    write_groups(groups[:1], tmp_path, "test")
+    write_groups([make_group(0, candidates=0)], tmp_path, "train", dimensions=["consistency"])
+    with pytest.raises(ValueError, match=r"train-00000-of-00001\.parquet has other columns or fields than .*test-0"):
+        load_groups(tmp_path)

@@ -80,11 +80,9 @@ def check_features(features: Features | None, name: object) -> Features:
             expected = group_features(dimensions_of(Features(found)))
         except (AttributeError, KeyError, TypeError):
             pass  # candidates are no list of structs with scores: said below
+    shapes, expected_shapes = column_shapes(Features(found).arrow_schema), column_shapes(expected.arrow_schema)
     differing = {
-        column
-        for column in found.keys() & expected.keys()
-        if _shape(Features({column: found[column]}).arrow_schema.field(0).type)
-        != _shape(expected.arrow_schema.field(column).type)
+        column for column in shapes.keys() & expected_shapes.keys() if shapes[column] != expected_shapes[column]
     }
     parts = {"no column": missing, "unknown column": unknown, "other fields in": differing}
     faults = "; ".join(f"{what} {', '.join(sorted(columns))}" for what, columns in parts.items() if columns)
@@ -93,8 +91,12 @@ def check_features(features: Features | None, name: object) -> Features:
     return expected
 
 
+def column_shapes(schema: pa.Schema) -> dict[str, Any]:
+    """For each column its lists and fields, whatever types they hold in the end."""
+    return {field.name: _shape(field.type) for field in schema}
+
+
 def _shape(kind: pa.DataType) -> Any:
-    """Lists and fields of an Arrow type, without what they hold in the end."""
     if pa.types.is_struct(kind):
         return {field.name: _shape(field.type) for field in kind}
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):

@@ -9,11 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Dataset, IterableDataset, get_dataset_split_names, load_dataset, load_from_disk
+from datasets import Dataset, Features, IterableDataset, get_dataset_split_names, load_dataset, load_from_disk
 from datasets.table import embed_table_storage
 
 from configuration_editreward import DEFAULT_DIMENSIONS
-from editreward.data.schema import check_features, encode_group, group_features
+from editreward.data.schema import check_features, column_shapes, dimensions_of, encode_group, group_features
 
 ROWS_PER_BATCH = 8
 """Groups that are encoded at a time and make one row group: what a reader has to hold at once."""
@@ -38,7 +38,8 @@ def load_groups(
         revision: commit, branch or tag of a Hub repository.
 
     Raises:
-        ValueError: there is no such split, its rows are no edit groups, or a local file is no Parquet file.
+        ValueError: there is no such split, its rows are no edit groups, or a local file is no Parquet file, or has
+            other columns than the others.
         FileNotFoundError: there is no such dataset.
     """
     path = Path(name)
@@ -55,9 +56,7 @@ def load_groups(
         dataset = load_dataset("parquet", data_files=str(path), split=split, streaming=streaming)
     else:
         dataset = load_dataset(str(name), name=config, split=split, streaming=streaming, revision=revision)
-    features = dataset.features
-    if features is None:  # a streamed file that does not say
-        features = dataset._resolve_features().features
+    features = features_of(dataset)
     expected = check_features(features, name)
     return dataset if features == expected else dataset.cast(expected)
 
@@ -86,6 +85,25 @@ def stream_splits(
     return {split: load_groups(name, split, True, config, revision) for split in dict.fromkeys(chosen)}
 
 
+def common_dimensions(datasets: Mapping[str, Dataset | IterableDataset]) -> list[str]:
+    """The dimensions that all splits score candidates on.
+
+    Raises:
+        ValueError: they differ.
+    """
+    found = {split: dimensions_of(features_of(dataset)) for split, dataset in datasets.items()}
+    first, *_ = found.values()
+    if any(dimensions != first for dimensions in found.values()):
+        described = "; ".join(f"{split}: {', '.join(dimensions)}" for split, dimensions in found.items())
+        raise ValueError(f"The splits have different dimensions. {described}. Read them one at a time (--split).")
+    return first
+
+
+def features_of(dataset: Dataset | IterableDataset) -> Features:
+    """The columns of a dataset, read off its first rows where a streamed file doesn't tell them."""
+    return dataset.features if dataset.features is not None else dataset._resolve_features().features
+
+
 def raw_groups(dataset: Dataset | IterableDataset) -> Iterator[dict[str, Any]]:
     """The rows of a dataset as they are stored, images as `{"bytes", "path"}`: nothing is decoded or encoded again."""
     iterable = dataset.to_iterable_dataset() if isinstance(dataset, Dataset) else dataset
@@ -93,12 +111,15 @@ def raw_groups(dataset: Dataset | IterableDataset) -> Iterator[dict[str, Any]]:
 
 
 def _check_files(files: list[Path]) -> None:
-    """Name the file that is no Parquet file or was cut off; `datasets` would not."""
+    """Name the file that is no Parquet file, was cut off or has other columns; `datasets` would not."""
+    shapes = {}
     for file in files:
         try:
-            pq.read_metadata(file)
+            shapes[file] = column_shapes(pq.read_schema(file))
         except (pa.ArrowInvalid, OSError) as error:
             raise ValueError(f"{file} is not a complete Parquet file: {error}") from error
+        if shapes[file] != shapes[files[0]]:
+            raise ValueError(f"{file} has other columns or fields than {files[0]}.")
 
 
 def _is_on_disk(path: Path) -> bool:
