@@ -105,25 +105,27 @@ def write_dataset(
             records = [made[key] for key in planned([group_id], editors) if key in made]
             try:
                 row = instructions.read(index)
-                source_pixels = [_pixels(image) for image in row.source_images]
+                pixels = {
+                    pixel_digest(read_image({"bytes": image, "path": None})).hex() for image in row.source_images
+                }
             except (OSError, ValueError) as error:
                 report.left_out[group_id] = f"source image: {error}"
                 continue
-            images = [_image_of(store, record, row) for record in records]
-            distinct = _distinct(images, source_pixels)
-            report.repeated += len(images) - len(distinct)
-            chosen = distinct if balanced else list(range(len(images)))
+            _check_source(row, records, store)
+            distinct = _distinct(records, pixels)
+            report.repeated += len(records) - len(distinct)
+            chosen = distinct if balanced else records
             if len(chosen) < 2:
                 report.left_out[group_id] = f"{len(chosen)} of its candidates can be used, and a group needs two"
                 continue
             if balanced is not None:
-                kinds = [(records[place].editor, records[place].seed) for place in chosen]
-                chosen = [chosen[place] for place in balanced.draw(group_id, kinds)]
+                drawn = balanced.draw(group_id, [(record.editor, record.seed) for record in chosen])
+                chosen = [chosen[place] for place in drawn]
                 if len(chosen) < balanced.keep:
                     report.short.append(group_id)
-            writer.write(_group(row, [(records[place], images[place]) for place in chosen]))
+            writer.write(_group(row, chosen, store))
             report.groups += 1
-            report.candidates.update(records[place].editor for place in chosen)
+            report.candidates.update(record.editor for record in chosen)
         if not report.groups:
             first, why = next(iter(report.left_out.items()))
             raise ValueError(
@@ -133,32 +135,24 @@ def write_dataset(
     return report
 
 
-def _image_of(store: CandidateStore, record: Record, row: SourceRow) -> bytes:
-    if record.source != row.digest():
+def _check_source(row: SourceRow, records: Sequence[Record], store: CandidateStore) -> None:
+    source = row.digest()
+    if any(record.source != source for record in records):
         raise ValueError(
             f"Row {row.group_id}: its instruction or source image is another one than its candidates in "
             f"{store.folder} were made for. Choose another output folder, or give the row another id."
         )
-    return store.read_image(record)
 
 
-def _pixels(image: bytes) -> bytes:
-    return pixel_digest(read_image({"bytes": image, "path": None}))
+def _distinct(records: Sequence[Record], pixels: set[str]) -> list[Record]:
+    """The candidates that have other pixels than the sources and the candidates before them."""
+    first: dict[str | None, Record] = {}
+    for record in records:
+        first.setdefault(record.pixels, record)
+    return [record for digest, record in first.items() if digest not in pixels]
 
 
-def _distinct(images: list[bytes], source_pixels: list[bytes]) -> list[int]:
-    """Indices of the images that have other pixels than the sources and the images before them."""
-    seen = set(source_pixels)
-    chosen = []
-    for index, image in enumerate(images):
-        pixels = _pixels(image)
-        if pixels not in seen:
-            seen.add(pixels)
-            chosen.append(index)
-    return chosen
-
-
-def _group(row: SourceRow, candidates: list[tuple[Record, bytes]]) -> dict[str, Any]:
+def _group(row: SourceRow, candidates: Sequence[Record], store: CandidateStore) -> dict[str, Any]:
     return {
         "group_id": row.group_id,
         "origin": row.origin,
@@ -167,8 +161,12 @@ def _group(row: SourceRow, candidates: list[tuple[Record, bytes]]) -> dict[str, 
         "language": row.language,
         "source_images": [{"bytes": image, "path": None} for image in row.source_images],
         "candidates": [
-            {"image": {"bytes": image, "path": None}, "editor": record.editor, "seed": record.seed}
-            for record, image in candidates
+            {
+                "image": {"bytes": store.read_image(record), "path": None},
+                "editor": record.editor,
+                "seed": record.seed,
+            }
+            for record in candidates
         ],
         "preferences": [],
     }

@@ -5,15 +5,15 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from datasets import Dataset, Features, Image, List, Value, load_dataset, load_from_disk
+from datasets import Dataset, Features, Image, Value, load_dataset, load_from_disk
 from PIL import Image as PillowImage
 
-from editreward.data.storage import split_names
+from editreward.data.storage import ROWS_PER_BATCH, split_names
 from editreward.simulation import SPLITS, simulate_group
 
 FAULTS_SHOWN = 10
@@ -113,25 +113,24 @@ def dataset_instructions(
         FileNotFoundError: there is no such dataset.
     """
     dataset = _open(name, split)
-    dataset = dataset.select(range(min(offset, len(dataset)), len(dataset)))
-    if limit is not None:
-        dataset = dataset.select(range(min(limit, len(dataset))))
+    stop = len(dataset) if limit is None else min(offset + limit, len(dataset))
+    if offset >= stop:
+        raise ValueError(f"{name} ({split}) has {len(dataset)} rows, none of them from {offset} up to {stop}.")
+    dataset = dataset.select(range(offset, stop))
     image_column = _image_column(dataset.features, name)
-    dataset = dataset.cast_column(
-        image_column, Image(decode=False) if image_column == "image" else List(Image(decode=False))
-    )
-    instructions = [value or "" for value in dataset["instruction"]]
+    used = {image_column, "instruction", "group_id", "origin", "category", "language"} & {*dataset.features}
+    dataset = dataset.select_columns(sorted(used)).with_format("arrow")  # as stored: no image is decoded
+    instructions = [value or "" for value in _column(dataset, "instruction")]
     if "group_id" in dataset.features:
-        ids = ["" if value is None else str(value) for value in dataset["group_id"]]
+        ids = ["" if value is None else str(value) for value in _column(dataset, "group_id")]
     else:
         ids = _made_ids(dataset, image_column, instructions, Path(name))
     _check(ids, instructions, name, split, offset)
     defaults = {"origin": Path(name).name, "category": None, "language": None}
 
     def read(index: int) -> SourceRow:
-        row = dataset[index]
-        images = row[image_column]
-        records = [images] if image_column == "image" else images
+        row = dataset[index : index + 1].to_pylist()[0]
+        records = _records(row[image_column])
         if not records:
             raise ValueError("the row has no source image")
         texts = {column: row.get(column, default) for column, default in defaults.items()}
@@ -179,9 +178,9 @@ def _image_column(features: Features, name: object) -> str:
 def _made_ids(dataset: Dataset, image_column: str, instructions: list[str], folder: Path) -> list[str]:
     """Ids of rows that have none. They depend on the row alone, so that rows may be added without changing others."""
     ids = []
-    for images, instruction in zip(dataset[image_column], instructions, strict=True):
+    for images, instruction in zip(_column(dataset, image_column), instructions, strict=True):
         names = []
-        for record in [images] if image_column == "image" else images or []:
+        for record in _records(images):
             if record and record.get("bytes") is not None:
                 names.append(hashlib.sha256(record["bytes"]).hexdigest())
             elif record and record.get("path"):
@@ -203,11 +202,20 @@ def _check(ids: list[str], instructions: list[str], name: object, split: str, of
             faults.append(f"row {row} is another one with the id {group_id!r}")
         if not instruction.strip():
             faults.append(f"row {row} ({group_id}) has no instruction")
-    if not ids:
-        raise ValueError(f"{name} ({split}) has no rows from row {offset} on.")
     if faults:
         more = f"; and {len(faults) - FAULTS_SHOWN} more faults" if len(faults) > FAULTS_SHOWN else ""
         raise ValueError(f"{name} ({split}) has faulty rows: {'; '.join(faults[:FAULTS_SHOWN])}{more}.")
+
+
+def _column(dataset: Dataset, name: str) -> Iterator[Any]:
+    """A column, one value after another."""
+    for batch in dataset.select_columns(name).iter(ROWS_PER_BATCH):
+        yield from batch[name].to_pylist()
+
+
+def _records(images: Any) -> list[dict[str, Any] | None]:
+    """The images of a row as {"bytes", "path"}, whether its column holds one or a list."""
+    return images or [] if isinstance(images, list | None) else [images]
 
 
 def _file_bytes(record: dict[str, Any] | None) -> bytes:

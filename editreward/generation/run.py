@@ -218,7 +218,7 @@ def _run_row(
         row, unreadable = None, reason(error)
     for key in keys:
         if row is None:
-            store.add(key, None, error=unreadable)
+            store.add_failure(key, None, unreadable)
         else:
             _make(edit, key, row, store)
         bar.update()
@@ -226,18 +226,15 @@ def _run_row(
 
 def _make(edit: Edit, key: Key, row: SourceRow, store: CandidateStore) -> None:
     source = row.digest()
-    found = store.found(key)
-    if found is not None:
-        store.add(key, source, sha256=found)
+    if store.adopt(key, source):
         return
     start = time.monotonic()
     try:
         image = edit(row, key[2])
     except Exception as error:  # whatever went wrong in an editor is this candidate's failure
-        store.add(key, source, error=reason(error), seconds=time.monotonic() - start)
+        store.add_failure(key, source, reason(error), time.monotonic() - start)
         return
-    digest = store.save_image(key, image)
-    store.add(key, source, sha256=digest, seconds=time.monotonic() - start)
+    store.add_image(key, source, image, time.monotonic() - start)
 
 
 def reason(error: Exception) -> str:

@@ -22,6 +22,8 @@ from typing import IO, Any, TypeAlias
 from filelock import FileLock, Timeout
 from PIL import Image
 
+from editreward.data.images import pixel_digest, read_image
+
 Key: TypeAlias = tuple[str, str, int]
 """Group, editor and seed."""
 
@@ -33,7 +35,8 @@ class Record:
     Args:
         group_id, editor, seed: which candidate.
         source: `SourceRow.digest` of the row that it is for; None where the row could not be read.
-        sha256: digest of the image file; None where it failed.
+        sha256: SHA-256 of the image file; None where it failed.
+        pixels: `pixel_digest` of the image, in hexadecimal; None where it failed.
         error: why it failed; None where it was made.
         seconds: how long it took; None where that is not known.
         time: when, in seconds since the epoch, UTC.
@@ -44,6 +47,7 @@ class Record:
     seed: int
     source: str | None
     sha256: str | None
+    pixels: str | None
     error: str | None
     seconds: float | None
     time: float
@@ -153,32 +157,41 @@ class CandidateStore:
             self._lock.release()
             self._lock = None
 
-    def found(self, key: Key) -> str | None:
-        """Digest of the image of a candidate that has no line yet, None where there is none."""
-        path = self.image_path(key)
-        return _digest(path.read_bytes()) if path.is_file() else None
+    def adopt(self, key: Key, source: str) -> bool:
+        """Write the line of a candidate whose image is there without one. Returns whether it is."""
+        try:
+            content = self.image_path(key).read_bytes()
+            pixels = pixel_digest(read_image({"bytes": content, "path": None}))
+        except (FileNotFoundError, ValueError):
+            return False
+        self._add(key, source, sha256=_digest(content), pixels=pixels.hex())
+        return True
 
-    def save_image(self, key: Key, image: Image.Image) -> str:
-        """Write the image of a candidate in one step. Returns the digest of its file."""
+    def add_image(self, key: Key, source: str, image: Image.Image, seconds: float) -> None:
+        """Write a candidate: its image, in one step, then its line. Arguments as for `Record`."""
         path = self.image_path(key)
         path.parent.mkdir(exist_ok=True)
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         _write(path, buffer.getvalue())
-        return _digest(buffer.getvalue())
+        self._add(key, source, _digest(buffer.getvalue()), pixel_digest(image).hex(), seconds=seconds)
 
-    def add(
+    def add_failure(self, key: Key, source: str | None, error: str, seconds: float | None = None) -> None:
+        """Write the line of a candidate that failed; arguments as for `Record`."""
+        self._add(key, source, error=error, seconds=seconds)
+
+    def _add(
         self,
         key: Key,
         source: str | None,
         sha256: str | None = None,
+        pixels: str | None = None,
         error: str | None = None,
         seconds: float | None = None,
     ) -> None:
-        """Write the line of a candidate; arguments as for `Record`."""
         assert self._manifest is not None, "open the store first"
         seconds = None if seconds is None else round(seconds, 3)
-        record = Record(*key, source, sha256, error, seconds, round(time.time(), 3))
+        record = Record(*key, source, sha256, pixels, error, seconds, round(time.time(), 3))
         self._manifest.write(json.dumps(asdict(record)).encode() + b"\n")
         self._manifest.flush()
         os.fsync(self._manifest.fileno())
