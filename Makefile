@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test browser lint format clean
 
 help:
 	@echo "make demo    set up, score a simulated group and edits of a photograph, write out/demo.png"
@@ -22,7 +22,7 @@ help:
 demo: $(VENV)/.installed-demo
 	$(BIN)/editreward demo
 
-test: lint
+test: lint browser
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS)
 
 lint: $(VENV)/.installed-dev
@@ -53,3 +53,11 @@ $(VENV)/.installed-demo: pyproject.toml | $(VENV)/.installed-torch
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/.installed-torch
 	$(PIP) install --quiet -e ".[train,eval,dev]"
 	@touch $@ $(VENV)/.installed-demo
+
+# The annotation app is tested in a real browser. Where apt-get works without asking (as root on Debian) it is installed;
+# elsewhere that test is skipped and says what it needs.
+browser:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
+		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null; \
+	} || echo "Without chromium and chromium-driver the test of the annotation app in a browser is skipped."
