@@ -7,10 +7,21 @@ imports what it needs. To add one, write the pair, in a module of this folder, a
 from collections.abc import Callable
 from typing import Any
 
+from editreward.commands.data_bench import add_build_bench
 from editreward.commands.data_check import add_check
+from editreward.commands.data_import import add_contamination, add_export, add_flag, add_import
+from editreward.commands.data_publish import add_publish
+from editreward.commands.data_stats import add_stats
 
 DATA_COMMANDS: tuple[Callable[[Any], None], ...] = (
     add_check,  # one a line
+    add_import,
+    add_export,
+    add_contamination,
+    add_flag,
+    add_stats,
+    add_publish,
+    add_build_bench,
 )
 
 

@@ -1,0 +1,120 @@
+"""Images of an import: references while rows are sorted into groups, bytes only while a group is written."""
+
+import hashlib
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from editreward.data.importers.faults import RowFault
+
+EMBEDDED = "sha256:"
+"""Begins the reference to an image that came inside of its row, and was put aside under its hash."""
+
+READ_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises on a broken file."""
+
+
+class ImageStore:
+    """Turns image cells into references and references into images.
+
+    Args:
+        root: folder that paths are relative to.
+        aside: folder for images that come inside of rows, each stored once.
+        strip: a prefix to take off paths, for files that were written on another machine.
+        decode: decode every image to be sure that it is whole; otherwise only read its header.
+    """
+
+    def __init__(self, root: Path, aside: Path, strip: str = "", decode: bool = True) -> None:
+        self.root, self.aside, self.strip, self.decode = root, aside, strip, decode
+
+    def refer(self, cell: Any) -> Any:
+        """The reference to the image, or images, of a cell: a path as it stands, or the hash of embedded bytes.
+
+        Raises:
+            RowFault: the cell is neither a path, nor `{"bytes", "path"}`, nor a list of these.
+        """
+        if isinstance(cell, list):
+            return [self.refer(item) for item in cell]
+        if isinstance(cell, Mapping):
+            return self._put_aside(cell["bytes"]) if cell.get("bytes") is not None else cell.get("path")
+        if isinstance(cell, bytes):
+            return self._put_aside(cell)
+        if cell is None or isinstance(cell, str):
+            return cell
+        raise RowFault("not-an-image", f"an image must be a path or an embedded image, not {type(cell).__name__}")
+
+    def _put_aside(self, data: bytes) -> str:
+        digest = hashlib.sha256(data).hexdigest()
+        file = self._aside_file(digest)
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part = file.with_suffix(".part")
+            part.write_bytes(data)
+            part.replace(file)  # a file under its final name is always whole
+        return EMBEDDED + digest
+
+    def _aside_file(self, digest: str) -> Path:
+        return self.aside / digest[:2] / digest
+
+    def locate(self, reference: str) -> Path:
+        """The file of a reference.
+
+        Raises:
+            RowFault: the path leads out of the image folder.
+        """
+        if reference.startswith(EMBEDDED):
+            return self._aside_file(reference.removeprefix(EMBEDDED))
+        root = os.path.abspath(self.root)
+        path = os.path.normpath(os.path.join(root, reference.removeprefix(self.strip)))
+        if os.path.commonpath([root, path]) != root:
+            raise RowFault(
+                "missing-image",
+                f"{reference!r} lies outside of the image folder {self.root} (see --images and --strip)",
+            )
+        return Path(path)
+
+    def load(self, reference: Any) -> dict[str, Any]:
+        """Read an image and be sure that it is one.
+
+        Returns:
+            `{"bytes", "path"}`: the file as it is, and its name.
+
+        Raises:
+            RowFault: there is no such file, or it is no whole image.
+        """
+        if not isinstance(reference, str) or not reference:
+            raise RowFault("missing-image", "no image is given")
+        file = self.locate(reference)
+        if not file.is_file():
+            raise RowFault("missing-image", f"there is no file {reference!r} in {self.root}")
+        data = file.read_bytes()
+        try:
+            extension = check_image(data, self.decode)
+        except READ_ERRORS as error:
+            raise RowFault("broken-image", f"{reference!r} is no whole image: {error}") from error
+        return {"bytes": data, "path": f"{file.name}.{extension}" if reference.startswith(EMBEDDED) else file.name}
+
+
+def check_image(data: bytes, decode: bool = True) -> str:
+    """Look whether the bytes of a file are an image.
+
+    Args:
+        data: the file.
+        decode: decode it, at an eighth of the size where the format (JPEG) allows, which finds truncated files.
+
+    Returns:
+        The format's usual file extension, such as "png".
+
+    Raises:
+        OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError: it is no whole image (`READ_ERRORS`).
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        extension = (image.format or "image").lower()
+        if decode:
+            image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+            image.load()
+    return {"jpeg": "jpg", "mpo": "jpg"}.get(extension, extension)

@@ -1,0 +1,405 @@
+"""Runs an import in bounded memory, and goes on with one that was interrupted.
+
+First every row is read once and put into a work database, images by reference (`reading`, `images`). Then each group
+is assembled from its rows, and finished groups are written in shards; a shard is recorded together with what it
+reports, so that a run that was killed at any moment goes on after the last one. At the end the shards get their final
+names.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import sqlite3
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from configuration_editreward import DEFAULT_DIMENSIONS, check_choice
+from editreward.data.benchmark_items import BENCHMARK_FILE
+from editreward.data.importers.faults import ON_FAULT, Faults, RowFault
+from editreward.data.importers.formats import Assembly, Built, Format, Row
+from editreward.data.importers.images import ImageStore
+from editreward.data.importers.reading import Source, read_rows
+from editreward.data.storage import MAX_SHARD_BYTES, GroupWriter
+
+WORK_FOLDER = ".import"
+DONE_FOLDER = ".import-done"
+REPORT_FILE = "import_report.json"
+FAULTS_FILE = "import_faults.jsonl"
+
+ROWS_PER_COMMIT = 2000
+GROUPS_PER_SHARD = 2000
+"""A shard ends here even if it is small: what a killed run has to do again at most."""
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT);
+CREATE TABLE IF NOT EXISTS rows (id INTEGER PRIMARY KEY, input INTEGER, number INTEGER, key TEXT, data TEXT);
+CREATE INDEX IF NOT EXISTS rows_by_key ON rows (key, id);
+CREATE TABLE IF NOT EXISTS faults (id INTEGER PRIMARY KEY, line TEXT);
+CREATE TABLE IF NOT EXISTS fault_counts (severity TEXT, kind TEXT, number INTEGER, PRIMARY KEY (severity, kind));
+CREATE TABLE IF NOT EXISTS counts (name TEXT PRIMARY KEY, number INTEGER);
+CREATE TABLE IF NOT EXISTS ids (group_id TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS items (id INTEGER PRIMARY KEY, line TEXT);
+CREATE TABLE IF NOT EXISTS shards (number INTEGER PRIMARY KEY, keys INTEGER, file TEXT);
+"""
+
+
+def import_dataset(
+    format: Format,
+    inputs: Sequence[Source],
+    output: str | Path,
+    images: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    strip: str = "",
+    split: str | None = None,
+    dimensions: Sequence[str] = DEFAULT_DIMENSIONS,
+    on_fault: str = "stop",
+    origin: str | None = None,
+    language: str | None = None,
+    decode: bool = True,
+    overwrite: bool = False,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    groups_per_shard: int = GROUPS_PER_SHARD,
+    progress: bool | None = None,
+) -> dict[str, Any]:
+    """Turn a published dataset into groups.
+
+    Args:
+        format: one of `editreward.data.importers.FORMATS`.
+        inputs: what to read.
+        output: the dataset's folder. An interrupted import with the same arguments is continued.
+        images: folder that image paths are relative to. Default: the folder of the first input.
+        columns: names that the format's fields have in the input, where they differ.
+        strip: prefix to take off image paths.
+        split: split to write. Default: "test" for benchmarks, "train" otherwise.
+        dimensions: names of the dimensions, in the order in which the format numbers them.
+        on_fault: "stop": the first error ends the import. "list": what it concerns is left out and listed.
+        origin, language: values for these columns. Default: the format's name, and "zh" or "en" by the script.
+        decode: decode every image to be sure that it is whole, rather than read its header.
+        overwrite: remove a dataset, or an interrupted import, that the folder holds.
+        max_shard_bytes, groups_per_shard: a shard ends when it reaches either.
+        progress: show progress bars. Default: in a terminal.
+
+    Returns:
+        The report that is written to `import_report.json` as well.
+
+    Raises:
+        ImportFault (a ValueError): the input has an error, under `on_fault="stop"`.
+        ValueError: the folder holds something else, or no group is left.
+        FileNotFoundError: there is no such input.
+    """
+    check_choice("on_fault", on_fault, ON_FAULT)
+    output, split = Path(output), split or format.split
+    if not re.fullmatch(r"\w+(\.\w+)*", split):
+        raise ValueError(f"The name of a split has letters, digits, '_' and '.' only, unlike {split!r}.")
+    inputs = [*inputs, *_companions(format, inputs)]
+    root = Path(images) if images is not None else _default_root(inputs[0])
+    if images is not None and not root.is_dir():
+        raise FileNotFoundError(f"There is no image folder {root}.")
+    arguments = {
+        "format": format.name,
+        "input": [source.fingerprint() for source in inputs],
+        "images": str(root.resolve()),
+        "columns": dict(columns or {}),
+        "strip": strip,
+        "split": split,
+        "dimensions": list(dimensions),
+        "origin": origin,
+        "language": language,
+        "decode": decode,
+        "shards": [max_shard_bytes, groups_per_shard],
+    }
+    _prepare(output, overwrite)
+    work = output / WORK_FOLDER
+    faults = Faults(on_fault)
+    store = ImageStore(root, work / "images", strip, decode)
+    assembly = Assembly(format.name, faults, store, tuple(dimensions), origin, language)
+    database = _open(work, arguments)
+    try:
+        if _meta(database, "finished") is None:
+            for number, source in enumerate(inputs):
+                _read(database, number, source, format, columns or {}, store, faults, progress)
+            labels = [source.label for source in inputs]
+            _write(database, labels, format, assembly, work, max_shard_bytes, groups_per_shard, progress)
+            database.execute("INSERT INTO meta VALUES ('finished', 'true')")
+            database.commit()
+        report = _finish(database, output, split, format, arguments)
+    finally:
+        database.close()
+    work.replace(output / DONE_FOLDER)  # at once, so that a half removed folder is not taken for an interrupted import
+    shutil.rmtree(output / DONE_FOLDER)
+    return report
+
+
+def _companions(format: Format, inputs: Sequence[Source]) -> list[Source]:
+    """Files beside the inputs that belong to them."""
+    if format.companion is None:
+        return []
+    beside = [Path(source.name).parent / format.companion for source in inputs if Path(source.name).is_file()]
+    return [Source(str(file)) for file in dict.fromkeys(beside) if file.is_file()]
+
+
+def _default_root(source: Source) -> Path:
+    path = Path(source.name)
+    return path.parent if path.is_file() else path if path.is_dir() else Path(".")
+
+
+def _prepare(output: Path, overwrite: bool) -> None:
+    shutil.rmtree(output / DONE_FOLDER, ignore_errors=True)
+    if overwrite:
+        shutil.rmtree(output / WORK_FOLDER, ignore_errors=True)
+        beside = (output / name for name in (BENCHMARK_FILE, REPORT_FILE, FAULTS_FILE))
+        for file in (*output.glob("data/*.parquet"), *beside):
+            file.unlink(missing_ok=True)
+    elif not (output / WORK_FOLDER).exists() and any(output.glob("data/*.parquet")):
+        raise ValueError(f"{output} holds a dataset already. Choose another folder, or use --overwrite.")
+    (output / WORK_FOLDER).mkdir(parents=True, exist_ok=True)
+
+
+def _open(work: Path, arguments: dict[str, Any]) -> sqlite3.Connection:
+    """The work database, once it is sure that it is this import's and that no other process has it."""
+    database = sqlite3.connect(work / "work.sqlite", timeout=1)
+    try:
+        database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        database.execute("PRAGMA journal_mode = WAL")
+        database.executescript(TABLES)
+        before = _meta(database, "arguments")
+        if before is None:
+            database.execute("INSERT INTO meta VALUES ('arguments', ?)", [json.dumps(arguments)])
+            database.commit()
+    except sqlite3.OperationalError as error:
+        database.close()
+        raise ValueError(f"Cannot use {work}: {error}. Is another import writing there?") from error
+    changed = [name for name, value in arguments.items() if before is not None and json.loads(before)[name] != value]
+    if changed:
+        database.close()
+        raise ValueError(
+            f"{work.parent} holds an interrupted import with another {' and '.join(changed)}. Run it again as it was, "
+            "or use --overwrite."
+        )
+    return database
+
+
+def _meta(database: sqlite3.Connection, name: str) -> str | None:
+    row = database.execute("SELECT value FROM meta WHERE name = ?", [name]).fetchone()
+    return None if row is None else str(row[0])
+
+
+def _save_counts(database: sqlite3.Connection, counts: Mapping[str, int]) -> None:
+    database.executemany(
+        "INSERT INTO counts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET number = number + excluded.number",
+        list(counts.items()),
+    )
+
+
+def _save_faults(database: sqlite3.Connection, faults: Faults) -> None:
+    new = faults.take()
+    lines = [[json.dumps(fault.to_dict(), ensure_ascii=False)] for fault in new]
+    database.executemany("INSERT INTO faults (line) VALUES (?)", lines)
+    database.executemany(
+        "INSERT INTO fault_counts VALUES (?, ?, ?) ON CONFLICT (severity, kind) "
+        "DO UPDATE SET number = number + excluded.number",
+        [(*which, number) for which, number in Counter((fault.severity, fault.kind) for fault in new).items()],
+    )
+
+
+def _read(
+    database: sqlite3.Connection,
+    input: int,
+    source: Source,
+    format: Format,
+    columns: Mapping[str, str],
+    store: ImageStore,
+    faults: Faults,
+    progress: bool | None,
+) -> None:
+    """Put the rows of one input into the database, from the first on that is not there."""
+    position = json.loads(_meta(database, f"input-{input}") or '{"start": 0, "state": null, "done": false}')
+    if position["done"]:
+        return
+    counts: Counter[str] = Counter()
+    pending: list[tuple[int, int, str, str]] = []
+
+    def commit(position: dict[str, Any]) -> None:
+        database.executemany("INSERT INTO rows (input, number, key, data) VALUES (?, ?, ?, ?)", pending)
+        _save_counts(database, counts)
+        _save_faults(database, faults)
+        database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", [f"input-{input}", json.dumps(position)])
+        database.commit()
+        pending.clear()
+        counts.clear()
+
+    start, since_commit = position["start"], 0
+    bar = tqdm(desc=f"Reading {source.label}", unit=" rows", initial=start, disable=_hidden(progress))
+    with bar:
+        for raw in read_rows(source, start, position["state"]):
+            row = Row(source.label, raw.number, {})
+            counts[f"rows of {source.label}"] += 1
+            since_commit += 1
+            try:
+                row = _refer(row, raw.values, format, columns, store)
+                key = hashlib.sha256(json.dumps(format.key(row)).encode()).hexdigest()[:32]
+                pending.append((input, raw.number, key, json.dumps(row.values, ensure_ascii=False)))
+            except RowFault as fault:
+                faults.error(row, fault.kind, str(fault), "the row is left out")
+            bar.update()
+            if since_commit == ROWS_PER_COMMIT:
+                commit({"start": raw.number + 1, "state": raw.state(), "done": False})
+                since_commit = 0
+        commit({"start": 0, "state": None, "done": True})
+
+
+def _refer(row: Row, values: Any, format: Format, columns: Mapping[str, str], store: ImageStore) -> Row:
+    """The fields of the format, images as references."""
+    if not isinstance(values, Mapping):
+        raise RowFault("wrong-type", f"a row must be an object, not {type(values).__name__}")
+    fields = {name: values.get(columns.get(name, name)) for name in format.fields}
+    for name in format.image_fields:
+        fields[name] = store.refer(fields[name])
+    try:
+        json.dumps(fields)
+    except TypeError as error:
+        raise RowFault("wrong-type", f"a field holds what is neither text nor number: {error}") from error
+    return replace(row, values={name: value for name, value in fields.items() if value is not None})
+
+
+def _write(
+    database: sqlite3.Connection,
+    labels: Sequence[str],
+    format: Format,
+    assembly: Assembly,
+    work: Path,
+    max_shard_bytes: int,
+    groups_per_shard: int,
+    progress: bool | None,
+) -> None:
+    """Assemble the groups and write them, from the first on that is in no recorded shard."""
+    keys = [key for (key,) in database.execute("SELECT key FROM rows GROUP BY key ORDER BY MIN(id)")]
+    number, done = database.execute("SELECT COUNT(*), COALESCE(SUM(keys), 0) FROM shards").fetchone()
+    ids = {group_id for (group_id,) in database.execute("SELECT group_id FROM ids")}
+    shutil.rmtree(work / "shards" / f"{number:05d}", ignore_errors=True)  # what a killed run left half written
+    with tqdm(desc="Writing groups", unit=" groups", total=len(keys), initial=done, disable=_hidden(progress)) as bar:
+        while done < len(keys):
+            folder = work / "shards" / f"{number:05d}"
+            used = _write_shard(
+                database, labels, format, assembly, folder, keys[done:], ids, max_shard_bytes, groups_per_shard, bar
+            )
+            done, number = done + used, number + 1
+
+
+def _write_shard(
+    database: sqlite3.Connection,
+    labels: Sequence[str],
+    format: Format,
+    assembly: Assembly,
+    folder: Path,
+    keys: Sequence[str],
+    ids: set[str],
+    max_shard_bytes: int,
+    groups_per_shard: int,
+    bar: Any,
+) -> int:
+    """Write one shard and record it. Returns how many of `keys` it used up."""
+    counts: Counter[str] = Counter()
+    new_ids: list[str] = []
+    items: list[str] = []
+    used = size = 0
+    writer: GroupWriter | None = None
+    with ExitStack() as stack:
+        while used < len(keys) and size < max_shard_bytes and len(new_ids) < groups_per_shard:
+            for built in format.assemble(list(_rows_of(database, labels, keys[used])), assembly):
+                built = _with_unique_id(built, ids)
+                if writer is None:  # it can't write nothing, and a shard's keys may all be left out
+                    writer = stack.enter_context(GroupWriter(folder, "part", assembly.dimensions, sys.maxsize))
+                writer.write(built.group)
+                ids.add(built.group["group_id"])
+                new_ids.append(built.group["group_id"])
+                items.extend(item.to_json() for item in built.items)
+                size += sum(len(image["bytes"]) for image in _images_of(built.group))
+                counts.update(groups=1, candidates=len(built.group["candidates"]), items=len(built.items))
+            used += 1
+            bar.update()
+    database.executemany("INSERT INTO ids VALUES (?)", [[group_id] for group_id in new_ids])
+    database.executemany("INSERT INTO items (line) VALUES (?)", [[line] for line in items])
+    _save_counts(database, counts)
+    _save_faults(database, assembly.faults)
+    file = str(writer.shards[0].relative_to(folder.parent)) if writer is not None else None
+    database.execute("INSERT INTO shards (keys, file) VALUES (?, ?)", [used, file])
+    database.commit()
+    return used
+
+
+def _rows_of(database: sqlite3.Connection, labels: Sequence[str], key: str) -> Iterator[Row]:
+    found = database.execute("SELECT input, number, data FROM rows WHERE key = ? ORDER BY id", [key])
+    for input, number, data in found:
+        yield Row(labels[input], number, json.loads(data))
+
+
+def _with_unique_id(built: Built, ids: Iterable[str]) -> Built:
+    """Number the groups that would be called the same: a published folder or id may hold several."""
+    wanted, count = built.group["group_id"], 1
+    while built.group["group_id"] in ids:
+        count += 1
+        built.group["group_id"] = f"{wanted}-{count}"
+    return Built(built.group, [replace(item, group_id=built.group["group_id"]) for item in built.items])
+
+
+def _images_of(group: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    yield from group["source_images"]
+    yield from (candidate["image"] for candidate in group["candidates"])
+
+
+def _finish(
+    database: sqlite3.Connection, output: Path, split: str, format: Format, arguments: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Give the shards their names and write what belongs beside them. May run again after it was interrupted."""
+    counts = dict(database.execute("SELECT name, number FROM counts"))
+    errors = dict(database.execute("SELECT kind, number FROM fault_counts WHERE severity = 'error' ORDER BY kind"))
+    notes = dict(database.execute("SELECT kind, number FROM fault_counts WHERE severity = 'note' ORDER BY kind"))
+    rows = {name.removeprefix("rows of "): n for name, n in counts.items() if name.startswith("rows of ")}
+    if not counts.get("groups"):
+        raise ValueError(
+            f"No group is left of {sum(rows.values())} rows (errors: {errors or 'none'}). "
+            "Look at the input and at --images, then start again with --overwrite."
+        )
+    files = [file for (file,) in database.execute("SELECT file FROM shards WHERE file IS NOT NULL ORDER BY number")]
+    (output / "data").mkdir(exist_ok=True)
+    for number, file in enumerate(files):
+        shard = output / WORK_FOLDER / "shards" / file
+        if shard.exists():
+            shard.replace(output / "data" / f"{split}-{number:05d}-of-{len(files):05d}.parquet")
+    if format.is_benchmark:
+        _write_lines(output / BENCHMARK_FILE, database.execute("SELECT line FROM items ORDER BY id"))
+    if errors or notes:
+        _write_lines(output / FAULTS_FILE, database.execute("SELECT line FROM faults ORDER BY id"))
+    report = {
+        "format": arguments["format"],
+        "input": arguments["input"],
+        "images": arguments["images"],
+        "split": split,
+        "rows": rows,
+        "groups": counts["groups"],
+        "candidates": counts["candidates"],
+        **({"items": counts["items"]} if format.is_benchmark else {}),
+        "errors": errors,
+        "notes": notes,
+    }
+    (output / REPORT_FILE).write_text(json.dumps(report, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+def _write_lines(file: Path, lines: Iterable[tuple[str]]) -> None:
+    with file.open("w", encoding="utf-8") as out:
+        out.writelines(f"{line}\n" for (line,) in lines)
+
+
+def _hidden(progress: bool | None) -> bool | None:
+    """The `disable` of tqdm, which hides bars outside of terminals by itself if it is None."""
+    return None if progress is None else not progress
