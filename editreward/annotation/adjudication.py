@@ -1,0 +1,354 @@
+"""Adjudication: annotators rank a benchmark tuple jointly, seeing each other's scores and proposals.
+
+Everybody who takes part proposes a ranking, and may change it at any time until it is settled: when as many as the
+quorum asks have proposed, and all proposals are the same. The same goes for leaving a tuple out.
+"""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from editreward.annotation.database import Database
+from editreward.annotation.store import GroupStore
+
+LEAST_QUORUM = 2
+
+
+@dataclass(frozen=True)
+class DisputedTuple:
+    """A tuple to be ranked, a line of the file that `editreward data build-bench` writes.
+
+    Args:
+        tuple_id: its name.
+        group_id: the group that the candidates are from.
+        candidates: indices of the candidates in the group's row.
+        reason: why it needs a decision.
+    """
+
+    tuple_id: str
+    group_id: str
+    candidates: tuple[int, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What one annotator proposes.
+
+    Args:
+        annotator: name.
+        ranks: rank of each candidate, 1 is best; None: leave the tuple out.
+        comment: why.
+    """
+
+    annotator: str
+    ranks: tuple[int, ...] | None
+    comment: str
+
+
+@dataclass(frozen=True)
+class TuplePage:
+    """What is on the screen in the adjudication round.
+
+    Args:
+        disputed: the tuple; None if there are none.
+        instruction: its group's instruction.
+        sources: number of source images.
+        scores: for each candidate the scores by dimension that annotators gave it, by annotator.
+        proposals: of all annotators so far.
+        quorum: how many have to agree.
+        settled: whether they do.
+        read_only: settled without the annotator who looks at it.
+        place, places: which tuple this is, from 1, of how many.
+        open: how many tuples are not settled.
+        waiting: how many tuples wait for this annotator.
+        notice: what happened to the last action.
+    """
+
+    disputed: DisputedTuple | None
+    instruction: str = ""
+    sources: int = 0
+    scores: tuple[dict[str, dict[str, float]], ...] = ()
+    proposals: tuple[Proposal, ...] = ()
+    quorum: int = LEAST_QUORUM
+    settled: bool = False
+    read_only: bool = False
+    place: int = 0
+    places: int = 0
+    open: int = 0
+    waiting: int = 0
+    notice: str = ""
+
+
+def read_tuples(path: str | os.PathLike[str], store: GroupStore) -> list[DisputedTuple]:
+    """Read tuples from a JSON-lines file: `tuple_id`, `group_id`, `candidates` and `reason`.
+
+    Raises:
+        ValueError: a line is no tuple of one of the groups in `store`; file and line are named.
+        FileNotFoundError: there is no such file.
+    """
+    tuples: dict[str, DisputedTuple] = {}
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{where}: not JSON ({error}).") from error
+        found = _tuple(entry, where, store)
+        if found.tuple_id in tuples:
+            raise ValueError(f"{where}: tuple {found.tuple_id!r} is there twice.")
+        tuples[found.tuple_id] = found
+    if not tuples:
+        raise ValueError(f"{path} has no tuples.")
+    return list(tuples.values())
+
+
+def _tuple(entry: Any, where: str, store: GroupStore) -> DisputedTuple:
+    names = ("tuple_id", "group_id", "candidates", "reason")
+    if not isinstance(entry, dict) or any(name not in entry for name in names):
+        raise ValueError(f"{where}: an object with {', '.join(names)} is needed.")
+    for name in ("tuple_id", "group_id", "reason"):
+        if not isinstance(entry[name], str) or not entry[name]:
+            raise ValueError(f"{where}: {name} must be a text, not {entry[name]!r}.")
+    group_id, candidates = entry["group_id"], entry["candidates"]
+    if group_id not in store:
+        raise ValueError(f"{where}: the dataset has no group {group_id!r}.")
+    count = store.candidates[group_id]
+    if (
+        not isinstance(candidates, list)
+        or not all(
+            isinstance(index, int) and not isinstance(index, bool) and 0 <= index < count for index in candidates
+        )
+        or len(set(candidates)) < max(2, len(candidates))
+    ):
+        raise ValueError(
+            f"{where}: candidates must be a list of two or more different indices from 0 to {count - 1}, "
+            f"not {candidates!r}."
+        )
+    return DisputedTuple(entry["tuple_id"], group_id, tuple(candidates), entry["reason"])
+
+
+def check_ranks(ranks: Sequence[Any]) -> None:
+    """Check a ranking: rank 1 is best, equal ranks are ties, which only two candidates may have.
+
+    Raises:
+        ValueError: it is no ranking.
+    """
+    if any(isinstance(rank, bool) or not isinstance(rank, int) for rank in ranks):
+        raise ValueError("Not saved yet: please give every candidate a rank.")
+    if len(ranks) == 2 and sorted(ranks) == [1, 1]:
+        return
+    if sorted(ranks) != list(range(1, len(ranks) + 1)):
+        ties = "1 and 1 for a tie, or 1 and 2" if len(ranks) == 2 else f"each of 1 to {len(ranks)} once, without ties"
+        raise ValueError(f"Not saved yet: the ranks must be {ties}.")
+
+
+class Adjudication:
+    """The adjudication round.
+
+    Args:
+        database: where proposals are kept.
+        store: the groups.
+        tuples: what is to be ranked.
+        dimensions: names of what candidates were scored on.
+        quorum: how many have to agree; default: as many as rated the tuple's candidates, at least two.
+
+    Raises:
+        ValueError: the quorum is less than 1, a tuple has an image that cannot be shown, or is not what it was when
+            somebody ranked it.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        store: GroupStore,
+        tuples: Sequence[DisputedTuple],
+        dimensions: Sequence[str],
+        quorum: int | None = None,
+    ) -> None:
+        if quorum is not None and quorum < 1:
+            raise ValueError(f"at least 1 annotator has to decide, not {quorum}")
+        self.database, self.store, self.dimensions = database, store, list(dimensions)
+        self.tuples = list(tuples)
+        self._scores = self._known_scores()
+        for group_id in {entry.group_id for entry in self.tuples}:
+            store.check(group_id)
+        with database.transaction() as connection:
+            connection.execute("UPDATE tuples SET active = 0")
+            for entry in self.tuples:
+                before = database.row("SELECT * FROM tuples WHERE tuple_id = ?", entry.tuple_id)
+                candidates = json.dumps(list(entry.candidates))
+                if (
+                    before
+                    and (before["group_id"], before["candidates"]) != (entry.group_id, candidates)
+                    and database.row("SELECT 1 FROM proposals WHERE tuple = ?", before["id"])
+                ):
+                    raise ValueError(
+                        f"Tuple {entry.tuple_id!r} was ranked with other candidates. Give it another tuple_id, or use "
+                        "another database."
+                    )
+                annotators = {name for scores in self._tuple_scores(entry) for name in scores}
+                connection.execute(
+                    "INSERT INTO tuples (tuple_id, group_id, candidates, reason, quorum) VALUES (?, ?, ?, ?, ?) "
+                    "ON CONFLICT (tuple_id) DO UPDATE SET group_id = excluded.group_id, "
+                    "candidates = excluded.candidates, reason = excluded.reason, quorum = excluded.quorum, active = 1",
+                    (
+                        entry.tuple_id,
+                        entry.group_id,
+                        candidates,
+                        entry.reason,
+                        quorum or max(LEAST_QUORUM, len(annotators)),
+                    ),
+                )
+
+    def _known_scores(self) -> dict[tuple[str, int], dict[str, dict[str, float]]]:
+        """Scores by (group, candidate) and annotator: the dataset's annotations, and over them the database's."""
+        scores: dict[tuple[str, int], dict[str, dict[str, float]]] = {}
+        for group_id in {entry.group_id for entry in self.tuples}:
+            for candidate, annotations in enumerate(self.store.annotations(group_id)):
+                for annotation in annotations:
+                    scores.setdefault((group_id, candidate), {})[annotation["annotator"]] = {
+                        name: annotation[name] for name in self.dimensions if annotation.get(name) is not None
+                    }
+        for rating in self.database.ratings():
+            scores.setdefault((rating.group_id, rating.candidate), {})[rating.annotator] = dict(rating.scores)
+        return scores
+
+    def _tuple_scores(self, entry: DisputedTuple) -> tuple[dict[str, dict[str, float]], ...]:
+        return tuple(self._scores.get((entry.group_id, candidate), {}) for candidate in entry.candidates)
+
+    def current(self, annotator: str, notice: str = "") -> TuplePage:
+        """The first tuple that waits for the annotator, or else the first that is not settled, or else the last."""
+        if not self.tuples:
+            return TuplePage(None)
+        states = self._states()
+        places = range(len(self.tuples))
+        waiting = [place for place in places if states[place].waits_for(annotator)]
+        unsettled = [place for place in places if not states[place].settled]
+        return self.show(annotator, [*waiting, *unsettled, len(self.tuples) - 1][0], notice)
+
+    def show(self, annotator: str, place: int, notice: str = "") -> TuplePage:
+        """The tuple at a place, from 0; places beyond the ends are the ends."""
+        place = min(max(place, 0), len(self.tuples) - 1)
+        entry, states = self.tuples[place], self._states()
+        state = states[place]
+        return TuplePage(
+            disputed=entry,
+            instruction=self.store.instruction(entry.group_id),
+            sources=self.store.sources(entry.group_id),
+            scores=self._tuple_scores(entry),
+            proposals=state.proposals,
+            quorum=state.quorum,
+            settled=state.settled,
+            read_only=state.closed_to(annotator),
+            place=place + 1,
+            places=len(self.tuples),
+            open=sum(not other.settled for other in states),
+            waiting=sum(other.waits_for(annotator) for other in states),
+            notice=notice,
+        )
+
+    def propose(self, annotator: str, place: int, ranks: Sequence[int | None] | None, comment: str = "") -> TuplePage:
+        """Propose a ranking, or with None to leave the tuple out; it replaces what the annotator proposed before.
+
+        Returns:
+            The page to go on with: the next tuple that waits for the annotator, or this one if others settled it.
+
+        Raises:
+            ValueError: the ranks are no ranking, or a tuple is to be left out without a comment.
+            LookupError: there is no such tuple or annotator.
+        """
+        if not 0 <= place < len(self.tuples):
+            raise LookupError(f"There is no tuple at place {place}.")
+        entry = self.tuples[place]
+        if ranks is not None:
+            if len(ranks) != len(entry.candidates):
+                raise LookupError(
+                    f"Tuple {entry.tuple_id!r} has {len(entry.candidates)} candidates, not {len(ranks)}."
+                )
+            check_ranks(ranks)
+        elif not comment.strip():
+            raise ValueError("Not saved yet: please say in the comment why the tuple should be left out.")
+        with self.database.transaction() as connection:
+            if self._states()[place].closed_to(annotator):
+                return self.show(annotator, place, "Not saved: the others have settled this tuple.")
+            cursor = connection.execute(
+                "INSERT OR REPLACE INTO proposals SELECT tuples.id, annotators.id, ?, ?, ? FROM tuples, annotators "
+                "WHERE tuple_id = ? AND annotators.name = ?",
+                (
+                    None if ranks is None else json.dumps(list(ranks)),
+                    comment.strip(),
+                    time.time(),
+                    entry.tuple_id,
+                    annotator,
+                ),
+            )
+            if cursor.rowcount != 1:
+                raise LookupError(f"There is no annotator {annotator!r}.")
+        return self.current(annotator, "Saved.")
+
+    def image(self, place: int, kind: str, number: int) -> tuple[bytes, str]:
+        """An image of a tuple, its content and media type; candidates as they stand in the tuple.
+
+        Raises:
+            LookupError: there is no such image.
+        """
+        if not 0 <= place < len(self.tuples):
+            raise LookupError(f"There is no tuple at place {place}.")
+        entry = self.tuples[place]
+        if kind == "candidate":
+            if not 0 <= number < len(entry.candidates):
+                raise LookupError(f"Tuple {entry.tuple_id!r} has no candidate {number}.")
+            number = entry.candidates[number]
+        return self.store.image(entry.group_id, kind, number)
+
+    def left_out(self) -> list[str]:
+        """Ids of the tuples that annotators agree to leave out."""
+        return [
+            entry.tuple_id
+            for entry, state in zip(self.tuples, self._states(), strict=True)
+            if state.settled and state.proposals[0].ranks is None
+        ]
+
+    def _states(self) -> list["_State"]:
+        """How far each tuple is."""
+        rows = self.database.rows(
+            "SELECT tuple_id, quorum, annotators.name, ranks, comment FROM tuples "
+            "LEFT JOIN proposals ON proposals.tuple = tuples.id "
+            "LEFT JOIN annotators ON annotators.id = proposals.annotator WHERE active ORDER BY submitted_at"
+        )
+        quorums: dict[str, int] = {}
+        proposals: dict[str, list[Proposal]] = {}
+        for row in rows:
+            quorums[row["tuple_id"]] = row["quorum"]
+            if row["name"] is not None:
+                ranks = tuple(json.loads(row["ranks"])) if row["ranks"] else None
+                proposals.setdefault(row["tuple_id"], []).append(Proposal(row["name"], ranks, row["comment"]))
+        return [_State(quorums[entry.tuple_id], tuple(proposals.get(entry.tuple_id, ()))) for entry in self.tuples]
+
+
+@dataclass(frozen=True)
+class _State:
+    """How far a tuple is."""
+
+    quorum: int
+    proposals: tuple[Proposal, ...]
+
+    @property
+    def settled(self) -> bool:
+        """Whether enough annotators have proposed, and all of them the same."""
+        return len(self.proposals) >= self.quorum and len({proposal.ranks for proposal in self.proposals}) == 1
+
+    def closed_to(self, annotator: str) -> bool:
+        """Whether others have settled it."""
+        return self.settled and all(proposal.annotator != annotator for proposal in self.proposals)
+
+    def waits_for(self, annotator: str) -> bool:
+        """Whether it is not settled and the annotator has not proposed anything."""
+        return not self.settled and all(proposal.annotator != annotator for proposal in self.proposals)
