@@ -70,8 +70,9 @@ class Agreement:
         unanimous: share of those candidates that got one score from all who rated it.
         alpha: Krippendorff's alpha for ordinal data.
         pairs: every two annotators who have a candidate in common.
+        scores: every score of the scale.
         confusion: how often two annotators gave a candidate the scores (row, column), each pair counted both ways;
-            shape (scores, scores), from the lowest score of the scale to the highest.
+            shape (scores, scores).
     """
 
     dimension: str
@@ -81,6 +82,7 @@ class Agreement:
     unanimous: Estimate
     alpha: Estimate
     pairs: list[PairAgreement]
+    scores: list[int]
     confusion: list[list[int]]
 
 
@@ -163,6 +165,7 @@ def agreement(
         unanimous=_share(np.bincount(group_index, same, minlength=len(names)), candidates, resamples, seed),
         alpha=_estimate(ordinal_alpha(scores), coincidences, alpha_of_tables, resamples, seed),
         pairs=pairs,
+        scores=values.tolist(),
         confusion=confusion.tolist(),
     )
 

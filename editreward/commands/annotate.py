@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from editreward.commands.annotate_report import add_report
 
 MISSING_EXTRA = 'The annotation app needs more packages: pip install "editreward[annotate]"'
 
@@ -265,7 +266,7 @@ def run_export(args: argparse.Namespace) -> None:
                 print(f"Wrote {path}: {write_json_lines(found, path)} {what}.")
 
 
-ANNOTATE_COMMANDS: tuple[Callable[[Any], None], ...] = (add_people, add_serve, add_export)
+ANNOTATE_COMMANDS: tuple[Callable[[Any], None], ...] = (add_people, add_serve, add_export, add_report)
 
 
 def add_annotate(commands: Any) -> None:
