@@ -39,8 +39,10 @@ from editreward.data.tuples import (
 
 PENDING = "tuples.jsonl"
 SUMMARY = "build.json"
+GROUPS_FOLDER = "groups"
+"""The benchmark in our schema, with `benchmark.jsonl`."""
 PUBLISHED_FOLDER = "published"
-"""A dataset of its own in the published row format; `load_dataset` of the folder above does not see it."""
+"""The same in the published row format: a dataset of its own."""
 PUBLISHED_SPLIT = "train"
 """The published evaluation scripts read this split."""
 
@@ -252,18 +254,21 @@ def _write(
     options: BuildOptions,
 ) -> None:
     """Write the chosen tuples, one at a time, in both formats, and the sidecar."""
-    published = output / PUBLISHED_FOLDER / "data"
+    groups_folder, published = output / GROUPS_FOLDER, output / PUBLISHED_FOLDER / "data"
     published_file = published / f"{PUBLISHED_SPLIT}-00000-of-00001.parquet"
     if not chosen:  # an empty split is no dataset
-        for file in [published_file, *(output / "data").glob(f"{options.split}-?????-of-?????.parquet")]:
+        for file in [published_file, *(groups_folder / "data").glob(f"{options.split}-?????-of-?????.parquet")]:
             file.unlink(missing_ok=True)
-        _write_lines(output / BENCHMARK_FILE, [])
+        _write_lines(groups_folder / BENCHMARK_FILE, [])
         return
     published.mkdir(parents=True, exist_ok=True)
     schema = published_features(dimensions).arrow_schema
     part = published / ".part"
     lines = []
-    with GroupWriter(output, options.split, dimensions) as writer, pq.ParquetWriter(part, schema) as published_writer:
+    with (
+        GroupWriter(groups_folder, options.split, dimensions) as writer,
+        pq.ParquetWriter(part, schema) as published_writer,
+    ):
         for row in rows:
             item = chosen[row["group_id"]]
             order = list(item.candidates)
@@ -274,7 +279,7 @@ def _write(
             table = pa.Table.from_pylist(published_rows(tuple_row, entry.details["ranks"], dimensions), schema=schema)
             published_writer.write_table(embed_table_storage(table))
     part.replace(published_file)
-    _write_lines(output / BENCHMARK_FILE, lines)
+    _write_lines(groups_folder / BENCHMARK_FILE, lines)
 
 
 def tuple_group(

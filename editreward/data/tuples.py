@@ -208,7 +208,8 @@ def label_tuple(
 ) -> BenchmarkTuple | None:
     """A tuple with its label by majority, or with the reason why it needs adjudication.
 
-    Majorities that contradict the order of the mean overall scores need adjudication too: published rows carry both.
+    A majority for a candidate whose mean overall score is not the larger one, since the others disagree strongly,
+    needs adjudication too: published rows carry both.
 
     Args:
         group: where the candidates are from.
@@ -227,19 +228,21 @@ def label_tuple(
         return None
     means = [mean_overall(group, index) for index in candidates]
     verdicts: dict[tuple[int, int], int] = {}
-    reasons = []
+    undecided, unsupported = [], []
     for i, j in combinations(range(len(candidates)), 2):
         verdict = majority_verdict(*zip(*[(scores[i], scores[j]) for scores in complete.values()], strict=True))
         pair = f"candidates {candidates[i]} and {candidates[j]}"
         if verdict is None:
-            reasons.append(f"no majority on {pair}")
-        elif verdict * (means[i] - means[j]) < 0:
-            reasons.append(f"the majority on {pair} contradicts their mean scores")
-        else:
-            verdicts[i, j] = verdict
-    ranks = None if reasons else ranks_of_verdicts(verdicts, len(candidates))
-    if ranks is None and not reasons:
-        reasons.append("the majorities on its pairs contradict each other")
+            undecided.append(f"no majority on {pair}")
+            continue
+        verdicts[i, j] = verdict
+        if verdict and verdict * (means[i] - means[j]) <= 0:
+            unsupported.append(f"the majority on {pair} is not borne out by their mean scores")
+    ranks = None if undecided else ranks_of_verdicts(verdicts, len(candidates))
+    contradiction = [] if undecided or ranks else ["the majorities on its pairs contradict each other"]
+    reasons = undecided + contradiction + unsupported
+    if reasons:
+        ranks = None
     return BenchmarkTuple(
         tuple_id=tuple_id(group.group_id, candidates),
         group_id=group.group_id,
