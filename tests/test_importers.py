@@ -136,7 +136,7 @@ def test_pairs_become_the_groups_that_they_were_made_from(tmp_path):
     assert {group["group_id"] for group in groups} == {f"{number:032x}" for number in range(3)}
     assert report["rows"] == {"train.json": 63} and (report["groups"], report["candidates"]) == (3, 21)
     assert report["errors"] == report["notes"] == {} and not (tmp_path / "out" / "import_faults.jsonl").exists()
-    assert not (tmp_path / "out" / ".import").exists()
+    assert not (tmp_path / "out" / ".import").exists() and report["ignored_columns"] == {}
     assert len(load_groups(tmp_path / "out")) == 3
 
 
@@ -268,6 +268,47 @@ def test_a_group_without_its_source_or_with_one_candidate_left_is_left_out_and_n
     assert report["errors"] == {"incomplete-group": 1, "missing-image": 2}
     assert [group["group_id"] for group in groups_of(tmp_path / "out")] == [f"{2:032x}"]
     assert [fault["row"] for fault in faults_of(tmp_path / "out")] == [0, 1, 1]
+
+
+def test_columns_that_are_not_read_are_named_in_the_report(tmp_path):
+    rows = published_group(tmp_path, 0, [(4, 4), (3, 3), (2, 2)])
+    rows[1] |= {"note": "checked", "confidence": 0.5}
+    (tmp_path / "train.json").write_text(json.dumps(rows))
+    report = run("editreward-data", tmp_path / "train.json", tmp_path / "out")
+    assert report["ignored_columns"] == {"note": 1, "confidence": 1}
+
+
+def test_inputs_of_the_same_name_are_told_apart(tmp_path):
+    inputs = []
+    for number in range(2):
+        rows = published_group(tmp_path / "images", number, [(4, 4), (3, 3)])
+        inputs.append(tmp_path / str(number) / "train.json")
+        inputs[-1].parent.mkdir()
+        inputs[-1].write_text(json.dumps([*rows, "bad"]))
+    options = {"images": tmp_path / "images", "on_fault": "list", "progress": False}
+    report = import_dataset(
+        FORMATS["editreward-data"], [Source(str(file)) for file in inputs], tmp_path / "out", **options
+    )
+    assert report["rows"] == {str(file): 2 for file in inputs} and report["groups"] == 2
+    assert [fault["file"] for fault in faults_of(tmp_path / "out")] == [str(file) for file in inputs]
+
+
+def test_other_dimensions_are_read_by_their_names(tmp_path):
+    names = ("instruction_following", "visual_quality", "consistency")
+    rows = published_group(tmp_path, 0, [(4, 4), (3, 3)])
+    rows[0] |= {"model1_dim3_score": 2, "model1_overall_score": 10, "model2_dim3_score": 1, "model2_overall_score": 7}
+    (tmp_path / "train.json").write_text(json.dumps(rows))
+    run("editreward-data", tmp_path / "train.json", tmp_path / "out", dimensions=names)
+    (group,) = groups_of(tmp_path / "out")
+    assert [c["scores"] for c in group["candidates"]] == [
+        dict(zip(names, v, strict=True)) for v in ((4, 4, 2), (3, 3, 1))
+    ]
+    bench = bench_rows("aa", 2, "A>B", 1)
+    bench[0] |= {"consistency_1": 3.5, "consistency_2": 1.5}
+    (tmp_path / "bench").mkdir()
+    import_bench(bench, tmp_path / "bench", dimensions=names)
+    (group,) = groups_of(tmp_path / "bench" / "out", "test")
+    assert [c["scores"]["consistency"] for c in group["candidates"]] == [3.5, 1.5]
 
 
 def test_nothing_left_is_an_error(tmp_path):
@@ -418,7 +459,10 @@ def test_a_changed_input_or_option_does_not_go_on_with_another_import(tmp_path):
         run("editreward-data", file, tmp_path / "out")
     with pytest.raises(ValueError, match="interrupted import with another origin.*--overwrite"):
         run("editreward-data", file, tmp_path / "out", origin="elsewhere")
+    with pytest.raises(FileNotFoundError):
+        run("editreward-data", tmp_path / "typo.json", tmp_path / "typo")
     save(tmp_path / "in", rows[0]["path1"], 5)
+    run("editreward-data", file, tmp_path / "typo")  # nothing was recorded that another input could spoil
     file.write_text(json.dumps(rows) + " ")
     with pytest.raises(ValueError, match="interrupted import with another input"):
         run("editreward-data", file, tmp_path / "out")

@@ -21,14 +21,12 @@ from configuration_editreward import DEFAULT_DIMENSIONS, check_choice
 from editreward.data.importers.editreward_data import COMPANION_FILE
 from editreward.data.importers.formats import UNKNOWN, join_seed
 from editreward.data.importers.images import READ_ERRORS
+from editreward.data.pairs import TIE_TOLERANCE
 
 PAIRS_FILE = "pairs.json"
 IMAGES_FOLDER = "images"
 TIES = ("once", "both", "drop")
 """What becomes of a pair with equal sums: written once in the candidates' order, in both orders, or not at all."""
-
-TIE_TOLERANCE = 1e-4
-"""Scores are means over a few annotators' ratings: a smaller difference is the rounding of equal scores."""
 
 
 def export_pairs(

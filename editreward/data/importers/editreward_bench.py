@@ -329,7 +329,7 @@ FORMAT = Format(
         *("id", "dataset", "instruction", "source_image", "comparison_type", "ranking"),
         *(
             f"{name}_{side}"
-            for name in ("candidate", "model", "score", "overall_score", "instruction_following", "visual_quality")
+            for name in ("candidate", "model", "score", "overall_score", "{dimension}")
             for side in SIDES
         ),
         *("prompt", "path_src", "paths_generated", "human_vote"),

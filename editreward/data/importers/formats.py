@@ -197,7 +197,8 @@ class Format:
 
     Args:
         name: value of `--format`.
-        fields: the fields of its rows that are used; others are ignored and named in the report.
+        fields: the fields of its rows that are used; others are ignored and named in the report. One with
+            "{dimension}" in its name stands for a field per dimension.
         image_fields: those of them that hold images.
         key: what the rows of one group share, as JSON data; raises `RowFault` if the row can't tell.
         assemble: the groups that all rows with one key make.
@@ -212,6 +213,15 @@ class Format:
     assemble: Callable[[list[Row], Assembly], list[Built]]
     split: str = "test"
     companion: str | None = None
+
+    def fields_for(self, dimensions: Iterable[str]) -> list[str]:
+        """The fields, given the names of the dimensions."""
+        expanded = [
+            name.format(dimension=dimension) if "{dimension}" in name else name
+            for name in self.fields
+            for dimension in dimensions
+        ]
+        return list(dict.fromkeys(expanded))
 
     @property
     def is_benchmark(self) -> bool:

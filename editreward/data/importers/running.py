@@ -124,9 +124,12 @@ def import_dataset(
     database = _open(work, arguments)
     try:
         if _meta(database, "finished") is None:
-            for number, source in enumerate(inputs):
-                _read(database, number, source, format, columns or {}, store, faults, progress)
             labels = [source.label for source in inputs]
+            if len(set(labels)) < len(labels):
+                labels = [source.name for source in inputs]
+            fields = {name: (columns or {}).get(name, name) for name in format.fields_for(dimensions)}
+            for number, source in enumerate(inputs):
+                _read(database, number, source, labels[number], fields, format, store, faults, progress)
             _write(database, labels, format, assembly, work, max_shard_bytes, groups_per_shard, progress)
             database.execute("INSERT INTO meta VALUES ('finished', 'true')")
             database.commit()
@@ -171,8 +174,9 @@ def _open(work: Path, arguments: dict[str, Any]) -> sqlite3.Connection:
         database.execute("PRAGMA journal_mode = WAL")
         database.executescript(TABLES)
         before = _meta(database, "arguments")
-        if before is None:
-            database.execute("INSERT INTO meta VALUES ('arguments', ?)", [json.dumps(arguments)])
+        if database.execute("SELECT COUNT(*) FROM meta").fetchone()[0] <= 1:  # nothing is recorded that they apply to
+            before = None
+            database.execute("INSERT OR REPLACE INTO meta VALUES ('arguments', ?)", [json.dumps(arguments)])
             database.commit()
     except sqlite3.OperationalError as error:
         database.close()
@@ -214,8 +218,9 @@ def _read(
     database: sqlite3.Connection,
     input: int,
     source: Source,
+    label: str,
+    fields: Mapping[str, str],
     format: Format,
-    columns: Mapping[str, str],
     store: ImageStore,
     faults: Faults,
     progress: bool | None,
@@ -236,15 +241,16 @@ def _read(
         pending.clear()
         counts.clear()
 
-    start, since_commit = position["start"], 0
-    bar = tqdm(desc=f"Reading {source.label}", unit=" rows", initial=start, disable=_hidden(progress))
+    start, since_commit, used = position["start"], 0, frozenset(fields.values())
+    bar = tqdm(desc=f"Reading {label}", unit=" rows", initial=start, disable=_hidden(progress))
     with bar:
         for raw in read_rows(source, start, position["state"]):
-            row = Row(source.label, raw.number, {})
-            counts[f"rows of {source.label}"] += 1
+            row = Row(label, raw.number, {})
+            counts[f"rows of {label}"] += 1
             since_commit += 1
             try:
-                row = _refer(row, raw.values, format, columns, store)
+                row = _refer(row, raw.values, fields, format, store)
+                counts.update(f"ignored column {name}" for name in _ignored(raw.values, used))
                 key = hashlib.sha256(json.dumps(format.key(row)).encode()).hexdigest()[:32]
                 pending.append((input, raw.number, key, json.dumps(row.values, ensure_ascii=False)))
             except RowFault as fault:
@@ -256,18 +262,23 @@ def _read(
         commit({"start": 0, "state": None, "done": True})
 
 
-def _refer(row: Row, values: Any, format: Format, columns: Mapping[str, str], store: ImageStore) -> Row:
-    """The fields of the format, images as references."""
+def _refer(row: Row, values: Any, fields: Mapping[str, str], format: Format, store: ImageStore) -> Row:
+    """The fields of the format, images as references. `fields` maps them to columns of the input."""
     if not isinstance(values, Mapping):
         raise RowFault("wrong-type", f"a row must be an object, not {type(values).__name__}")
-    fields = {name: values.get(columns.get(name, name)) for name in format.fields}
+    found = {name: values.get(column) for name, column in fields.items()}
     for name in format.image_fields:
-        fields[name] = store.refer(fields[name])
+        found[name] = store.refer(found[name])
     try:
-        json.dumps(fields)
+        json.dumps(found)
     except TypeError as error:
         raise RowFault("wrong-type", f"a field holds what is neither text nor number: {error}") from error
-    return replace(row, values={name: value for name, value in fields.items() if value is not None})
+    return replace(row, values={name: value for name, value in found.items() if value is not None})
+
+
+def _ignored(values: Mapping[str, Any], used: frozenset[str]) -> Iterator[str]:
+    """Columns that hold something and are not read."""
+    return (name for name, value in values.items() if value is not None and name not in used)
 
 
 def _write(
@@ -363,7 +374,7 @@ def _finish(
     counts = dict(database.execute("SELECT name, number FROM counts"))
     errors = dict(database.execute("SELECT kind, number FROM fault_counts WHERE severity = 'error' ORDER BY kind"))
     notes = dict(database.execute("SELECT kind, number FROM fault_counts WHERE severity = 'note' ORDER BY kind"))
-    rows = {name.removeprefix("rows of "): n for name, n in counts.items() if name.startswith("rows of ")}
+    rows = _counts_of("rows of ", counts)
     if not counts.get("groups"):
         raise ValueError(
             f"No group is left of {sum(rows.values())} rows (errors: {errors or 'none'}). "
@@ -388,11 +399,17 @@ def _finish(
         "groups": counts["groups"],
         "candidates": counts["candidates"],
         **({"items": counts["items"]} if format.is_benchmark else {}),
+        "ignored_columns": _counts_of("ignored column ", counts),
         "errors": errors,
         "notes": notes,
     }
     (output / REPORT_FILE).write_text(json.dumps(report, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     return report
+
+
+def _counts_of(beginning: str, counts: Mapping[str, int]) -> dict[str, int]:
+    """The counts whose names begin so, by the rest of their names."""
+    return {name.removeprefix(beginning): number for name, number in counts.items() if name.startswith(beginning)}
 
 
 def _write_lines(file: Path, lines: Iterable[tuple[str]]) -> None:
