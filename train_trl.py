@@ -46,6 +46,9 @@ class EditRewardScriptArguments(ScriptArguments):
         },
     )
     simulated_train_groups: int = field(default=20_000, metadata={"help": "Simulated groups to train on."})
+    simulated_train_start: int = field(
+        default=0, metadata={"help": "Number of the first simulated group to train on; others are new groups."}
+    )
     simulated_eval_groups: int = field(default=300, metadata={"help": "Simulated groups to evaluate on."})
     simulated_image_size: int = field(default=112, metadata={"help": "Side of the simulated images, in pixels."})
 
@@ -90,14 +93,14 @@ MODEL_FIELDS = (
 )
 
 
-def simulated_dataset(groups: int, split: str, image_size: int) -> Dataset:
+def simulated_dataset(groups: int, split: str, image_size: int, start: int = 0) -> Dataset:
     """Edit groups that are rendered when they are read: a column of seeds and a transform."""
 
     def render(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
         rows = [simulate_group(seed, split, size=image_size).to_row() for seed in batch["seed"]]
         return {column: [row[column] for row in rows] for column in rows[0]}
 
-    return Dataset.from_dict({"seed": range(groups)}).with_transform(render)
+    return Dataset.from_dict({"seed": range(start, start + groups)}).with_transform(render)
 
 
 def load_split(script_args: EditRewardScriptArguments, split: str) -> Dataset | IterableDataset:
@@ -148,7 +151,12 @@ def main() -> None:
     eval_dataset = None
     if script_args.dataset_name == "simulated":
         size = script_args.simulated_image_size
-        train_dataset = simulated_dataset(script_args.simulated_train_groups, script_args.dataset_train_split, size)
+        train_dataset = simulated_dataset(
+            script_args.simulated_train_groups,
+            script_args.dataset_train_split,
+            size,
+            script_args.simulated_train_start,
+        )
         if evaluates:
             eval_dataset = simulated_dataset(script_args.simulated_eval_groups, script_args.dataset_test_split, size)
     else:

@@ -1,5 +1,6 @@
 """Properties of the simulated edit groups, checked against the scenes as data and against plain statistics."""
 
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -32,6 +33,7 @@ from editreward.simulation import (
     simulate_groups,
 )
 from editreward.simulation.edits import ANY_FLAW, FAILURES, OWN_FLAWS, EditTask
+from editreward.simulation.instructions import MORE_WORDINGS, varied_wording
 from editreward.simulation.world import PLACE_NAMES, SHAPES
 
 ROOT = Path(__file__).parent.parent
@@ -211,6 +213,31 @@ def test_enough_wordings_and_no_wording_in_both_sets() -> None:
     for wordings in WORDINGS.values():
         assert len(set(wordings.train)) >= 5 and len(set(wordings.held_out)) >= 2
         assert not set(wordings.train) & set(wordings.held_out)
+
+
+@pytest.mark.parametrize(("category", "language"), sorted(WORDINGS))
+def test_training_wordings_are_many_and_none_is_held_out(category: str, language: str) -> None:
+    own, more = WORDINGS[category, language], MORE_WORDINGS[category, language]
+    assert len(set(more)) == len(more) >= 6
+    assert not set(more) & {*own.train, *own.held_out}
+    # Each says all that its category needs: for "resize" how large in one of several ways.
+    for wording in more:
+        named = re.findall(r"{(\w+)}", wording)
+        if category == "resize":
+            assert "target" in named and set(named) & {"size", "comparative", "verb", "factor"}
+        else:
+            assert sorted(named) == sorted(re.findall(r"{(\w+)}", own.train[0]))
+
+
+@pytest.mark.parametrize(("category", "language"), sorted(WORDINGS))
+def test_varied_wordings_keep_what_is_asked(category: str, language: str) -> None:
+    known = {*WORDINGS[category, language].train, *MORE_WORDINGS[category, language]}
+    drawn = [varied_wording(category, language, Random(seed)) for seed in range(300)]
+    placeholders = {tuple(sorted(re.findall(r"{\w+}", wording))) for wording in known}
+    assert {tuple(sorted(re.findall(r"{\w+}", wording))) for wording in drawn} <= placeholders
+    plain = [wording for wording in drawn if wording in known]
+    assert 0.3 < len(plain) / len(drawn) < 0.75  # the others have a phrase or a made-up word
+    assert len(set(plain)) > len(known) * 0.9
 
 
 def fits_wording(instruction: str, wording: str) -> bool:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from editreward.simulation.artefacts import ARTEFACTS, apply_artefact
 from editreward.simulation.edits import EditTask, realise, sample_task, task_words
-from editreward.simulation.instructions import CATEGORIES, WORDINGS, fill_wording
+from editreward.simulation.instructions import CATEGORIES, WORDINGS, fill_wording, varied_wording
 from editreward.simulation.rendering import render_scene
 from editreward.simulation.world import Scene, describe_change
 
@@ -171,8 +171,11 @@ def simulate_group(seed: int, split: str = "train", candidates: int = 7, size: i
     unseen_wording = split == "test" and rng.random() < 0.5
     unseen_combination = split == "test" and rng.random() < 0.5
     task = sample_task(category, unseen_combination, rng)
-    wordings = WORDINGS[category, language]
-    wording = rng.choice(wordings.held_out if unseen_wording else wordings.train)
+    if split == "train":
+        wording = varied_wording(category, language, rng)
+    else:
+        wordings = WORDINGS[category, language]
+        wording = rng.choice(wordings.held_out if unseen_wording else wordings.train)
     return SimulatedGroup(
         group_id=f"simulated-{split}-{seed:06d}",
         source=render_scene(task.source, size),

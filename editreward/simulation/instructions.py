@@ -5,7 +5,9 @@ article, {new} a replacement with article, {place} a place, {size} a size, {comp
 growing or shrinking, {background} a background.
 """
 
+import re
 from dataclasses import dataclass
+from random import Random
 
 CATEGORIES: tuple[str, ...] = ("recolour", "add", "remove", "replace", "move", "resize", "background")
 LANGUAGES: tuple[str, ...] = ("en", "zh")
@@ -13,7 +15,11 @@ LANGUAGES: tuple[str, ...] = ("en", "zh")
 
 @dataclass(frozen=True)
 class Wordings:
-    """Wordings of one category in one language; `held_out` ones occur only in the test split."""
+    """Wordings of one category in one language.
+
+    The training split says things in more ways than `train`, see `varied_wording`; the validation split and half of
+    the test split use `train` as it stands; `held_out` ones occur only in the test split.
+    """
 
     train: tuple[str, ...]
     held_out: tuple[str, ...]
@@ -211,6 +217,180 @@ WORDINGS: dict[tuple[str, str], Wordings] = {
     ),
 }
 """(category, language) to its wordings."""
+
+MORE_WORDINGS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("recolour", "en"): (
+        "{target} needs to be {colour}.",
+        "Dye {target} {colour}.",
+        "The colour of {target} should become {colour}.",
+        "Can {target} be {colour}?",
+        "I want {target} {colour}.",
+        "Use {colour} for {target}.",
+        "Let {target} be {colour}.",
+        "{colour}, that is what {target} should be.",
+        "Edit {target} so that it is {colour}.",
+    ),
+    ("add", "en"): (
+        "I need {object} at the {place}.",
+        "Show {object} at the {place}.",
+        "Let there be {object} at the {place}.",
+        "Include {object} at the {place}.",
+        "{object} is missing at the {place}.",
+        "Paint {object} at the {place}.",
+        "Create {object} and set it at the {place}.",
+        "The {place} should have {object}.",
+        "How about {object} at the {place}?",
+    ),
+    ("remove", "en"): (
+        "{target} should go.",
+        "Cut {target} out.",
+        "Hide {target}.",
+        "Clear {target} from the image.",
+        "Wipe {target} out.",
+        "Show the scene without {target}.",
+        "There should be no {target}: take it out.",
+        "Leave out {target}.",
+        "{target} is not needed.",
+        "Can you lose {target}?",
+        "Drop {target}.",
+        "I can do without {target}.",
+    ),
+    ("replace", "en"): (
+        "{target} should become {new}.",
+        "Make {target} into {new}.",
+        "Substitute {new} for {target}.",
+        "Show {new}, not {target}.",
+        "Take {target} out and put {new} there.",
+        "Trade {target} for {new}.",
+        "{new} should stand where {target} stands.",
+        "Let {new} take over from {target}.",
+        "Convert {target} to {new}.",
+    ),
+    ("move", "en"): (
+        "Bring {target} to the {place}.",
+        "{target} goes to the {place}.",
+        "Transfer {target} to the {place}.",
+        "Set {target} at the {place}.",
+        "I want {target} at the {place}.",
+        "Take {target} over to the {place}.",
+        "Push {target} to the {place}.",
+        "The {place} is where {target} should be.",
+        "Carry {target} to the {place}.",
+    ),
+    ("resize", "en"): (
+        "{target} should be {size}.",
+        "{target} should be much {comparative}.",
+        "I want {target} to be {comparative}.",
+        "Give {target} a {size} size.",
+        "{target} needs {factor} the size.",
+        "Let {target} be {size}.",
+        "{verb} {target} a lot.",
+        "Adjust {target} to be {size}.",
+        "Show {target} at {factor} the size.",
+    ),
+    ("background", "en"): (
+        "Let the background be {background}.",
+        "I want {background} as background.",
+        "Give the picture {background} as its background.",
+        "Swap the background for {background}.",
+        "The scene needs {background} in the background.",
+        "Behind everything there should be {background}.",
+        "Paint the background: {background}.",
+        "Show everything in front of {background}.",
+        "{background} should fill the background.",
+    ),
+    ("recolour", "zh"): (
+        "{target}应该是{colour}。",
+        "想要{target}是{colour}。",
+        "{target}改用{colour}。",
+        "把{target}的颜色调成{colour}。",
+        "用{colour}给{target}上色。",
+        "{target}染成{colour}。",
+    ),
+    ("add", "zh"): (
+        "{place}加{object}。",
+        "我要在{place}有{object}。",
+        "{place}缺{object}。",
+        "在{place}插入{object}。",
+        "给{place}添上{object}。",
+        "{place}再来{object}。",
+    ),
+    ("remove", "zh"): (
+        "不要{target}。",
+        "{target}不需要了。",
+        "去除{target}。",
+        "把{target}拿走。",
+        "清除{target}。",
+        "图里别有{target}。",
+        "{target}应该去掉。",
+        "抹去{target}。",
+    ),
+    ("replace", "zh"): (
+        "{target}应该是{new}。",
+        "{target}改成{new}。",
+        "拿{new}代替{target}。",
+        "去掉{target},换成{new}。",
+        "我要{new},而不是{target}。",
+        "{new}取代{target}。",
+    ),
+    ("move", "zh"): (
+        "{target}移到{place}去。",
+        "我要{target}在{place}。",
+        "将{target}拖到{place}。",
+        "{target}搬到{place}。",
+        "把{target}的位置改到{place}。",
+        "{place}才是{target}的位置。",
+    ),
+    ("resize", "zh"): (
+        "{target}应该是{size}。",
+        "{target}要{comparative}一些。",
+        "{verb}{target}。",
+        "我要{target}变成{size}。",
+        "{target}改为原来的{factor}。",
+        "使{target}更{comparative}。",
+    ),
+    ("background", "zh"): (
+        "背景应该是{background}。",
+        "背景改用{background}。",
+        "我要{background}做背景。",
+        "背景变成{background}。",
+        "让背景是{background}。",
+        "后面的背景要{background}。",
+    ),
+}
+"""Wordings of the training split beside `WORDINGS`."""
+
+OPENINGS: dict[str, tuple[str, ...]] = {
+    "en": ("Please: ", "Could you do this? ", "In this picture: ", "Just this: ", "Now, ", "One change: ", "Hi! "),
+    "zh": ("麻烦你,", "帮我改一下:", "你好,", "在这张图里,", "现在,", "只改一处:"),
+}
+CLOSINGS: dict[str, tuple[str, ...]] = {
+    "en": (" Thanks!", " Everything else stays.", " That is all.", " Nothing else.", " Be precise."),
+    "zh": ("谢谢!", "别的都保持原样。", "就这些。", "请精确一点。"),
+}
+SYLLABLES = ("ba", "ko", "ri", "mu", "ste", "lan", "vor", "ti", "qua", "zen", "ple", "dro")
+
+
+def varied_wording(category: str, language: str, rng: Random) -> str:
+    """A wording of the training split: one of many, at times with a phrase before or after it or a made-up word in it.
+
+    Whoever has read only a few verbs learns them by heart. Many, and words that nobody knows, teach to see from the
+    rest of the sentence what is asked.
+    """
+    wording = rng.choice((*WORDINGS[category, language].train, *MORE_WORDINGS[category, language]))
+    if language == "en" and rng.random() < 0.25:
+        # Placeholders and what stands beside them without a space stay.
+        words = wording.split(" ")
+        plain = [index for index, word in enumerate(words) if re.fullmatch(r"[A-Za-z']+", word)]
+        if plain:
+            words[rng.choice(plain)] = "".join(rng.choices(SYLLABLES, k=rng.randint(1, 3)))
+            wording = " ".join(words)
+    if rng.random() < 0.3:
+        wording = rng.choice(OPENINGS[language]) + wording
+    if rng.random() < 0.2:
+        wording += rng.choice(CLOSINGS[language])
+    return wording
+
 
 RESIZE_WORDS: dict[tuple[str, str], dict[str, str]] = {
     ("large", "en"): {"size": "large", "comparative": "larger", "verb": "Enlarge", "factor": "twice"},
