@@ -172,7 +172,8 @@ def test_one_split_is_divided_by_default_and_several_are_kept(dataset, tmp_path,
     write_groups(make_groups(24)[12:], tmp_path / "two", "bench")
     assert publish(tmp_path / "two", "--dry-run", tmp_path / "kept", "--keep-names") == 0
     out = capsys.readouterr().out
-    assert "bench 12" in out and "train 12" in out and "states no licence" in out and "Nothing was pushed" in out
+    assert "bench 12" in out and "train 12" in out and "states no licence" in out and "--fields" in out
+    assert "Nothing was pushed" in out
     names = {a["annotator"] for g in load_groups(tmp_path / "kept") for c in g["candidates"] for a in c["annotations"]}
     assert names == {"Ann Smith", "annotator-4"}
     assert "splits are those of the dataset" in (tmp_path / "kept" / "README.md").read_text()
@@ -257,7 +258,7 @@ def test_the_card_takes_the_fields_given_and_refuses_others(tmp_path):
     text = build_card(statistics_of(), REPO, fields=fields)
     assert "Photos of cats." in text and "write to cats@example.org" in text and "2509.26346" in text
     assert "1K<n<10K" in text and "have not stated a licence" in text and "records no annotators" in text
-    assert "Annotators saw" in build_card(statistics_of(annotators=3), REPO)
+    assert "an annotator sees the source" in build_card(statistics_of(annotators=3), REPO)
     (tmp_path / "fields.yaml").write_text("sumary: x\n")
     with pytest.raises(ValueError, match="unknown sumary. The entries are: summary, "):
         read_fields(tmp_path / "fields.yaml")

@@ -95,6 +95,8 @@ def run_publish(args: argparse.Namespace) -> None:
         print(f"{statistics.groups:,} groups ({groups}) with {statistics.candidates:,} candidates.")
         if options.licence == UNKNOWN_LICENCE:
             print("Note: the card states no licence; name one with --license.")
+        if not args.fields:
+            print("Note: the card's texts are the defaults; give your own with --fields.")
         if args.dry_run:
             print(f"Wrote {folder}. Nothing was pushed.")
         else:
