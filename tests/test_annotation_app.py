@@ -355,6 +355,7 @@ def requested(driver: Any) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_sign_in_rate_reload_be_killed_continue_and_export(server, driver, tmp_path):
     browser = Browser(driver, server.base)
     browser.sign_in("grace", "a wrong token")
@@ -457,13 +458,12 @@ def test_sign_in_rate_reload_be_killed_continue_and_export(server, driver, tmp_p
         assert database.skips() == [("group-2", "grace", PROTOCOL.skip_reasons[0], "")]
 
 
+@pytest.mark.slow
 def test_calibration_in_the_browser(driver, tmp_path):
     write_groups([group("group-0")], tmp_path / "groups")
     write_groups([group("calibration-0", 3.0)], tmp_path / "known", split="calibration")
-    text = DEFAULT_PROTOCOL.read_text(encoding="utf-8").replace("name: visual_quality", "name: visual_quality", 1)
-    (tmp_path / "protocol.yaml").write_text(
-        text.replace("title: Rating edited images", "title: Try <b>this</b>"), "utf-8"
-    )
+    text = DEFAULT_PROTOCOL.read_text(encoding="utf-8")
+    (tmp_path / "protocol.yaml").write_text(text.replace(PROTOCOL.title, "Try <b>this</b>"), encoding="utf-8")
     options = ("--protocol", str(tmp_path / "protocol.yaml"), "--calibration", f"{tmp_path / 'known'}:calibration")
     server = Server(tmp_path, *options)
     try:
@@ -475,14 +475,15 @@ def test_calibration_in_the_browser(driver, tmp_path):
         browser.wait(lambda: "Calibration round 1" in browser.text(".status"))
         assert browser.text("h1") == "Try <b>this</b>"
         for score, verdict in (("1", "not close enough"), ("3", "You passed")):
-            page = browser.page()
+            browser.page()
             browser.keys(*(score * 6))
             browser.wait(lambda score=score: browser.marks() == [[int(score)] * 2] * 3)
             browser.save()
             browser.wait(lambda verdict=verdict: verdict in browser.text("body"))
             if score == "1":
+                result = browser.page()
                 browser.keys("b")
-                page = browser.next_page(page)
+                browser.next_page(result)
                 assert "Reference: Instruction following 3, Visual quality 3" in browser.text(".candidate-card")
                 assert not browser.find("#save")
                 browser.keys("n")
@@ -495,6 +496,7 @@ def test_calibration_in_the_browser(driver, tmp_path):
         server.kill()
 
 
+@pytest.mark.slow
 def test_adjudication_in_the_browser(driver, tmp_path):
     rated = group("group-0")
     for index, candidate in enumerate(rated["candidates"]):

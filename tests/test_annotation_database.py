@@ -698,6 +698,7 @@ with Database(path) as database:
 """
 
 
+@pytest.mark.slow
 def test_no_rating_is_lost_or_doubled_when_the_process_is_killed(tmp_path):
     path = tmp_path / "annotations.sqlite"
     groups = 400

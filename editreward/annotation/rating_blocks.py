@@ -12,6 +12,9 @@ from editreward.annotation.workflow import Page, Workflow
 
 Updates = dict[Any, Any]
 
+NO_FORM = "{}"
+"""What the hidden field holds while no group is shown."""
+
 
 def rating_blocks(workflow: Workflow) -> gr.Blocks:
     """The rating page. The page in the browser holds the form's state, so it survives a restart of the server."""
@@ -78,7 +81,7 @@ def rating_blocks(workflow: Workflow) -> gr.Blocks:
                     visible=page.kind == "calibration" and (may_start or goes_on),
                     value="Go on" if goes_on else "Start",
                 )
-                updates[form] = "{}"
+                updates[form] = NO_FORM
                 return updates
             updates[form] = json.dumps({"assignment": assignment.id, "version": assignment.version, "form": page.form})
             urls = [f"image/{assignment.id}/source/{number}" for number in range(page.sources)]
@@ -112,10 +115,10 @@ def rating_blocks(workflow: Workflow) -> gr.Blocks:
             return answer(request.username, lambda: workflow.start_round(request.username))
 
         def on_back(form: str, request: gr.Request) -> Updates:
-            return answer(request.username, lambda: workflow.back(request.username, _form(form)[0]))
+            return answer(request.username, lambda: workflow.back(request.username, _shown_assignment(form)))
 
         def on_forward(form: str, request: gr.Request) -> Updates:
-            return answer(request.username, lambda: workflow.forward(request.username, _form(form)[0]))
+            return answer(request.username, lambda: workflow.forward(request.username, _shown_assignment(form)))
 
         def on_save(form: str, request: gr.Request, *scores: Any) -> Updates:
             def action() -> Page:
@@ -159,10 +162,15 @@ def rating_blocks(workflow: Workflow) -> gr.Blocks:
     return blocks
 
 
+def _shown_assignment(text: str) -> int | None:
+    """The assignment on the page; None where there is none."""
+    return _form(text)[0] if text not in ("", NO_FORM) else None
+
+
 def _form(text: str) -> tuple[int, int, str]:
     """The hidden field of the form: assignment, version and the form's name. A LookupError if it was made up."""
     try:
-        content = json.loads(text or "{}")
+        content = json.loads(text or NO_FORM)
         return int(content["assignment"]), int(content["version"]), str(content["form"])
     except (KeyError, TypeError, ValueError) as error:
         raise LookupError("This page is out of date.") from error

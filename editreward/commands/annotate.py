@@ -163,7 +163,6 @@ def run_serve(args: argparse.Namespace) -> None:
     if not all(importlib.util.find_spec(name) for name in ("datasets", "gradio")):
         raise ValueError(MISSING_EXTRA)
     from editreward.annotation.adjudication import Adjudication, read_tuples
-    from editreward.annotation.app import build_app, run_app
     from editreward.annotation.assignment import Policy
     from editreward.annotation.database import Database
     from editreward.annotation.people import annotators
@@ -194,6 +193,8 @@ def run_serve(args: argparse.Namespace) -> None:
             what = f"{count('work')} groups to rate, {count('calibration')} for calibration, {count('gold')} gold"
             if not args.calibration:
                 print("Note: without --calibration nobody has to pass a calibration round.", file=sys.stderr)
+        from editreward.annotation.app import build_app, run_app  # takes seconds: errors come first
+
         app = build_app(database, protocol, activity)
         print(f"{what}, {len(names)} annotators: http://{args.host}:{args.port}", flush=True)
         run_app(app, args.host, args.port)
