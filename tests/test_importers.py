@@ -361,6 +361,55 @@ def test_rows_are_read_as_they_come_and_a_broken_file_is_named(tmp_path):
         next(read_rows(Source(str(tmp_path), split="test")))
 
 
+def test_a_parquet_file_is_never_held_whole(tmp_path):
+    noise = random.Random(0).randbytes(100_000)
+    table = pa.table({"image": [noise[n:] + noise[:n] for n in range(400)]})
+    pq.write_table(table, tmp_path / "train.parquet", row_group_size=20, use_dictionary=False, compression=None)
+    del table
+    before, most = pa.total_allocated_bytes(), 0
+    for number, row in enumerate(read_rows(Source(str(tmp_path / "train.parquet")))):
+        assert row.number == number and row.values["image"] == noise[number:] + noise[:number]
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert number == 399 and (tmp_path / "train.parquet").stat().st_size > 40_000_000
+    assert most < 12_000_000  # a few row groups of 2 MB
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "disk"])
+def test_reading_goes_on_after_any_row(tmp_path, kind):
+    rows = [{"n": n, "image": {"bytes": picture(n), "path": None}} for n in range(23)]
+    features = datasets.Features({"n": datasets.Value("int64"), "image": datasets.Image()})
+    dataset = datasets.Dataset.from_list(rows, features=features)
+    folder = tmp_path / "set"
+    if kind == "parquet":
+        folder.mkdir()
+        for number, (start, end) in enumerate([(0, 9), (9, 9), (9, 20), (20, 23)]):
+            table = pa.Table.from_pylist(rows[start:end], schema=features.arrow_schema)
+            pq.write_table(table, folder / f"train-{number:05d}-of-00004.parquet", row_group_size=4)
+    elif kind == "disk":
+        dataset.save_to_disk(folder, num_shards=3)
+    else:
+        dataset.save_to_disk(tmp_path / "disk", num_shards=1)
+        folder.mkdir()
+        (tmp_path / "disk" / "data-00000-of-00001.arrow").rename(folder / "train.arrow")
+    source = Source(str(folder / "train.arrow" if kind == "arrow" else folder))
+    whole, states = [], []
+    for row in read_rows(source):
+        whole.append((row.number, row.values))
+        states.append(json.loads(json.dumps(row.state())))
+    assert whole == list(enumerate(rows))
+    for n, state in enumerate(states):
+        assert [(row.number, row.values) for row in read_rows(source, n + 1, state)] == whole[n + 1 :]
+    assert [row.number for row in read_rows(source, 20)] == [20, 21, 22]
+
+
+def test_a_parquet_file_that_was_cut_off_is_named(tmp_path):
+    pq.write_table(pa.table({"a": list(range(1000))}), tmp_path / "cut.parquet")
+    data = (tmp_path / "cut.parquet").read_bytes()
+    (tmp_path / "cut.parquet").write_bytes(data[:-8])
+    with pytest.raises(ValueError, match="cut.parquet is not a complete Parquet file"):
+        next(read_rows(Source(str(tmp_path / "cut.parquet"))))
+
+
 class Stop(Exception):
     """Stands for a process that ends."""
 

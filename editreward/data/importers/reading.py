@@ -1,13 +1,19 @@
 """Rows of an input, one at a time: JSON, JSON lines, Parquet and Arrow files, dataset folders, Hub datasets."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 JSON_SUFFIXES = (".json", ".jsonl")
+ROWS_PER_BATCH = 16
+"""Rows of a Parquet file that are held at a time."""
+
+READ_BUFFER = 1 << 20
+
 TABLE_BUILDERS = {".parquet": "parquet", ".arrow": "arrow"}
 
 
@@ -103,32 +109,77 @@ def _json_lines(path: Path) -> Iterator[Any]:
 
 
 def _dataset_rows(source: Source, start: int, state: dict[str, Any] | None) -> Iterator[RawRow]:
-    dataset = _open_dataset(source)
+    from datasets import Dataset, load_dataset_builder, load_from_disk
+    from datasets.packaged_modules.parquet.parquet import Parquet
+
+    path = Path(source.name)
+    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+        saved = load_from_disk(str(path))
+        if not isinstance(saved, Dataset):
+            _check_split(source, list(saved))
+            saved = saved[source.split]
+        yield from _stream(saved.to_iterable_dataset(), start, state)
+        return
+    if path.suffix in TABLE_BUILDERS:
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no file {path}.")
+        builder = load_dataset_builder(TABLE_BUILDERS[path.suffix], data_files={source.split: str(path)})
+    else:
+        builder = load_dataset_builder(source.name, name=source.config, revision=source.revision)
+    if isinstance(builder, Parquet):
+        _check_split(source, list(builder.config.data_files))
+        yield from _parquet_rows(builder.config.data_files[source.split], start, state or {"file": 0, "row": start})
+    else:
+        splits = builder.as_streaming_dataset()
+        _check_split(source, list(splits))
+        yield from _stream(splits[source.split], start, state)
+
+
+def _stream(dataset: Any, start: int, state: dict[str, Any] | None) -> Iterator[RawRow]:
+    """Rows of a streaming dataset, images as `{"bytes", "path"}`."""
+    dataset = dataset.decode(False)
     if state is not None:
         dataset.load_state_dict(state)
     for number, values in enumerate(dataset if state is not None else islice(dataset, start, None), start):
         yield RawRow(number, values, dataset.state_dict)
 
 
-def _open_dataset(source: Source) -> Any:
-    """The dataset as a stream of rows with images as `{"bytes", "path"}`."""
-    from datasets import Dataset, load_dataset, load_from_disk
+def _parquet_rows(files: Sequence[str], number: int, state: dict[str, Any]) -> Iterator[RawRow]:
+    """Rows of Parquet files, here or on the Hub, a few at a time: a streaming dataset holds 16 row groups.
 
-    path = Path(source.name)
-    if path.suffix in TABLE_BUILDERS:
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no file {path}.")
-        builder = TABLE_BUILDERS[path.suffix]
-        return load_dataset(builder, data_files=str(path), split="train", streaming=True).decode(False)
-    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-        saved = load_from_disk(str(path))
-        if not isinstance(saved, Dataset):
-            _check_split(source, list(saved))
-            saved = saved[source.split]
-        return saved.to_iterable_dataset().decode(False)
-    splits = load_dataset(source.name, name=source.config, revision=source.revision, streaming=True)
-    _check_split(source, list(splits))
-    return splits[source.split].decode(False)
+    Args:
+        files: paths or URLs.
+        number: number of the first row to return.
+        state: the file that it is in, and its place there or after the file's end.
+    """
+    import fsspec
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    skipped = state["row"]
+    for index in range(state["file"], len(files)):
+        with fsspec.open(files[index], "rb") as opened:
+            try:
+                table = pq.ParquetFile(opened, pre_buffer=False, buffer_size=READ_BUFFER)
+                for place, values in _rows_of_table(table, skipped):
+                    yield RawRow(number, values, partial(dict, file=index, row=place + 1))
+                    number += 1
+            except pa.ArrowInvalid as error:
+                raise ValueError(f"{files[index]} is not a complete Parquet file: {error}") from error
+        skipped = max(0, skipped - table.metadata.num_rows)
+
+
+def _rows_of_table(table: Any, start: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of an open Parquet file with their places, from `start` on."""
+    place = 0
+    for group in range(table.num_row_groups):
+        size = table.metadata.row_group(group).num_rows
+        skip = max(0, start - place)
+        if skip < size:
+            batches = table.iter_batches(ROWS_PER_BATCH, row_groups=[group], use_threads=False)
+            rows = (values for batch in batches for values in batch.to_pylist())
+            yield from enumerate(islice(rows, skip, None), place + skip)
+        place += size
 
 
 def _check_split(source: Source, splits: list[Any]) -> None:
