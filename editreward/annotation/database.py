@@ -643,7 +643,10 @@ class Database:
         ]
 
     def rankings(self) -> list[TupleRanking]:
-        """Rankings of tuples, those on which all who took part agree, and as many as the tuple's quorum asks."""
+        """Rankings of tuples, those on which all who took part agree, and as many as the tuple's quorum asks.
+
+        A tuple that they agree to leave out has no `ranks`.
+        """
         found = []
         for tuple_row in self.rows("SELECT * FROM tuples WHERE active ORDER BY id"):
             proposals = self.rows(
@@ -652,13 +655,13 @@ class Database:
                 tuple_row["id"],
             )
             ranks = {row["ranks"] for row in proposals}
-            if len(proposals) >= tuple_row["quorum"] and len(ranks) == 1 and None not in ranks:
+            if len(proposals) >= tuple_row["quorum"] and len(ranks) == 1:
                 found.append(
                     TupleRanking(
                         tuple_id=tuple_row["tuple_id"],
                         group_id=tuple_row["group_id"],
                         candidates=json.loads(tuple_row["candidates"]),
-                        ranks=json.loads(proposals[0]["ranks"]),
+                        ranks=json.loads(proposals[0]["ranks"] or "[]"),
                         annotators=[row["name"] for row in proposals],
                     )
                 )

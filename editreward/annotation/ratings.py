@@ -38,7 +38,7 @@ class TupleRanking:
         tuple_id: the tuple, as `editreward data build-bench` named it.
         group_id: the group that the candidates are from.
         candidates: indices of the candidates in the group's row.
-        ranks: rank of each candidate, 1 is best; equal ranks are ties.
+        ranks: rank of each candidate, 1 is best; equal ranks are ties. Empty: to be left out of the benchmark.
         annotators: who took part.
     """
 
