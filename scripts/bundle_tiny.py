@@ -27,6 +27,9 @@ def main() -> None:
         parser.error(f"{args.run} holds no trainer_state.json: is it the output of train_trl.py?")
     EditRewardModel.from_pretrained(args.run, dtype=torch.bfloat16).save_pretrained(args.output)
     EditRewardProcessor.from_pretrained(args.run).save_pretrained(args.output)
+    tokenizer = args.output / "tokenizer.json"
+    compact = json.dumps(json.loads(tokenizer.read_text(encoding="utf-8")), ensure_ascii=False, separators=(",", ":"))
+    tokenizer.write_text(compact, encoding="utf-8")
     log = json.loads(states[-1].read_text())["log_history"]
     lines = "".join(json.dumps(entry) + "\n" for entry in log)
     (args.output / "training_log.jsonl").write_text(lines, encoding="utf-8")

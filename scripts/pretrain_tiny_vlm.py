@@ -728,6 +728,9 @@ def save_model(
     shutil.rmtree(new, ignore_errors=True)
     copy.deepcopy(model).to(torch.bfloat16).save_pretrained(new)
     tokenizer.save_pretrained(new)
+    tokenizer_file = new / "tokenizer.json"
+    compact = json.dumps(json.loads(tokenizer_file.read_text("utf-8")), ensure_ascii=False, separators=(",", ":"))
+    tokenizer_file.write_text(compact, encoding="utf-8")
     processor.save_pretrained(new)
     if log.exists():
         shutil.copy(log, new / "training_log.jsonl")

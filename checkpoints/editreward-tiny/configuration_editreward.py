@@ -100,7 +100,9 @@ class EditRewardConfig(PreTrainedConfig):
             self.backbone_config = AutoConfig.for_model("qwen2_5_vl")
         elif isinstance(self.backbone_config, dict):
             backbone_config = dict(self.backbone_config)
-            model_type = backbone_config.pop("model_type", "qwen2_5_vl")
+            if "model_type" not in backbone_config:
+                raise ValueError(f"`backbone_config` names no `model_type`; it is one of {', '.join(BACKBONES)}.")
+            model_type = backbone_config.pop("model_type")
             self.backbone_config = AutoConfig.for_model(model_type, **backbone_config)
         default_dimensions = ["overall"] if self.head_type == "single" else DEFAULT_DIMENSIONS
         self.dimensions = default_dimensions if self.dimensions is None else self.dimensions

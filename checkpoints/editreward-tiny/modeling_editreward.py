@@ -548,8 +548,11 @@ class EditRewardModel(PreTrainedModel):
             packing (`str`, *optional*): `tree` runs a group as one row under a tree mask; `unpacked` runs each
                 root-to-leaf path as a row. By default unpacked for flash attention, which knows no masks, tree
                 otherwise. Scores are the same.
-            kwargs: Passed to the backbone's language model.
+            kwargs: Arguments that wrappers pass to every model: all must be None.
         """
+        unknown = sorted(name for name, value in kwargs.items() if value is not None and name != "return_dict")
+        if unknown:
+            raise TypeError(f"`EditRewardModel.forward` has no argument {', '.join(unknown)}.")
         attention = self.config.get_text_config()._attn_implementation
         packing = packing or ("tree" if attention in MASKED_ATTENTION else "unpacked")
         check_choice("packing", packing, PACKINGS)
@@ -558,9 +561,10 @@ class EditRewardModel(PreTrainedModel):
 
         features, deepstack = self._encode_images(pixel_values, image_grid_thw)
         is_visual = input_ids == self.config.backbone_config.image_token_id
-        if int(is_visual.sum()) != len(features):
+        places = int(is_visual.sum())
+        if places != len(features):
             raise ValueError(
-                f"`input_ids` has places for {int(is_visual.sum())} visual tokens, the images give {len(features)}. "
+                f"`input_ids` has places for {places} visual tokens, the images give {len(features)}. "
                 "Pass the processor's output unchanged."
             )
         inputs_embeds = self.get_input_embeddings()(input_ids)
@@ -572,17 +576,18 @@ class EditRewardModel(PreTrainedModel):
         )
         if packing == "unpacked":
             sequences = sequences.unpack()
+        visual_inputs: dict[str, Any] = {}
         if deepstack:
             visual_mask = sequences.visual_index >= 0
             picked = sequences.visual_index[visual_mask]
-            kwargs["visual_pos_masks"] = visual_mask
-            kwargs["deepstack_visual_embeds"] = [layer[picked] for layer in deepstack]
+            visual_inputs["visual_pos_masks"] = visual_mask
+            visual_inputs["deepstack_visual_embeds"] = [layer[picked] for layer in deepstack]
         hidden_states = self.backbone.language_model(
             inputs_embeds=sequences.inputs_embeds,
             **sequences.attention_inputs(attention),
             position_ids=sequences.position_ids,
             use_cache=False,
-            **kwargs,
+            **visual_inputs,
         ).last_hidden_state
 
         rows, columns = sequences.reward_positions.unbind(-1)

@@ -30,7 +30,7 @@ SourceInput: TypeAlias = ImageInput | Sequence[ImageInput]
 BUNDLED_MODEL = "editreward-tiny"
 BUNDLED_NOTE = (
     "The bundled tiny model was trained on simulated scenes and knows nothing else: its scores of photographs mean "
-    "nothing. Of simulated scenes it judges visual quality; it does not follow instructions yet (see its model card)."
+    "nothing."
 )
 UNCALIBRATED_NOTE = (
     "The model is uncalibrated: its scores have no scale, only differences within a group have a meaning."

@@ -30,42 +30,41 @@ def pair_difference(mean: Tensor, std: Tensor, pairs: WeightedPairs) -> tuple[Te
     return mean[winner] - mean[loser], torch.hypot(std[winner], std[loser])
 
 
-class NllLoss(nn.Module):
-    """-log E[sigmoid(z)], the negative log of the preference probability (arXiv 2509.26346, eq. 4).
-
-    Called with the mean and the standard deviation of the reward difference of each pair and whether it is a tie, all
-    of shape `(pairs,)`; returns the loss of each pair in float32 or wider, not reduced. `link` is the preference
-    probability that it trains.
-    """
+class PairLoss(nn.Module):
+    """What a loss says of itself: the `link` of the probability that it trains, and whether it takes ties."""
 
     link = "logistic"
     knows_ties = False
+
+
+class NllLoss(PairLoss):
+    """-log E[sigmoid(z)], the negative log of the preference probability (arXiv 2509.26346, eq. 4).
+
+    Called with the mean and the standard deviation of the reward difference of each pair and whether it is a tie, all
+    of shape `(pairs,)`; returns the loss of each pair in float32 or wider, not reduced.
+    """
 
     def forward(self, mean: Tensor, std: Tensor, tie: Tensor | None = None) -> Tensor:
         return -log_expected_sigmoid(mean, std)
 
 
-class ExpectedNllLoss(nn.Module):
+class ExpectedNllLoss(PairLoss):
     """E[-log sigmoid(z)], an upper bound of [`NllLoss`] by Jensen's inequality: what the published code samples.
 
     Called and returning as [`NllLoss`].
     """
 
-    link = "logistic"
-    knows_ties = False
-
     def forward(self, mean: Tensor, std: Tensor, tie: Tensor | None = None) -> Tensor:
         return expected_softplus(mean, std)
 
 
-class BradleyTerryTiesLoss(nn.Module):
+class BradleyTerryTiesLoss(PairLoss):
     """Negative log likelihood of the model of Rao and Kupper (1967), where ties have a probability: a baseline.
 
     With k = 5, a win is e^d / (e^d + k), a tie (k^2 - 1) e^d / ((e^d + k) (1 + k e^d)). Called and returning as
     [`NllLoss`]; the standard deviation plays no part.
     """
 
-    link = "logistic"
     knows_ties = True
     log_k = math.log(5.0)
 
@@ -82,7 +81,7 @@ class BradleyTerryTiesLoss(nn.Module):
 
 
 # The values of `--loss`.
-LOSSES: dict[str, type[nn.Module]] = {
+LOSSES: dict[str, type[PairLoss]] = {
     "nll": NllLoss,
     "expected_nll": ExpectedNllLoss,
     "bradley_terry_ties": BradleyTerryTiesLoss,
