@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -273,6 +275,10 @@ def test_what_is_no_dataset_of_groups_is_told(folder, tmp_path):
         load_groups(tmp_path / "other.parquet")
     with pytest.raises(ValueError, match="other fields in candidates"):
         check_features(group_features() | {"candidates": group_features()["preferences"]}, "x")
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "train.jsonl").write_text('{"group_id": "a"}\n')
+    with pytest.raises(ValueError, match="texts does not consist of Parquet files"):
+        load_groups(tmp_path / "texts", streaming=True)
     with pytest.raises(FileNotFoundError, match=r"missing\.parquet"):
         load_groups(tmp_path / "missing.parquet")
     with pytest.raises(FileNotFoundError):
@@ -307,3 +313,26 @@ def test_splits_of_other_columns_are_named(groups, tmp_path):
     write_groups([make_group(0, candidates=0)], tmp_path, "train", dimensions=["consistency"])
     with pytest.raises(ValueError, match=r"train-00000-of-00001\.parquet has other columns or fields than .*test-0"):
         load_groups(tmp_path)
+
+
+# Streams a dataset in a process of its own and prints by how many bytes its memory grew.
+STREAM = """
+import resource, sys
+from editreward.data.storage import load_groups, raw_groups
+
+groups = raw_groups(load_groups(sys.argv[1], streaming=True))
+next(groups)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert sum(1 for group in groups) == 399
+print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss has other units elsewhere")
+def test_streaming_holds_a_few_groups_in_memory_and_not_the_file(tmp_path):
+    noise = np.random.default_rng(0).bytes(500_000)
+    images = ({"bytes": number.to_bytes(2, "big") + noise, "path": None} for number in range(400))
+    [shard] = write_groups((make_group(i, 0, source_images=[image]) for i, image in enumerate(images)), tmp_path)
+    assert shard.stat().st_size > 190e6
+    found = subprocess.run([sys.executable, "-c", STREAM, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert int(found.stdout) < 0.5 * shard.stat().st_size

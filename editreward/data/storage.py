@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, IterableDataset, get_dataset_split_names, load_dataset, load_from_disk
 from datasets.table import embed_table_storage
+from pyarrow.dataset import ParquetFragmentScanOptions
 
 from configuration_editreward import DEFAULT_DIMENSIONS
 from editreward.data.schema import check_features, column_shapes, dimensions_of, encode_group, group_features
@@ -52,13 +53,26 @@ def load_groups(
         saved = load_from_disk(str(path))
         dataset = saved if isinstance(saved, Dataset) else saved[split]
         dataset = dataset.to_iterable_dataset() if streaming else dataset
-    elif path.suffix == ".parquet":
-        dataset = load_dataset("parquet", data_files=str(path), split=split, streaming=streaming)
     else:
-        dataset = load_dataset(str(name), name=config, split=split, streaming=streaming, revision=revision)
+        options: dict[str, Any] = {"split": split, "streaming": streaming}
+        if streaming:  # pyarrow's default keeps what it has read of a file in memory until the file's end
+            options["fragment_scan_options"] = ParquetFragmentScanOptions(pre_buffer=False)
+        if path.suffix == ".parquet":
+            dataset = load_dataset("parquet", data_files=str(path), **options)
+        else:
+            dataset = _load_repository(str(name), config, revision, options)
     features = features_of(dataset)
     expected = check_features(features, name)
     return dataset if features == expected else dataset.cast(expected)
+
+
+def _load_repository(name: str, config: str | None, revision: str | None, options: dict[str, Any]) -> Any:
+    try:
+        return load_dataset(name, name=config, revision=revision, **options)
+    except ValueError as error:
+        if "fragment_scan_options" in str(error):  # an option of Parquet's reader alone
+            raise ValueError(f"{name} does not consist of Parquet files: it is no dataset of edit groups.") from error
+        raise
 
 
 def split_names(name: str | os.PathLike[str], config: str | None = None, revision: str | None = None) -> list[str]:
