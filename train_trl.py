@@ -108,7 +108,9 @@ def load_split(script_args: EditRewardScriptArguments, split: str) -> Dataset | 
     name = script_args.dataset_name
     if name is None:
         raise ValueError("`--dataset_name` is missing: give a dataset of edit groups, or 'simulated'.")
-    return load_groups(name, split, streaming=script_args.dataset_streaming, config=script_args.dataset_config)
+    return load_groups(
+        name, split, streaming=script_args.dataset_streaming, config=script_args.dataset_config, strict=False
+    )
 
 
 def load_model(

@@ -194,7 +194,7 @@ def test_two_processes_train_one_model_on_different_groups(tmp_path: Path) -> No
     options |= {"eval_groups": 2, "workers": 0, "tokenizer_groups": 20, "vocab_size": 700, "log_steps": 1}
     options |= {"max_steps": 2, "threads": 1, **MICRO}
     root = Path(__file__).parents[1]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += [str(root / "scripts" / "pretrain_tiny_vlm.py")]
     command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
     subprocess.run(command, check=True, cwd=root, capture_output=True, timeout=300)

@@ -311,8 +311,8 @@ def test_loss_falls_and_accuracy_rises_on_twenty_simulated_groups(tmp_path):
         eval_rows=rows,
         per_device_train_batch_size=10,
         per_device_eval_batch_size=20,
-        max_steps=60,
-        learning_rate=3e-3,
+        max_steps=120,
+        learning_rate=2e-3,
         dimension_weight=1.0,
     )
     before = trainer.evaluate()

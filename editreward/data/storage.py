@@ -28,6 +28,7 @@ def load_groups(
     streaming: bool = False,
     config: str | None = None,
     revision: str | None = None,
+    strict: bool = True,
 ) -> Dataset | IterableDataset:
     """Open one split of a dataset of edit groups.
 
@@ -37,6 +38,8 @@ def load_groups(
         streaming: read rows as they come instead of preparing a copy in the cache.
         config: name of the configuration, where the dataset has several.
         revision: commit, branch or tag of a Hub repository.
+        strict: the columns must be those of the schema. Otherwise they are left as they are, for a reader that needs
+            only some, such as training.
 
     Raises:
         ValueError: there is no such split, its rows are no edit groups, or a local file is no Parquet file, or has
@@ -61,6 +64,8 @@ def load_groups(
             dataset = load_dataset("parquet", data_files=str(path), **options)
         else:
             dataset = _load_repository(str(name), config, revision, options)
+    if not strict:
+        return dataset
     features = features_of(dataset)
     expected = check_features(features, name)
     return dataset if features == expected else dataset.cast(expected)
