@@ -156,7 +156,10 @@ def test_a_backbone_without_chat_template_is_refused(tmp_path):
 
 # Tokens
 
-plain_text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30).filter(str.strip)
+# Special tokens have a test of their own; hypothesis tries strings that it finds in the code, such as these.
+plain_text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30).filter(
+    lambda text: text.strip() and "<|" not in text
+)
 
 
 def check_tokens_of_paths(processor: EditRewardProcessor, instruction: str) -> None:
