@@ -289,7 +289,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = " ".join(str(error).split())
         if not isinstance(error, ValueError | OSError):
             message = f"{type(error).__name__}: {message} (--debug shows the traceback)"
-        print(f"editreward {args.command}: error: {message}", file=sys.stderr)
+        command = " ".join(filter(None, [args.command, getattr(args, "subcommand", None)]))
+        print(f"editreward {command}: error: {message}", file=sys.stderr)
         return 2
     return status or 0
 

@@ -125,6 +125,12 @@ def content(output: Path, split: str = "train") -> list[dict]:
 # Editors
 
 
+def test_a_missing_file_of_editors_is_named(tmp_path, capsys):
+    assert run(tmp_path, Path("nope.yaml"), tmp_path / "out") == 2
+    assert "There is no file nope.yaml of editors" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_default_editors_make_twelve_candidates_and_their_pipelines_take_what_the_file_says():
     editors = read_editors(ROOT / "configs" / "editors.yaml")
     assert len(editors) == 6 and sum(len(editor.seeds) for editor in editors) == 12

@@ -1006,6 +1006,18 @@ def test_the_command_offers_every_format():
     assert all(format.name == name for name, format in FORMATS.items())
 
 
+def test_an_input_that_cannot_be_read_leaves_no_folder_behind(tmp_path):
+    arguments = ["data", "import", "--format", "editreward-data", "--output", str(tmp_path / "out"), "--input"]
+    assert cli.main([*arguments, str(tmp_path / "none.json")]) == 2
+    broken = tmp_path / "broken.json"
+    broken.write_text("nonsense")
+    assert cli.main([*arguments, str(broken)]) == 2
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    assert cli.main([*arguments, str(broken)]) == 2
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_import_and_export_as_commands(tmp_path, capsys):
     file, truth, _ = published_file(tmp_path / "in")
     out, pairs = tmp_path / "out", tmp_path / "pairs"
@@ -1017,7 +1029,8 @@ def test_import_and_export_as_commands(tmp_path, capsys):
     assert cli.main([*arguments, "--overwrite", "--column", "nonsense"]) == 2
     assert "--column takes FIELD=COLUMN" in capsys.readouterr().err
     assert cli.main([*arguments, "--overwrite", "--images", str(tmp_path / "none")]) == 2
-    assert "There is no image folder" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith("editreward data import: error: ") and "There is no image folder" in error
     assert cli.main(["data", "export", str(out), "--format", "editreward-data", "--output", str(pairs)]) == 0
     assert "63 pairs" in capsys.readouterr().out
     assert len(json.loads((pairs / "pairs.json").read_text())) == 63

@@ -250,9 +250,13 @@ def read_editors(file: str | os.PathLike[str]) -> list[Editor]:
         ValueError: the file is not as described; the editor and the key are named.
         FileNotFoundError: there is no such file.
     """
+    if not Path(file).is_file():
+        raise FileNotFoundError(
+            f"There is no file {file} of editors; configs/editors.yaml in the repository is an example."
+        )
     try:
         content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is not YAML: {error}") from error
     try:
         return _editors(content, Path(file).parent)

@@ -116,6 +116,7 @@ def import_dataset(
         "decode": decode,
         "shards": [max_shard_bytes, groups_per_shard],
     }
+    is_new = not output.exists()
     _prepare(output, overwrite)
     work = output / WORK_FOLDER
     faults = Faults(on_fault)
@@ -134,6 +135,11 @@ def import_dataset(
             database.execute("INSERT INTO meta VALUES ('finished', 'true')")
             database.commit()
         report = _finish(database, output, split, format, arguments)
+    except Exception:
+        if _meta(database, "input-0") is None:  # no row was read: there is nothing to go on with
+            database.close()
+            shutil.rmtree(output if is_new else work)
+        raise
     finally:
         database.close()
     work.replace(output / DONE_FOLDER)  # at once, so that a half removed folder is not taken for an interrupted import
