@@ -28,7 +28,7 @@ from trl import ModelConfig, ScriptArguments, TrlParser
 
 from configuration_editreward import EditRewardConfig
 from editreward.data.storage import load_groups
-from editreward.simulation import simulate_group
+from editreward.simulation import annotate, simulate_group
 from editreward.training import EditRewardTrainer, EditRewardTrainingArguments
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor
@@ -51,6 +51,16 @@ class EditRewardScriptArguments(ScriptArguments):
     )
     simulated_eval_groups: int = field(default=300, metadata={"help": "Simulated groups to evaluate on."})
     simulated_image_size: int = field(default=112, metadata={"help": "Side of the simulated images, in pixels."})
+    simulated_annotators: int = field(
+        default=0,
+        metadata={
+            "help": "Simulated annotators whose mean is the score of a training candidate; 0 trains on exact scores. "
+            "Evaluation is always on exact ones."
+        },
+    )
+    simulated_noise: float = field(
+        default=0.0, metadata={"help": "Probability that a simulated annotator is off by one point, per dimension."}
+    )
 
     dimensions: list[str] | None = field(
         default=None, metadata={"help": "New model: the dimensions that it judges, named as in the data."}
@@ -63,7 +73,12 @@ class EditRewardScriptArguments(ScriptArguments):
     )
     head_dropout: float | None = field(default=None, metadata={"help": "New model: dropout in the heads."})
     aggregation: str | None = field(
-        default=None, metadata={"help": "New model: reward from the dimensions' means by 'mean', 'min' or 'sum'."}
+        default=None,
+        metadata={"help": "New model: reward from the dimensions' means by 'mean', 'min', 'sum' or 'smooth_min'."},
+    )
+    aggregation_temperature: float | None = field(
+        default=None,
+        metadata={"help": "New model: temperature of 'smooth_min', 1 by default; lower is nearer to 'min'."},
     )
     uncertainty_aggregation: str | None = field(
         default=None,
@@ -87,17 +102,27 @@ MODEL_FIELDS = (
     "head_hidden_sizes",
     "head_dropout",
     "aggregation",
+    "aggregation_temperature",
     "uncertainty_aggregation",
     "layout",
     "position_scheme",
 )
 
 
-def simulated_dataset(groups: int, split: str, image_size: int, start: int = 0) -> Dataset:
-    """Edit groups that are rendered when they are read: a column of seeds and a transform."""
+def simulated_dataset(
+    groups: int, split: str, image_size: int, start: int = 0, annotators: int = 0, noise: float = 0.0
+) -> Dataset:
+    """Edit groups that are rendered when they are read: a column of seeds and a transform.
+
+    With `annotators`, scores are the means of so many, each off by one point with the probability `noise`.
+    """
+    if noise > 0 and annotators == 0:
+        raise ValueError(f"`--simulated_noise` {noise} needs annotators: set `--simulated_annotators`.")
 
     def render(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
         rows = [simulate_group(seed, split, size=image_size).to_row() for seed in batch["seed"]]
+        if annotators:
+            rows = [annotate(row, annotators, noise) for row in rows]
         return {column: [row[column] for row in rows] for column in rows[0]}
 
     return Dataset.from_dict({"seed": range(start, start + groups)}).with_transform(render)
@@ -158,6 +183,8 @@ def main() -> None:
             script_args.dataset_train_split,
             size,
             script_args.simulated_train_start,
+            script_args.simulated_annotators,
+            script_args.simulated_noise,
         )
         if evaluates:
             eval_dataset = simulated_dataset(script_args.simulated_eval_groups, script_args.dataset_test_split, size)

@@ -1,5 +1,6 @@
 """Procedural edit groups with exact ground truth: for tests, demonstrations and the bundled tiny model."""
 
+from editreward.simulation.annotators import annotate
 from editreward.simulation.artefacts import ARTEFACTS, apply_artefact
 from editreward.simulation.edits import EditTask
 from editreward.simulation.groups import (
@@ -36,6 +37,7 @@ __all__ = [
     "SceneObject",
     "SimulatedCandidate",
     "SimulatedGroup",
+    "annotate",
     "apply_artefact",
     "groups_hash",
     "describe_change",
