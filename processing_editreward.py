@@ -4,7 +4,7 @@ import io
 import re
 import urllib.request
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -181,6 +181,27 @@ def load_image(image: Any, name: str = "image", image_mode: str = "upright") -> 
     Raises:
         ImageError: If the image is missing, unreadable, truncated, empty, longer than 200:1 or over 134 megapixels.
     """
+    return _read_image(
+        image,
+        name,
+        lambda opened: opened.convert("RGB") if image_mode == "reference" else _to_upright_rgb(opened),
+    )
+
+
+def image_size(image: Any, name: str = "image") -> tuple[int, int]:
+    """Height and width of an image as it is stored, from its header alone where it is a file.
+
+    Args:
+        image, name: As for `load_image`; an open binary file, too.
+
+    Raises:
+        ImageError: As `load_image`, but for what only decoding finds.
+    """
+    return _read_image(image, name, lambda opened: (opened.height, opened.width), decode=False)
+
+
+def _read_image(image: Any, name: str, use: Callable[[Image.Image], Any], decode: bool = True) -> Any:
+    """What `use` makes of an image, once it is sure that the image can be used."""
     if isinstance(image, (str, Path)):
         name = f"{name} ({str(image)[:200]!r})"
     try:
@@ -197,8 +218,9 @@ def load_image(image: Any, name: str = "image", image_mode: str = "upright") -> 
             raise ImageError(
                 f"{name} is {width} x {height} pixels; one side is over {MAX_ASPECT_RATIO} times the other. Crop it."
             )
-        opened.load()
-        return opened.convert("RGB") if image_mode == "reference" else _to_upright_rgb(opened)
+        if decode:
+            opened.load()
+        return use(opened)
     except ImageError as error:
         raise error if str(error).startswith(name) else ImageError(f"{name} {error}") from error
     except FileNotFoundError as error:
@@ -229,6 +251,8 @@ def _open_image(image: Any) -> Image.Image:
         return Image.open(image)
     if isinstance(image, (bytes, bytearray, memoryview)):
         return Image.open(io.BytesIO(image))
+    if hasattr(image, "seek") and hasattr(image, "read"):
+        return Image.open(image)
     if isinstance(image, torch.Tensor):
         image = image.detach().cpu()
         image = image.float().numpy() if image.dtype == torch.bfloat16 else image.numpy()
@@ -665,6 +689,35 @@ class EditRewardProcessor(ProcessorMixin):
             )
         return group
 
+    def count_tokens(
+        self, source_sizes: Sequence[Sequence[int]], edited_sizes: Sequence[Sequence[int]], instruction: str
+    ) -> tuple[int, list[int]]:
+        """How many tokens `pack` would make, without the images.
+
+        Args:
+            source_sizes: Height and width of each source image, in pixels; see `image_size`.
+            edited_sizes: The same of each edited image.
+            instruction: What was asked.
+
+        Returns:
+            The tokens before the candidates, and those of each candidate. The packed group has their sum.
+        """
+
+        def image_tokens(sizes: Sequence[Sequence[int]]) -> list[int]:
+            patches = self.image_processor.get_number_of_image_patches
+            return [patches(height, width) // self.image_processor.merge_size**2 for height, width in sizes]
+
+        root, *parts = self._text_tokens(len(source_sizes), instruction)
+        return root + sum(image_tokens(source_sizes)), [sum(parts) + count for count in image_tokens(edited_sizes)]
+
+    def _text_tokens(self, num_sources: int, instruction: str) -> list[int]:
+        """Tokens, without those of images, of the root, of a candidate and of each leaf under it."""
+        root_prompt, candidate_prompt, leaf_prompts = self._prompt(num_sources)
+        return [
+            sum(map(len, self._tokenize(prompt, instruction)))
+            for prompt in (root_prompt, candidate_prompt, *leaf_prompts)
+        ]
+
     def collate(self, groups: Sequence[PackedGroup]) -> BatchFeature:
         """Pad packed groups on the right into one batch; see `__call__` for what it holds."""
         length = max(group.num_tokens for group in groups)
@@ -785,4 +838,4 @@ def add_reward_tokens(tokenizer: Any, layout: str, dimensions: Sequence[str]) ->
 
 EditRewardProcessor.register_for_auto_class()
 
-__all__ = ["EditRewardProcessor", "ImageError", "PackedGroup", "load_image"]
+__all__ = ["EditRewardProcessor", "ImageError", "PackedGroup", "image_size", "load_image"]
