@@ -1,5 +1,6 @@
 """EditReward model: a vision-language backbone with Gaussian reward heads, over packed edit groups."""
 
+import copy
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from transformers import (
     initialization,
 )
 from transformers.integrations.flex_attention import flex_attention_forward
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, find_adapter_config_file
 
 try:
     from .configuration_editreward import EditRewardConfig, check_choice, reward_tokens
@@ -142,6 +143,9 @@ AttentionInterface.register(TREE_FLEX, tree_flex_forward)
 AttentionInterface.register(TREE_BLOCKS, tree_blocks_forward)
 AttentionInterface.register(PACKED_VISION, packed_vision_forward)
 
+# Arguments of `from_pretrained` that say where a repository is, not how to load it.
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+
 PACKINGS = ("tree", "unpacked")
 REPLACED_ATTENTION = (None, "sdpa", "flex_attention")
 MASKED_ATTENTION = ("eager", TREE_BLOCKS, TREE_FLEX)  # the others know no masks but padding
@@ -168,16 +172,23 @@ class EditRewardOutput(ModelOutput):
 
 
 def aggregate(
-    mean: torch.Tensor, log_std: torch.Tensor, aggregation: str, uncertainty_aggregation: str
+    mean: torch.Tensor,
+    log_std: torch.Tensor,
+    aggregation: str,
+    uncertainty_aggregation: str,
+    temperature: float = 1.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Combine the dimensions' Gaussians into one (eq. 3 of arXiv 2509.26346).
 
     Args:
         mean, log_std: Shape `(..., dimensions)`.
-        aggregation: `mean`, `min` or `sum` of the means.
+        aggregation: `mean`, `min` or `sum` of the means, or `smooth_min`: -t log(mean(exp(-mean / t))) at the
+            temperature t.
         uncertainty_aggregation: `propagate` takes the dimensions as independent: the standard deviation of their mean
-            or sum, or that of the dimension that is the minimum. `reference` is the published code's: mean of the log
+            or sum, or that of the dimension that is the minimum; for `smooth_min` to first order (the delta method),
+            with the derivatives softmax(-mean / t) as weights. `reference` is the published code's: mean of the log
             standard deviations for `mean`, element-wise minimum for `min`, and the same as `propagate` for `sum`.
+        temperature: Of `smooth_min`.
 
     Returns:
         The mean and the log standard deviation, each of shape `(...)`.
@@ -187,6 +198,13 @@ def aggregate(
         if uncertainty_aggregation == "reference":
             return lowest, log_std.min(dim=-1).values
         return lowest, log_std.gather(-1, index.unsqueeze(-1)).squeeze(-1)
+    if aggregation == "smooth_min":
+        # Relative to the lowest, of which the sum does not depend, and exact to rounding at any temperature.
+        lowest = mean.detach().min(dim=-1, keepdim=True).values
+        excess = torch.expm1((lowest - mean) / temperature).mean(dim=-1)
+        reward = lowest.squeeze(-1) - temperature * torch.log1p(excess)
+        log_weights = torch.log_softmax(-mean / temperature, dim=-1)
+        return reward, torch.logsumexp(2 * (log_weights + log_std), dim=-1) / 2
     log_std_of_sum = torch.logsumexp(2 * log_std, dim=-1) / 2
     if aggregation == "sum":
         return mean.sum(dim=-1), log_std_of_sum
@@ -424,6 +442,7 @@ class EditRewardModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _keep_in_fp32_modules_strict = ["heads"]
+    _no_split_modules = ["RewardHeads"]  # and the backbone's layers; units of FSDP, the heads in their own precision
 
     def __init__(self, config: EditRewardConfig, backbone: PreTrainedModel | None = None) -> None:
         """
@@ -459,6 +478,7 @@ class EditRewardModel(PreTrainedModel):
         *,
         dtype: torch.dtype | str = "auto",
         attn_implementation: str | None = None,
+        quantization_config: Any = None,
         hub_kwargs: dict[str, Any] | None = None,
         **config: Any,
     ) -> "EditRewardModel":
@@ -468,6 +488,7 @@ class EditRewardModel(PreTrainedModel):
             name_or_path: Folder or Hub id of a Qwen2.5-VL, MiMo-VL or Qwen3-VL checkpoint.
             dtype: The backbone's; by default that of its checkpoint. The heads are in float32 or wider.
             attn_implementation: As in `from_pretrained`.
+            quantization_config: As in `from_pretrained`; of the backbone.
             hub_kwargs: `revision`, `token`, `cache_dir` ... to load the backbone with.
             config: Fields of [`EditRewardConfig`].
         """
@@ -475,10 +496,12 @@ class EditRewardModel(PreTrainedModel):
         if unknown:
             raise ValueError(f"An EditReward model's configuration has no field {unknown[0]!r}.")
         hub_kwargs = hub_kwargs or {}
-        backbone = AutoModel.from_pretrained(name_or_path, dtype=dtype, **hub_kwargs)
+        backbone = AutoModel.from_pretrained(
+            name_or_path, dtype=dtype, quantization_config=quantization_config, **hub_kwargs
+        )
         reward_config = EditRewardConfig(backbone_config=backbone.config, dtype=backbone.dtype, **config)
         reward_config._attn_implementation = attn_implementation
-        model = cls(reward_config, backbone)
+        model = cls._on_backbone(reward_config, backbone)
         vocabulary = set(AutoTokenizer.from_pretrained(name_or_path, **hub_kwargs).get_vocab())
         vocabulary.update(reward_tokens(reward_config.layout, reward_config.dimensions))
         # Backbones pad their embeddings beyond the tokenizer; only too few rows need new ones.
@@ -487,13 +510,40 @@ class EditRewardModel(PreTrainedModel):
         return model
 
     @classmethod
+    def _on_backbone(cls, config: EditRewardConfig, backbone: PreTrainedModel) -> "EditRewardModel":
+        """A model with new heads on a loaded backbone."""
+        model = cls(config, backbone)
+        model.name_or_path = backbone.name_or_path
+        model.heads.to(backbone.device)
+        if getattr(backbone, "is_quantized", False):
+            # What else of transformers, accelerate and TRL looks at must know.
+            for name in ("hf_quantizer", "is_quantized", "quantization_method", "is_loaded_in_4bit", "is_loaded_in_8bit"):
+                if hasattr(backbone, name):
+                    setattr(model, name, getattr(backbone, name))
+            config.quantization_config = backbone.config.quantization_config
+        return model
+
+    @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """As in transformers, but a checkpoint that lacks weights is an error rather than a warning.
+
+        The folder or repository may be that of an adapter (LoRA), which needs peft: the model that it names is loaded
+        and the adapter put into its layers. `base_model_name_or_path=...` says where that model is now.
 
         Raises:
             ValueError: If weights are missing, named in the message: random ones would give random scores.
         """
         with_info = kwargs.pop("output_loading_info", False)
+        adapter = (kwargs.get("adapter_kwargs") or {}).get("_adapter_model_path")  # as `AutoModel` hands it on
+        if adapter is None:
+            hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if kwargs.get(name) is not None}
+            if find_adapter_config_file(pretrained_model_name_or_path, **hub_kwargs):
+                adapter = pretrained_model_name_or_path
+        if adapter is not None:
+            model = cls.load_adapted(adapter, **kwargs).get_base_model()
+            model._hf_peft_config_loaded = True  # saved as an adapter again
+            info: dict[str, Any] = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set()}
+            return (model, info) if with_info else model
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         missing = sorted(info["missing_keys"])
         if missing:
@@ -503,6 +553,88 @@ class EditRewardModel(PreTrainedModel):
                 "checkpoint, saved whole? A reward model on a plain VLM starts with `EditRewardModel.from_backbone`."
             )
         return (model, info) if with_info else model
+
+    @classmethod
+    def load_adapted(
+        cls,
+        adapter: str | Path,
+        *,
+        base_model_name_or_path: str | Path | None = None,
+        config: EditRewardConfig | None = None,
+        dtype: torch.dtype | str | None = None,
+        attn_implementation: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The `peft.PeftModel` of an adapter, on the model that it names.
+
+        Args:
+            adapter: Folder or Hub id of the adapter, which also holds the EditReward configuration.
+            base_model_name_or_path: Where the model is that it sits on, a vision-language model or an EditReward
+                model, if not where the adapter says.
+            config: The adapter's configuration, if it is loaded already.
+            dtype: That of the base; by default the one it had in training. Adapter and heads are in float32.
+            attn_implementation: As in `from_pretrained`.
+            kwargs: `revision`, `token` ... of the adapter, and what else `from_pretrained` takes, for the base.
+
+        Raises:
+            ImportError: If peft is not installed.
+            ValueError: If the base cannot be found or is another model, or if weights are missing.
+        """
+        try:
+            from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+            from peft.utils import load_peft_weights
+        except ImportError as error:
+            raise ImportError(f"{adapter} is an adapter, and loading one takes peft: `pip install peft`.") from error
+
+        for name in ("adapter_kwargs", "trust_remote_code", "_from_auto", "ignore_mismatched_sizes"):
+            kwargs.pop(name, None)
+        hub_kwargs = {name: kwargs.pop(name) for name in HUB_ARGUMENTS if name in kwargs}
+        hub_kwargs = {name: value for name, value in hub_kwargs.items() if value is not None}
+        peft_config = PeftConfig.from_pretrained(str(adapter), **hub_kwargs)
+        config = copy.deepcopy(config) or EditRewardConfig.from_pretrained(adapter, **hub_kwargs)
+        base = str(base_model_name_or_path or peft_config.base_model_name_or_path)
+        # The base is a repository of its own.
+        base_kwargs = {name: value for name, value in hub_kwargs.items() if name not in ("revision", "subfolder")}
+        if base_model_name_or_path is None and peft_config.revision:
+            base_kwargs["revision"] = peft_config.revision
+        try:
+            base_config, _ = PreTrainedConfig.get_config_dict(base, **base_kwargs)
+        except OSError as error:
+            raise ValueError(
+                f"The adapter {adapter} sits on {base}, which is neither a folder here nor a Hub repository that can "
+                "be reached. If it has moved, say where it is with `base_model_name_or_path`, or change that entry of "
+                "adapter_config.json."
+            ) from error
+        if base_config.get("model_type") not in (config.model_type, config.backbone_config.model_type):
+            raise ValueError(
+                f"The adapter {adapter} needs a {config.backbone_config.model_type} model or an EditReward model to "
+                f"sit on; {base} is of type {base_config.get('model_type')!r}."
+            )
+        loading = {"dtype": config.dtype if dtype in (None, "auto") else dtype, **base_kwargs, **kwargs}
+        config._attn_implementation = attn_implementation
+        if base_config["model_type"] == config.model_type:
+            model = cls.from_pretrained(base, config=config, **loading)
+        else:
+            rows = config.get_text_config().vocab_size
+            model = cls._on_backbone(config, AutoModel.from_pretrained(base, **loading))
+            if rows != model.get_input_embeddings().num_embeddings:
+                # New rows are those of reward tokens, which the adapter holds.
+                model.resize_token_embeddings(rows, mean_resizing=False)
+
+        peft_config.inference_mode = True
+        adapted = PeftModel(model, peft_config)
+        weights = load_peft_weights(str(adapter), device="cpu", **hub_kwargs)
+        missing = sorted(set(get_peft_model_state_dict(adapted, save_embedding_layers=False)) - set(weights))
+        if missing:
+            raise ValueError(f"The adapter {adapter} lacks weights: {', '.join(missing[:5])}. Copy or train it again.")
+        set_peft_model_state_dict(adapted, weights)
+        return adapted.eval()
+
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+        """As in transformers; beside an adapter's weights it saves the configuration too, to load it from there."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if self._hf_peft_config_loaded and kwargs.get("is_main_process", True):
+            self.config.save_pretrained(save_directory)
 
     def set_attn_implementation(self, attn_implementation: str | dict, *args: Any, **kwargs: Any) -> None:
         """As in transformers: `sdpa`, `flex_attention`, `eager` or a flash attention."""
@@ -518,6 +650,14 @@ class EditRewardModel(PreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         self.backbone.set_input_embeddings(value)
+
+    def enable_input_require_grads(self) -> None:
+        """As in transformers, but a frozen vision tower stays out of the backward pass."""
+        super().enable_input_require_grads()
+        if not any(parameter.requires_grad for parameter in self.backbone.visual.parameters()):
+            self.disable_input_require_grads()
+            hook = self.get_input_embeddings().register_forward_hook(lambda *call: call[-1].requires_grad_(True))
+            self._require_grads_hooks = [hook]
 
     def forward(
         self,
@@ -592,7 +732,10 @@ class EditRewardModel(PreTrainedModel):
 
         rows, columns = sequences.reward_positions.unbind(-1)
         mean, log_std = self.heads(hidden_states[rows, columns]).unbind(-1)
-        reward, reward_log_std = aggregate(mean, log_std, self.config.aggregation, self.config.uncertainty_aggregation)
+        config = self.config
+        reward, reward_log_std = aggregate(
+            mean, log_std, config.aggregation, config.uncertainty_aggregation, config.aggregation_temperature
+        )
         return EditRewardOutput(
             mean=mean, log_std=log_std, reward=reward, reward_std=reward_log_std.exp(), group_index=group_index
         )

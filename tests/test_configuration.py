@@ -32,6 +32,7 @@ CHANGED = {
     "head_hidden_sizes": [12, 3],
     "head_dropout": 0.2,
     "aggregation": "min",
+    "aggregation_temperature": 0.25,
     "uncertainty_aggregation": "reference",
     "layout": "paper",
     "position_scheme": "sequential",
@@ -127,6 +128,9 @@ def test_unusable_dimensions_are_refused(dimensions):
         ("head_hidden_sizes", [1024]),
         ("head_hidden_sizes", [1024, 16, 4]),
         ("head_hidden_sizes", [1024, 0]),
+        ("aggregation_temperature", 0.0),
+        ("aggregation_temperature", float("inf")),
+        ("aggregation_temperature", float("nan")),
         ("calibration", {"visual_quality": {"intercept": 0.0, "slope": 1.0}}),
         ("calibration", {name: {"intercept": 0.0, "slope": -1.0} for name in DEFAULT_DIMENSIONS}),
         ("calibration", {name: {"intercept": 0.0, "slope": float("nan")} for name in DEFAULT_DIMENSIONS}),
@@ -136,6 +140,20 @@ def test_unusable_dimensions_are_refused(dimensions):
 def test_unusable_values_are_refused_with_their_field(field, value):
     with pytest.raises(ValueError, match=f"`{field}"):
         tiny(**{field: value})
+
+
+def test_the_published_uncertainty_of_a_smooth_minimum_is_refused():
+    with pytest.raises(ValueError, match="smooth_min.*use 'propagate'"):
+        tiny(aggregation="smooth_min", uncertainty_aggregation="reference")
+
+
+def test_a_configuration_from_before_a_field_takes_its_default(tmp_path):
+    tiny(aggregation="min").save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    del saved["aggregation_temperature"]
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    loaded = EditRewardConfig.from_pretrained(tmp_path)
+    assert (loaded.aggregation, loaded.aggregation_temperature) == ("min", 1.0)
 
 
 def test_a_backbone_without_its_type_is_refused():

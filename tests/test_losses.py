@@ -9,15 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, special
 
-from editreward.data.pairs import WeightedPairs, training_pairs
-from editreward.expectations import expected_softplus, log_expected_sigmoid
+from editreward.data.pairs import WeightedPairs, training_pairs, training_scores
 from editreward.scoring.probability import best_of_probabilities, preference_probability
-from editreward.training.losses import LOSSES, pair_difference
+from editreward.training import EditRewardTrainingArguments
+from editreward.training.losses import LOSSES, RegressionLoss
 
 # Far from the peak the integrand underflows, and `quad` says that it cannot reach a relative error there.
 pytestmark = pytest.mark.filterwarnings("ignore::scipy.integrate.IntegrationWarning")
 
-FUNCTIONS = {"nll": lambda d, s: -log_expected_sigmoid(d, s), "expected_nll": expected_softplus}
+FUNCTIONS = {name: loss() for name, loss in LOSSES.items()}
+SCHEMES = {name: FUNCTIONS[name] for name in ("nll", "expected_nll")}  # which choose a quadrature by s
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 5e-6}
 MEANS = (-50.0, -23.3, -7.0, -1.3, 0.0, 0.4, 11.0, 50.0)
 STDS = (1e-4, 0.2, 0.999, 1.0, 1.5, 7.1, 60.0, 142.0)
@@ -39,8 +40,25 @@ def integrate_gaussian(f, d: float, s: float) -> float:
     )
 
 
+# Of a win; ties have a test of their own.
+CLOSED_FORMS = {
+    "probit": lambda d, s: -mpmath.log(mpmath.erfc(-d / mpmath.sqrt(2 * (s * s + 1))) / 2),
+    "bradley_terry": lambda d, s: mpmath.log(1 + mpmath.exp(-d)),
+    "bradley_terry_ties": lambda d, s: -mpmath.log(mpmath.exp(d) / (mpmath.exp(d) + 5)),
+    "regression": lambda d, s: d * d,
+}
+
+
 def reference(name: str, d: float, s: float) -> tuple[float, float, float]:
-    """Loss and its derivatives in d and log s; those in log s by Stein's lemma, s^2 E[f''(z)]."""
+    """Loss and its derivatives in d and log s; those of expectations in log s by Stein's lemma, s^2 E[f''(z)]."""
+    if name in CLOSED_FORMS:
+        with mpmath.workdps(40):
+            formula = CLOSED_FORMS[name]
+            d, log_s = mpmath.mpf(d), mpmath.log(s)
+            gradients = [
+                mpmath.diff(lambda *x: formula(x[0], mpmath.exp(x[1])), (d, log_s), n) for n in ((1, 0), (0, 1))
+            ]
+            return tuple(float(x) for x in (formula(d, mpmath.exp(log_s)), *gradients))
     slope = lambda z: special.expit(z) * special.expit(-z)  # noqa: E731
     curvature = lambda z: slope(z) * (special.expit(-z) - special.expit(z))  # noqa: E731
     if name == "expected_nll":
@@ -57,7 +75,8 @@ def value_and_gradients(function, points, dtype) -> torch.Tensor:
     d = torch.tensor([d for d, _ in points], dtype=dtype, requires_grad=True)
     log_s = torch.tensor([math.log(s) for _, s in points], dtype=dtype, requires_grad=True)
     value = function(d, log_s.exp())
-    return torch.stack([value, *torch.autograd.grad(value.sum(), (d, log_s))]).detach().double()
+    gradients = torch.autograd.grad(value.sum(), (d, log_s), allow_unused=True, materialize_grads=True)
+    return torch.stack([value, *gradients]).detach().double()
 
 
 def relative_error(computed: torch.Tensor, expected: torch.Tensor) -> float:
@@ -93,7 +112,7 @@ def test_the_reference_matches_integration_in_30_digits():
     assert reference("expected_nll", d, s)[0] == pytest.approx(float(q), rel=1e-10)
 
 
-@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+@pytest.mark.parametrize("function", SCHEMES.values(), ids=SCHEMES)
 def test_both_schemes_in_one_call_equal_each_alone(function):
     points = [(d, s) for d in MEANS for s in STDS]
     together = value_and_gradients(function, points, torch.float64)
@@ -101,7 +120,7 @@ def test_both_schemes_in_one_call_equal_each_alone(function):
     assert relative_error(together, alone) < 1e-14
 
 
-@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+@pytest.mark.parametrize("function", SCHEMES.values(), ids=SCHEMES)
 def test_more_pairs_than_a_chunk_and_any_shape(function, monkeypatch):
     monkeypatch.setattr("editreward.expectations.CHUNK", 7)
     d = torch.linspace(-3, 3, 40, dtype=torch.float64).reshape(8, 5)
@@ -118,7 +137,7 @@ def test_no_pairs_give_an_empty_loss_that_keeps_the_graph(name):
     mean = torch.randn(3, requires_grad=True)
     std = torch.ones(3, requires_grad=True)
     pairs = training_pairs(torch.zeros(3, 0), torch.zeros(3))
-    loss = LOSSES[name]()(*pair_difference(mean[:, None], std[:, None], pairs), pairs.tie)
+    loss = LOSSES[name]()(*pairs.difference(mean[:, None], std[:, None]), pairs.tie)
     assert loss.shape == (0,)
     loss.sum().backward()
     assert mean.grad.eq(0).all()
@@ -142,13 +161,13 @@ def test_expected_nll_bounds_nll_from_above(d, log10_s):
     assert expected_nll >= nll - 1e-8 * max(1, nll.item())
 
 
-def test_pair_difference_adds_variances():
+def test_the_difference_of_a_pair_adds_variances():
     index = torch.tensor([1]), torch.tensor([0]), torch.ones(1)
     # Columns: one dimension, then the aggregate.
     mean, std = torch.tensor([[1.0, 0.0], [5.0, 2.0]]), torch.tensor([[3.0, 6.0], [4.0, 8.0]])
     for dimension, expected in ((0, (4.0, 5.0)), (-1, (2.0, 10.0))):
         pairs = WeightedPairs(*index, dimension=torch.tensor([dimension]), tie=torch.tensor([False]))
-        assert tuple(part.item() for part in pair_difference(mean, std, pairs)) == expected
+        assert tuple(part.item() for part in pairs.difference(mean, std)) == expected
 
 
 @given(d=st.floats(-50, 50))
@@ -160,6 +179,61 @@ def test_bradley_terry_ties_is_rao_and_kuppers_likelihood(d):
     assert win + lose + tie == pytest.approx(1, abs=1e-12)
     assert win == pytest.approx(math.exp(d) / (math.exp(d) + 5), rel=1e-10)
     assert tie == pytest.approx(24 * math.exp(d) / ((math.exp(d) + 5) * (1 + 5 * math.exp(d))), rel=1e-10)
+
+
+def test_the_derivatives_of_a_tie_are_those_of_its_likelihood():
+    d = torch.linspace(-50, 50, 41, dtype=torch.float64, requires_grad=True)
+    loss = LOSSES["bradley_terry_ties"]()(d, torch.ones_like(d), torch.ones(41, dtype=torch.bool))
+    (gradient,) = torch.autograd.grad(loss.sum(), d)
+    with mpmath.workdps(40):
+        likelihood = lambda d: -mpmath.log(24 * mpmath.exp(d) / ((mpmath.exp(d) + 5) * (1 + 5 * mpmath.exp(d))))  # noqa: E731
+        expected = [float(mpmath.diff(likelihood, x)) for x in d.tolist()]
+    assert gradient.tolist() == pytest.approx(expected, rel=1e-8, abs=1e-8)
+
+
+def test_regression_is_the_squared_error_of_the_sum_against_the_papers_target():
+    labels = torch.tensor([[4.0, 3.0], [2.0, math.nan], [1.0, 1.5]])
+    mean, aggregate = torch.tensor([[0.5, 1.0], [0.0, 0.0], [-1.0, 2.0]]), torch.full((3, 1), 9.0)
+    mean, std = torch.cat([mean, aggregate], dim=-1), torch.ones(3, 3)
+    loss = RegressionLoss()
+    # (R - (y_1 + y_2 - 5))^2, whatever the aggregate is; a candidate without a score is left out.
+    samples = loss.samples({"labels": labels})
+    assert samples.candidate.tolist() == [0, 2] and samples.weight.tolist() == [1, 1]
+    assert loss(*samples.difference(mean, std)).tolist() == [(1.5 - 2.0) ** 2, (1.0 + 2.5) ** 2]
+    by_dimension = [loss.samples({"labels": labels}, k) for k in range(2)]
+    assert [term.candidate.tolist() for term in by_dimension] == [[0, 1, 2], [0, 2]]
+    assert loss(*by_dimension[0].difference(mean, std)).tolist() == [(0.5 - 1.5) ** 2, 0.5**2, (-1.0 + 1.5) ** 2]
+    # The targets of the dimensions add up to that of the sum.
+    first, second = (training_scores(labels, k, offset=4.5).target for k in range(2))
+    assert (
+        (first[[0, 2]] + second).tolist() == training_scores(labels, None, offset=4.5).target.tolist() == [2.5, -2.0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "given_offset", "offset"),
+    [
+        (["a"], None, 2.5),
+        (["a", "b"], None, 5.0),
+        (["a", "b", "c"], None, 7.5),
+        (["overall"], None, 5.0),
+        (["a"], 4.5, 4.5),
+    ],
+)
+def test_the_offset_of_regression_is_the_middle_of_the_scale(tmp_path, dimensions, given_offset, offset):
+    args = EditRewardTrainingArguments(str(tmp_path), loss="regression", regression_offset=given_offset, use_cpu=True)
+    assert RegressionLoss.from_arguments(args, dimensions).offset == offset
+
+
+def test_the_link_of_each_loss_is_that_of_the_probability_that_it_trains():
+    mean, log_std = torch.tensor([1.3, 0.0], dtype=torch.float64), torch.tensor([0.4, -0.2], dtype=torch.float64)
+    difference = (mean[:1] - mean[1:], torch.hypot(*log_std.exp())[None])
+    for name in ("nll", "probit"):
+        p = preference_probability(mean[0], log_std[0], mean[1], log_std[1], LOSSES[name].link)
+        assert LOSSES[name]()(*difference).item() == pytest.approx(-math.log(p.item()), rel=1e-9)
+    assert LOSSES["bradley_terry"]()(*difference).item() == pytest.approx(
+        -math.log(preference_probability(1.3, -20.0, 0.0, -20.0, LOSSES["bradley_terry"].link).item()), rel=1e-9
+    )
 
 
 @given(d=st.floats(-50, 50), log_std=st.floats(-5, 4.9), other=st.floats(-5, 4.9))

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -339,6 +340,60 @@ def test_aggregation_equals_its_formula(dimensions, how, uncertainty):
     np.testing.assert_allclose(np.stack([reward, reward_log_std.exp()], axis=1), expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("temperature", [1e-3, 0.1, 1.0, 7.0, 1e5])
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_smooth_minimum_and_its_gradients_equal_its_formula(dimensions, temperature):
+    generator = torch.Generator().manual_seed(dimensions)
+    mean, log_std = 3 * torch.randn(2, 20, dimensions, generator=generator, dtype=torch.float64)
+    mean.requires_grad_()
+    reward, reward_log_std = aggregate(mean, log_std, "smooth_min", "propagate", temperature)
+    (gradient,) = torch.autograd.grad(reward.sum(), mean)
+    for i in range(20):
+        with mpmath.workdps(40):
+            terms = [mpmath.exp(-mpmath.mpf(x) / temperature) for x in mean[i].tolist()]
+            value = -temperature * mpmath.log(mpmath.fsum(terms) / dimensions)
+            weights = [float(term / mpmath.fsum(terms)) for term in terms]
+        variance = math.fsum((w * math.exp(s)) ** 2 for w, s in zip(weights, log_std[i].tolist(), strict=True))
+        assert reward[i].item() == pytest.approx(float(value), rel=1e-11, abs=1e-11)
+        assert gradient[i].tolist() == pytest.approx(weights, rel=1e-9, abs=1e-12)
+        assert reward_log_std[i].exp().item() == pytest.approx(math.sqrt(variance), rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("temperature", "limit"), [(1e-5, "min"), (1e5, "mean")])
+def test_smooth_minimum_lies_between_minimum_and_mean_and_tends_to_them(temperature, limit, dtype):
+    generator = torch.Generator().manual_seed(0)
+    mean, log_std = 3 * torch.randn(2, 50, 3, generator=generator, dtype=dtype)
+    expected = aggregate(mean, log_std, limit, "propagate")
+    for computed, value in zip(
+        aggregate(mean, log_std, "smooth_min", "propagate", temperature), expected, strict=True
+    ):
+        torch.testing.assert_close(computed, value, rtol=1e-4, atol=2e-4)
+    between = aggregate(mean, log_std, "smooth_min", "propagate")[0]
+    lowest, average = (aggregate(mean, log_std, how, "propagate")[0] for how in ("min", "mean"))
+    assert ((lowest < between) & (between < average)).all()
+
+
+def test_smooth_minimum_ranks_a_catastrophe_in_one_dimension_below_a_mediocre_edit():
+    catastrophe, mediocre = torch.tensor([4.0, -4.0]), torch.tensor([-0.5, -0.5])
+    rewards = {
+        how: aggregate(torch.stack([catastrophe, mediocre]), torch.zeros(2, 2), how, "propagate")[0]
+        for how in ("mean", "smooth_min")
+    }
+    assert rewards["mean"][0] > rewards["mean"][1]
+    assert rewards["smooth_min"][0] < rewards["smooth_min"][1]
+
+
+def test_smooth_minimums_deviation_is_that_of_samples():
+    generator = torch.Generator().manual_seed(0)
+    mean, log_std = torch.tensor([0.3, -0.4, 1.0]), torch.tensor([0.05, 0.1, 0.2]).log()
+    samples = mean + log_std.exp() * torch.randn(200_000, 3, generator=generator)
+    rewards, _ = aggregate(samples, log_std.expand_as(samples), "smooth_min", "propagate", 0.7)
+    _, reward_log_std = aggregate(mean, log_std, "smooth_min", "propagate", 0.7)
+    # To first order only: the deviations are a tenth of the temperature.
+    assert reward_log_std.exp().item() == pytest.approx(rewards.std().item(), rel=0.02)
+
+
 @pytest.mark.parametrize("how", ["mean", "min"])
 @pytest.mark.parametrize(
     ("head_type", "dimensions"),
@@ -383,6 +438,14 @@ def test_every_head_type_scores_any_dimensions_by_its_own_heads(layout, head_typ
         reward, reward_std = expected_aggregate(mean, std, how, "reference")
         assert output.reward[index].item() == pytest.approx(reward, abs=1e-6)
         assert output.reward_std[index].item() == pytest.approx(reward_std, abs=1e-6)
+
+
+def test_a_model_takes_the_smooth_minimum_at_its_configured_temperature():
+    model, processor = build_loud(aggregation="smooth_min", aggregation_temperature=0.3)
+    with torch.no_grad():
+        output = model(**processor(**GROUPS[0]))
+    expected = -0.3 * torch.log((-output.mean / 0.3).exp().mean(-1))
+    torch.testing.assert_close(output.reward, expected, **TOLERANCE)
 
 
 def test_group_index_names_each_candidates_group():

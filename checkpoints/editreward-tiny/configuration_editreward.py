@@ -8,7 +8,7 @@ from transformers import AutoConfig, PreTrainedConfig
 DEFAULT_DIMENSIONS = ["instruction_following", "visual_quality"]
 BACKBONES = ("qwen2_5_vl", "qwen3_vl")
 HEAD_TYPES = ("multi", "shared", "single")
-AGGREGATIONS = ("mean", "min", "sum")
+AGGREGATIONS = ("mean", "min", "sum", "smooth_min")
 UNCERTAINTY_AGGREGATIONS = ("propagate", "reference")
 LAYOUTS = ("compact", "paper")
 POSITION_SCHEMES = ("mrope", "sequential")
@@ -62,9 +62,13 @@ class EditRewardConfig(PreTrainedConfig):
         head_dropout (`float`, defaults to 0.05):
             Dropout after the first hidden layer, in training.
         aggregation (`str`, defaults to `"mean"`):
-            How the dimensions' means become one reward (eq. 3 of arXiv 2509.26346): `mean`, `min` or `sum`.
+            How the dimensions' means become one reward (eq. 3 of arXiv 2509.26346): `mean`, `min` or `sum`; or
+            `smooth_min`, in between `min` and `mean`, which one very low dimension pulls down and which trains all.
+        aggregation_temperature (`float`, defaults to 1.0):
+            Of `smooth_min`, in units of the reward: near `min` if small, near `mean` if large.
         uncertainty_aggregation (`str`, defaults to `"propagate"`):
-            `propagate` treats the dimensions as independent Gaussians; `reference` does what the published code does.
+            `propagate` treats the dimensions as independent Gaussians; `reference` does what the published code does
+            (which has no `smooth_min`).
         layout (`str`, defaults to `"compact"`):
             How a group becomes tokens: `compact` (one short prompt) or `paper` (a prompt per candidate and dimension).
             Scores are comparable within a layout only.
@@ -88,6 +92,7 @@ class EditRewardConfig(PreTrainedConfig):
     head_hidden_sizes: list[int] | tuple[int, ...] = (1024, 16)
     head_dropout: float = 0.05
     aggregation: str = "mean"
+    aggregation_temperature: float = 1.0
     uncertainty_aggregation: str = "propagate"
     layout: str = "compact"
     position_scheme: str = "mrope"
@@ -118,6 +123,13 @@ class EditRewardConfig(PreTrainedConfig):
         check_choice("head_type", self.head_type, HEAD_TYPES)
         check_choice("aggregation", self.aggregation, AGGREGATIONS)
         check_choice("uncertainty_aggregation", self.uncertainty_aggregation, UNCERTAINTY_AGGREGATIONS)
+        if self.aggregation == "smooth_min" and self.uncertainty_aggregation == "reference":
+            raise ValueError(
+                "`uncertainty_aggregation='reference'` is the published code's, which has no `aggregation="
+                "'smooth_min'`; use 'propagate'."
+            )
+        if not 0 < self.aggregation_temperature < float("inf"):
+            raise ValueError(f"`aggregation_temperature` must be positive, got {self.aggregation_temperature}.")
         check_choice("layout", self.layout, LAYOUTS)
         check_choice("position_scheme", self.position_scheme, POSITION_SCHEMES)
         check_choice("preference_link", self.preference_link, PREFERENCE_LINKS)

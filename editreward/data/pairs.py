@@ -34,6 +34,53 @@ class WeightedPairs(NamedTuple):
     dimension: Tensor
     tie: Tensor
 
+    @property
+    def candidate(self) -> Tensor:
+        """A candidate of each sample, which tells its group."""
+        return self.winner
+
+    def difference(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the reward difference "winner minus loser", of shape `(pairs,)`.
+
+        Args:
+            mean (`torch.Tensor` of shape `(candidates, dimensions + 1)`): Mean rewards, of the aggregate last.
+            std (`torch.Tensor` of shape `(candidates, dimensions + 1)`): Their standard deviations.
+        """
+        winner, loser = (self.winner, self.dimension), (self.loser, self.dimension)
+        return mean[winner] - mean[loser], torch.hypot(std[winner], std[loser])
+
+
+class WeightedScores(NamedTuple):
+    """Candidates to train on one by one, tensors of shape `(samples,)`.
+
+    Args:
+        candidate (`torch.LongTensor`): Candidate indices.
+        target (`torch.FloatTensor`): What the reward is to be.
+        weight (`torch.FloatTensor`): Weight in the loss.
+        dimension (`torch.LongTensor`): The dimension whose reward is trained, -1 for the sum of all dimensions.
+    """
+
+    candidate: Tensor
+    target: Tensor
+    weight: Tensor
+    dimension: Tensor
+
+    @property
+    def tie(self) -> None:
+        """No pair, no tie."""
+
+    def difference(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of "reward minus target", of shape `(samples,)`.
+
+        Arguments as for [`WeightedPairs.difference`]. The aggregate is replaced by the sum of the dimensions, which
+        the targets are made for whatever the model's aggregation is.
+        """
+        mean, std = mean[:, :-1], std[:, :-1]
+        mean = torch.cat([mean, mean.sum(-1, keepdim=True)], dim=-1)
+        std = torch.cat([std, std.norm(dim=-1, keepdim=True)], dim=-1)
+        index = self.candidate, self.dimension
+        return mean[index] - self.target, std[index]
+
 
 def batch_pairs(scores: Tensor, group_index: Tensor, dimension: int | None = None) -> tuple[Tensor, Tensor]:
     """All pairs of candidates of one group with different scores, for every group of a batch.
@@ -109,6 +156,28 @@ def training_pairs(
         columns = zip(pairs, annotated, strict=True)
         pairs = WeightedPairs(*(torch.cat([column[by_score], more]) for column, more in columns))
     return pairs
+
+
+def training_scores(scores: Tensor, dimension: int | None = None, offset: float = 0.0) -> WeightedScores:
+    """The candidates that enter a loss of single candidates, each with weight 1.
+
+    Args:
+        scores, dimension:
+            As for [`batch_pairs`]. A candidate without one of the scores that decide gives no sample.
+        offset (`float`, defaults to 0.0):
+            What is taken from the sum of a candidate's scores; from the score of one dimension its share.
+    """
+    if dimension is None:
+        target = scores.sum(dim=-1) - offset
+    else:
+        target = scores[:, dimension] - offset / scores.shape[1]
+    candidate = (~target.isnan()).nonzero().squeeze(-1)
+    return WeightedScores(
+        candidate,
+        target[candidate],
+        weight=torch.ones_like(candidate, dtype=torch.float32),
+        dimension=torch.full_like(candidate, -1 if dimension is None else dimension),
+    )
 
 
 def _plain_pairs(

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from trl import RewardConfig
+from trl import ModelConfig, RewardConfig
 
 from configuration_editreward import check_choice
 from editreward.data.pairs import TIES
 from editreward.training.losses import LOSSES
+from editreward.training.parameters import PARTS, PARTS_WITH_A_RATE
 
 LOSS_REDUCTIONS = ("pair", "group")
 
@@ -57,8 +58,10 @@ class EditRewardTrainingArguments(RewardConfig):
     loss: str = field(
         default="nll",
         metadata={
-            "help": "Loss of a pair with reward difference z: 'nll', -log E[sigmoid(z)], or 'expected_nll', "
-            "E[-log sigmoid(z)], which the published code samples. Change it to reproduce published weights.",
+            "help": "Loss of a pair with reward difference z of mean d: 'nll', -log E[sigmoid(z)]; 'expected_nll', "
+            "E[-log sigmoid(z)], which the published code samples; 'probit', the same as 'nll' with Phi for sigmoid; "
+            "'bradley_terry', -log sigmoid(d), and 'bradley_terry_ties', which knows ties: baselines without "
+            "uncertainty. Or of a candidate: 'regression', the squared error of the sum of its dimensions.",
             "choices": list(LOSSES),
         },
     )
@@ -92,8 +95,52 @@ class EditRewardTrainingArguments(RewardConfig):
         default=1.0, metadata={"help": "Weight of every sample that a tie gives, where a pair that differs has 1."}
     )
 
+    regression_offset: float | None = field(
+        default=None,
+        metadata={
+            "help": "Loss 'regression': what is taken from a candidate's sum of scores, since heads start near 0. By "
+            "default the middle of the scale, 2.5 for each dimension and 5 for 'overall', the sum of two (eq. 5 of "
+            "arXiv 2509.26346); the published code takes 4.5."
+        },
+    )
+
+    freeze: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Parts of the model that are not trained. 'token_embeddings' without 'reward_tokens' trains the "
+            "reward tokens' rows of the embedding matrix alone. Saves memory, most of all with `--dtype auto`, which "
+            "leaves frozen weights in the checkpoint's precision.",
+            "choices": list(PARTS),
+        },
+    )
+    vision_tower_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak learning rate of the vision tower, by default `learning_rate`."}
+    )
+    merger_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Peak learning rate of what projects the vision tower's features into the language model, by "
+            "default `learning_rate`."
+        },
+    )
+    heads_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Peak learning rate of the reward heads, by default `learning_rate`. New heads bear more."},
+    )
+    reward_tokens_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak learning rate of the reward tokens' embeddings, by default `learning_rate`."}
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        for part in self.freeze or ():
+            check_choice("freeze", part, PARTS)
+        for part in PARTS_WITH_A_RATE:
+            rate = getattr(self, f"{part}_learning_rate")
+            if rate is not None and part in (self.freeze or ()):
+                raise ValueError(f"`{part}_learning_rate` is set and `freeze` names '{part}'. Drop one of them.")
+            if rate is not None and not rate > 0:
+                raise ValueError(f"`{part}_learning_rate` must be above 0, got {rate}; `--freeze {part}` freezes.")
         for name, choices in (("loss", LOSSES), ("loss_reduction", LOSS_REDUCTIONS), ("ties", TIES)):
             check_choice(name, getattr(self, name), tuple(choices))
         if (self.ties == "bradley_terry_ties") != LOSSES[self.loss].knows_ties:
@@ -101,6 +148,11 @@ class EditRewardTrainingArguments(RewardConfig):
                 f"`ties` {self.ties!r} does not go with the loss {self.loss!r}: 'bradley_terry_ties' is for both or "
                 "for neither."
             )
+        # Options that are for some losses only: whether this loss reads them, and their defaults.
+        pairwise = LOSSES[self.loss].pairwise
+        for name, applies in (("ties", pairwise), ("tie_weight", pairwise), ("regression_offset", not pairwise)):
+            if not applies and getattr(self, name) != self.__dataclass_fields__[name].default:
+                raise ValueError(f"`{name}` says nothing to the loss {self.loss!r}. Leave it unset.")
         if self.tie_weight < 0:
             raise ValueError(f"`tie_weight` must be 0 or more, got {self.tie_weight}.")
         if self.dimension_weight < 0:
@@ -108,3 +160,17 @@ class EditRewardTrainingArguments(RewardConfig):
         for name in ("max_length", "center_rewards_coefficient", "chat_template_path", "model_init_kwargs"):
             if getattr(self, name) is not None:
                 raise ValueError(f"`{name}` has no effect on an EditReward model. Leave it unset.")
+
+
+@dataclass
+class EditRewardModelConfig(ModelConfig):
+    """TRL's `ModelConfig` with another default for `dtype`."""
+
+    dtype: str | None = field(
+        default="auto",
+        metadata={
+            "help": "Precision that the model is loaded in. 'auto': float32 for the weights that are trained, the "
+            "checkpoint's own for frozen ones.",
+            "choices": ["auto", "bfloat16", "float16", "float32"],
+        },
+    )

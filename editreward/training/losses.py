@@ -1,75 +1,133 @@
-"""Pair losses over Gaussian rewards.
+"""Losses over Gaussian rewards.
 
-For two candidates of one group the reward difference is z ~ N(d, s^2), with d = mu_i - mu_j and
-s = sqrt(sigma_i^2 + sigma_j^2). A new loss is a module here and a line in `LOSSES`. It is called with d, s and whether
-the pair is a tie, each of shape `(pairs,)`; a loss with `knows_ties = False` is never given a tie.
+A loss says what it trains on (`samples`: pairs of candidates, or single ones) and gives the loss of each sample, not
+reduced. For a pair the reward difference is z ~ N(d, s^2), with d = mu_i - mu_j and s = sqrt(sigma_i^2 + sigma_j^2);
+for a single candidate d is the reward minus its target. A new loss is a module here and a line in `LOSSES`.
 """
 
 import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from editreward.data.pairs import WeightedPairs
+from configuration_editreward import DEFAULT_DIMENSIONS
+from editreward.data.pairs import WeightedPairs, WeightedScores, training_pairs, training_scores
 from editreward.expectations import expected_softplus, log_expected_sigmoid
 
+if TYPE_CHECKING:
+    from editreward.training.arguments import EditRewardTrainingArguments
 
-def pair_difference(mean: Tensor, std: Tensor, pairs: WeightedPairs) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the reward difference "winner minus loser" of each pair.
+# Middle of the scale of a score, 1 to 4.
+MIDDLE_SCORE = 2.5
 
-    Args:
-        mean (`torch.Tensor` of shape `(candidates, dimensions + 1)`): Mean rewards, of the aggregate last.
-        std (`torch.Tensor` of shape `(candidates, dimensions + 1)`): Their standard deviations.
-        pairs (`WeightedPairs`): The pairs, each with the dimension that it trains.
 
-    Returns:
-        The two tensors of shape `(pairs,)`.
+class RewardLoss(nn.Module):
+    """A loss, called with the mean and the standard deviation of what its samples' `difference` gives and, for pairs,
+    with whether each is a tie, all of shape `(samples,)`. Returns the loss of each sample in float32 or wider.
+
+    Attributes:
+        link: The link of the preference probabilities of a model trained with it, saved in the model's config.
+        knows_ties: It takes pairs that are marked as ties; others are never given any.
+        pairwise: Its samples are pairs. Options about pairs say nothing to the others.
+        trains_std: It depends on the standard deviations.
     """
-    winner, loser = (pairs.winner, pairs.dimension), (pairs.loser, pairs.dimension)
-    return mean[winner] - mean[loser], torch.hypot(std[winner], std[loser])
-
-
-class PairLoss(nn.Module):
-    """What a loss says of itself: the `link` of the probability that it trains, and whether it takes ties."""
 
     link = "logistic"
     knows_ties = False
+    pairwise = True
+    trains_std = True
+
+    @classmethod
+    def from_arguments(cls, args: "EditRewardTrainingArguments", dimensions: list[str]) -> "RewardLoss":
+        """The loss as the training arguments ask for it, for a model of `dimensions`."""
+        raise NotImplementedError
+
+    def samples(self, batch: Mapping[str, Tensor], dimension: int | None = None) -> WeightedPairs | WeightedScores:
+        """What to train on in a batch of the collator, for the aggregate (`None`) or a dimension's own scores."""
+        raise NotImplementedError
+
+
+class PairLoss(RewardLoss):
+    """A loss of pairs "i preferred to j".
+
+    Args:
+        ties, tie_weight: See [`training_pairs`].
+    """
+
+    def __init__(self, ties: str = "drop", tie_weight: float = 1.0) -> None:
+        super().__init__()
+        self.ties = ties
+        self.tie_weight = tie_weight
+
+    @classmethod
+    def from_arguments(cls, args: "EditRewardTrainingArguments", dimensions: list[str]) -> "PairLoss":
+        return cls(args.ties, args.tie_weight)
+
+    def samples(self, batch: Mapping[str, Tensor], dimension: int | None = None) -> WeightedPairs:
+        return training_pairs(
+            batch["labels"],
+            batch["group_index"],
+            dimension,
+            self.ties,
+            batch["preferences"],
+            batch["preference_weight"],
+            self.tie_weight,
+        )
 
 
 class NllLoss(PairLoss):
-    """-log E[sigmoid(z)], the negative log of the preference probability (arXiv 2509.26346, eq. 4).
-
-    Called with the mean and the standard deviation of the reward difference of each pair and whether it is a tie, all
-    of shape `(pairs,)`; returns the loss of each pair in float32 or wider, not reduced.
-    """
+    """-log E[sigmoid(z)], the negative log of the preference probability (arXiv 2509.26346, eq. 4)."""
 
     def forward(self, mean: Tensor, std: Tensor, tie: Tensor | None = None) -> Tensor:
         return -log_expected_sigmoid(mean, std)
 
 
 class ExpectedNllLoss(PairLoss):
-    """E[-log sigmoid(z)], an upper bound of [`NllLoss`] by Jensen's inequality: what the published code samples.
-
-    Called and returning as [`NllLoss`].
-    """
+    """E[-log sigmoid(z)], an upper bound of [`NllLoss`] by Jensen's inequality: what the published code samples."""
 
     def forward(self, mean: Tensor, std: Tensor, tie: Tensor | None = None) -> Tensor:
         return expected_softplus(mean, std)
 
 
+class ProbitLoss(PairLoss):
+    """-log Phi(d / sqrt(s^2 + 1)) = -log P(z + e > 0) for e ~ N(0, 1), in closed form."""
+
+    link = "probit"
+
+    def forward(self, mean: Tensor, std: Tensor, tie: Tensor | None = None) -> Tensor:
+        mean, std = _at_least_float32(mean), _at_least_float32(std)
+        u = mean / torch.hypot(std, torch.ones_like(std))
+        below, above = u.clamp(max=0), u.clamp(min=0)
+        # In float32 the gradient of torch's `log_ndtr` is off by 6e-5 at u = -50; this one is exact to rounding.
+        tail = below.square() / 2 - torch.log(torch.special.erfcx(below * -math.sqrt(0.5)) / 2)
+        return torch.where(u < 0, tail, -torch.special.log_ndtr(above))
+
+
+class BradleyTerryLoss(PairLoss):
+    """-log sigmoid(d) (Bradley and Terry, 1952): a baseline. The standard deviation plays no part."""
+
+    trains_std = False
+
+    def forward(self, mean: Tensor, std: Tensor, tie: Tensor | None = None) -> Tensor:
+        return -F.logsigmoid(_at_least_float32(mean))
+
+
 class BradleyTerryTiesLoss(PairLoss):
     """Negative log likelihood of the model of Rao and Kupper (1967), where ties have a probability: a baseline.
 
-    With k = 5, a win is e^d / (e^d + k), a tie (k^2 - 1) e^d / ((e^d + k) (1 + k e^d)). Called and returning as
-    [`NllLoss`]; the standard deviation plays no part.
+    With k = 5, a win is e^d / (e^d + k), a tie (k^2 - 1) e^d / ((e^d + k) (1 + k e^d)). The standard deviation
+    plays no part.
     """
 
     knows_ties = True
+    trains_std = False
     log_k = math.log(5.0)
 
     def forward(self, mean: Tensor, std: Tensor, tie: Tensor | None = None) -> Tensor:
-        mean = mean.float() if mean.dtype in (torch.float16, torch.bfloat16) else mean
+        mean = _at_least_float32(mean)
         win = F.softplus(self.log_k - mean)
         if tie is None:
             return win
@@ -80,9 +138,49 @@ class BradleyTerryTiesLoss(PairLoss):
         return torch.where(tie, draw, win)
 
 
+class RegressionLoss(RewardLoss):
+    """d^2 with d = R - (y_1 + ... + y_D - offset): the point-wise variant (arXiv 2509.26346, eq. 5 and table 4).
+
+    R is the sum of a candidate's dimension means, or the mean of a single head, y are its annotated scores. For a
+    dimension's own scores it is (mu_k - (y_k - offset / D))^2. Standard deviations are not trained, annotated
+    preferences not read.
+
+    Args:
+        offset: What is taken from the sum of the scores. Heads start near 0, so it should be about the mean of the
+            sums; the heads' biases learn the rest.
+    """
+
+    pairwise = False
+    trains_std = False
+
+    def __init__(self, offset: float = MIDDLE_SCORE * len(DEFAULT_DIMENSIONS)) -> None:
+        super().__init__()
+        self.offset = offset
+
+    @classmethod
+    def from_arguments(cls, args: "EditRewardTrainingArguments", dimensions: list[str]) -> "RegressionLoss":
+        if args.regression_offset is not None:
+            return cls(args.regression_offset)
+        # `overall` is the sum of the scores of the default dimensions.
+        return cls() if dimensions == ["overall"] else cls(MIDDLE_SCORE * len(dimensions))
+
+    def samples(self, batch: Mapping[str, Tensor], dimension: int | None = None) -> WeightedScores:
+        return training_scores(batch["labels"], dimension, self.offset)
+
+    def forward(self, mean: Tensor, std: Tensor, tie: Tensor | None = None) -> Tensor:
+        return _at_least_float32(mean).square()
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 # The values of `--loss`.
-LOSSES: dict[str, type[PairLoss]] = {
+LOSSES: dict[str, type[RewardLoss]] = {
     "nll": NllLoss,
     "expected_nll": ExpectedNllLoss,
+    "probit": ProbitLoss,
+    "bradley_terry": BradleyTerryLoss,
     "bradley_terry_ties": BradleyTerryTiesLoss,
+    "regression": RegressionLoss,
 }

@@ -1,23 +1,58 @@
 """The trainer: TRL's `RewardTrainer` with pair losses over packed edit groups."""
 
+import logging
+import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import is_peft_model
 from datasets import Dataset, IterableDataset
 from huggingface_hub import ModelCard
+from peft import PeftConfig, get_peft_model
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 from trl import RewardTrainer
 
-from editreward.data.pairs import WeightedPairs, batch_pairs, batch_ties, training_pairs
+from editreward.data.pairs import WeightedPairs, WeightedScores
+from editreward.training.adapters import check_base, save_configuration, trained_weights
 from editreward.training.arguments import EditRewardTrainingArguments
+from editreward.training.checkpoints import (
+    INCOMPLETE,
+    checkpoint_to_resume,
+    complete_checkpoint,
+    complete_model,
+    rotate_checkpoints,
+)
 from editreward.training.collator import EditGroupCollator, check_columns
-from editreward.training.losses import LOSSES, pair_difference
+from editreward.training.losses import LOSSES
+from editreward.training.metrics import (
+    EvaluationScores,
+    MetricSums,
+    Throughput,
+    batch_statistics,
+    collapse_warning,
+    collapsed_dimensions,
+    peak_memory_gib,
+)
+from editreward.training.parameters import (
+    check_precision,
+    fold_reward_tokens,
+    learning_rates,
+    select_trained,
+    set_learning_rates,
+)
+from editreward.training.safety import memory_advice, stop_unless_finite
+from editreward.training.sharding import configure_fsdp, finish_fsdp
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor
+
+logger = logging.getLogger(__name__)
 
 # What the collator adds to the inputs of the model.
 ANNOTATION = ("labels", "preferences", "preference_weight")
@@ -63,6 +98,8 @@ class EditRewardTrainer(RewardTrainer):
         processing_class ([`EditRewardProcessor`]): The model's processor.
         data_collator (*optional*): By default an [`EditGroupCollator`] on the processor.
         callbacks, optimizers (*optional*): As in `transformers.Trainer`.
+        peft_config (`peft.PeftConfig`, *optional*): The adapter to train, see `editreward.training.adapters`. Without
+            it, what `args.freeze` does not name is trained.
 
     Metrics, also logged in training: `loss`; `pair_loss`, its first part, and with `dimension_weight` that of each
     dimension; `accuracy`, the share of pairs with different labels that the means order right, overall and per
@@ -73,6 +110,10 @@ class EditRewardTrainer(RewardTrainer):
 
     loss_is_scaled_for_ga = True
     _signature_columns: list[str] | None
+    # Of the optimizer step that runs: its groups on this rank, and how many of its micro-batches have begun.
+    _step_groups: list[str]
+    _micro_batch = 0
+    _saves_checkpoint = False
 
     _tag_names = ["trl", "reward-trainer", "editreward"]
     _name = "EditReward"
@@ -87,6 +128,7 @@ class EditRewardTrainer(RewardTrainer):
         data_collator: EditGroupCollator | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
+        peft_config: PeftConfig | None = None,
     ) -> None:
         if isinstance(model, str):
             raise TypeError(
@@ -106,8 +148,28 @@ class EditRewardTrainer(RewardTrainer):
         if args.dimension_weight > 0:
             weight = args.dimension_weight / len(self.dimensions)
             self._terms += [(index, weight) for index in range(len(self.dimensions))]
-        # Per mode, sums of (numerator, denominator) of each metric since it was last reported, on this rank.
-        self._sums: dict[str, dict[str, Tensor]] = {"train": {}, "eval": {}}
+        self._sums = {mode: MetricSums(self.dimensions, self._terms) for mode in ("train", "eval")}
+        self.throughput = Throughput()
+        self._warned_of_collapse = False
+        # Of each evaluation set, by the prefix of its metrics, since the weights were last changed.
+        self.evaluated: dict[str, EvaluationScores] = {}
+
+        if peft_config is None:
+            select_trained(model, processing_class.reward_token_ids, args)
+        else:
+            check_base(model)
+            if args.freeze:
+                raise ValueError(f"`freeze` {args.freeze} goes without an adapter: it trains nothing else anyway.")
+        rates, deepspeed = learning_rates(args), args.deepspeed_plugin
+        if rates and deepspeed is not None and "optimizer" in deepspeed.deepspeed_config:
+            raise ValueError(
+                f"The optimizer of the DeepSpeed config knows one learning rate, and `{next(iter(rates))}_learning_rate` "
+                "is set. Take `optimizer` out of the config: the training arguments make one."
+            )
+        trained: Mapping[str, Tensor] = {}
+        if peft_config is not None and getattr(model, "is_quantized", False):
+            model, peft_config = get_peft_model(model, peft_config), None
+            trained = trained_weights(model)
 
         super().__init__(
             model=model,
@@ -118,17 +180,36 @@ class EditRewardTrainer(RewardTrainer):
             processing_class=processing_class,
             callbacks=callbacks,
             optimizers=optimizers,
+            peft_config=peft_config,
         )
-        self.loss = LOSSES[args.loss]()
+        for name, weight in trained.items():
+            # TRL has just rounded the adapters of a quantized model to bfloat16.
+            parameter = self.model.get_parameter(name)
+            parameter.data = weight.to(parameter.device)
+        check_precision(self.model, args)
+        self.loss = LOSSES[args.loss].from_arguments(args, self.dimensions)
         # `get_batch_samples` counts what the loss is divided by; the model takes no such argument.
         self.model_accepts_loss_kwargs = False
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As in `transformers.Trainer`; the model's config takes the loss's link and loses its calibration."""
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """As in `transformers.Trainer`, with the parts' own learning rates."""
+        is_new = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if is_new:
+            set_learning_rates(optimizer, model or self.model, learning_rates(self.args))
+        return optimizer
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As in `transformers.Trainer`; the model's config takes the loss's link and loses its calibration.
+
+        Args:
+            resume_from_checkpoint: See [`checkpoint_to_resume`].
+        """
+        checkpoint = checkpoint_to_resume(self.args.output_dir, resume_from_checkpoint)
         self.model.config.preference_link = self.loss.link
         # Fitted to the scores of the model as it was.
         self.model.config.calibration = None
-        return super().train(*args, **kwargs)
+        return super().train(checkpoint, *args, **kwargs)
 
     # Data
 
@@ -151,17 +232,55 @@ class EditRewardTrainer(RewardTrainer):
         annotation = {name: inputs[name].to(self.args.device) for name in ANNOTATION}
         return {**super()._prepare_inputs(inputs), **annotation}
 
+    # Sharding
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        if self.is_fsdp_enabled:
+            configure_fsdp(self.accelerator.state.fsdp_plugin, self.accelerator.mixed_precision)
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        if self.is_fsdp_enabled:
+            finish_fsdp(self.model)
+        return prepared
+
     # Loss
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Tensor]], Tensor]:
         """The micro-batches of an optimizer step, and the sum of weights of each term of its loss over all ranks."""
+        self.throughput.start()
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._step_groups = [name for batch in batches for name in batch["group_ids"]]
+        self._micro_batch = 0
         total = torch.zeros(len(self._terms), device=device)
         for batch in batches:
-            total += self._total_weights(self._pairs(batch)).to(device)
+            samples = self._samples(batch)
+            self.throughput.count(batch, samples[0])
+            total += self._total_weights(samples).to(device)
         return batches, self.accelerator.reduce(total, "sum")
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None
+    ) -> Tensor:
+        """As in `transformers.Trainer`; running out of memory says what to change."""
+        self._micro_batch += 1
+        with memory_advice(self.args, inputs):
+            return super().training_step(model, inputs, num_items_in_batch)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        grad_norm = super()._get_grad_norm(model, grad_norm)
+        if isinstance(grad_norm, DTensor):
+            grad_norm = grad_norm.full_tensor()
+        # Steps that overflow in float16 are skipped and its scale is lowered.
+        if grad_norm is not None and self.accelerator.scaler is None:
+            norm = torch.as_tensor(grad_norm, device=self.accelerator.device)
+            stop_unless_finite(
+                self.accelerator, norm, "norm of the gradient", self._step_groups, self.state.global_step + 1
+            )
+        return grad_norm
 
     def compute_loss(
         self,
@@ -179,122 +298,75 @@ class EditRewardTrainer(RewardTrainer):
             num_items_in_batch (`torch.Tensor` of shape `(terms,)`, *optional*):
                 From `get_batch_samples`. Without it, the batch is taken for a whole step.
         """
-        outputs, pairs, losses = self._forward(model, inputs)
+        outputs, samples, losses = self._forward(model, inputs)
         if model.training:
-            self._add("train", self._statistics(outputs, inputs, pairs, losses))
+            self._sums["train"].add(self._statistics(outputs, inputs, samples, losses))
         if num_items_in_batch is None:
-            total_weights, ranks = self._total_weights(pairs), 1
+            total_weights, ranks = self._total_weights(samples), 1
         else:
             # The gradients of the ranks are averaged; theirs is a sum.
             total_weights, ranks = num_items_in_batch, self.accelerator.num_processes
         loss = torch.zeros((), device=outputs.reward.device)
-        for (_, weight), total, pair, pair_loss in zip(self._terms, total_weights, pairs, losses, strict=True):
-            # Without a usable pair this is the sum of an empty tensor: zero, with the graph of the whole model.
-            loss = loss + weight * ranks * (pair.weight * pair_loss).sum() / total.where(total > 0, 1)
+        for (_, weight), total, term, term_loss in zip(self._terms, total_weights, samples, losses, strict=True):
+            # Without a usable sample this is the sum of an empty tensor: zero, with the graph of the whole model.
+            loss = loss + weight * ranks * (term.weight * term_loss).sum() / total.where(total > 0, 1)
+        if model.training:
+            step = self.state.global_step + 1
+            stop_unless_finite(self.accelerator, loss, "loss", inputs["group_ids"], step, self._micro_batch)
         return (loss, outputs) if return_outputs else loss
 
-    def _forward(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Any, list[WeightedPairs], list[Tensor]]:
-        """Outputs of the model ([`EditRewardOutput`]); for each term of the loss its pairs and the loss of each."""
-        outputs = model(**{name: value for name, value in inputs.items() if name not in ANNOTATION})
-        pairs = self._pairs(inputs)
-        # The aggregate comes last, as the pairs' dimension -1.
+    def _forward(
+        self, model: nn.Module, inputs: dict[str, Tensor]
+    ) -> tuple[Any, list[WeightedPairs | WeightedScores], list[Tensor]]:
+        """Outputs of the model ([`EditRewardOutput`]); for each term of the loss its samples and the loss of each."""
+        outputs = model(**{name: value for name, value in inputs.items() if name not in (*ANNOTATION, "group_ids")})
+        samples = self._samples(inputs)
+        # The aggregate comes last, as the samples' dimension -1.
         mean = torch.cat([outputs.mean, outputs.reward[:, None]], dim=-1)
         std = torch.cat([outputs.log_std.exp(), outputs.reward_std[:, None]], dim=-1)
-        losses = [self.loss(*pair_difference(mean, std, pair), pair.tie) for pair in pairs]
-        return outputs, pairs, losses
+        losses = [self.loss(*term.difference(mean, std), term.tie) for term in samples]
+        return outputs, samples, losses
 
-    def _pairs(self, inputs: Mapping[str, Tensor]) -> list[WeightedPairs]:
-        """The pairs of each term of the loss, their weights scaled as the reduction asks."""
+    def _samples(self, inputs: Mapping[str, Tensor]) -> list[WeightedPairs | WeightedScores]:
+        """What each term of the loss is computed of, the weights scaled as the reduction asks."""
         group_index = inputs["group_index"]
         terms = []
         for dimension, _ in self._terms:
-            pairs = training_pairs(
-                inputs["labels"],
-                group_index,
-                dimension,
-                self.args.ties,
-                inputs["preferences"],
-                inputs["preference_weight"],
-                self.args.tie_weight,
-            )
+            samples = self.loss.samples(inputs, dimension)
             if self.args.loss_reduction == "group":
-                group = group_index[pairs.winner]
-                of_group = pairs.weight.new_zeros(len(inputs["input_ids"])).index_add(0, group, pairs.weight)
-                pairs = pairs._replace(weight=pairs.weight / of_group[group])
-            terms.append(pairs)
+                group = group_index[samples.candidate]
+                of_group = samples.weight.new_zeros(len(inputs["input_ids"])).index_add(0, group, samples.weight)
+                samples = samples._replace(weight=samples.weight / of_group[group])
+            terms.append(samples)
         return terms
 
-    def _total_weights(self, pairs: list[WeightedPairs]) -> Tensor:
-        return torch.stack([term.weight.sum() for term in pairs])
+    def _total_weights(self, samples: list[WeightedPairs | WeightedScores]) -> Tensor:
+        return torch.stack([term.weight.sum() for term in samples])
 
     # Metrics
 
-    @torch.no_grad()
-    def _statistics(
-        self,
-        outputs: Any,
-        inputs: dict[str, Tensor],
-        pairs: list[WeightedPairs],
-        losses: list[Tensor],
-    ) -> dict[str, Tensor]:
-        """Numerator and denominator of each metric in each group of the batch, by its name, shape `(groups, 2)`."""
-        labels, group_index = inputs["labels"], inputs["group_index"]
-
-        def by_group(candidates: Tensor, numerator: Tensor, denominator: Tensor | None = None) -> Tensor:
-            numerator = numerator.to(outputs.reward.dtype)
-            denominator = torch.ones_like(numerator) if denominator is None else denominator.to(numerator.dtype)
-            sums = numerator.new_zeros(len(inputs["input_ids"]), 2)
-            return sums.index_add(0, group_index[candidates], torch.stack([numerator, denominator], dim=-1))
-
-        statistics = {}
-        for (dimension, _), term, pair_loss in zip(self._terms, pairs, losses, strict=True):
-            statistics[self._metric("pair_loss", dimension)] = by_group(
-                term.winner, term.weight * pair_loss, term.weight
-            )
-
-        annotated = inputs["preferences"], inputs["preference_weight"]
-        winner, loser, *_ = training_pairs(labels, group_index, None, "drop", *annotated)
-        margin = outputs.reward[winner] - outputs.reward[loser]
-        statistics["accuracy"] = by_group(winner, margin > 0)
-        statistics["margin"] = by_group(winner, margin)
-        tied, _ = batch_ties(labels, group_index)
-        is_tie = torch.cat([torch.zeros_like(winner), torch.ones_like(tied)])
-        statistics["ties"] = by_group(torch.cat([winner, tied]), is_tie)
-
-        candidates = torch.arange(len(labels), device=labels.device)
-        for dimension in range(len(self.dimensions)):
-            winner, loser = batch_pairs(labels, group_index, dimension)
-            mean = outputs.mean[:, dimension]
-            statistics[self._metric("accuracy", dimension)] = by_group(winner, mean[winner] > mean[loser])
-            std = outputs.log_std[:, dimension].exp()
-            statistics[self._metric("std", dimension)] = by_group(candidates, std)
-        return statistics
-
-    def _metric(self, name: str, dimension: int | None) -> str:
-        return name if dimension is None else f"{name}_{self.dimensions[dimension]}"
-
-    def _add(self, mode: str, statistics: dict[str, Tensor]) -> None:
-        for name, by_group in statistics.items():
-            self._sums[mode][name] = self._sums[mode].get(name, 0) + by_group.cpu().double().sum(dim=0)
-
-    def _pop_metrics(self, mode: str) -> dict[str, float]:
-        """The metrics of what was added since the last call. One without a single pair to show is left out."""
-        sums, self._sums[mode] = self._sums[mode], {}
-        metrics = {name: (pair[0] / pair[1]).item() for name, pair in sums.items() if pair[1] > 0}
-        parts = [(self._metric("pair_loss", dimension), weight) for dimension, weight in self._terms]
-        if any(name in metrics for name, _ in parts):
-            metrics["loss"] = sum(weight * metrics.get(name, 0.0) for name, weight in parts)
-        return metrics
+    def _statistics(self, outputs: Any, inputs: dict[str, Tensor], samples: list, losses: list) -> dict[str, Tensor]:
+        return batch_statistics(self.dimensions, self._terms, outputs, inputs, samples, losses)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if self.model.training and self._sums["train"]:
-            if self.accelerator.num_processes > 1:
-                stacked = torch.stack(list(self._sums["train"].values()))
-                summed = self.accelerator.reduce(stacked.to(self.accelerator.device), "sum").cpu()
-                self._sums["train"] = dict(zip(self._sums["train"], summed, strict=True))
+            self._sums["train"].reduce(self.accelerator)
+            metrics = self._sums["train"].pop()
+            self._warn_of_collapse(metrics)
             # The Trainer's own `loss` is the mean over the steps.
-            logs.update({name: value for name, value in self._pop_metrics("train").items() if name != "loss"})
+            logs.update({name: value for name, value in metrics.items() if name != "loss"})
+            logs.update(self.throughput.pop(self.accelerator, self.state.log_history))
+            logs["peak_memory_gib"] = peak_memory_gib(self.accelerator)
         super().log(logs, start_time)
+
+    def _warn_of_collapse(self, metrics: Mapping[str, float]) -> None:
+        """Warn once when standard deviations have collapsed."""
+        if self._warned_of_collapse or not self.loss.trains_std:
+            return
+        collapsed = collapsed_dimensions(metrics, self.dimensions)
+        if collapsed:
+            self._warned_of_collapse = True
+            logger.warning(collapse_warning(metrics, collapsed, self.args.loss))
 
     # Evaluation
 
@@ -306,9 +378,12 @@ class EditRewardTrainer(RewardTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        self._sums["eval"] = {}
+        self._sums["eval"].clear()
+        self._evaluation = self.evaluated[metric_key_prefix] = EvaluationScores()
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        output.metrics.update({f"{metric_key_prefix}_{k}": value for k, value in self._pop_metrics("eval").items()})
+        metrics = self._sums["eval"].pop()
+        metrics |= self._evaluation.metrics(self.dimensions, self.model.config.preference_link)
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
         return output
 
     def prediction_step(
@@ -320,15 +395,93 @@ class EditRewardTrainer(RewardTrainer):
     ) -> tuple[None, None, None]:
         """Add a batch to the metrics. The loop gets nothing: its means over batches are not means over pairs."""
         inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            outputs, pairs, losses = self._forward(model, inputs)
-        statistics = self._statistics(outputs, inputs, pairs, losses)
+        with torch.no_grad(), memory_advice(self.args, inputs), self.compute_loss_context_manager():
+            outputs, samples, losses = self._forward(model, inputs)
+        statistics = self._statistics(outputs, inputs, samples, losses)
         # Of all ranks, without the groups that fill up the last batch.
         gathered = self.accelerator.gather_for_metrics(torch.stack(list(statistics.values()), dim=1))
-        self._add("eval", dict(zip(statistics, gathered.unbind(dim=1), strict=True)))
+        self._sums["eval"].add(dict(zip(statistics, gathered.unbind(dim=1), strict=True)))
+        self._evaluation.add(outputs, inputs, self.accelerator)
         return None, None, None
 
     # Saving
+
+    def _get_output_dir(self, trial: Any) -> str:
+        run_dir = super()._get_output_dir(trial)
+        return os.path.join(run_dir, INCOMPLETE) if self._saves_checkpoint else run_dir
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As in `transformers.Trainer`, but what a killed run leaves is a whole checkpoint or none; rotate after."""
+        run_dir = Path(self._get_output_dir(trial))
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        incomplete, checkpoint = run_dir / INCOMPLETE / name, run_dir / name
+        self._make_empty(incomplete)
+        self.accelerator.wait_for_everyone()
+        self._saves_checkpoint = True
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._saves_checkpoint = False
+        self.accelerator.wait_for_everyone()
+        if self.state.best_global_step == self.state.global_step:
+            self.state.best_model_checkpoint = str(checkpoint)
+        if self.args.should_save:
+            self.state.save_to_json(str(incomplete / TRAINER_STATE_NAME))
+            complete_checkpoint(incomplete, checkpoint, self._ranks_of_checkpoint())
+            rotate_checkpoints(run_dir, self.args.save_total_limit, checkpoint, self.state.best_model_checkpoint)
+        self.accelerator.wait_for_everyone()
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(checkpoint))
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if not self._saves_checkpoint:  # it has its name by then
+            super()._push_from_checkpoint(checkpoint_folder)
+
+    def _ranks_of_checkpoint(self) -> range:
+        """Ranks that write their random states into this process's checkpoint."""
+        if self.args.world_size == 1 or self.args.save_only_model:
+            return range(0)
+        if self.args.save_on_each_node:
+            first = self.args.process_index
+            return range(first, first + int(os.environ.get("LOCAL_WORLD_SIZE", self.args.world_size)))
+        return range(self.args.world_size)
+
+    def _make_empty(self, folder: Path) -> None:
+        """Make a new folder beneath `_incomplete`, in place of all that is there."""
+        if self.args.should_save:
+            shutil.rmtree(folder.parent, ignore_errors=True)
+            folder.mkdir(parents=True)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As in `transformers.Trainer`, but the folder holds a whole model or none that loads."""
+        folder = Path(output_dir or self.args.output_dir)
+        incomplete = folder if self._saves_checkpoint else folder / INCOMPLETE / "model"
+        shares = self.is_fsdp_enabled or self.is_deepspeed_enabled  # then all ranks take part
+        if not self._saves_checkpoint:
+            self._make_empty(incomplete)
+            if shares:
+                self.accelerator.wait_for_everyone()
+        if self.is_fsdp_enabled:
+            # The whole model even where `SHARDED_STATE_DICT` saves the shards to resume from.
+            self._save(str(incomplete), state_dict=self.accelerator.get_state_dict(self.model))
+        else:
+            super().save_model(str(incomplete), _internal_call=True)
+        if self._saves_checkpoint:
+            return
+        if shares:
+            self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            complete_model(incomplete, folder)
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        model = self.accelerator.unwrap_model(self.model)
+        if state_dict is not None:
+            fold_reward_tokens(model, state_dict)
+        super()._save(output_dir, state_dict)
+        if is_peft_model(model) and self.args.should_save:
+            save_configuration(model.get_base_model(), output_dir or self.args.output_dir)
 
     def create_model_card(
         self,
