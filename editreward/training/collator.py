@@ -5,8 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from PIL import Image
 
-from processing_editreward import EditRewardProcessor
+from configuration_editreward import check_choice
+from editreward.training.bad_rows import ON_BAD_ROW, UnreadableRow, row_id, row_name
+from processing_editreward import EditRewardProcessor, PackedGroup
 
 # Columns of the dataset schema that training reads. `preferences` may be absent.
 REQUIRED_COLUMNS = ("group_id", "source_images", "instruction", "candidates")
@@ -19,6 +22,8 @@ class EditGroupCollator:
     Args:
         processor ([`EditRewardProcessor`]):
             Packs the groups. Its `dimensions` are the columns of `labels`.
+        on_bad_row (`str`, defaults to `"stop"`):
+            What a row does that cannot be used: `"stop"` raises an error, `"skip"` leaves it out and says so.
 
     Call it with a list of rows of the dataset schema. It returns the processor's tensors and
 
@@ -26,48 +31,77 @@ class EditGroupCollator:
       `overall` takes the sum of a candidate's scores where the rows have no score of that name.
     - `preferences` `(preferences, 2)` and `preference_weight` `(preferences,)`: annotated (chosen, rejected) as
       indices into the candidates of the batch, and their weights.
+    - `group_ids`, a list of strings: whose they are, for messages.
+    - `skipped_rows`, with `"skip"` only: the `group_id` of each row that was left out, and why.
 
-    It raises a `ValueError` that names the row by its `group_id` for anything that it cannot use: nothing is left out.
+    A batch without a usable row holds a grey image without labels, on which every loss is zero, and no `group_ids`: in
+    a distributed run the other processes wait for this one's part of the step.
+
+    Raises:
+        ValueError: For a row that cannot be used, which it names by its `group_id`.
     """
 
-    def __init__(self, processor: EditRewardProcessor) -> None:
+    def __init__(self, processor: EditRewardProcessor, on_bad_row: str = "stop") -> None:
+        check_choice("on_bad_row", on_bad_row, ON_BAD_ROW)
         self.processor = processor
+        self.on_bad_row = on_bad_row
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        groups = []
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        groups, skipped = [], []
+        for row in rows:
+            try:
+                groups.append((row_id(row), *self._group(row)))
+            except ValueError as error:
+                if self.on_bad_row == "stop":
+                    raise
+                skipped.append((row_id(row), str(error)))
+        group_ids = [name for name, *_ in groups]
+        if not groups:
+            grey = Image.new("RGB", (64, 64), "grey")
+            nothing = [[math.nan] * len(self.processor.dimensions)]
+            groups.append(("", self.processor.pack(grey, [grey], "nothing"), nothing, [], []))
         labels: list[list[float]] = []
         preferences: list[list[int]] = []
         preference_weight: list[float] = []
-        for row in rows:
-            check_columns(row)
-            name = f"group {row['group_id']!r}"
-            candidates = row["candidates"]
-            if not candidates:
-                raise ValueError(f"{name} has no candidates.")
-            edited = [candidate["image"] for candidate in candidates]
-            groups.append(
-                self.processor.pack(list(row["source_images"]), edited, row["instruction"], name=f"{name}: ")
-            )
-            offset = len(labels)
-            labels += [self._labels(c["scores"], f"{name}, candidate {i}") for i, c in enumerate(candidates)]
-            for preference in row.get("preferences") or []:
-                pair = [preference["chosen"], preference["rejected"]]
-                weight = preference["weight"]
-                if pair[0] == pair[1] or not all(0 <= index < len(candidates) for index in pair):
-                    raise ValueError(
-                        f"{name}: a preference is between the candidates {pair[0]} and {pair[1]}; it needs two "
-                        f"different ones of 0 to {len(candidates) - 1}."
-                    )
-                if not (weight > 0 and math.isfinite(weight)):
-                    raise ValueError(f"{name}: a preference has the weight {weight}; it must be positive.")
-                preferences.append([offset + index for index in pair])
-                preference_weight.append(weight)
-        return {
-            **self.processor.collate(groups),
+        for _, _, of_group, pairs, weights in groups:
+            preferences += [[len(labels) + index for index in pair] for pair in pairs]
+            preference_weight += weights
+            labels += of_group
+        batch = {
+            **self.processor.collate([packed for _, packed, *_ in groups]),
             "labels": torch.tensor(labels, dtype=torch.float32),
             "preferences": torch.tensor(preferences, dtype=torch.long).reshape(-1, 2),
             "preference_weight": torch.tensor(preference_weight, dtype=torch.float32),
+            "group_ids": group_ids,
         }
+        return batch if self.on_bad_row == "stop" else {**batch, "skipped_rows": skipped}
+
+    def _group(self, row: Mapping[str, Any]) -> tuple[PackedGroup, list[list[float]], list[list[int]], list[float]]:
+        """A packed group, its labels, and its preferences with their weights."""
+        if isinstance(row, UnreadableRow):
+            raise ValueError(row["reason"])
+        check_columns(row)
+        name = row_name(row)
+        candidates = row["candidates"]
+        if not candidates:
+            raise ValueError(f"{name} has no candidates.")
+        edited = [candidate["image"] for candidate in candidates]
+        packed = self.processor.pack(list(row["source_images"] or []), edited, row["instruction"], name=f"{name}: ")
+        labels = [self._labels(c["scores"] or {}, f"{name}, candidate {i}") for i, c in enumerate(candidates)]
+        pairs, weights = [], []
+        for preference in row.get("preferences") or []:
+            pair = [preference["chosen"], preference["rejected"]]
+            weight = preference["weight"]
+            if pair[0] == pair[1] or not all(i is not None and 0 <= i < len(candidates) for i in pair):
+                raise ValueError(
+                    f"{name}: a preference is between the candidates {pair[0]} and {pair[1]}; it needs two "
+                    f"different ones of 0 to {len(candidates) - 1}."
+                )
+            if weight is None or not (weight > 0 and math.isfinite(weight)):
+                raise ValueError(f"{name}: a preference has the weight {weight}; it must be positive.")
+            pairs.append(pair)
+            weights.append(weight)
+        return packed, labels, pairs, weights
 
     def _labels(self, scores: Mapping[str, float | None], name: str) -> list[float]:
         """Scores in the order of the processor's dimensions, NaN for null. `name` says whose, for errors."""

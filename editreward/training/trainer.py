@@ -55,7 +55,7 @@ from processing_editreward import EditRewardProcessor
 logger = logging.getLogger(__name__)
 
 # What the collator adds to the inputs of the model.
-ANNOTATION = ("labels", "preferences", "preference_weight")
+ANNOTATION = ("labels", "preferences", "preference_weight", "annotator_labels")
 
 MODEL_CARD = """\
 ---
@@ -174,7 +174,7 @@ class EditRewardTrainer(RewardTrainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=data_collator or EditGroupCollator(processing_class),
+            data_collator=data_collator or EditGroupCollator(processing_class, vote_labels=args.vote_labels),
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
@@ -229,7 +229,7 @@ class EditRewardTrainer(RewardTrainer):
 
     def _prepare_inputs(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # DeepSpeed runs have every float cast to half precision here, in which equal sums of scores may differ.
-        annotation = {name: inputs[name].to(self.args.device) for name in ANNOTATION}
+        annotation = {name: inputs[name].to(self.args.device) for name in ANNOTATION if name in inputs}
         return {**super()._prepare_inputs(inputs), **annotation}
 
     # Sharding
@@ -324,7 +324,7 @@ class EditRewardTrainer(RewardTrainer):
         # The aggregate comes last, as the samples' dimension -1.
         mean = torch.cat([outputs.mean, outputs.reward[:, None]], dim=-1)
         std = torch.cat([outputs.log_std.exp(), outputs.reward_std[:, None]], dim=-1)
-        losses = [self.loss(*term.difference(mean, std), term.tie) for term in samples]
+        losses = [self.loss.of(term, mean, std) for term in samples]
         return outputs, samples, losses
 
     def _samples(self, inputs: Mapping[str, Tensor]) -> list[WeightedPairs | WeightedScores]:
@@ -424,9 +424,11 @@ class EditRewardTrainer(RewardTrainer):
             self._saves_checkpoint = False
         self.accelerator.wait_for_everyone()
         if self.state.best_global_step == self.state.global_step:
+            # The state names the folder as it was then.
             self.state.best_model_checkpoint = str(checkpoint)
+            if self.args.should_save:
+                self.state.save_to_json(str(incomplete / TRAINER_STATE_NAME))
         if self.args.should_save:
-            self.state.save_to_json(str(incomplete / TRAINER_STATE_NAME))
             complete_checkpoint(incomplete, checkpoint, self._ranks_of_checkpoint())
             rotate_checkpoints(run_dir, self.args.save_total_limit, checkpoint, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()

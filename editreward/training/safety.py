@@ -1,0 +1,96 @@
+"""What stops a training run, and what it then says: losses that are no numbers, and memory that does not suffice."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from editreward.training.arguments import EditRewardTrainingArguments
+
+
+class NonFiniteError(RuntimeError):
+    """The loss or the gradient of a training step is infinite or not a number. No weight has been changed by it."""
+
+
+def describe_batch(batch: Mapping[str, Any]) -> str:
+    """Size and groups of a batch of the collator."""
+    rows, length = batch["segment_ids"].shape
+    groups = ", ".join(map(str, batch["group_ids"]))
+    return (
+        f"{rows} group(s) with {len(batch['group_index'])} candidates, {len(batch['image_grid_thw'])} images "
+        f"({len(batch['pixel_values'])} patches) and {int((batch['segment_ids'].cpu() >= 0).sum())} tokens, "
+        f"{rows} x {length} with padding: {groups}"
+    )
+
+
+def stop_unless_finite(
+    accelerator: Accelerator,
+    value: Tensor,
+    what: str,
+    groups: Sequence[str],
+    step: int,
+    micro_batch: int | None = None,
+) -> None:
+    """Raise a [`NonFiniteError`] on every rank if `value` is infinite or NaN on any.
+
+    Every rank must call it, and waits for the others: a rank that stopped alone would leave them waiting for ever.
+
+    Args:
+        value: The loss or the norm of the gradient, a scalar.
+        what: Its name in the message.
+        groups: `group_id` of the groups that it comes from, on this rank.
+        step: Optimizer step, from 1.
+        micro_batch: Number of the micro-batch in the step, from 1.
+    """
+    bad = ~value.detach().isfinite().reshape(1)
+    if not accelerator.reduce(bad.float(), "sum").item():
+        return
+    mine = [(accelerator.process_index, value.item(), list(groups))] if bad.item() else []
+    culprits = gather_object(mine)
+    raise NonFiniteError(
+        f"The {what} of step {step}{f', micro-batch {micro_batch}' if micro_batch else ''} is not finite: "
+        + "; ".join(f"{number} on rank {rank}, of the groups {', '.join(names)}" for rank, number, names in culprits)
+        + ". The weights and the optimizer are those of the step before, and checkpoints are good. Look at these "
+        "groups' images and scores; if they are sound, lower `learning_rate` or `max_grad_norm`, and go on from the "
+        "last checkpoint."
+    )
+
+
+@contextmanager
+def memory_advice(args: EditRewardTrainingArguments, batch: Mapping[str, Any]) -> Iterator[None]:
+    """Have an out-of-memory error of the accelerator say what was in the batch and which options need less."""
+    training = torch.is_grad_enabled()
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        options = "\n- ".join(memory_options(args) if training else ["a smaller `--per_device_eval_batch_size`"])
+        # Its own words come first: `auto_find_batch_size` looks for them.
+        raise torch.OutOfMemoryError(
+            f"{error}\n\nThe batch in {'training' if training else 'evaluation'}: {describe_batch(batch)}."
+            f"\nWhat needs less memory:\n- {options}"
+        ) from error
+
+
+def memory_options(args: EditRewardTrainingArguments) -> list[str]:
+    """What to change in a training run that needs too much memory, what costs least first."""
+    options = []
+    if args.per_device_train_batch_size > 1:
+        options.append(
+            "a smaller `--per_device_train_batch_size` and as many times more `--gradient_accumulation_steps`: the "
+            "same training"
+        )
+    if not args.activation_checkpointing:
+        options.append("`--gradient_checkpointing true`: the same training, slower")
+    options += [
+        "several GPUs that share the weights, their gradients and the optimizer (FSDP, DeepSpeed ZeRO): `accelerate "
+        "launch --config_file configs/accelerate/fsdp2.yaml`",
+        "a lower `--max_tokens_per_batch`, if batches are formed by tokens",
+        "a lower `--max_candidates`: fewer candidates of a group at a time",
+        "fewer `--pixels` of an image, for a new model",
+        "LoRA, `--use_peft true`, with `--load_in_4bit true` for QLoRA",
+    ]
+    return options

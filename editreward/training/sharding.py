@@ -1,0 +1,46 @@
+"""What a reward model needs of fully sharded training (FSDP2) beyond accelerate's defaults."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
+
+from modeling_editreward import RewardHeads
+
+
+def configure_fsdp(plugin: Any, mixed_precision: str) -> None:
+    """Check accelerate's FSDP plugin, and have it reduce gradients and return scores in float32.
+
+    Under its own policy for bfloat16 the scores would come back with 8 bits, too few to tell similar edits apart.
+
+    Raises:
+        ValueError: For settings that do not work with this model, with what to write instead.
+    """
+    if plugin.fsdp_version != 2:
+        raise ValueError("FSDP 1 cannot train float32 heads on another backbone; set `fsdp_version: 2`.")
+    if plugin.cpu_ram_efficient_loading:
+        raise ValueError(
+            "`fsdp_cpu_ram_efficient_loading` gives all ranks but the first a model without weights, on which a "
+            "reward model cannot be built; set it to false."
+        )
+    if mixed_precision == "bf16":
+        # Inputs are cast by the layers themselves, which keep the vision tower's rotary angles in float32.
+        plugin.mixed_precision_policy = MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
+        )
+
+
+def finish_fsdp(model: nn.Module) -> None:
+    """Keep the heads of a sharded model in float32, and give it back the name that it is saved under."""
+    for module in model.modules():
+        if isinstance(module, RewardHeads) and isinstance(module, FSDPModule):
+            # accelerate gives all units one policy, and torch has no setter; it is read in the first forward pass.
+            state = module._get_fsdp_state()
+            state._mp_policy = MixedPrecisionPolicy()
+            if state._fsdp_param_group is not None:
+                state._fsdp_param_group.mp_policy = state._mp_policy
+    # Saving a model copies the file of its class and notes the class's name; here that would be those of FSDP's own.
+    sharded = type(model)
+    original = sharded.__mro__[2]
+    sharded.__name__, sharded.__module__ = original.__name__, original.__module__
