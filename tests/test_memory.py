@@ -66,7 +66,10 @@ def test_states_of_full_training_and_of_adapters_are_counted_by_hand():
     assert (whole.weights, whole.gradients, whole.optimizer) == (4 * parameters, 4 * parameters, 8 * parameters)
     assert whole.total == 18 * parameters + RESERVE
     shared = training_memory(config, tokens=0, patches=0, sharding="full", devices=8)
-    assert shared.total - RESERVE == pytest.approx((whole.total - RESERVE) / 8, rel=1e-4)
+    language_model = model.backbone.language_model
+    gathered = [*language_model.embed_tokens.parameters(), *language_model.layers[:2].parameters()]
+    assert shared.copies == 2 * sum(p.numel() for p in gathered)
+    assert shared.total - RESERVE - shared.copies == pytest.approx(16 * parameters / 8, rel=1e-4)
     zero2 = training_memory(config, tokens=0, patches=0, sharding="zero2", devices=8)
     assert zero2.total - RESERVE == pytest.approx(parameters * (2 + 16 / 8), rel=1e-4)
 

@@ -6,7 +6,8 @@ micro-batch, L and D layers of the language model and of the vision tower, H and
 - weights: 4 P + 2 Q (bfloat16), or 0.52 for a parameter of a linear layer that is quantised to 4 bits;
 - gradients 4 P and the two moments of AdamW 8 P, both in float32;
 - the bfloat16 copies that autocast keeps during a step: 2 P;
-- FSDP and ZeRO-3 divide all of these by the number of GPUs, ZeRO-2 all but 2 (P + Q) for bfloat16 weights;
+- FSDP and ZeRO-3 divide the first three by the number of GPUs, and gather in bfloat16, in place of the copies, the
+  token embeddings and two layers at a time; ZeRO-2 divides all but 2 (P + Q) for bfloat16 weights;
 - activations with gradient checkpointing: 4 H for each token and layer of the language model and what one of its
   layers saves for the backward pass, T `language_layer_bytes`; the same of the vision tower if it is trained.
   Without it, what every layer saves;
@@ -113,7 +114,9 @@ def training_memory(
     weights = 4 * trained + 2 * (frozen - in_4_bits) + int(QUANTISED_BYTES * in_4_bits)
     gradients, optimizer, copies = 4 * trained, 8 * trained, 2 * trained
     if sharding == "full":
-        weights, gradients, optimizer, copies = (n // devices for n in (weights, gradients, optimizer, copies))
+        weights, gradients, optimizer = (n // devices for n in (weights, gradients, optimizer))
+        layer = sum(p.numel() for p in model.backbone.language_model.layers[0].parameters())
+        copies = 2 * (model.get_input_embeddings().weight.numel() + 2 * layer)
     elif (
         sharding == "zero2"
     ):  # bfloat16 weights stay whole and need no copies; the float32 ones belong to the optimizer
