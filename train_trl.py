@@ -24,12 +24,14 @@ from typing import Any
 
 from datasets import Dataset, IterableDataset
 from transformers import set_seed
-from trl import ModelConfig, ScriptArguments, TrlParser
+from trl import ScriptArguments, TrlParser
 
 from configuration_editreward import EditRewardConfig
 from editreward.data.storage import load_groups
 from editreward.simulation import annotate, simulate_group
-from editreward.training import EditRewardTrainer, EditRewardTrainingArguments
+from editreward.training import EditRewardModelConfig, EditRewardTrainer, EditRewardTrainingArguments
+from editreward.training.adapters import adapter_config, quantization_config
+from editreward.training.parameters import upcast_trained
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor
 
@@ -139,13 +141,17 @@ def load_split(script_args: EditRewardScriptArguments, split: str) -> Dataset | 
 
 
 def load_model(
-    script_args: EditRewardScriptArguments, model_args: ModelConfig
+    script_args: EditRewardScriptArguments, model_args: EditRewardModelConfig
 ) -> tuple[EditRewardModel, EditRewardProcessor]:
     """The EditReward model to go on with, or a new one on a vision-language model, with its processor."""
     path, hub_kwargs = model_args.model_name_or_path, {"revision": model_args.model_revision}
     if path is None:
         raise ValueError("`--model_name_or_path` is missing: give a vision-language model or an EditReward model.")
-    loading = {"dtype": model_args.dtype, "attn_implementation": model_args.attn_implementation}
+    loading = {
+        "dtype": model_args.dtype,
+        "attn_implementation": model_args.attn_implementation,
+        "quantization_config": quantization_config(model_args),
+    }
     names = dict.fromkeys([*MODEL_FIELDS, *PROCESSOR_FIELDS])
     given = {name: getattr(script_args, name) for name in names if getattr(script_args, name) is not None}
     saved_config, _ = EditRewardConfig.get_config_dict(path, **hub_kwargs)
@@ -168,10 +174,8 @@ def load_model(
 
 def main() -> None:
     # 1. Parse
-    parser = TrlParser((EditRewardScriptArguments, EditRewardTrainingArguments, ModelConfig))
+    parser = TrlParser((EditRewardScriptArguments, EditRewardTrainingArguments, EditRewardModelConfig))
     script_args, training_args, model_args = parser.parse_args_and_config()
-    if model_args.use_peft:
-        raise ValueError("`--use_peft` is not supported: its checkpoints would not load with `AutoModel`.")
     evaluates = training_args.eval_strategy != "no"
 
     # 2. Load data
@@ -196,12 +200,16 @@ def main() -> None:
     # 3. Build the trainer
     set_seed(training_args.seed)  # the heads of a new model are random
     model, processor = load_model(script_args, model_args)
+    peft_config = adapter_config(model, processor.reward_token_ids, model_args)
+    if peft_config is None and model_args.dtype == "auto":
+        upcast_trained(model, processor.reward_token_ids, training_args)
     trainer = EditRewardTrainer(
         model=model,
         args=training_args,
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
         processing_class=processor,
+        peft_config=peft_config,
     )
 
     # 4. Train

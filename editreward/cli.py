@@ -17,9 +17,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from editreward import __version__
+from editreward.commands.ablate import add_ablate
 from editreward.commands.annotate import add_annotate
 from editreward.commands.data import add_data
 from editreward.commands.generate import add_generate
+from editreward.commands.merge import add_merge
 
 if TYPE_CHECKING:
     from editreward.scoring import BestEdit, EditRewardScorer
@@ -192,9 +194,11 @@ COMMANDS: tuple[Callable[[Any], None], ...] = (
     add_score,
     add_demo,
     add_convert,
+    add_merge,
     add_generate,
     add_data,
     add_annotate,
+    add_ablate,
 )
 
 

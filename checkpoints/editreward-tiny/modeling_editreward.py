@@ -517,7 +517,13 @@ class EditRewardModel(PreTrainedModel):
         model.heads.to(backbone.device)
         if getattr(backbone, "is_quantized", False):
             # What else of transformers, accelerate and TRL looks at must know.
-            for name in ("hf_quantizer", "is_quantized", "quantization_method", "is_loaded_in_4bit", "is_loaded_in_8bit"):
+            for name in (
+                "hf_quantizer",
+                "is_quantized",
+                "quantization_method",
+                "is_loaded_in_4bit",
+                "is_loaded_in_8bit",
+            ):
                 if hasattr(backbone, name):
                     setattr(model, name, getattr(backbone, name))
             config.quantization_config = backbone.config.quantization_config

@@ -95,6 +95,20 @@ class EditRewardTrainingArguments(RewardConfig):
         default=1.0, metadata={"help": "Weight of every sample that a tie gives, where a pair that differs has 1."}
     )
 
+    label_smoothing: float = field(
+        default=0.0,
+        metadata={
+            "help": "Pair losses: share of every pair's weight that goes to the opposite order. Raise it where "
+            "annotators err; 0.5 would train nothing."
+        },
+    )
+    vote_labels: bool = field(
+        default=False,
+        metadata={
+            "help": "Pair losses: soft labels from the candidates' `annotations`, the share of annotators who prefer "
+            "the pair's winner (equal scores count half), where several have scored the two."
+        },
+    )
     regression_offset: float | None = field(
         default=None,
         metadata={
@@ -128,7 +142,8 @@ class EditRewardTrainingArguments(RewardConfig):
         metadata={"help": "Peak learning rate of the reward heads, by default `learning_rate`. New heads bear more."},
     )
     reward_tokens_learning_rate: float | None = field(
-        default=None, metadata={"help": "Peak learning rate of the reward tokens' embeddings, by default `learning_rate`."}
+        default=None,
+        metadata={"help": "Peak learning rate of the reward tokens' embeddings, by default `learning_rate`."},
     )
 
     def __post_init__(self) -> None:
@@ -150,9 +165,14 @@ class EditRewardTrainingArguments(RewardConfig):
             )
         # Options that are for some losses only: whether this loss reads them, and their defaults.
         pairwise = LOSSES[self.loss].pairwise
-        for name, applies in (("ties", pairwise), ("tie_weight", pairwise), ("regression_offset", not pairwise)):
+        of_pairs = dict.fromkeys(("ties", "tie_weight", "label_smoothing", "vote_labels"), pairwise)
+        for name, applies in (of_pairs | {"regression_offset": not pairwise}).items():
             if not applies and getattr(self, name) != self.__dataclass_fields__[name].default:
                 raise ValueError(f"`{name}` says nothing to the loss {self.loss!r}. Leave it unset.")
+        if not 0 <= self.label_smoothing < 0.5:
+            raise ValueError(f"`label_smoothing` must be 0 or more and below 0.5, got {self.label_smoothing}.")
+        if self.label_smoothing_factor != 0:
+            raise ValueError("`label_smoothing_factor` is for classifiers and has no effect. Use `label_smoothing`.")
         if self.tie_weight < 0:
             raise ValueError(f"`tie_weight` must be 0 or more, got {self.tie_weight}.")
         if self.dimension_weight < 0:
