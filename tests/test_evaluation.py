@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from editreward.evaluation import calibration_error, fit_calibration, pair_accuracy, strict_ranking_accuracy
+from editreward.evaluation import (
+    accuracy_with_ties,
+    calibrate_groups,
+    calibration_error,
+    expected_calibration_error,
+    fit_calibration,
+    pair_accuracy,
+    strict_ranking_accuracy,
+)
 from editreward.evaluation.metrics import share_of
 from editreward.evaluation.simulated import (
     Judgements,
@@ -93,6 +101,76 @@ def test_a_calibration_that_would_turn_the_ranking_around_is_refused():
         fit_calibration([1.0, 2.0, 3.0], [3, 2, 1])
     with pytest.raises(ValueError, match="slope"):
         fit_calibration([1.0, 1.0], [3, 2])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(-4, 4), st.integers(-1, 1)), min_size=1, max_size=30))
+def test_accuracy_with_ties_is_the_best_over_all_thresholds(pairs):
+    def right(threshold):
+        return sum((0 if abs(d) <= threshold else np.sign(d)) == truth for d, truth in pairs)
+
+    accuracy, threshold = accuracy_with_ties(*zip(*pairs, strict=True))
+    assert accuracy == pytest.approx(max(right(t) for t in range(5)) / len(pairs))
+    assert accuracy == pytest.approx(right(threshold) / len(pairs))
+
+
+def test_a_difference_that_is_not_a_number_predicts_nothing():
+    assert accuracy_with_ties([math.nan, 2.0, math.nan], [1, 1, 0]) == (pytest.approx(1 / 3), 0.0)
+    assert math.isnan(accuracy_with_ties([], [])[0])
+    assert math.isnan(expected_calibration_error([math.nan]))
+
+
+def test_probabilities_that_come_true_as_often_as_they_say_have_no_calibration_error():
+    sharp = [0.9] * 90 + [0.1] * 10
+    assert expected_calibration_error(sharp) == pytest.approx(0, abs=1e-12)
+    assert expected_calibration_error([0.5] * 7) == 0
+    # Half of these are right.
+    assert expected_calibration_error([0.9] * 5 + [0.1] * 5) == pytest.approx(0.4)
+    # Bins weigh as their pairs: 10 pairs off by 0.4, 30 off by 0.05.
+    assert expected_calibration_error([0.9] * 5 + [0.1] * 5 + [0.65] * 21 + [0.35] * 9) == pytest.approx(5.5 / 40)
+
+
+def annotated(rng, groups=40):
+    """Groups whose scores follow a line, but for noise and an offset of each group."""
+    means = [rng.normal(size=rng.integers(2, 8)) for _ in range(groups)]
+    offsets = rng.normal(scale=0.2, size=groups)
+    noise = [rng.normal(scale=0.1, size=len(mean)) for mean in means]
+    scores = [np.clip(2.5 + 0.4 * m + o + n, 1, 4).round(6) for m, o, n in zip(means, offsets, noise, strict=True)]
+    return means, [np.full(len(mean), 0.5) for mean in means], scores
+
+
+def test_groups_are_calibrated_on_all_and_judged_on_groups_that_the_fit_did_not_see():
+    means, stds, scores = annotated(np.random.default_rng(2))
+    scores[0][0] = np.nan
+    line, error = calibrate_groups(means, stds, scores)
+    known = ~np.isnan(np.concatenate(scores))
+    flat_means, flat_scores = np.concatenate(means)[known], np.concatenate(scores)[known]
+    slope, intercept = np.polyfit(flat_means, flat_scores, 1)
+    assert line == pytest.approx({"intercept": intercept, "slope": slope})
+
+    squares, of_mean, inside = [], [], []
+    for fold in range(5):
+        chosen = np.concatenate([np.full(len(mean), i % 5 == fold) for i, mean in enumerate(means)])[known]
+        slope, intercept = np.polyfit(flat_means[~chosen], flat_scores[~chosen], 1)
+        difference = intercept + slope * flat_means[chosen] - flat_scores[chosen]
+        squares.append(difference**2)
+        of_mean.append((flat_scores[~chosen].mean() - flat_scores[chosen]) ** 2)
+        inside.append(abs(difference) <= 1.96 * 0.5 * slope)
+    assert error.rmse == pytest.approx(np.sqrt(np.concatenate(squares).mean()))
+    assert error.rmse_of_mean == pytest.approx(np.sqrt(np.concatenate(of_mean).mean()))
+    assert error.coverage == pytest.approx(np.concatenate(inside).mean())
+
+
+def test_groups_that_cannot_calibrate_say_why():
+    means, stds, scores = annotated(np.random.default_rng(3))
+    with pytest.raises(ValueError, match="only preferences"):
+        calibrate_groups(means, stds, [np.full_like(score, np.nan) for score in scores])
+    with pytest.raises(ValueError, match="only 4 groups"):
+        calibrate_groups(means[:4], stds[:4], scores[:4])
+    with pytest.raises(ValueError, match=r"scores run from .* to .*, which is not"):
+        calibrate_groups(means, stds, [2 * score for score in scores])
+    with pytest.raises(ValueError, match="slope"):
+        calibrate_groups([-mean for mean in means], stds, scores)
 
 
 def perfect(groups):

@@ -207,7 +207,7 @@ def test_group_reduction_is_the_mean_of_the_groups_means(tmp_path):
         alone = make_trainer(tmp_path, rows, dimension_weight=1.0)
         alone.model.train()
         alone.compute_loss(alone.model, alone._prepare_inputs(alone.data_collator([row])))
-        metrics = alone._pop_metrics("train")
+        metrics = alone._sums["train"].pop()
         for name in terms:
             if name in metrics:
                 terms[name].append(metrics[name])

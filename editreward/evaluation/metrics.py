@@ -1,4 +1,4 @@
-"""Ranking metrics over edit groups, with bootstrap intervals that resample whole groups."""
+"""Metrics of rankings and of preference probabilities; intervals resample whole groups."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -84,6 +84,56 @@ def strict_ranking_accuracy(scores: Sequence[ArrayLike], truths: Sequence[ArrayL
         right.append(len(ordered))
         total.append(len(tuples))
     return share_of(right, total)
+
+
+def accuracy_with_ties(differences: ArrayLike, truths: ArrayLike) -> tuple[float, float]:
+    """Share of pairs, tied ones included, whose relation the scores predict, at the threshold where it is highest.
+
+    A pair is predicted to be tied if its scores differ by at most the threshold (Deutsch et al. 2023, arXiv
+    2305.14324). Choosing the threshold on the pairs that are then counted flatters a little, as one number can.
+
+    Args:
+        differences: score of the first minus score of the second, shape (pairs,). One that is not a number is wrong.
+        truths: 1 where the first is better, -1 where the second is, 0 for a tie, shape (pairs,).
+
+    Returns:
+        The accuracy, 0 to 1, and the smallest threshold that reaches it; NaN and NaN without a pair.
+    """
+    differences, truths = np.asarray(differences, dtype=float), np.asarray(truths, dtype=float)
+    if not len(truths):
+        return float("nan"), float("nan")
+    gap = np.abs(np.where(np.isnan(differences), np.inf, differences))
+    ordered_right = (truths != 0) & (np.sign(differences) == np.sign(truths))
+    thresholds, place = np.unique(np.append(gap[np.isfinite(gap)], 0.0), return_inverse=True)
+    place = place[:-1]  # without the threshold 0, which no pair needs to have
+    # A threshold wins the ties up to it and loses the pairs up to it that were ordered right.
+    gain = np.where(truths == 0, 1, np.where(ordered_right, -1, 0))[np.isfinite(gap)]
+    right = int(ordered_right.sum()) + np.cumsum(np.bincount(place, weights=gain, minlength=len(thresholds)))
+    best = int(np.argmax(right))
+    return float(right[best] / len(truths)), float(thresholds[best])
+
+
+def expected_calibration_error(probabilities: ArrayLike, bins: int = 10) -> float:
+    """How far the probabilities of preferences are from how often they come true.
+
+    The pairs are sorted into equal bins by their confidence max(P, 1 - P), 0.5 to 1; the error is the distance between
+    the mean confidence and the share of right predictions in a bin, averaged over the pairs (Naeini et al. 2015).
+
+    Args:
+        probabilities: probability that the better one of each pair is preferred, shape (pairs,). A prediction of 0.5
+            is half right.
+        bins: number of bins.
+
+    Returns:
+        The error, 0 to 1; NaN without a pair.
+    """
+    probabilities = np.asarray(probabilities, dtype=float)
+    if not len(probabilities) or np.isnan(probabilities).any():
+        return float("nan")
+    confidence = np.maximum(probabilities, 1 - probabilities)
+    right = np.where(probabilities == 0.5, 0.5, probabilities > 0.5)
+    index = np.minimum(((confidence - 0.5) * 2 * bins).astype(int), bins - 1)
+    return float(np.abs(np.bincount(index, weights=confidence - right)).sum() / len(probabilities))
 
 
 def _finite(values: ArrayLike) -> np.ndarray:

@@ -7,7 +7,7 @@ for a single candidate d is the reward minus its target. A new loss is a module 
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -49,22 +49,40 @@ class RewardLoss(nn.Module):
         """What to train on in a batch of the collator, for the aggregate (`None`) or a dimension's own scores."""
         raise NotImplementedError
 
+    def of(self, samples: Any, mean: Tensor, std: Tensor) -> Tensor:
+        """The loss of each sample, `(samples,)`.
+
+        Args:
+            samples: As from `samples`.
+            mean, std (`torch.Tensor` of shape `(candidates, dimensions + 1)`): The rewards, of the aggregate last.
+        """
+        return self(*samples.difference(mean, std), samples.tie)
+
 
 class PairLoss(RewardLoss):
     """A loss of pairs "i preferred to j".
 
+    Of a pair with the label p, 1 or its share of votes, the loss is q x loss(i over j) + (1 - q) x loss(j over i) with
+    q = p (1 - label_smoothing) + (1 - p) label_smoothing.
+
     Args:
         ties, tie_weight: See [`training_pairs`].
+        label_smoothing: Probability that an annotated order is taken for wrong.
+        vote_labels: Take the batch's `annotator_labels` for soft labels, see [`training_pairs`].
     """
 
-    def __init__(self, ties: str = "drop", tie_weight: float = 1.0) -> None:
+    def __init__(
+        self, ties: str = "drop", tie_weight: float = 1.0, label_smoothing: float = 0.0, vote_labels: bool = False
+    ) -> None:
         super().__init__()
         self.ties = ties
         self.tie_weight = tie_weight
+        self.label_smoothing = label_smoothing
+        self.vote_labels = vote_labels
 
     @classmethod
     def from_arguments(cls, args: "EditRewardTrainingArguments", dimensions: list[str]) -> "PairLoss":
-        return cls(args.ties, args.tie_weight)
+        return cls(args.ties, args.tie_weight, args.label_smoothing, args.vote_labels)
 
     def samples(self, batch: Mapping[str, Tensor], dimension: int | None = None) -> WeightedPairs:
         return training_pairs(
@@ -75,7 +93,17 @@ class PairLoss(RewardLoss):
             batch["preferences"],
             batch["preference_weight"],
             self.tie_weight,
+            batch["annotator_labels"] if self.vote_labels else None,
         )
+
+    def of(self, samples: WeightedPairs, mean: Tensor, std: Tensor) -> Tensor:
+        difference, std = samples.difference(mean, std)
+        loss: Tensor = self(difference, std, samples.tie)
+        if not self.vote_labels and self.label_smoothing == 0:
+            return loss
+        wrong = 1 - samples.probability
+        wrong = wrong + self.label_smoothing * (1 - 2 * wrong)
+        return (1 - wrong) * loss + wrong * self(-difference, std, samples.tie)
 
 
 class NllLoss(PairLoss):
