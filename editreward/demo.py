@@ -1,13 +1,12 @@
 """`editreward demo`: two groups scored, ranked and drawn, one simulated and one of edits of a photograph."""
 
-from dataclasses import dataclass
 from importlib.resources import files
-from itertools import cycle
 from pathlib import Path
 
-from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from editreward.scoring import BestEdit, EditRewardScorer
+from editreward.scoring import EditRewardScorer
+from editreward.scoring.picture import ScoredGroup, draw_groups
 from editreward.scoring.report import ranking_table
 from editreward.simulation import simulate_groups
 
@@ -24,34 +23,6 @@ SAUCER = [
 ]  # fmt: skip
 CUP = (168, 14, 414, 290)
 CUP_INSIDE = (180, 26, 402, 200)
-
-# The picture: sizes in pixels, colours, and a bar's colour per dimension.
-COLUMN, GAP, MARGIN = 184, 16, 40
-INK, FAINT, PAPER, CARD, TRACK = "#1d2433", "#667085", "#f2f4f7", "#ffffff", "#e4e7ec"
-BAR_COLOURS = ("#2f6fde", "#0f9d7a", "#c2710c", "#8e44ad")
-SCALE = (1, 4)
-LEGEND = "Bars run from 1 to 4.\nThe line is ± one\nstandard deviation."
-
-
-@dataclass
-class DemoGroup:
-    """One group of the demo, scored.
-
-    Attributes:
-        title: what the group is, one line.
-        source: the image before the edit.
-        instruction: what the edits were to do.
-        names: what each candidate is.
-        edited: the candidates.
-        best: their scores and ranking.
-    """
-
-    title: str
-    source: Image.Image
-    instruction: str
-    names: list[str]
-    edited: list[Image.Image]
-    best: BestEdit
 
 
 def run(scorer: EditRewardScorer, output: str | Path, seed: int = 0) -> None:
@@ -72,19 +43,19 @@ def run(scorer: EditRewardScorer, output: str | Path, seed: int = 0) -> None:
         print(f"Note: {note}")
     path = Path(output)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draw(groups, scorer.notes).save(path)
+    draw_groups(groups, scorer.notes).save(path)
     print(f"Picture: {path}")
 
 
-def simulated_group(scorer: EditRewardScorer, seed: int) -> DemoGroup:
+def simulated_group(scorer: EditRewardScorer, seed: int) -> ScoredGroup:
     """A held-out simulated group, with the true scores in the candidates' names."""
     # The font that Pillow ships has no Chinese glyphs.
     group = next(group for group in simulate_groups(1000, split="test", seed=seed) if group.language == "en")
     edited = [candidate.image for candidate in group.candidates]
     dimensions = [name.replace("_", " ") for name in group.candidates[0].scores]
-    return DemoGroup(
+    return ScoredGroup(
         title=f"Simulated scene, held out from training ({group.group_id}); truth: {', '.join(dimensions)}",
-        source=group.source,
+        sources=[group.source],
         instruction=group.instruction,
         names=["truth " + ", ".join(f"{score:g}" for score in c.scores.values()) for c in group.candidates],
         edited=edited,
@@ -92,7 +63,7 @@ def simulated_group(scorer: EditRewardScorer, seed: int) -> DemoGroup:
     )
 
 
-def photo_group(scorer: EditRewardScorer) -> DemoGroup:
+def photo_group(scorer: EditRewardScorer) -> ScoredGroup:
     """Edits of a photograph of a red coffee cup: as asked, in the wrong colour, blurred, and not edited at all."""
     photo = load_photo()
     as_asked = recolour(photo, hue=150)
@@ -102,9 +73,9 @@ def photo_group(scorer: EditRewardScorer) -> DemoGroup:
         "as asked, blurred": as_asked.filter(ImageFilter.GaussianBlur(7)),
         "untouched": photo,
     }
-    return DemoGroup(
+    return ScoredGroup(
         title=f"Edits of a photograph ({PHOTO_CREDIT})",
-        source=photo,
+        sources=[photo],
         instruction=PHOTO_INSTRUCTION,
         names=list(edits),
         edited=list(edits.values()),
@@ -142,79 +113,3 @@ def recolour(photo: Image.Image, hue: int) -> Image.Image:
     mask = mask.filter(ImageFilter.MedianFilter(5)).filter(ImageFilter.GaussianBlur(1))
     painted = Image.merge("HSV", (Image.new("L", photo.size, hue), saturation, value)).convert("RGB")
     return Image.composite(painted, photo, mask)
-
-
-def draw(groups: list[DemoGroup], notes: list[str]) -> Image.Image:
-    """Draw groups below each other: the source, then the candidates in ranked order with their scores.
-
-    Args:
-        groups: the scored groups.
-        notes: lines for the foot of the picture.
-    """
-    columns = 1 + max(len(group.edited) for group in groups)
-    width = 2 * MARGIN + columns * (COLUMN + GAP) - GAP
-    sections = [draw_group(group, width - 2 * MARGIN) for group in groups]
-    foot = 24 * len(notes)
-    height = MARGIN + sum(section.height + MARGIN for section in sections) + foot + MARGIN // 2
-    picture = Image.new("RGB", (width, height), PAPER)
-    y = MARGIN
-    for section in sections:
-        picture.paste(section, (MARGIN, y))
-        y += section.height + MARGIN
-    for note in notes:
-        ImageDraw.Draw(picture).text((MARGIN, y), note, fill=INK, font=font(16))
-        y += 24
-    return picture
-
-
-def draw_group(group: DemoGroup, width: int) -> Image.Image:
-    """One group as a row of cards below its title and instruction."""
-    image_height = max(round(COLUMN * image.height / image.width) for image in [group.source, *group.edited])
-    top, text_height = 72, 38 + 42 * len(group.best.scores[0].dimensions) + 52
-    section = Image.new("RGB", (width, top + image_height + text_height), PAPER)
-    drawing = ImageDraw.Draw(section)
-    drawing.text((0, 0), group.title, fill=FAINT, font=font(16))
-    drawing.text((0, 26), f"“{group.instruction}”", fill=INK, font=font(24))
-    for column, index in enumerate([None, *group.best.order]):
-        image = group.source if index is None else group.edited[index]
-        x = column * (COLUMN + GAP)
-        drawing.rounded_rectangle((x, top, x + COLUMN, section.height - 1), radius=8, fill=CARD)
-        size = (COLUMN, round(COLUMN * image.height / image.width))
-        section.paste(image.resize(size, Image.Resampling.LANCZOS), (x, top))
-        corner = (x + 10, top + image_height + 10)
-        if index is None:
-            calibrated = all(value.calibrated for value in group.best.scores[0].dimensions.values())
-            legend = LEGEND if calibrated else "Uncalibrated scores:\nno scale."
-            drawing.text(corner, "source", fill=INK, font=font(16))
-            drawing.text((corner[0], corner[1] + 28), legend, fill=FAINT, font=font(13), spacing=6)
-        else:
-            draw_scores(drawing, corner, group.names[index], group.best, index)
-    return section
-
-
-def draw_scores(drawing: ImageDraw.ImageDraw, corner: tuple[int, int], name: str, best: BestEdit, index: int) -> None:
-    """Rank, name and scores of one candidate: a bar on the scale with a line of ± std where there is a scale."""
-    x, y = corner
-    width, bar = COLUMN - 20, COLUMN - 106
-    score = best.scores[index]
-    drawing.text((x, y), f"{best.ranks[index]}.  {name}", fill=INK, font=font(16))
-    y += 28
-    for (dimension, value), colour in zip(score.dimensions.items(), cycle(BAR_COLOURS), strict=False):
-        drawing.text((x, y), dimension.replace("_", " "), fill=FAINT, font=font(13))
-        numbers = f"{value.mean:.2f} ± {value.std:.2f}"
-        drawing.text((x + width, y + 17), numbers, fill=INK, font=font(13), anchor="ra")
-        if value.calibrated:
-            marks = (value.mean - value.std, value.mean, value.mean + value.std)
-            shares = [(mark - SCALE[0]) / (SCALE[1] - SCALE[0]) for mark in marks]
-            left, middle, right = (x + bar * min(max(share, 0), 1) for share in shares)
-            drawing.rectangle((x, y + 20, x + bar, y + 28), fill=TRACK)
-            drawing.rectangle((x, y + 20, middle, y + 28), fill=colour)
-            drawing.line((left, y + 24, right, y + 24), fill=INK, width=2)
-        y += 42
-    drawing.text((x, y + 4), f"reward {score.reward:.2f} ± {score.reward_std:.2f}", fill=INK, font=font(14))
-    drawing.text((x, y + 24), f"P(best) {best.probabilities[index]:.0%}", fill=FAINT, font=font(14))
-
-
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The font that Pillow ships: Latin letters only."""
-    return ImageFont.load_default(size)
