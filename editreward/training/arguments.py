@@ -7,6 +7,7 @@ from trl import ModelConfig, RewardConfig
 from configuration_editreward import check_choice
 from editreward.data.pairs import TIES
 from editreward.training.losses import LOSSES
+from editreward.training.metrics import lower_is_better
 from editreward.training.parameters import PARTS, PARTS_WITH_A_RATE
 
 LOSS_REDUCTIONS = ("pair", "group")
@@ -146,7 +147,34 @@ class EditRewardTrainingArguments(RewardConfig):
         metadata={"help": "Peak learning rate of the reward tokens' embeddings, by default `learning_rate`."},
     )
 
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "Stop after this many evaluations in a row that are not better than the best one in "
+            "`metric_for_best_model`. Add `load_best_model_at_end` to keep the best weights."
+        },
+    )
+    early_stopping_threshold: float = field(
+        default=0.0, metadata={"help": "By how much an evaluation must be better to count as better."}
+    )
+    hardest_groups: int = field(
+        default=6,
+        metadata={
+            "help": "Groups of the evaluation set to draw with their scores after each evaluation: those whose "
+            "annotated preferences the model finds least likely. 0: none."
+        },
+    )
+    calibrate: bool = field(
+        default=True,
+        metadata={
+            "help": "At the end, fit the map of raw means onto the 1..4 scale on the evaluation set and save it in "
+            "the model's config. Skipped, with a message, where the evaluation set has no scores on that scale."
+        },
+    )
+
     def __post_init__(self) -> None:
+        if self.metric_for_best_model is not None and self.greater_is_better is None:
+            self.greater_is_better = not lower_is_better(self.metric_for_best_model)
         super().__post_init__()
         for part in self.freeze or ():
             check_choice("freeze", part, PARTS)
@@ -175,11 +203,24 @@ class EditRewardTrainingArguments(RewardConfig):
             raise ValueError("`label_smoothing_factor` is for classifiers and has no effect. Use `label_smoothing`.")
         if self.tie_weight < 0:
             raise ValueError(f"`tie_weight` must be 0 or more, got {self.tie_weight}.")
+        if self.early_stopping_patience is not None:
+            if self.early_stopping_patience < 1:
+                raise ValueError(f"`early_stopping_patience` must be positive, got {self.early_stopping_patience}.")
+            for name, unset in (("metric_for_best_model", None), ("eval_strategy", "no")):
+                if getattr(self, name) == unset:
+                    raise ValueError(f"`early_stopping_patience` needs `{name}`, which is not set.")
+        if self.hardest_groups < 0:
+            raise ValueError(f"`hardest_groups` must be 0 or more, got {self.hardest_groups}.")
         if self.dimension_weight < 0:
             raise ValueError(f"`dimension_weight` must be 0 or more, got {self.dimension_weight}.")
         for name in ("max_length", "center_rewards_coefficient", "chat_template_path", "model_init_kwargs"):
             if getattr(self, name) is not None:
                 raise ValueError(f"`{name}` has no effect on an EditReward model. Leave it unset.")
+        # Each rank packs its own groups: accelerate would cut the packed tensors of a stream's batches into pieces.
+        for name in ("dispatch_batches", "split_batches"):
+            if getattr(self.accelerator_config, name):
+                raise ValueError(f"`{name}` of `accelerator_config` would split groups among ranks. Leave it unset.")
+            setattr(self.accelerator_config, name, False)
 
 
 @dataclass

@@ -24,6 +24,8 @@ class EditGroupCollator:
             Packs the groups. Its `dimensions` are the columns of `labels`.
         on_bad_row (`str`, defaults to `"stop"`):
             What a row does that cannot be used: `"stop"` raises an error, `"skip"` leaves it out and says so.
+        vote_labels (`bool`, defaults to `False`):
+            Read the candidates' `annotations`, for soft labels.
 
     Call it with a list of rows of the dataset schema. It returns the processor's tensors and
 
@@ -31,7 +33,9 @@ class EditGroupCollator:
       `overall` takes the sum of a candidate's scores where the rows have no score of that name.
     - `preferences` `(preferences, 2)` and `preference_weight` `(preferences,)`: annotated (chosen, rejected) as
       indices into the candidates of the batch, and their weights.
-    - `group_ids`, a list of strings: whose they are, for messages.
+    - `annotator_labels` `(candidates, annotators, dimensions)`, with `vote_labels` only: the scores of each annotator,
+      who has the same place for all candidates of a group; NaN where there is none.
+    - `group_ids` and `instructions`, lists of strings: whose they are, for messages and pictures.
     - `skipped_rows`, with `"skip"` only: the `group_id` of each row that was left out, and why.
 
     A batch without a usable row holds a grey image without labels, on which every loss is zero, and no `group_ids`: in
@@ -41,16 +45,18 @@ class EditGroupCollator:
         ValueError: For a row that cannot be used, which it names by its `group_id`.
     """
 
-    def __init__(self, processor: EditRewardProcessor, on_bad_row: str = "stop") -> None:
+    def __init__(self, processor: EditRewardProcessor, on_bad_row: str = "stop", vote_labels: bool = False) -> None:
         check_choice("on_bad_row", on_bad_row, ON_BAD_ROW)
         self.processor = processor
         self.on_bad_row = on_bad_row
+        self.vote_labels = vote_labels
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        groups, skipped = [], []
+        groups, instructions, skipped = [], [], []
         for row in rows:
             try:
                 groups.append((row_id(row), *self._group(row)))
+                instructions.append(row["instruction"])
             except ValueError as error:
                 if self.on_bad_row == "stop":
                     raise
@@ -59,11 +65,13 @@ class EditGroupCollator:
         if not groups:
             grey = Image.new("RGB", (64, 64), "grey")
             nothing = [[math.nan] * len(self.processor.dimensions)]
-            groups.append(("", self.processor.pack(grey, [grey], "nothing"), nothing, [], []))
+            groups.append(("", self.processor.pack(grey, [grey], "nothing"), nothing, [], [], [[]]))
         labels: list[list[float]] = []
         preferences: list[list[int]] = []
         preference_weight: list[float] = []
-        for _, _, of_group, pairs, weights in groups:
+        votes: list[list[list[float]]] = []
+        for _, _, of_group, pairs, weights, of_annotators in groups:
+            votes += of_annotators
             preferences += [[len(labels) + index for index in pair] for pair in pairs]
             preference_weight += weights
             labels += of_group
@@ -73,11 +81,16 @@ class EditGroupCollator:
             "preferences": torch.tensor(preferences, dtype=torch.long).reshape(-1, 2),
             "preference_weight": torch.tensor(preference_weight, dtype=torch.float32),
             "group_ids": group_ids,
+            "instructions": instructions,
         }
+        if self.vote_labels:
+            batch["annotator_labels"] = self._padded(votes)
         return batch if self.on_bad_row == "stop" else {**batch, "skipped_rows": skipped}
 
-    def _group(self, row: Mapping[str, Any]) -> tuple[PackedGroup, list[list[float]], list[list[int]], list[float]]:
-        """A packed group, its labels, and its preferences with their weights."""
+    def _group(
+        self, row: Mapping[str, Any]
+    ) -> tuple[PackedGroup, list[list[float]], list[list[int]], list[float], list[list[list[float]]]]:
+        """A packed group, its labels, its preferences with their weights, and the labels of each annotator."""
         if isinstance(row, UnreadableRow):
             raise ValueError(row["reason"])
         check_columns(row)
@@ -101,7 +114,30 @@ class EditGroupCollator:
                 raise ValueError(f"{name}: a preference has the weight {weight}; it must be positive.")
             pairs.append(pair)
             weights.append(weight)
-        return packed, labels, pairs, weights
+        return packed, labels, pairs, weights, self._votes(candidates, name) if self.vote_labels else []
+
+    def _votes(self, candidates: Sequence[Mapping[str, Any]], name: str) -> list[list[list[float]]]:
+        """Labels by each annotator of a group, by candidate, annotator and dimension."""
+        by_annotator: list[dict[str, list[float]]] = []
+        for index, candidate in enumerate(candidates):
+            of_candidate = {}
+            for annotation in candidate.get("annotations") or []:
+                scores = {key: value for key, value in annotation.items() if key != "annotator"}
+                who = annotation["annotator"]
+                of_candidate[who] = self._labels(scores, f"{name}, candidate {index}, annotator {who!r}")
+            by_annotator.append(of_candidate)
+        annotators = list(dict.fromkeys(who for of_candidate in by_annotator for who in of_candidate))
+        unknown = [math.nan] * len(self.processor.dimensions)
+        return [[of_candidate.get(who, unknown) for who in annotators] for of_candidate in by_annotator]
+
+    def _padded(self, votes: list[list[list[float]]]) -> torch.Tensor:
+        """Labels by annotator of all candidates of a batch, `(candidates, annotators, dimensions)`."""
+        most = max(map(len, votes))
+        padded = torch.full((len(votes), most, len(self.processor.dimensions)), math.nan)
+        for index, of_candidate in enumerate(votes):
+            if of_candidate:
+                padded[index, : len(of_candidate)] = torch.tensor(of_candidate)
+        return padded
 
     def _labels(self, scores: Mapping[str, float | None], name: str) -> list[float]:
         """Scores in the order of the processor's dimensions, NaN for null. `name` says whose, for errors."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from configuration_editreward import DEFAULT_DIMENSIONS
 from editreward.data.pairs import WeightedPairs, WeightedScores, training_pairs, training_scores
-from editreward.expectations import expected_softplus, log_expected_sigmoid
+from editreward.expectations import expected_softplus, log_expected_sigmoid, log_ndtr
 
 if TYPE_CHECKING:
     from editreward.training.arguments import EditRewardTrainingArguments
@@ -127,11 +127,7 @@ class ProbitLoss(PairLoss):
 
     def forward(self, mean: Tensor, std: Tensor, tie: Tensor | None = None) -> Tensor:
         mean, std = _at_least_float32(mean), _at_least_float32(std)
-        u = mean / torch.hypot(std, torch.ones_like(std))
-        below, above = u.clamp(max=0), u.clamp(min=0)
-        # In float32 the gradient of torch's `log_ndtr` is off by 6e-5 at u = -50; this one is exact to rounding.
-        tail = below.square() / 2 - torch.log(torch.special.erfcx(below * -math.sqrt(0.5)) / 2)
-        return torch.where(u < 0, tail, -torch.special.log_ndtr(above))
+        return -log_ndtr(mean / torch.hypot(std, torch.ones_like(std)))
 
 
 class BradleyTerryLoss(PairLoss):

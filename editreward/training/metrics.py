@@ -25,7 +25,12 @@ from editreward.data.pairs import (
     majority_preferences,
     training_pairs,
 )
-from editreward.evaluation import accuracy_with_ties, expected_calibration_error
+from editreward.evaluation import (
+    CalibrationError,
+    accuracy_with_ties,
+    calibrate_groups,
+    expected_calibration_error,
+)
 from editreward.scoring.probability import preference_probability
 
 logger = logging.getLogger(__name__)
@@ -51,6 +56,15 @@ def evaluation_metrics(dimensions: Sequence[str], terms: Sequence[tuple[int | No
     for name in ("std", "spread"):
         names += [metric_name(name, dimension) for dimension in dimensions]
     return names
+
+
+def check_metric(metric: str, names: Sequence[str]) -> None:
+    """Raise a `ValueError` that lists the names unless `metric`, with or without `eval_`, is one of them."""
+    if metric.removeprefix("eval_") not in names:
+        raise ValueError(
+            f"`metric_for_best_model` is {metric!r}, which no evaluation of this run computes. It computes: "
+            f"{', '.join(names)}."
+        )
 
 
 def lower_is_better(metric: str) -> bool:
@@ -352,10 +366,26 @@ class EvaluationScores:
                 probabilities = np.concatenate([group.preference_probabilities(link) for group in self.groups])
                 metrics["calibration_error"] = expected_calibration_error(probabilities)
             if index is None:
-                candidates = sum(len(group.reward) for group in self.groups)
-                found = (len(self.groups), candidates, int(np.count_nonzero(truths)))
+                annotated = [g for g in self.groups if len(g.preferences) or not np.isnan(g.labels).all()]
+                candidates = sum(len(group.reward) for group in annotated)
+                found = (len(annotated), candidates, int(np.count_nonzero(truths)))
                 metrics |= dict(zip(COUNTS, found, strict=False))
         return metrics
+
+    def calibrate(self, dimensions: Sequence[str]) -> dict[str, tuple[dict[str, float], CalibrationError]]:
+        """The calibration of each dimension and its error, as [`calibrate_groups`] gives them.
+
+        Raises:
+            ValueError: A dimension cannot be calibrated on these groups; the message names it and says why.
+        """
+        fits = {}
+        for index, name in enumerate(dimensions):
+            columns = [(g.mean[:, index], np.exp(g.log_std[:, index]), g.labels[:, index]) for g in self.groups]
+            try:
+                fits[name] = calibrate_groups(*zip(*columns, strict=True))
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+        return fits
 
 
 def _by_group(values: Tensor, group_index: Tensor, groups: int) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 from peft import PeftConfig, get_peft_model
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from transformers import TrainerCallback
+from transformers import ProgressCallback, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 from trl import RewardTrainer
@@ -22,6 +22,7 @@ from trl import RewardTrainer
 from editreward.data.pairs import WeightedPairs, WeightedScores
 from editreward.training.adapters import check_base, save_configuration, trained_weights
 from editreward.training.arguments import EditRewardTrainingArguments
+from editreward.training.callbacks import RewardEarlyStoppingCallback, RewardProgressCallback, TrainingFlowCallback
 from editreward.training.checkpoints import (
     INCOMPLETE,
     checkpoint_to_resume,
@@ -30,14 +31,17 @@ from editreward.training.checkpoints import (
     rotate_checkpoints,
 )
 from editreward.training.collator import EditGroupCollator, check_columns
+from editreward.training.hardest import HardestGroups
 from editreward.training.losses import LOSSES
 from editreward.training.metrics import (
     EvaluationScores,
     MetricSums,
     Throughput,
     batch_statistics,
+    check_metric,
     collapse_warning,
     collapsed_dimensions,
+    evaluation_metrics,
     peak_memory_gib,
 )
 from editreward.training.parameters import (
@@ -54,7 +58,8 @@ from processing_editreward import EditRewardProcessor
 
 logger = logging.getLogger(__name__)
 
-# What the collator adds to the inputs of the model.
+# What the collator adds to the inputs of the model: tensors, and lists of strings.
+NAMES = ("group_ids", "instructions")
 ANNOTATION = ("labels", "preferences", "preference_weight", "annotator_labels")
 
 MODEL_CARD = """\
@@ -151,8 +156,13 @@ class EditRewardTrainer(RewardTrainer):
         self._sums = {mode: MetricSums(self.dimensions, self._terms) for mode in ("train", "eval")}
         self.throughput = Throughput()
         self._warned_of_collapse = False
-        # Of each evaluation set, by the prefix of its metrics, since the weights were last changed.
+        # Of each evaluation set, by the prefix of its metrics, and the step whose weights gave them.
         self.evaluated: dict[str, EvaluationScores] = {}
+        self._evaluated_step: int | None = None
+        if args.metric_for_best_model is not None:
+            metrics = evaluation_metrics(self.dimensions, self._terms)
+            sets = [f"{name}_" for name in eval_dataset] if isinstance(eval_dataset, dict) else [""]
+            check_metric(args.metric_for_best_model, [f"{name}{metric}" for name in sets for metric in metrics])
 
         if peft_config is None:
             select_trained(model, processing_class.reward_token_ids, args)
@@ -163,8 +173,8 @@ class EditRewardTrainer(RewardTrainer):
         rates, deepspeed = learning_rates(args), args.deepspeed_plugin
         if rates and deepspeed is not None and "optimizer" in deepspeed.deepspeed_config:
             raise ValueError(
-                f"The optimizer of the DeepSpeed config knows one learning rate, and `{next(iter(rates))}_learning_rate` "
-                "is set. Take `optimizer` out of the config: the training arguments make one."
+                f"The DeepSpeed config has an optimizer of one learning rate; `{next(iter(rates))}_learning_rate` needs "
+                "one that the training arguments make. Take `optimizer` out of the config."
             )
         trained: Mapping[str, Tensor] = {}
         if peft_config is not None and getattr(model, "is_quantized", False):
@@ -188,6 +198,13 @@ class EditRewardTrainer(RewardTrainer):
             parameter.data = weight.to(parameter.device)
         check_precision(self.model, args)
         self.loss = LOSSES[args.loss].from_arguments(args, self.dimensions)
+        TrainingFlowCallback.add_to(self)
+        if self.pop_callback(ProgressCallback) is not None:
+            self.add_callback(RewardProgressCallback())
+        if args.early_stopping_patience is not None:
+            self.add_callback(
+                RewardEarlyStoppingCallback(args.early_stopping_patience, args.early_stopping_threshold)
+            )
         # `get_batch_samples` counts what the loss is divided by; the model takes no such argument.
         self.model_accepts_loss_kwargs = False
 
@@ -319,7 +336,7 @@ class EditRewardTrainer(RewardTrainer):
         self, model: nn.Module, inputs: dict[str, Tensor]
     ) -> tuple[Any, list[WeightedPairs | WeightedScores], list[Tensor]]:
         """Outputs of the model ([`EditRewardOutput`]); for each term of the loss its samples and the loss of each."""
-        outputs = model(**{name: value for name, value in inputs.items() if name not in (*ANNOTATION, "group_ids")})
+        outputs = model(**{name: value for name, value in inputs.items() if name not in (*ANNOTATION, *NAMES)})
         samples = self._samples(inputs)
         # The aggregate comes last, as the samples' dimension -1.
         mean = torch.cat([outputs.mean, outputs.reward[:, None]], dim=-1)
@@ -380,7 +397,10 @@ class EditRewardTrainer(RewardTrainer):
     ) -> EvalLoopOutput:
         self._sums["eval"].clear()
         self._evaluation = self.evaluated[metric_key_prefix] = EvaluationScores()
+        self._hardest = HardestGroups(self.args.hardest_groups, self.processing_class)
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        self._evaluated_step = self.state.global_step
+        self._hardest.report(self, metric_key_prefix)
         metrics = self._sums["eval"].pop()
         metrics |= self._evaluation.metrics(self.dimensions, self.model.config.preference_link)
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
@@ -401,8 +421,39 @@ class EditRewardTrainer(RewardTrainer):
         # Of all ranks, without the groups that fill up the last batch.
         gathered = self.accelerator.gather_for_metrics(torch.stack(list(statistics.values()), dim=1))
         self._sums["eval"].add(dict(zip(statistics, gathered.unbind(dim=1), strict=True)))
-        self._evaluation.add(outputs, inputs, self.accelerator)
+        own = self._evaluation.add(outputs, inputs, self.accelerator)
+        self._hardest.add(own, inputs, self.model.config.preference_link)
         return None, None, None
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if self.state.best_global_step != self.state.global_step:
+            self._evaluated_step = None
+
+    def finish_training(self) -> None:
+        """Evaluate the final weights, unless that has been done, and calibrate them; called by `train`."""
+        if self.args.eval_strategy == "no":
+            return
+        if self._evaluated_step != self.state.global_step:
+            self.evaluate()
+        if self.args.calibrate:
+            self.calibrate()
+
+    def calibrate(self) -> None:
+        """Fit the config's calibration on the last evaluation, on the first set whose scores allow it, and log its
+        error on groups that the fit did not see. Where none does, a warning says why."""
+        config, reasons = self.model.config, []
+        for prefix, scores in self.evaluated.items():
+            try:
+                fits = scores.calibrate(self.dimensions)
+            except ValueError as error:
+                reasons.append(f"{prefix}: {error}")
+                continue
+            config.calibration = {name: line for name, (line, _) in fits.items()}
+            errors = {name: error.to_dict() for name, (_, error) in fits.items()}
+            self.log({f"{prefix}_calibration_{k}_{name}": v for name, of in errors.items() for k, v in of.items()})
+            return
+        logger.warning("The model stays uncalibrated. %s", ". ".join(reasons))
 
     # Saving
 

@@ -1,0 +1,66 @@
+"""Callbacks of the trainer: the progress bar, early stopping, and what happens around logging and at the end."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from transformers import EarlyStoppingCallback, ProgressCallback, TrainerCallback
+from transformers.trainer_callback import DefaultFlowCallback
+
+if TYPE_CHECKING:
+    from editreward.training.trainer import EditRewardTrainer
+
+
+class RewardProgressCallback(ProgressCallback):
+    """The Trainer's progress bar with loss and accuracy in it, and a line for each evaluation.
+
+    The Trainer's own prints every log in full; here those are in the trackers and in `trainer_state.json`.
+    """
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        if not state.is_world_process_zero or self.training_bar is None or logs is None:
+            return
+        if "loss" in logs:
+            shown = {name: f"{logs[name]:.3f}" for name in ("loss", "accuracy") if name in logs}
+            self.training_bar.set_postfix(shown)
+        elif found := [name for name in logs if name.endswith(("loss", "accuracy")) and "pair_loss" not in name]:
+            metrics = ", ".join(f"{name} {logs[name]:.4g}" for name in found)
+            self.training_bar.write(f"step {state.global_step}: {metrics}")
+
+
+class RewardEarlyStoppingCallback(EarlyStoppingCallback):
+    """Early stopping that passes over evaluations of the sets whose metric does not decide."""
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: Mapping[str, float] | None = None, **kwargs: Any
+    ) -> None:
+        metric = args.metric_for_best_model.removeprefix("eval_")
+        if f"eval_{metric}" in (metrics or {}):
+            super().on_evaluate(args, state, control, metrics, **kwargs)
+
+
+class TrainingFlowCallback(TrainerCallback):
+    """Logs before every evaluation and save; evaluates and calibrates the final model.
+
+    With a log at every save a resumed run counts on exactly, and no time of evaluation or saving is in the rates.
+    """
+
+    def __init__(self, trainer: "EditRewardTrainer") -> None:
+        self.trainer = trainer
+
+    @classmethod
+    def add_to(cls, trainer: "EditRewardTrainer") -> None:
+        """Add it after the callback that decides when to evaluate and save, and before trackers, which end a run."""
+        callbacks = trainer.callback_handler.callbacks
+        decides = next(i for i, callback in enumerate(callbacks) if isinstance(callback, DefaultFlowCallback))
+        callbacks.insert(decides + 1, cls(trainer))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_log |= control.should_save or control.should_evaluate
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_log |= control.should_save or control.should_evaluate
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.finish_training()
