@@ -1,5 +1,7 @@
 """Importers of published formats, with the formats' known faults, and the export back."""
 
+import base64
+import copy
 import io
 import json
 import os
@@ -21,7 +23,7 @@ from PIL import Image
 
 from editreward import cli
 from editreward.commands.data_import import FORMAT_NAMES
-from editreward.data.benchmark_items import Comparison, read_benchmark
+from editreward.data.benchmark_items import BenchmarkItem, Comparison, comparisons_of, read_benchmark
 from editreward.data.export import export_pairs
 from editreward.data.importers import FORMATS, ImportFault, Source, import_dataset, running
 from editreward.data.importers.editreward_bench import parse_ranking, verdict_of
@@ -258,6 +260,39 @@ def test_images_that_cannot_be_read_are_reported_and_never_replaced(tmp_path, da
     assert [len(group["candidates"]) for group in groups_of(tmp_path / "out")] == [2, 2]
 
 
+@pytest.mark.parametrize("path", ["sha256:../../private.png", "sha256:{folder}/private.png", "../private.png"])
+def test_no_path_of_the_input_leads_out_of_the_image_folder(tmp_path, path):
+    (tmp_path / "private.png").write_bytes(picture(99))
+    file, _, rows = published_file(tmp_path / "in", groups=1, candidates=3)
+    secret = path.format(folder=tmp_path)
+    file.write_text(json.dumps([row | {"path1": secret} if row is rows[0] else row for row in rows]))
+    report = run("editreward-data", file, tmp_path / "out", on_fault="list")
+    assert report["errors"]["missing-image"] == 1
+    assert picture(99) not in [c["image"]["bytes"] for g in groups_of(tmp_path / "out") for c in g["candidates"]]
+
+
+def test_a_text_that_is_too_long_for_a_path_is_a_missing_image_and_not_repeated(tmp_path):
+    file, _, rows = published_file(tmp_path / "in", groups=1, candidates=3)
+    encoded = base64.b64encode(picture(1) * 10).decode()  # as some datasets hold images
+    file.write_text(json.dumps([row | {"path1": encoded} if row is rows[0] else row for row in rows]))
+    assert run("editreward-data", file, tmp_path / "out", on_fault="list")["errors"]["missing-image"] == 1
+    (fault,) = [fault for fault in faults_of(tmp_path / "out") if fault["kind"] == "missing-image"]
+    assert encoded[:20] in fault["message"] and len(fault["message"]) < 500
+
+
+def test_whatever_a_decoder_raises_is_a_broken_image(tmp_path):
+    """Pillow's AVIF decoder raises RuntimeError."""
+    out = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(out, "AVIF")
+    broken = out.getvalue().replace(b"iloc", b"free")
+    with pytest.raises(RuntimeError), Image.open(io.BytesIO(broken)) as image:
+        image.load()
+    file, _, rows = published_file(tmp_path / "in", groups=1, candidates=3)
+    (tmp_path / "in" / rows[0]["path1"]).write_bytes(broken)
+    report = run("editreward-data", file, tmp_path / "out", on_fault="list")
+    assert report["errors"] == {"broken-image": 1}
+
+
 def test_a_group_without_its_source_or_with_one_candidate_left_is_left_out_and_named(tmp_path):
     root = tmp_path / "in"
     rows = [row for n in range(3) for row in published_group(root, n, [(4, 4), (3, 3)])]
@@ -291,6 +326,23 @@ def test_inputs_of_the_same_name_are_told_apart(tmp_path):
     )
     assert report["rows"] == {str(file): 2 for file in inputs} and report["groups"] == 2
     assert [fault["file"] for fault in faults_of(tmp_path / "out")] == [str(file) for file in inputs]
+
+
+def test_opposite_preferences_in_rows_of_one_number_are_reported(tmp_path):
+    source, first, second = (save(tmp_path, f"{name}.png", seed) for seed, name in enumerate("abc"))
+    for name, paths in (("one", (first, second)), ("two", (second, first))):
+        row = {"prompt": "edit", "path_src": source, "path1": paths[0], "path2": paths[1]}
+        (tmp_path / f"{name}.json").write_text(json.dumps([row]))
+    inputs = [Source(str(tmp_path / "one.json")), Source(str(tmp_path / "two.json"))]
+    with pytest.raises(ImportFault, match="row 0 of two.json: .*opposite of that in row 0 of one.json"):
+        import_dataset(FORMATS["editreward-data"], inputs, tmp_path / "out", progress=False)
+
+
+def test_a_column_for_a_field_that_the_format_has_not_is_an_error(tmp_path):
+    file, _, _ = published_file(tmp_path / "in", groups=1, candidates=3)
+    with pytest.raises(ValueError, match="editreward-data has no field 'path_source'.*path_src"):
+        run("editreward-data", file, tmp_path / "out", columns={"path_source": "source"})
+    assert not (tmp_path / "out").exists()
 
 
 def test_other_dimensions_are_read_by_their_names(tmp_path):
@@ -524,6 +576,32 @@ def test_a_changed_input_or_option_does_not_go_on_with_another_import(tmp_path):
 # Export
 
 
+@pytest.mark.parametrize("fault", ["no input", "broken input", "faulty row"])
+def test_an_import_that_fails_leaves_what_it_was_to_overwrite(tmp_path, fault):
+    file, _, rows = published_file(tmp_path / "in")
+    run("editreward-data", file, tmp_path / "out")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    other = tmp_path / "in" / "other.json"
+    if fault != "no input":
+        other.write_text("nonsense" if fault == "broken input" else json.dumps([rows[0] | {"path1": 3}]))
+    with pytest.raises((ValueError, FileNotFoundError)):
+        run("editreward-data", other, tmp_path / "out", overwrite=True)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_overwriting_leaves_nothing_of_the_dataset_before(tmp_path):
+    rows = [row | {"dataset": "2pair"} for row in bench_rows("t", 2, "A>B", 0)]
+    import_bench(rows + rows, tmp_path)
+    out = tmp_path / "out"
+    assert (out / "benchmark.jsonl").exists() and (out / "import_faults.jsonl").exists()
+    file, _, _ = published_file(tmp_path / "in")
+    run("editreward-data", file, out, overwrite=True, groups_per_shard=2)
+    run("editreward-data", file, out, overwrite=True)
+    names = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert names == {"data/train-00000-of-00001.parquet", "import_report.json"}
+    assert len(groups_of(out)) == 3
+
+
 def odd_groups() -> list[dict[str, Any]]:
     """Groups with everything that the schema allows and pairs have no place for."""
 
@@ -586,6 +664,14 @@ def test_importing_the_export_gives_the_same_groups(tmp_path):
     assert without_names(groups_of(tmp_path / "again")) == without_names(before)
 
 
+def test_a_companion_that_is_named_too_is_read_once(tmp_path):
+    write_groups(odd_groups(), tmp_path / "groups")
+    export_pairs(raw_groups(load_groups(tmp_path / "groups")), tmp_path / "pairs")
+    inputs = [Source(str(tmp_path / "pairs" / name)) for name in ("groups.jsonl", "pairs.json")]
+    import_dataset(FORMATS["editreward-data"], inputs, tmp_path / "again", progress=False)
+    assert len(groups_of(tmp_path / "again")) == len(odd_groups())
+
+
 def test_the_pairs_alone_give_back_what_pairs_can_say(tmp_path):
     file, truth, _ = published_file(tmp_path / "in")
     images = files_below(tmp_path / "in")
@@ -635,6 +721,34 @@ def test_the_export_names_a_group_whose_image_is_missing_and_keeps_what_is_there
 
 
 # EditReward-Bench of TIGER-Lab
+
+
+@pytest.mark.parametrize(
+    "fault, message",
+    [
+        ({"source_images": []}, "Group 'a': there is no source image"),
+        ({"preferences": [{"chosen": 0, "rejected": 9, "weight": 1.0}]}, "Group 'a': a preference names"),
+        ({"preferences": [{"chosen": 0, "rejected": -1, "weight": 1.0}]}, "Group 'a': a preference names"),
+    ],
+)
+def test_the_export_names_a_group_that_cannot_be_written(tmp_path, fault, message):
+    faulty = odd_groups()[0] | {"group_id": "a"} | fault
+    write_groups([faulty], tmp_path / "groups")
+    with pytest.raises(ValueError, match=message):
+        export_pairs(raw_groups(load_groups(tmp_path / "groups")), tmp_path / "pairs")
+
+
+def test_the_export_refuses_splits_of_different_dimensions(tmp_path, capsys):
+    group = odd_groups()[0]
+    write_groups([group], tmp_path / "a")
+    for candidate in (other := copy.deepcopy(group))["candidates"]:
+        candidate["scores"], candidate["annotations"] = {"consistency": 2.0}, []
+    write_groups([other], tmp_path / "b", dimensions=["consistency"])
+    splits = {"train": load_groups(tmp_path / "a"), "test": load_groups(tmp_path / "b")}
+    datasets.DatasetDict(splits).save_to_disk(tmp_path / "groups")
+    arguments = ["data", "export", str(tmp_path / "groups"), "--format", "editreward-data", "--output", "pairs"]
+    assert cli.main(arguments) == 2
+    assert "splits have different dimensions" in capsys.readouterr().err
 
 
 def bench_rows(name: str, size: int, ranking: str, seed: int, first_release: bool = False) -> list[dict[str, Any]]:
@@ -971,29 +1085,17 @@ def test_pointwise_scores_stay_on_their_own_scale_beside_the_groups(tmp_path, na
     assert [len(group["candidates"]) for group in groups.values()] == [2, 1]
 
 
-def test_benchmark_lines_are_read_strictly_and_those_of_build_bench_too(tmp_path):
+def test_benchmark_lines_are_read_strictly(tmp_path):
     file = tmp_path / "benchmark.jsonl"
     with pytest.raises(FileNotFoundError, match="has no benchmark.jsonl"):
         next(read_benchmark(tmp_path))
-    built = {
-        "tuple_id": "t",
-        "group_id": "t",
-        "k": 3,
-        "candidates": [0, 1, 2],
-        "ranks": [2, 1, 2],
-        "label": "majority",
-    }
-    file.write_text(json.dumps(built) + "\n{}\n")
+    item = BenchmarkItem("b", "3pair", "t", [0, 1, 2], comparisons_of([0, 1, 2], [2, 1, 2]), group_id="g")
+    verdicts = [(c.first, c.second, c.verdict) for c in item.comparisons]
+    assert verdicts == [(0, 1, "second"), (0, 2, "tie"), (1, 2, "first")]
+    unknown = json.dumps(json.loads(item.to_json()) | {"ranks": [2, 1, 2]})
+    file.write_text(f"{item.to_json()}\n{unknown}\n")
     lines = read_benchmark(tmp_path)
-    item = next(lines)
-    assert (item.item_id, item.subset, item.details) == (
-        "t",
-        "3pair",
-        {"k": 3, "ranks": [2, 1, 2], "label": "majority"},
-    )
-    assert [(c.first, c.second, c.verdict) for c in item.comparisons] == [
-        *((0, 1, "second"), (0, 2, "tie"), (1, 2, "first")),
-    ]
+    assert next(lines) == item
     with pytest.raises(ValueError, match="Line 2 of .*benchmark.jsonl is no benchmark item"):
         next(lines)
 

@@ -146,11 +146,10 @@ def run_export(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from editreward.data.export import PAIRS_FILE, export_pairs
-    from editreward.data.schema import dimensions_of
-    from editreward.data.storage import raw_groups
+    from editreward.data.storage import common_dimensions, raw_groups
 
     splits = open_splits(args)
-    dimensions = dimensions_of(next(iter(splits.values())).features)
+    dimensions = common_dimensions(splits)
     rows = (row for dataset in splits.values() for row in raw_groups(dataset))
     rows = tqdm(rows, desc="Exporting", unit=" groups", disable=None, leave=False)
     counts = export_pairs(rows, args.output, dimensions, args.ties, args.overwrite)

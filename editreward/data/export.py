@@ -49,8 +49,8 @@ def export_pairs(
         Counts: groups, candidates, pairs, ties among them, groups without a pair.
 
     Raises:
-        ValueError: an image is missing or broken (the group is named), two groups have one id, or the folder has a
-            `pairs.json`.
+        ValueError: an image is missing or broken, or a preference names no candidate (the group is named), two groups
+            have one id, or the folder has a `pairs.json`.
     """
     check_choice("ties", ties, TIES)
     folder = Path(folder)
@@ -108,6 +108,8 @@ def _write_images(group: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         (folder / place / f"{stem}.{extension}").write_bytes(data)
         return f"{place.as_posix()}/{stem}.{extension}"
 
+    if not group["source_images"]:
+        raise ValueError(f"Group {group['group_id']!r}: there is no source image. See `editreward data check`.")
     sources = [write(image, "source", f"source image {n}") for n, image in enumerate(group["source_images"])]
     candidates = []
     for number, candidate in enumerate(group["candidates"]):
@@ -128,6 +130,11 @@ def _pairs_of(group: Mapping[str, Any], dimensions: Sequence[str], ties: str) ->
     candidates = group["candidates"]
     if group["preferences"]:
         for preference in group["preferences"]:
+            if not {preference["chosen"], preference["rejected"]} <= set(range(len(candidates))):
+                raise ValueError(
+                    f"Group {group['group_id']!r}: a preference names a candidate that is not there. See "
+                    "`editreward data check`."
+                )
             yield _row(group, candidates[preference["chosen"]], candidates[preference["rejected"]], dimensions, None)
         return
     sums = [_sum(candidate, dimensions) for candidate in candidates]

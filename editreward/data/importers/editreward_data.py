@@ -167,9 +167,11 @@ def _take_pairs(
             preferences.setdefault(pair.images, row)
         else:
             _check_tie(row, pair, assembly)
+    earlier: dict[tuple[str, str], Row] = {}
     for (chosen, rejected), row in preferences.items():
-        other = preferences.get((rejected, chosen))
-        if other is not None and other.number < row.number:
+        other = earlier.get((rejected, chosen))
+        earlier[chosen, rejected] = row
+        if other is not None:
             message = f"the preference is the opposite of that in row {other.number} of {other.file}"
             assembly.faults.error(row, "contradictory-preference", message, "both are left out")
     return [(chosen, rejected) for chosen, rejected in preferences if (rejected, chosen) not in preferences]

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ from editreward.data.importers.faults import RowFault
 EMBEDDED = "sha256:"
 """Begins the reference to an image that came inside of its row, and was put aside under its hash."""
 
-READ_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-"""What Pillow raises on a broken file."""
+READ_ERRORS = (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError)
+"""What Pillow raises on a broken file; RuntimeError is that of its AVIF decoder."""
+
+LONGEST_NAMED = 200
+"""Characters of a reference that a report repeats: it may be a whole image as text."""
 
 
 class ImageStore:
@@ -64,16 +68,19 @@ class ImageStore:
         """The file of a reference.
 
         Raises:
-            RowFault: the path leads out of the image folder.
+            RowFault: the path leads out of the image folder, or the reference is to no image that was put aside.
         """
         if reference.startswith(EMBEDDED):
-            return self._aside_file(reference.removeprefix(EMBEDDED))
+            digest = reference.removeprefix(EMBEDDED)
+            if not re.fullmatch("[0-9a-f]{64}", digest):  # a text of the input, which might be a path to anywhere
+                raise RowFault("missing-image", f"{_short(reference)} is no file")
+            return self._aside_file(digest)
         root = os.path.abspath(self.root)
         path = os.path.normpath(os.path.join(root, reference.removeprefix(self.strip)))
         if os.path.commonpath([root, path]) != root:
             raise RowFault(
                 "missing-image",
-                f"{reference!r} lies outside of the image folder {self.root} (see --images and --strip)",
+                f"{_short(reference)} lies outside of the image folder {self.root} (see --images and --strip)",
             )
         return Path(path)
 
@@ -89,14 +96,22 @@ class ImageStore:
         if not isinstance(reference, str) or not reference:
             raise RowFault("missing-image", "no image is given")
         file = self.locate(reference)
-        if not file.is_file():
-            raise RowFault("missing-image", f"there is no file {reference!r} in {self.root}")
+        try:
+            is_file = file.is_file()
+        except OSError as error:  # too long for a path
+            raise RowFault("missing-image", f"{_short(reference)} is no path: {error.strerror}") from error
+        if not is_file:
+            raise RowFault("missing-image", f"there is no file {_short(reference)} in {self.root}")
         data = file.read_bytes()
         try:
             extension = check_image(data, self.decode)
         except READ_ERRORS as error:
-            raise RowFault("broken-image", f"{reference!r} is no whole image: {error}") from error
+            raise RowFault("broken-image", f"{_short(reference)} is no whole image: {error}") from error
         return {"bytes": data, "path": f"{file.name}.{extension}" if reference.startswith(EMBEDDED) else file.name}
+
+
+def _short(reference: str) -> str:
+    return repr(reference if len(reference) <= LONGEST_NAMED else reference[:LONGEST_NAMED] + "…")
 
 
 def check_image(data: bytes, decode: bool = True) -> str:
@@ -110,7 +125,7 @@ def check_image(data: bytes, decode: bool = True) -> str:
         The format's usual file extension, such as "png".
 
     Raises:
-        OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError: it is no whole image (`READ_ERRORS`).
+        any of `READ_ERRORS`: it is no whole image.
     """
     with Image.open(io.BytesIO(data)) as image:
         extension = (image.format or "image").lower()

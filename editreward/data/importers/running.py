@@ -83,7 +83,8 @@ def import_dataset(
         on_fault: "stop": the first error ends the import. "list": what it concerns is left out and listed.
         origin, language: values for these columns. Default: the format's name, and "zh" or "en" by the script.
         decode: decode every image to be sure that it is whole, rather than read its header.
-        overwrite: remove a dataset, or an interrupted import, that the folder holds.
+        overwrite: start again where the folder holds an interrupted import, and replace a dataset that it holds once
+            the new one is complete.
         max_shard_bytes, groups_per_shard: a shard ends when it reaches either.
         progress: show progress bars. Default: in a terminal.
 
@@ -92,13 +93,17 @@ def import_dataset(
 
     Raises:
         ImportFault (a ValueError): the input has an error, under `on_fault="stop"`.
-        ValueError: the folder holds something else, or no group is left.
+        ValueError: the folder holds something else, no group is left, or `columns` names a field that there is not.
         FileNotFoundError: there is no such input.
     """
     check_choice("on_fault", on_fault, ON_FAULT)
     output, split = Path(output), split or format.split
     if not re.fullmatch(r"\w+(\.\w+)*", split):
         raise ValueError(f"The name of a split has letters, digits, '_' and '.' only, unlike {split!r}.")
+    fields = {name: name for name in format.fields_for(dimensions)}
+    for name in (columns or {}).keys() - fields.keys():
+        raise ValueError(f"{format.name} has no field {name!r} that a column could be for, only: {', '.join(fields)}.")
+    fields |= columns or {}
     inputs = [*inputs, *_companions(format, inputs)]
     root = Path(images) if images is not None else _default_root(inputs[0])
     if images is not None and not root.is_dir():
@@ -117,18 +122,17 @@ def import_dataset(
         "shards": [max_shard_bytes, groups_per_shard],
     }
     is_new = not output.exists()
-    _prepare(output, overwrite)
+    replaced = _prepare(output, overwrite)
     work = output / WORK_FOLDER
     faults = Faults(on_fault)
     store = ImageStore(root, work / "images", strip, decode)
     assembly = Assembly(format.name, faults, store, tuple(dimensions), origin, language)
-    database = _open(work, arguments)
+    database = _open(work, arguments, replaced)
     try:
         if _meta(database, "finished") is None:
             labels = [source.label for source in inputs]
             if len(set(labels)) < len(labels):
                 labels = [source.name for source in inputs]
-            fields = {name: (columns or {}).get(name, name) for name in format.fields_for(dimensions)}
             for number, source in enumerate(inputs):
                 _read(database, number, source, labels[number], fields, format, store, faults, progress)
             _write(database, labels, format, assembly, work, max_shard_bytes, groups_per_shard, progress)
@@ -151,8 +155,10 @@ def _companions(format: Format, inputs: Sequence[Source]) -> list[Source]:
     """Files beside the inputs that belong to them."""
     if format.companion is None:
         return []
-    beside = [Path(source.name).parent / format.companion for source in inputs if Path(source.name).is_file()]
-    return [Source(str(file)) for file in dict.fromkeys(beside) if file.is_file()]
+    files = [Path(source.name) for source in inputs if Path(source.name).is_file()]
+    beside = dict.fromkeys(file.parent / format.companion for file in files)
+    named = {file.resolve() for file in files}
+    return [Source(str(file)) for file in beside if file.is_file() and file.resolve() not in named]
 
 
 def _default_root(source: Source) -> Path:
@@ -160,19 +166,21 @@ def _default_root(source: Source) -> Path:
     return path.parent if path.is_file() else path if path.is_dir() else Path(".")
 
 
-def _prepare(output: Path, overwrite: bool) -> None:
+def _prepare(output: Path, overwrite: bool) -> list[str]:
+    """Make the work folder; returns the files in `output` that are to be replaced."""
     shutil.rmtree(output / DONE_FOLDER, ignore_errors=True)
+    replaced: list[Path] = []
     if overwrite:
         shutil.rmtree(output / WORK_FOLDER, ignore_errors=True)
         beside = (output / name for name in (BENCHMARK_FILE, REPORT_FILE, FAULTS_FILE))
-        for file in (*output.glob("data/*.parquet"), *beside):
-            file.unlink(missing_ok=True)
+        replaced = [*output.glob("data/*.parquet"), *beside]
     elif not (output / WORK_FOLDER).exists() and any(output.glob("data/*.parquet")):
         raise ValueError(f"{output} holds a dataset already. Choose another folder, or use --overwrite.")
     (output / WORK_FOLDER).mkdir(parents=True, exist_ok=True)
+    return [str(file.relative_to(output)) for file in replaced]
 
 
-def _open(work: Path, arguments: dict[str, Any]) -> sqlite3.Connection:
+def _open(work: Path, arguments: dict[str, Any], replaced: list[str]) -> sqlite3.Connection:
     """The work database, once it is sure that it is this import's and that no other process has it."""
     database = sqlite3.connect(work / "work.sqlite", timeout=1)
     try:
@@ -180,9 +188,10 @@ def _open(work: Path, arguments: dict[str, Any]) -> sqlite3.Connection:
         database.execute("PRAGMA journal_mode = WAL")
         database.executescript(TABLES)
         before = _meta(database, "arguments")
-        if database.execute("SELECT COUNT(*) FROM meta").fetchone()[0] <= 1:  # nothing is recorded that they apply to
+        if _meta(database, "input-0") is None:  # nothing is recorded that they apply to
             before = None
             database.execute("INSERT OR REPLACE INTO meta VALUES ('arguments', ?)", [json.dumps(arguments)])
+            database.execute("INSERT OR IGNORE INTO meta VALUES ('replaced', ?)", [json.dumps(replaced)])
             database.commit()
     except sqlite3.OperationalError as error:
         database.close()
@@ -388,14 +397,21 @@ def _finish(
         )
     files = [file for (file,) in database.execute("SELECT file FROM shards WHERE file IS NOT NULL ORDER BY number")]
     (output / "data").mkdir(exist_ok=True)
+    written = {REPORT_FILE}
     for number, file in enumerate(files):
-        shard = output / WORK_FOLDER / "shards" / file
+        shard, name = output / WORK_FOLDER / "shards" / file, f"data/{split}-{number:05d}-of-{len(files):05d}.parquet"
+        written.add(name)
         if shard.exists():
-            shard.replace(output / "data" / f"{split}-{number:05d}-of-{len(files):05d}.parquet")
+            shard.replace(output / name)
     if format.is_benchmark:
+        written.add(BENCHMARK_FILE)
         _write_lines(output / BENCHMARK_FILE, database.execute("SELECT line FROM items ORDER BY id"))
     if errors or notes:
+        written.add(FAULTS_FILE)
         _write_lines(output / FAULTS_FILE, database.execute("SELECT line FROM faults ORDER BY id"))
+    for name in json.loads(_meta(database, "replaced") or "[]"):
+        if name not in written:
+            (output / name).unlink(missing_ok=True)
     report = {
         "format": arguments["format"],
         "input": arguments["input"],
