@@ -7,7 +7,7 @@ a tuple, or one image with a score. docs/importing.md describes the fields.
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -63,9 +63,6 @@ class BenchmarkItem:
         return json.dumps(asdict(self), ensure_ascii=False)
 
 
-FIELDS = {field.name for field in fields(BenchmarkItem)}
-
-
 def comparisons_of(candidates: Sequence[int], ranks: Sequence[float]) -> list[Comparison]:
     """All comparisons of a ranking.
 
@@ -98,16 +95,6 @@ def read_benchmark(folder: str | os.PathLike[str]) -> Iterator[BenchmarkItem]:
 
 
 def _item(values: dict[str, Any]) -> BenchmarkItem:
-    if "ranks" in values:  # a line of build-bench
-        return BenchmarkItem(
-            benchmark="editreward-bench",
-            subset=f"{len(values['candidates'])}pair",
-            item_id=values["tuple_id"],
-            candidates=values["candidates"],
-            comparisons=comparisons_of(values["candidates"], values["ranks"]),
-            group_id=values["group_id"],
-            details={name: value for name, value in values.items() if name not in ("tuple_id", *FIELDS)},
-        )
     comparisons = [Comparison(**comparison) for comparison in values.pop("comparisons")]
     for comparison in comparisons:
         if comparison.verdict not in get_args(Verdict):
