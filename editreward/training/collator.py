@@ -124,7 +124,10 @@ class EditGroupCollator:
             for annotation in candidate.get("annotations") or []:
                 scores = {key: value for key, value in annotation.items() if key != "annotator"}
                 who = annotation["annotator"]
-                of_candidate[who] = self._labels(scores, f"{name}, candidate {index}, annotator {who!r}")
+                place = f"{name}, candidate {index}, annotator {who!r}"
+                if who in of_candidate:
+                    raise ValueError(f"{place} has several annotations. Annotators score a candidate each once.")
+                of_candidate[who] = self._labels(scores, place)
             by_annotator.append(of_candidate)
         annotators = list(dict.fromkeys(who for of_candidate in by_annotator for who in of_candidate))
         unknown = [math.nan] * len(self.processor.dimensions)
