@@ -47,6 +47,16 @@ def _logistic_grid(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Te
     return steps.to(device, dtype), log_weights.to(device, dtype)
 
 
+def log_ndtr(x: Tensor) -> Tensor:
+    """log Phi(x), with a gradient that is exact to rounding.
+
+    That of `torch.special.log_ndtr` in float32 is off by 6e-5 at x = -50, by 5 % at -1000, and 0 at -1e6.
+    """
+    below, above = x.clamp(max=0), x.clamp(min=0)
+    tail = torch.log(torch.special.erfcx(below * -math.sqrt(0.5)) / 2) - below * below / 2
+    return torch.where(x < 0, tail, torch.special.log_ndtr(above))
+
+
 def _log_expected_sigmoid_narrow(mean: Tensor, std: Tensor) -> Tensor:
     nodes, log_weights = _hermite(mean.dtype, mean.device)
     z = mean[:, None] + std[:, None] * nodes
@@ -56,7 +66,7 @@ def _log_expected_sigmoid_narrow(mean: Tensor, std: Tensor) -> Tensor:
 def _log_expected_sigmoid_wide(mean: Tensor, std: Tensor) -> Tensor:
     steps, log_weights = _logistic_grid(mean.dtype, mean.device)
     # P(z > t) is far below the smallest float where it still matters, hence log_ndtr.
-    return torch.logsumexp(log_weights + torch.special.log_ndtr((mean[:, None] - steps) / std[:, None]), dim=-1)
+    return torch.logsumexp(log_weights + log_ndtr((mean[:, None] - steps) / std[:, None]), dim=-1)
 
 
 # The linear sums below are elementwise products: a matrix product would run in half precision under autocast.

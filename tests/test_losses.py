@@ -1,5 +1,6 @@
 """Losses and probabilities against adaptive numerical integration."""
 
+import itertools
 import math
 
 import mpmath
@@ -166,7 +167,9 @@ def test_the_difference_of_a_pair_adds_variances():
     # Columns: one dimension, then the aggregate.
     mean, std = torch.tensor([[1.0, 0.0], [5.0, 2.0]]), torch.tensor([[3.0, 6.0], [4.0, 8.0]])
     for dimension, expected in ((0, (4.0, 5.0)), (-1, (2.0, 10.0))):
-        pairs = WeightedPairs(*index, dimension=torch.tensor([dimension]), tie=torch.tensor([False]))
+        pairs = WeightedPairs(
+            *index, dimension=torch.tensor([dimension]), tie=torch.tensor([False]), probability=torch.ones(1)
+        )
         assert tuple(part.item() for part in pairs.difference(mean, std)) == expected
 
 
@@ -189,6 +192,65 @@ def test_the_derivatives_of_a_tie_are_those_of_its_likelihood():
         likelihood = lambda d: -mpmath.log(24 * mpmath.exp(d) / ((mpmath.exp(d) + 5) * (1 + 5 * mpmath.exp(d))))  # noqa: E731
         expected = [float(mpmath.diff(likelihood, x)) for x in d.tolist()]
     assert gradient.tolist() == pytest.approx(expected, rel=1e-8, abs=1e-8)
+
+
+PAIR_LOSSES = {name: loss for name, loss in LOSSES.items() if loss.pairwise}
+
+
+@pytest.mark.parametrize("name", PAIR_LOSSES)
+def test_smoothing_and_votes_mix_the_losses_of_both_orders(name):
+    mean, std = torch.tensor([[0.9], [-0.4], [0.1]]).double(), torch.tensor([[0.3], [1.4], [0.8]]).double()
+    annotators = torch.tensor([[[4.0], [1.0], [4.0], [2.0]], [[2.0], [3.0], [2.0], [2.0]], [[1.0]] * 4])
+    batch = {
+        "labels": torch.tensor([[2.75], [2.25], [1.0]]),
+        "group_index": torch.zeros(3, dtype=torch.long),
+        "preferences": torch.zeros(0, 2, dtype=torch.long),
+        "preference_weight": torch.zeros(0),
+        "annotator_labels": annotators,
+    }
+    plain = PAIR_LOSSES[name]()
+
+    def alone(i, j):
+        return plain(mean[i] - mean[j], torch.hypot(std[i], std[j])).item()
+
+    votes = {(0, 1): 2.5 / 4, (0, 2): 3.5 / 4, (1, 2): 1.0}
+    for smoothing, vote_labels in itertools.product((0.0, 0.1), (False, True)):
+        loss = PAIR_LOSSES[name](label_smoothing=smoothing, vote_labels=vote_labels)
+        samples = loss.samples(batch, 0)
+        found = loss.of(samples, mean, std)
+        for i, j, value in zip(samples.winner.tolist(), samples.loser.tolist(), found.tolist(), strict=True):
+            p = votes[i, j] if vote_labels else 1.0
+            q = p * (1 - smoothing) + (1 - p) * smoothing
+            assert value == pytest.approx(q * alone(i, j) + (1 - q) * alone(j, i), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", PAIR_LOSSES)
+def test_both_orders_of_a_preference_with_the_weights_p_and_1_minus_p_are_a_soft_label(name):
+    mean, std = torch.tensor([[0.9], [-0.4]]), torch.tensor([[0.3], [1.4]])
+    loss = PAIR_LOSSES[name]()
+    samples = loss.samples(
+        {
+            "labels": torch.full((2, 1), math.nan),
+            "group_index": torch.zeros(2, dtype=torch.long),
+            "preferences": torch.tensor([[0, 1], [1, 0]]),
+            "preference_weight": torch.tensor([0.8, 0.2]),
+        }
+    )
+    total = (samples.weight * loss.of(samples, mean, std)).sum() / samples.weight.sum()
+    win, defeat = (loss(sign * torch.tensor([1.3]), std.norm(dim=0)).item() for sign in (1, -1))
+    assert total.item() == pytest.approx(0.8 * win + 0.2 * defeat, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_values_and_gradients_are_finite_far_outside_of_the_contract(name):
+    d = torch.tensor([-1e6, -1e4, -50.0, 0.0, 1e-6, 50.0, 1e4, 1e6]).repeat_interleave(6)
+    s = torch.tensor([1e-30, 1e-4, 0.999, 1.0, 142.0, 1e10]).repeat(8)
+    d.requires_grad_(), s.requires_grad_()
+    for tie in (None, torch.zeros(48, dtype=torch.bool), torch.full((48,), LOSSES[name].knows_ties)):
+        with torch.autocast("cpu", torch.bfloat16):
+            value = LOSSES[name]()(d, s, tie)
+        gradients = torch.autograd.grad(value.sum(), (d, s), allow_unused=True, materialize_grads=True)
+        assert all(x.isfinite().all() for x in (value, *gradients))
 
 
 def test_regression_is_the_squared_error_of_the_sum_against_the_papers_target():

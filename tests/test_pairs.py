@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from editreward.data.pairs import TIES, batch_pairs, batch_ties, training_pairs
+from editreward.data.pairs import TIES, batch_pairs, batch_ties, majority_preferences, training_pairs, vote_shares
 
 NAN = float("nan")
 
@@ -81,15 +81,61 @@ def test_annotated_preferences_replace_the_overall_pairs_of_their_group_only():
     groups = torch.tensor([0, 0, 1, 1])
     preferences, weight = torch.tensor([[2, 3]]), torch.tensor([0.5])
     overall = training_pairs(scores, groups, preferences=preferences, preference_weight=weight)
-    assert [t.tolist() for t in overall] == [[1, 2], [0, 3], [1.0, 0.5], [-1, -1], [False, False]]
+    assert [t.tolist() for t in overall] == [[1, 2], [0, 3], [1.0, 0.5], [-1, -1], [False, False], [1.0, 1.0]]
     by_dimension = training_pairs(scores, groups, 0, preferences=preferences, preference_weight=weight)
     assert as_set(by_dimension) == {(1, 0), (3, 2)}
+
+
+score = st.sampled_from([1.0, 2.0, 10 / 3, 4.0, NAN])
+
+
+@given(st.lists(st.lists(st.lists(score, min_size=2, max_size=2), min_size=3, max_size=3), min_size=4, max_size=4))
+@settings(max_examples=50, deadline=None)
+def test_vote_shares_are_those_counted_by_a_loop(annotations):
+    for dimension in (-1, 0, 1):
+        deciding = [[sum(x) if dimension < 0 else x[dimension] for x in candidate] for candidate in annotations]
+        for i, j in itertools.permutations(range(4), 2):
+            votes = [
+                1.0 if a > b else 0.0 if a < b else 0.5
+                for a, b in zip(deciding[i], deciding[j], strict=True)
+                if a + b == a + b
+            ]
+            found = vote_shares(torch.tensor(annotations), *(torch.tensor([x]) for x in (i, j, dimension))).item()
+            assert found == pytest.approx(sum(votes) / len(votes) if votes else NAN, nan_ok=True)
+
+
+def test_votes_are_soft_labels_of_scored_pairs_and_not_of_annotated_preferences_or_ties():
+    # Two of three prefer candidate 1 to 0; the third is unscored in group 1, whose preference stands as it is.
+    annotators = torch.tensor(
+        [[[1.0], [1.0], [3.0]], [[2.0], [4.0], [2.0]], [[1.0], [2.0], [NAN]], [[3.0], [3.0], [NAN]]]
+    )
+    scores, groups = torch.tensor([[5 / 3], [8 / 3], [1.5], [3.0]]), torch.tensor([0, 0, 1, 1])
+    pairs = training_pairs(scores, groups, annotator_scores=annotators)
+    assert [pairs.winner.tolist(), pairs.loser.tolist()] == [[1, 3], [0, 2]]
+    assert pairs.probability.tolist() == pytest.approx([2 / 3, 1.0]) and pairs.weight.tolist() == [1.0, 1.0]
+    preferred = torch.tensor([[0, 1]]), torch.tensor([0.5])
+    pairs = training_pairs(scores, groups, None, "drop", *preferred, annotator_scores=annotators)
+    assert (pairs.winner.tolist(), pairs.probability.tolist()) == ([3, 0], [1.0, 1.0])
+    ties = training_pairs(torch.ones(2, 1), groups[:2], None, "bradley_terry_ties", annotator_scores=annotators[:2])
+    assert (ties.tie.tolist(), ties.probability.tolist()) == ([True], [1.0])
+    # Nobody has scored both: the label stays as it is.
+    nobody = training_pairs(scores[:2], groups[:2], annotator_scores=torch.full((2, 0, 1), NAN))
+    assert nobody.probability.tolist() == [1.0]
+
+
+def test_the_majority_of_annotated_preferences_weighs_both_orders():
+    preferences = torch.tensor([[0, 1], [1, 0], [2, 3], [4, 5], [5, 4], [4, 5], [6, 7], [7, 6]])
+    weight = torch.tensor([0.7, 0.3, 0.2, 0.4, 0.6, 0.4, 0.5, 0.5])
+    kept, kept_weight = majority_preferences(preferences, weight)
+    assert kept.tolist() == [[0, 1], [2, 3], [4, 5], [4, 5]]
+    assert kept_weight.tolist() == pytest.approx([0.7, 0.2, 0.4, 0.4])
+    assert [len(x) for x in majority_preferences(preferences[:0], weight[:0])] == [0, 0]
 
 
 def samples_of(scores, groups, ties, tie_weight=0.25):
     """What a strategy makes of scores: sorted (winner, loser, weight, dimension, tie)."""
     pairs = training_pairs(torch.tensor(scores), torch.tensor(groups), None, ties, tie_weight=tie_weight)
-    return sorted(zip(*(column.tolist() for column in pairs), strict=True))
+    return sorted(zip(*(column.tolist() for column in pairs[:5]), strict=True))
 
 
 def expected_samples(scores, groups, ties, tie_weight=0.25):

@@ -20,6 +20,7 @@ from transformers import AutoModel, AutoProcessor
 import train_trl
 from editreward.simulation import simulate_group
 from editreward.training import EditGroupCollator, EditRewardTrainer, EditRewardTrainingArguments
+from editreward.training.losses import LOSSES
 
 ROOT = Path(__file__).parent.parent
 DIMENSIONS = ["instruction_following", "visual_quality"]
@@ -235,6 +236,63 @@ def test_losses_are_float32_under_bfloat16_autocast(tmp_path):
     assert trainer.compute_loss(trainer.model_wrapped, batch).dtype == torch.float32
 
 
+@pytest.mark.parametrize("log_std", [-80.0, 0.0, 80.0])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_step_under_bfloat16_autocast_is_finite_at_extreme_scores(tmp_path, loss, log_std):
+    model, processor = build(head_dropout=0.0)
+    with torch.no_grad():
+        for mlp in model.heads.mlps:
+            mlp[-1].weight.mul_(1e4)
+            mlp[-1].weight[1].zero_()
+            mlp[-1].bias[1] = log_std
+    trainer = make_trainer(
+        tmp_path,
+        make_rows(),
+        (model, processor),
+        loss=loss,
+        ties="bradley_terry_ties" if loss == "bradley_terry_ties" else "drop",
+        dimension_weight=1.0,
+        bf16=True,
+        max_grad_norm=0.0,
+    )
+    batch = trainer._prepare_inputs(trainer.data_collator(make_rows()))
+    with trainer.compute_loss_context_manager():
+        value = trainer.compute_loss(trainer.model, batch)
+    value.backward()
+    assert value.isfinite() and value > 0
+    assert all(p.grad.isfinite().all() for p in trainer.model.parameters() if p.grad is not None)
+
+
+def test_regression_trains_towards_the_scores_and_saves_its_link(tmp_path):
+    rows = make_rows()
+    trainer = make_trainer(
+        tmp_path,
+        rows,
+        loss="regression",
+        dimension_weight=1.0,
+        max_steps=60,
+        learning_rate=3e-3,
+        per_device_train_batch_size=4,
+        bf16=False,
+    )
+    trainer.train()
+    batch = trainer._prepare_inputs(trainer.data_collator(rows))
+    with torch.no_grad():
+        mean = trainer.model.eval()(
+            **{k: v for k, v in batch.items() if k in trainer.processing_class.model_input_names}
+        ).mean
+    known = ~batch["labels"].isnan()
+    error = (mean - (batch["labels"] - 2.5))[known]
+    assert error.square().mean() < 0.3 * (batch["labels"][known] - 2.5).square().mean()
+    assert trainer.model.config.preference_link == "logistic"
+
+
+def test_probit_saves_its_link(tmp_path):
+    trainer = make_trainer(tmp_path, make_rows(), loss="probit", max_steps=1)
+    trainer.train()
+    assert trainer.model.config.preference_link == "probit"
+
+
 # Metrics
 
 
@@ -376,6 +434,25 @@ def test_a_model_of_the_overall_dimension_learns_the_sum_of_the_scores():
     assert batch["labels"].nan_to_num(-1).flatten().tolist() == [7.0, 4.0, 5.0, 5.0, 2.0, -1.0, 7.0]
 
 
+def test_annotations_of_a_batch_line_up_by_annotator_within_a_group():
+    rows = make_rows()[:2]
+    rows[0]["candidates"] = [dict(candidate) for candidate in rows[0]["candidates"]]
+    annotation = {"instruction_following": 3.0, "visual_quality": None}
+    rows[0]["candidates"][0]["annotations"] = [
+        {"annotator": "Ann", "instruction_following": 1.0, "visual_quality": 2.0}
+    ]
+    rows[0]["candidates"][2]["annotations"] = [{"annotator": "Bo", **annotation}, {"annotator": "Ann", **annotation}]
+    batch = EditGroupCollator(build_processor(), vote_labels=True)(rows)
+    expected = torch.full((7, 2, 2), math.nan)
+    expected[0, 0] = torch.tensor([1.0, 2.0])
+    expected[2, :, 0] = 3.0
+    assert torch.equal(batch["annotator_labels"].nan_to_num(-1), expected.nan_to_num(-1))
+    assert "annotator_labels" not in EditGroupCollator(build_processor())(rows)
+    rows[0]["candidates"][2]["annotations"].append({"annotator": "Bo", **annotation})
+    with pytest.raises(ValueError, match="group 'group-0', candidate 2, annotator 'Bo'.*each once"):
+        EditGroupCollator(build_processor(), vote_labels=True)(rows)
+
+
 def broken(row, change):
     candidates = [dict(candidate) for candidate in row["candidates"]]
     row = row | {"candidates": candidates}
@@ -428,6 +505,11 @@ def test_a_dataset_without_the_columns_of_edit_groups_is_refused_at_once(tmp_pat
         ({"loss_reduction": "sum"}, "'sum'; choose one of: pair, group"),
         ({"ties": "keep"}, "'keep'; choose one of: drop"),
         ({"dimension_weight": -1.0}, "dimension_weight"),
+        ({"loss": "regression", "ties": "disentangle"}, "`ties` says nothing to the loss 'regression'"),
+        ({"loss": "regression", "label_smoothing": 0.1}, "`label_smoothing` says nothing"),
+        ({"regression_offset": 4.5}, "`regression_offset` says nothing to the loss 'nll'"),
+        ({"label_smoothing": 0.5}, "below 0.5"),
+        ({"label_smoothing_factor": 0.1}, "Use `label_smoothing`"),
         ({"max_length": 1024}, "max_length"),
         ({"center_rewards_coefficient": 0.01}, "center_rewards_coefficient"),
     ],

@@ -26,6 +26,7 @@ class WeightedPairs(NamedTuple):
         weight (`torch.FloatTensor`): Weight in the loss.
         dimension (`torch.LongTensor`): The dimension whose rewards the pair trains, -1 for the aggregate.
         tie (`torch.BoolTensor`): The two are equally good, for a loss that knows ties.
+        probability (`torch.FloatTensor`): Soft label, the probability that the winner is preferred; 1 otherwise.
     """
 
     winner: Tensor
@@ -33,6 +34,7 @@ class WeightedPairs(NamedTuple):
     weight: Tensor
     dimension: Tensor
     tie: Tensor
+    probability: Tensor
 
     @property
     def candidate(self) -> Tensor:
@@ -115,6 +117,7 @@ def training_pairs(
     preferences: Tensor | None = None,
     preference_weight: Tensor | None = None,
     tie_weight: float = 1.0,
+    annotator_scores: Tensor | None = None,
 ) -> WeightedPairs:
     """The pairs of a batch that enter the loss, with their weights.
 
@@ -133,11 +136,14 @@ def training_pairs(
         preferences (`torch.LongTensor` of shape `(preferences, 2)`, *optional*):
             Annotated preferences, (chosen, rejected) as indices into the candidates. They judge the edit as a whole:
             in the groups that have some they replace the pairs of the summed scores, and per-dimension pairs ignore
-            them.
+            them. Both orders of a pair with the weights p and 1 - p are a soft label.
         preference_weight (`torch.Tensor` of shape `(preferences,)`, *optional*):
             Their weights.
         tie_weight (`float`, defaults to 1.0):
             Weight of every sample that a tie gives.
+        annotator_scores (`torch.Tensor` of shape `(candidates, annotators, dimensions)`, *optional*):
+            Scores of each annotator, NaN where there is none. They make soft labels of all pairs but annotated
+            preferences and those marked as ties: see [`vote_shares`].
 
     Raises:
         ValueError: If `ties` is unknown.
@@ -150,12 +156,51 @@ def training_pairs(
     elif dimension is None and ties != "drop":
         parts += _tie_samples(scores, group_index, ties, tie_weight)
     pairs = WeightedPairs(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    if annotator_scores is not None:
+        votes = vote_shares(annotator_scores, pairs.winner, pairs.loser, pairs.dimension)
+        pairs = pairs._replace(probability=votes.where(~(votes.isnan() | pairs.tie), 1).to(pairs.weight.dtype))
     if dimension is None and preferences is not None and preference_weight is not None and len(preferences) > 0:
         by_score = ~torch.isin(group_index[pairs.winner], group_index[preferences[:, 0]])
         annotated = _plain_pairs(preferences[:, 0], preferences[:, 1], None)._replace(weight=preference_weight)
         columns = zip(pairs, annotated, strict=True)
         pairs = WeightedPairs(*(torch.cat([column[by_score], more]) for column, more in columns))
     return pairs
+
+
+def vote_shares(annotator_scores: Tensor, first: Tensor, second: Tensor, dimension: Tensor) -> Tensor:
+    """Share of annotators who prefer `first` to `second`, equal scores counting half.
+
+    Args:
+        annotator_scores (`torch.Tensor` of shape `(candidates, annotators, dimensions)`):
+            Scores of each annotator, NaN where there is none.
+        first, second (`torch.LongTensor` of shape `(pairs,)`):
+            Candidates of one group each. An annotator who lacks a score that decides has no vote.
+        dimension (`torch.LongTensor` of shape `(pairs,)`):
+            Column that decides, -1 for the sum of all columns.
+
+    Returns:
+        `torch.Tensor` of shape `(pairs,)`, NaN where nobody has a vote.
+    """
+    deciding = torch.cat([annotator_scores, annotator_scores.sum(-1, keepdim=True)], dim=-1)
+    difference = deciding[first, :, dimension] - deciding[second, :, dimension]
+    votes = 0.5 + 0.5 * difference.sign().where(difference.abs() > TIE_TOLERANCE, 0)
+    return votes.where(~difference.isnan(), torch.nan).nanmean(dim=-1)
+
+
+def majority_preferences(preferences: Tensor, preference_weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Annotated preferences without those whose opposite weighs more, and without both orders of a balanced pair.
+
+    What a soft label of two orders says is better, to count how often a model is right.
+
+    Args:
+        preferences, preference_weight: As for [`training_pairs`].
+
+    Returns:
+        The rows of both that remain.
+    """
+    same, opposite = ((preferences[:, None] == order).all(-1) for order in (preferences, preferences.flip(-1)))
+    wins = (same.to(preference_weight.dtype) - opposite.to(preference_weight.dtype)) @ preference_weight > 0
+    return preferences[wins], preference_weight[wins]
 
 
 def training_scores(scores: Tensor, dimension: int | None = None, offset: float = 0.0) -> WeightedScores:
@@ -190,6 +235,7 @@ def _plain_pairs(
         weight=torch.full_like(winner, weight, dtype=torch.float32),
         dimension=torch.full_like(winner, -1 if dimension is None else dimension),
         tie=torch.full_like(winner, tie, dtype=torch.bool),
+        probability=torch.ones_like(winner, dtype=torch.float32),
     )
 
 
