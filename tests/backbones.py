@@ -142,9 +142,10 @@ def build(
         config: Further fields of the model's configuration.
     """
     shared: dict[str, Any] = {"layout": layout, "position_scheme": position_scheme, "dimensions": dimensions}
+    folder = backbone_folder(kind)  # draws random numbers when it is first made
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = EditRewardModel.from_backbone(backbone_folder(kind), **shared, **config)
+        model = EditRewardModel.from_backbone(folder, **shared, **config)
     return model.eval(), build_processor(kind, templates=templates, pixels=pixels, **shared)
 
 
