@@ -217,10 +217,11 @@ def main() -> None:
     trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
 
     # 5. Save and push
-    trainer.save_model(training_args.output_dir)
-    trainer.create_model_card(dataset_name=script_args.dataset_name)
     if training_args.push_to_hub:
-        trainer.push_to_hub(dataset_name=script_args.dataset_name)
+        trainer.push_to_hub(dataset_name=script_args.dataset_name)  # saves, too
+    else:
+        trainer.save_model(training_args.output_dir)
+        trainer.create_model_card(dataset_name=script_args.dataset_name)
     trainer.end()
 
 

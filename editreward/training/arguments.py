@@ -6,6 +6,7 @@ from trl import ModelConfig, RewardConfig
 
 from configuration_editreward import check_choice
 from editreward.data.pairs import TIES
+from editreward.training.bad_rows import ON_BAD_ROW
 from editreward.training.losses import LOSSES
 from editreward.training.metrics import lower_is_better
 from editreward.training.parameters import PARTS, PARTS_WITH_A_RATE
@@ -54,6 +55,50 @@ class EditRewardTrainingArguments(RewardConfig):
     ddp_find_unused_parameters: bool | None = field(
         default=False,
         metadata={"help": "Search for parameters without a gradient in every step. The model has none: leave it off."},
+    )
+
+    max_candidates: int | None = field(
+        default=None,
+        metadata={
+            "help": "Most candidates of a group in a training row. Larger groups show other candidates in each epoch, "
+            "so that over the epochs every pair is trained on (docs/training_data.md). Evaluation takes whole groups."
+        },
+    )
+    split_into_pairs: bool = field(
+        default=False,
+        metadata={
+            "help": "Train on every group as all of its pairs, rows of two candidates, in each epoch: the same losses "
+            "at several times the cost. For comparisons."
+        },
+    )
+    max_tokens_per_batch: int | None = field(
+        default=None,
+        metadata={
+            "help": "Form batches by tokens, padding included, instead of by number of groups: as many groups of "
+            "about one length as fit, so that memory is even. For training and evaluation, per device."
+        },
+    )
+    shuffle_buffer_size: int = field(
+        default=100,
+        metadata={
+            "help": "Streamed training data: groups that each worker holds to shuffle; 0 keeps the stream's order."
+        },
+    )
+    on_bad_row: str = field(
+        default="stop",
+        metadata={
+            "help": "What a row does that cannot be used (an image that is missing or broken, a score that is not "
+            "finite ...): 'stop' ends the run with its id; 'skip' leaves it out and lists it at the end of the run "
+            "and in skipped_rows.jsonl in the output folder.",
+            "choices": list(ON_BAD_ROW),
+        },
+    )
+    dataloader_num_workers: int = field(
+        default=2,
+        metadata={
+            "help": "Processes that decode images and pack groups while the model works; 0 does it in between. Raise "
+            "it where the logged `data_wait` is not near 0."
+        },
     )
 
     loss: str = field(
@@ -213,6 +258,20 @@ class EditRewardTrainingArguments(RewardConfig):
             raise ValueError(f"`hardest_groups` must be 0 or more, got {self.hardest_groups}.")
         if self.dimension_weight < 0:
             raise ValueError(f"`dimension_weight` must be 0 or more, got {self.dimension_weight}.")
+        check_choice("on_bad_row", self.on_bad_row, ON_BAD_ROW)
+        if self.max_candidates is not None and self.max_candidates < 2:
+            raise ValueError(f"`max_candidates` must be 2 or more, for a pair, got {self.max_candidates}.")
+        if self.max_candidates is not None and self.split_into_pairs:
+            raise ValueError("`split_into_pairs` leaves nothing for `max_candidates` to cut down. Unset one of them.")
+        if self.max_tokens_per_batch is not None and self.max_tokens_per_batch < 1:
+            raise ValueError(f"`max_tokens_per_batch` must be positive, got {self.max_tokens_per_batch}.")
+        if self.shuffle_buffer_size < 0:
+            raise ValueError(f"`shuffle_buffer_size` must be 0 or more, got {self.shuffle_buffer_size}.")
+        if self.train_sampling_strategy not in ("random", "sequential"):
+            raise ValueError(
+                f"`train_sampling_strategy` {self.train_sampling_strategy!r} does not know groups. Use "
+                "`max_tokens_per_batch` for batches of even length."
+            )
         for name in ("max_length", "center_rewards_coefficient", "chat_template_path", "model_init_kwargs"):
             if getattr(self, name) is not None:
                 raise ValueError(f"`{name}` has no effect on an EditReward model. Leave it unset.")

@@ -197,7 +197,7 @@ def collapse_warning(metrics: Mapping[str, float], collapsed: Sequence[str], los
         advice = (
             f"`--loss {loss}` falls with it on every pair that is ranked right, as almost all training pairs now are. "
             "If pairs of the evaluation set are not (see `eval_calibration_error`), train for fewer steps, or keep "
-            "doubt in the labels with `--ties disentangle`."
+            "doubt in the labels with `--ties disentangle` or `--label_smoothing 0.05`."
         )
     return (
         f"The standard deviations have collapsed ({found}): probabilities of preferences and of being the best ignore "
@@ -336,15 +336,20 @@ class EvaluationScores:
         self.groups: list[GroupScores] = []
 
     def add(self, outputs: Any, inputs: Mapping[str, Tensor], accelerator: Any) -> list[GroupScores]:
-        """Add a batch of every rank, without the groups that fill up the last one. Returns this rank's own groups."""
+        """Add a batch of every rank. Returns this rank's own groups."""
         group_index, groups = inputs["group_index"], len(inputs["input_ids"])
         dtype = outputs.reward.dtype
         columns = [outputs.mean, outputs.log_std, outputs.reward[:, None], outputs.reward_std.log()[:, None]]
         scores, place = _by_group(torch.cat([*columns, inputs["labels"].to(dtype)], dim=-1), group_index, groups)
         preferred, _ = majority_preferences(inputs["preferences"], inputs["preference_weight"])
         preferences, _ = _by_group(place[preferred].to(dtype), group_index[preferred[:, 0]], groups)
+        if not inputs["group_ids"]:  # no usable row: a grey image that keeps the ranks together
+            scores, preferences = torch.zeros_like(scores), torch.zeros_like(preferences)
+        # Ranks may have different numbers of groups; what fills up has no candidates.
         gathered = [
-            accelerator.gather_for_metrics(accelerator.pad_across_processes(values, dim=1))
+            accelerator.gather(
+                accelerator.pad_across_processes(accelerator.pad_across_processes(values, dim=1), dim=0)
+            )
             for values in (scores, preferences)
         ]
         dimensions = outputs.mean.shape[1]
@@ -407,6 +412,8 @@ def _unpack(scores: Tensor, preferences: Tensor, dimensions: int) -> list[GroupS
     groups = []
     for of_group, preferred in zip(scores.numpy(), preferences.numpy(), strict=True):
         rows = of_group[of_group[:, 0] > 0, 1:]
+        if not len(rows):
+            continue
         mean, log_std, reward, labels = np.split(rows, [dimensions, 2 * dimensions, 2 * dimensions + 2], axis=1)
         pairs = preferred[preferred[:, 0] > 0, 1:].astype(int)
         groups.append(GroupScores(mean, log_std, reward[:, 0], reward[:, 1], labels, pairs))

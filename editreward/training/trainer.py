@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import is_peft_model
+from accelerate.utils import TorchDynamoPlugin, is_peft_model
 from datasets import Dataset, IterableDataset
-from huggingface_hub import ModelCard
 from peft import PeftConfig, get_peft_model
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -22,7 +21,9 @@ from trl import RewardTrainer
 from editreward.data.pairs import WeightedPairs, WeightedScores
 from editreward.training.adapters import check_base, save_configuration, trained_weights
 from editreward.training.arguments import EditRewardTrainingArguments
+from editreward.training.bad_rows import BadRows
 from editreward.training.callbacks import RewardEarlyStoppingCallback, RewardProgressCallback, TrainingFlowCallback
+from editreward.training.card import write_model_card
 from editreward.training.checkpoints import (
     INCOMPLETE,
     checkpoint_to_resume,
@@ -31,6 +32,7 @@ from editreward.training.checkpoints import (
     rotate_checkpoints,
 )
 from editreward.training.collator import EditGroupCollator, check_columns
+from editreward.training.dataloading import DataWait, first_row, group_dataloader
 from editreward.training.hardest import HardestGroups
 from editreward.training.losses import LOSSES
 from editreward.training.metrics import (
@@ -46,6 +48,7 @@ from editreward.training.metrics import (
 )
 from editreward.training.parameters import (
     check_precision,
+    compile_language_model,
     fold_reward_tokens,
     learning_rates,
     select_trained,
@@ -61,29 +64,6 @@ logger = logging.getLogger(__name__)
 # What the collator adds to the inputs of the model: tensors, and lists of strings.
 NAMES = ("group_ids", "instructions")
 ANNOTATION = ("labels", "preferences", "preference_weight", "annotator_labels")
-
-MODEL_CARD = """\
----
-library_name: transformers
-tags:
-{tags}
----
-
-# {name}
-
-A reward model for instruction-guided image editing: given a source image, an instruction and edited images, it scores
-each edit by {dimensions}, each as a Gaussian, and ranks the edits.
-
-```python
-from transformers import AutoModel, AutoProcessor
-
-model = AutoModel.from_pretrained("{hub_id}", trust_remote_code=True)
-processor = AutoProcessor.from_pretrained("{hub_id}", trust_remote_code=True)
-rewards = model(**processor(source="source.png", edited=["a.png", "b.png"], instruction="...")).reward
-```
-
-Trained{data} with the loss `{loss}` (reduction `{loss_reduction}`, `dimension_weight` {dimension_weight}).
-"""
 
 
 class EditRewardTrainer(RewardTrainer):
@@ -155,6 +135,8 @@ class EditRewardTrainer(RewardTrainer):
             self._terms += [(index, weight) for index in range(len(self.dimensions))]
         self._sums = {mode: MetricSums(self.dimensions, self._terms) for mode in ("train", "eval")}
         self.throughput = Throughput()
+        self.data_wait = DataWait()
+        self.bad_rows = BadRows(args.output_dir)
         self._warned_of_collapse = False
         # Of each evaluation set, by the prefix of its metrics, and the step whose weights gave them.
         self.evaluated: dict[str, EvaluationScores] = {}
@@ -184,7 +166,8 @@ class EditRewardTrainer(RewardTrainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=data_collator or EditGroupCollator(processing_class, vote_labels=args.vote_labels),
+            data_collator=data_collator
+            or EditGroupCollator(processing_class, args.on_bad_row, vote_labels=args.vote_labels),
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
@@ -197,14 +180,14 @@ class EditRewardTrainer(RewardTrainer):
             parameter = self.model.get_parameter(name)
             parameter.data = weight.to(parameter.device)
         check_precision(self.model, args)
+        if args.torch_compile:
+            compile_language_model(self.model, args.torch_compile_backend, args.torch_compile_mode)
         self.loss = LOSSES[args.loss].from_arguments(args, self.dimensions)
         TrainingFlowCallback.add_to(self)
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(RewardProgressCallback())
         if args.early_stopping_patience is not None:
-            self.add_callback(
-                RewardEarlyStoppingCallback(args.early_stopping_patience, args.early_stopping_threshold)
-            )
+            self.add_callback(RewardEarlyStoppingCallback(args.early_stopping_patience, args.early_stopping_threshold))
         # `get_batch_samples` counts what the loss is divided by; the model takes no such argument.
         self.model_accepts_loss_kwargs = False
 
@@ -226,7 +209,13 @@ class EditRewardTrainer(RewardTrainer):
         self.model.config.preference_link = self.loss.link
         # Fitted to the scores of the model as it was.
         self.model.config.calibration = None
-        return super().train(checkpoint, *args, **kwargs)
+        self.bad_rows.start(checkpoint is not None, self.accelerator.is_main_process)
+        self.data_wait = DataWait()
+        output = super().train(checkpoint, *args, **kwargs)
+        self.bad_rows.gather(self.accelerator.is_main_process)
+        if self.accelerator.is_main_process:
+            self.bad_rows.report()
+        return output
 
     # Data
 
@@ -234,11 +223,22 @@ class EditRewardTrainer(RewardTrainer):
         self, dataset: Dataset | IterableDataset, processing_class: Any, args: Any, dataset_name: str
     ) -> Dataset | IterableDataset:
         # Rows stay as they are until the collator. One is read, since a dataset with a transform hides its columns.
-        first = next(iter(dataset), None)
+        first = first_row(dataset, args.on_bad_row)
         if first is None:
             raise ValueError(f"The {dataset_name} dataset is empty.")
         check_columns(first, f"The {dataset_name} dataset")
         return dataset
+
+    def _get_dataloader(
+        self, dataset: Any, description: str, *args: Any, is_training: bool = False, **kwargs: Any
+    ) -> torch.utils.data.DataLoader:
+        key = kwargs.get("dataloader_key")
+        loader = group_dataloader(
+            dataset, self.data_collator, self.processing_class, self.args, self.accelerator, is_training
+        )
+        if key is not None and self.args.dataloader_persistent_workers:
+            self._eval_dataloaders = {**getattr(self, "_eval_dataloaders", {}), key: loader}
+        return loader
 
     def _set_signature_columns_if_needed(self) -> None:
         if self._signature_columns is None:
@@ -253,6 +253,8 @@ class EditRewardTrainer(RewardTrainer):
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
+        # `torch_compile` compiles the language model's layers, not the model as a whole.
+        self.accelerator.state.dynamo_plugin = TorchDynamoPlugin(backend="no")
         if self.is_fsdp_enabled:
             configure_fsdp(self.accelerator.state.fsdp_plugin, self.accelerator.mixed_precision)
 
@@ -269,13 +271,17 @@ class EditRewardTrainer(RewardTrainer):
     ) -> tuple[list[dict[str, Tensor]], Tensor]:
         """The micro-batches of an optimizer step, and the sum of weights of each term of its loss over all ranks."""
         self.throughput.start()
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        with self.data_wait.measure():
+            batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        for batch in batches:
+            self.bad_rows.add("train", batch.pop("skipped_rows", ()), len(batch["group_ids"]))
         self._step_groups = [name for batch in batches for name in batch["group_ids"]]
         self._micro_batch = 0
         total = torch.zeros(len(self._terms), device=device)
         for batch in batches:
             samples = self._samples(batch)
-            self.throughput.count(batch, samples[0])
+            if batch["group_ids"]:
+                self.throughput.count(batch, samples[0])
             total += self._total_weights(samples).to(device)
         return batches, self.accelerator.reduce(total, "sum")
 
@@ -363,7 +369,9 @@ class EditRewardTrainer(RewardTrainer):
     # Metrics
 
     def _statistics(self, outputs: Any, inputs: dict[str, Tensor], samples: list, losses: list) -> dict[str, Tensor]:
-        return batch_statistics(self.dimensions, self._terms, outputs, inputs, samples, losses)
+        statistics = batch_statistics(self.dimensions, self._terms, outputs, inputs, samples, losses)
+        # Without a usable row, the batch is a grey image that keeps the ranks together.
+        return statistics if inputs["group_ids"] else {k: torch.zeros_like(v) for k, v in statistics.items()}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if self.model.training and self._sums["train"]:
@@ -374,6 +382,8 @@ class EditRewardTrainer(RewardTrainer):
             logs.update({name: value for name, value in metrics.items() if name != "loss"})
             logs.update(self.throughput.pop(self.accelerator, self.state.log_history))
             logs["peak_memory_gib"] = peak_memory_gib(self.accelerator)
+            logs["data_wait"] = self.data_wait.pop(self.accelerator)
+            self.bad_rows.gather(self.accelerator.is_main_process)
         super().log(logs, start_time)
 
     def _warn_of_collapse(self, metrics: Mapping[str, float]) -> None:
@@ -396,10 +406,13 @@ class EditRewardTrainer(RewardTrainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         self._sums["eval"].clear()
+        self._evaluated_split = metric_key_prefix
         self._evaluation = self.evaluated[metric_key_prefix] = EvaluationScores()
         self._hardest = HardestGroups(self.args.hardest_groups, self.processing_class)
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         self._evaluated_step = self.state.global_step
+        self.bad_rows.gather(self.accelerator.is_main_process)
+        self._sums["eval"].reduce(self.accelerator)
         self._hardest.report(self, metric_key_prefix)
         metrics = self._sums["eval"].pop()
         metrics |= self._evaluation.metrics(self.dimensions, self.model.config.preference_link)
@@ -415,12 +428,11 @@ class EditRewardTrainer(RewardTrainer):
     ) -> tuple[None, None, None]:
         """Add a batch to the metrics. The loop gets nothing: its means over batches are not means over pairs."""
         inputs = self._prepare_inputs(inputs)
+        self.bad_rows.add(self._evaluated_split, inputs.pop("skipped_rows", ()), len(inputs["group_ids"]))
         with torch.no_grad(), memory_advice(self.args, inputs), self.compute_loss_context_manager():
             outputs, samples, losses = self._forward(model, inputs)
         statistics = self._statistics(outputs, inputs, samples, losses)
-        # Of all ranks, without the groups that fill up the last batch.
-        gathered = self.accelerator.gather_for_metrics(torch.stack(list(statistics.values()), dim=1))
-        self._sums["eval"].add(dict(zip(statistics, gathered.unbind(dim=1), strict=True)))
+        self._sums["eval"].add(statistics)
         own = self._evaluation.add(outputs, inputs, self.accelerator)
         self._hardest.add(own, inputs, self.model.config.preference_link)
         return None, None, None
@@ -539,25 +551,13 @@ class EditRewardTrainer(RewardTrainer):
     def create_model_card(
         self,
         model_name: str | None = None,
-        dataset_name: str | None = None,
+        dataset_name: str | list[str] | None = None,
         tags: str | list[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Write a short model card into the output folder; TRL's own shows how to use a text classifier."""
-        if not self.is_world_process_zero():
-            return
-        name = model_name or Path(self.args.output_dir).name
-        more_tags = [tags] if isinstance(tags, str) else tags or []
-        if dataset_name and Path(dataset_name).exists():
-            dataset_name = None  # a path on this machine tells a reader nothing
-        card = MODEL_CARD.format(
-            tags="\n".join(f"- {tag}" for tag in dict.fromkeys([*self._tag_names, *more_tags])),
-            name=name,
-            dimensions=", ".join(self.dimensions).replace("_", " "),
-            hub_id=self.hub_model_id or name,
-            loss=self.args.loss,
-            loss_reduction=self.args.loss_reduction,
-            dimension_weight=self.args.dimension_weight,
-            data=f" on `{dataset_name}`" if dataset_name else "",
-        )
-        ModelCard(card).save(Path(self.args.output_dir) / "README.md")
+        """Write the card of the run so far into the output folder, see [`write_model_card`]."""
+        if self.is_world_process_zero():
+            datasets = [dataset_name] if isinstance(dataset_name, str) else dataset_name or []
+            more_tags = [tags] if isinstance(tags, str) else tags or []
+            name = model_name or Path(self.args.output_dir).name
+            write_model_card(self, name, datasets, [*self._tag_names, *more_tags])

@@ -1,0 +1,293 @@
+"""The card of a trained model, written from the run: data, recipe, metrics, curves, use and limits."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from trl import RewardConfig
+
+from editreward.training.curves import draw_curves
+from editreward.training.metrics import metric_name
+
+if TYPE_CHECKING:
+    from editreward.training.trainer import EditRewardTrainer
+
+CURVES = "curves.png"
+PIPELINE_TAG = "image-to-text"
+PACKAGES = ("editreward", "torch", "transformers", "trl", "accelerate", "datasets", "peft")
+SIMULATED = "simulated"
+
+# Arguments of every recipe, by what the card calls them. Our own follow where they are not at their defaults.
+ARGUMENTS = {
+    "loss": "loss",
+    "learning_rate": "learning rate",
+    "lr_scheduler_type": "schedule",
+    "warmup_steps": "warm-up steps, or their share",
+    "optim": "optimizer",
+    "weight_decay": "weight decay",
+    "max_grad_norm": "gradient clipping",
+    "seed": "seed",
+}
+UNTOLD = ("hardest_groups", "early_stopping_patience", "early_stopping_threshold", "calibrate")
+
+
+def write_model_card(
+    trainer: "EditRewardTrainer",
+    name: str,
+    dataset_names: Sequence[str] = (),
+    tags: Sequence[str] = (),
+) -> ModelCard:
+    """Write `README.md`, and after training the curves beside it, into the run's output folder.
+
+    Args:
+        trainer: of the run. What it did comes from its arguments and its log history.
+        name: of the model.
+        dataset_names: what it was trained on. Those that are no Hub ids are not named: a path tells a reader nothing.
+        tags: for the Hub.
+    """
+    args, state, config = trainer.args, trainer.state, trainer.model.config
+    folder = Path(args.output_dir)
+    dimensions = trainer.dimensions
+    sets = evaluation_sets(trainer)
+    results = [entry for entry in (last_evaluation(state.log_history, prefix) for prefix in sets) if entry]
+    hub_names = [dataset for dataset in dataset_names if is_hub_id(dataset)]
+    base_model = base_of(trainer)
+    card_data = ModelCardData(
+        library_name="peft" if is_adapter(trainer) else "transformers",
+        pipeline_tag=PIPELINE_TAG,
+        base_model=base_model,
+        datasets=hub_names or None,
+        metrics=["accuracy"],
+        tags=list(dict.fromkeys(tags)),
+        model_name=name,
+        eval_results=eval_results(results, dimensions, hub_names) or None,
+    )
+    calibrated = next((entry for entry in results if config.calibration and "calibration" in entry), None)
+    best_step = state.best_global_step if args.load_best_model_at_end else None
+    curves = None
+    if not trainer.is_in_train and draw_curves(state.log_history, list(sets), dimensions, folder / CURVES):
+        curves = CURVES
+    card = ModelCard.from_template(
+        card_data,
+        template_str=(files("editreward.training") / "model_card.md").read_text(encoding="utf-8"),
+        name=name,
+        hub_id=trainer.hub_model_id or name,
+        adapter=is_adapter(trainer),
+        dimensions=dimensions,
+        results=results,
+        rows=result_rows(results, dimensions),
+        best_step=best_step,
+        best_metric=args.metric_for_best_model,
+        calibration_set=calibrated and calibrated["set"],
+        calibration=calibrated and [(_title(name), calibrated["calibration"][name]) for name in dimensions],
+        curves=curves,
+        data=data_rows(trainer, dataset_names, results),
+        recipe=[(label, value) for label, value in recipe(trainer, base_model) if value not in (None, "")],
+        limits=limits(config, dataset_names, bool(results)),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    card.save(folder / "README.md")
+    return card
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a dataset or model is one on the Hub, and not a path or the simulated data."""
+    return (
+        bool(re.fullmatch(r"[\w-][\w.-]*/[\w.-]+|[\w-][\w.-]*", name))
+        and name != SIMULATED
+        and not Path(name).exists()
+    )
+
+
+def is_adapter(trainer: "EditRewardTrainer") -> bool:
+    """Whether an adapter is trained."""
+    return hasattr(trainer.model, "peft_config")
+
+
+def base_of(trainer: "EditRewardTrainer") -> str | None:
+    """The Hub id of the model that training started from, if it is on the Hub."""
+    name = getattr(trainer.model.config, "_name_or_path", None) or getattr(
+        trainer.model.config.backbone_config, "_name_or_path", None
+    )
+    return name if name and is_hub_id(name) else None
+
+
+def evaluation_sets(trainer: "EditRewardTrainer") -> dict[str, str]:
+    """What to call each evaluation set, by the prefix of its metrics."""
+    if isinstance(trainer.eval_dataset, dict):
+        return {f"eval_{name}": name for name in trainer.eval_dataset}
+    return {"eval": "evaluation set"}
+
+
+def last_evaluation(log_history: Sequence[Mapping[str, Any]], prefix: str) -> dict[str, Any] | None:
+    """The last metrics of an evaluation set, without their prefix, and the errors of a calibration on it."""
+    entries = [entry for entry in log_history if f"{prefix}_num_groups" in entry]
+    if not entries:
+        return None
+    found = {name.removeprefix(f"{prefix}_"): value for name, value in entries[-1].items() if name.startswith(prefix)}
+    result = {**found, "prefix": prefix, "set": "evaluation set" if prefix == "eval" else prefix.removeprefix("eval_")}
+    errors: dict[str, dict[str, float]] = {}
+    for entry in log_history:
+        for name, value in entry.items():
+            match = re.fullmatch(rf"{re.escape(prefix)}_calibration_(rmse_of_mean|rmse|mae|coverage)_(\w+)", name)
+            if match:
+                errors.setdefault(match[2], {})[match[1]] = value
+    return {**result, "calibration": errors} if errors else result
+
+
+def result_rows(results: Sequence[Mapping[str, Any]], dimensions: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """The table of metrics: a row's label, and its cell for each evaluation set."""
+    names = [("accuracy", "accuracy"), ("accuracy_with_ties", "accuracy with ties")]
+    shown = [
+        (metric_name(metric, dimension), f"{label}, {_title(dimension) if dimension else 'overall'}", "%")
+        for metric, label in names
+        for dimension in (None, *dimensions)
+    ]
+    shown += [("calibration_error", "calibration error", "%"), ("loss", "loss", ""), ("ties", "tied pairs", "%")]
+    rows = []
+    for metric, label, unit in shown:
+        values = [result.get(metric) for result in results]
+        if any(value is not None for value in values):
+            rows.append((label, ["-" if v is None else f"{100 * v:.1f} %" if unit else f"{v:.3f}" for v in values]))
+    return rows
+
+
+def eval_results(
+    results: Sequence[Mapping[str, Any]], dimensions: Sequence[str], datasets: Sequence[str]
+) -> list[EvalResult]:
+    """The accuracies as the Hub's `model-index` takes them."""
+    return [
+        EvalResult(
+            task_type=PIPELINE_TAG,
+            task_name="Reward modeling of image edits",
+            dataset_type=datasets[0] if len(datasets) == 1 else "edit-groups",
+            dataset_name=result["set"],
+            metric_type="accuracy",
+            metric_name=f"{metric.replace('_', ' ')}{f', {_title(dimension)}' if dimension else ''}",
+            metric_value=round(result[metric_name(metric, dimension)], 4),
+        )
+        for result in results
+        for metric in ("accuracy", "accuracy_with_ties")
+        for dimension in (None, *dimensions)
+        if metric_name(metric, dimension) in result
+    ]
+
+
+def data_rows(
+    trainer: "EditRewardTrainer", dataset_names: Sequence[str], results: Sequence[Mapping[str, Any]]
+) -> list[list[str]]:
+    """Name, groups, candidates and pairs of what was trained and evaluated on."""
+    counts = ("num_groups", "num_candidates", "num_pairs")
+    told = [f"`{name}`" for name in dataset_names if is_hub_id(name)]
+    told += ["simulated groups"] if SIMULATED in dataset_names else []
+    rows = []
+    size = len(trainer.train_dataset) if hasattr(trainer.train_dataset, "__len__") else None
+    rows.append(
+        [f"training: {', '.join(told) or 'not published'}", "streamed" if size is None else f"{size:,}", "", ""]
+    )
+    seen = next((entry for entry in reversed(trainer.state.log_history) if counts[0] in entry), None)
+    if seen is not None:
+        rows.append(["seen in training, repetitions included", *(f"{seen[name]:,}" for name in counts)])
+    return rows + [[result["set"], *(f"{result[name]:,}" for name in counts)] for result in results]
+
+
+def recipe(trainer: "EditRewardTrainer", base_model: str | None) -> list[tuple[str, Any]]:
+    """What a reader needs to do it again, as labels and values."""
+    args, state, config = trainer.args, trainer.state, trainer.model.config
+    processes = trainer.accelerator.num_processes
+    device = trainer.accelerator.device
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
+    runtime = next((e["train_runtime"] for e in reversed(state.log_history) if "train_runtime" in e), None)
+    last = next((e for e in reversed(state.log_history) if "groups_per_second" in e), {})
+    model = [
+        ("base model", base_model and f"`{base_model}`"),
+        ("backbone", f"`{config.backbone_config.model_type}`, {trainer.model.num_parameters():,} parameters"),
+        ("trained parameters", f"{trainer.get_num_trainable_parameters():,}"),
+        ("heads", f"{config.head_type}, {config.aggregation} of {', '.join(config.dimensions)}"),
+        ("layout, positions", f"{config.layout}, {config.position_scheme}"),
+    ]
+    training: list[tuple[str, Any]] = [(label, _plain(getattr(args, name))) for name, label in ARGUMENTS.items()]
+    groups = args.per_device_train_batch_size * args.gradient_accumulation_steps * processes
+    precision = next((name for name in ("bf16", "fp16") if getattr(args, name)), None)
+    training += [
+        ("steps", f"{state.global_step:,} ({state.epoch or 0:.3g} epochs)"),
+        ("groups per step", f"{groups} ({args.per_device_train_batch_size} x {args.gradient_accumulation_steps} "
+         f"micro-batches x {processes} processes)"),
+        ("precision", f"{precision} autocast" if precision else "float32"),
+    ]  # fmt: skip
+    own = {field.name: field for field in dataclasses.fields(args)}
+    inherited = {field.name for field in dataclasses.fields(RewardConfig)} | {*ARGUMENTS, *UNTOLD}
+    training += [
+        (name.replace("_", " "), _plain(getattr(args, name)))
+        for name, field in own.items()
+        if name not in inherited and getattr(args, name) != field.default and not _is_path(getattr(args, name))
+    ]
+    run = [
+        ("hardware", f"{processes} x {hardware}"),
+        ("time", runtime and f"{runtime / 3600:.2f} h"),
+        ("groups per second", last and f"{last['groups_per_second']:.2f}"),
+        ("peak memory", last and f"{last['peak_memory_gib']:.1f} GiB per process"),
+        ("versions", ", ".join(f"{name} {found}" for name, found in versions().items())),
+    ]
+    return [*model, *training, *run]
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that a run depends on."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def limits(config: Any, dataset_names: Sequence[str], evaluated: bool) -> list[str]:
+    """What a reader must know before relying on the scores."""
+    told = []
+    if SIMULATED in dataset_names:
+        told.append(
+            "It was trained on simulated scenes of coloured shapes"
+            + (" and more" if len(dataset_names) > 1 else " and knows nothing else: its scores of photos mean nothing")
+            + "."
+        )
+    told.append(
+        "Scores of edits of one source and instruction can be compared. Across sources only calibrated scores can, "
+        "within the errors above."
+        if config.calibration
+        else "Only scores of edits of one source and instruction can be compared."
+    )
+    told.append(
+        "It learned what its annotators preferred, with their tastes and mistakes. Judge it on your own edits before "
+        "you filter data or train a generator with it: what is optimised against a reward model finds its weaknesses."
+    )
+    if evaluated:
+        told.append("Editors, subjects and wordings that its data lacks may be judged worse than the results say.")
+    return told
+
+
+def _title(dimension: str) -> str:
+    return dimension.replace("_", " ")
+
+
+def _plain(value: Any) -> Any:
+    """A value as a reader writes it in a config."""
+    value = getattr(value, "value", value)
+    return (
+        ", ".join(map(str, value))
+        if isinstance(value, (list, tuple))
+        else f"{value:g}"
+        if isinstance(value, float)
+        else value
+    )
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, (str, Path)) and ("/" in str(value) or "\\" in str(value))
