@@ -1,0 +1,270 @@
+"""From datasets of edit groups to the batches of each process: what stands behind the trainer's data loaders."""
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.data_loader import prepare_data_loader
+from transformers.trainer_utils import seed_worker
+from transformers.utils import logging
+
+from editreward.training.arguments import EditRewardTrainingArguments
+from editreward.training.bad_rows import UnreadableRow
+from editreward.training.batching import (
+    EpochOrder,
+    GroupBatchSampler,
+    Request,
+    StreamedBatches,
+    exceeds_budget,
+    undecoded,
+)
+from editreward.training.row_sizes import RowTokens, TokenCounter, scan_dataset
+from editreward.training.subsets import Pair, row_of_epoch, split_into_pairs, take_candidates
+from processing_editreward import EditRewardProcessor
+
+logger = logging.get_logger(__name__)
+
+# Columns of a mixture, `editreward.training.datasets.mix`.
+MIXTURE_PART = "mixture_part"
+MIXTURE_WEIGHT = "mixture_weight"
+
+READ_ERRORS = (OSError, ValueError, SyntaxError)
+"""What Pillow raises on a broken file, in a dataset that decodes its images itself."""
+
+
+class GroupRows(torch.utils.data.Dataset):
+    """The rows of a dataset by [`Request`], images not decoded unless the dataset has a transform.
+
+    Args:
+        dataset: Edit groups.
+        max_candidates: Candidates that a row is cut down to, others in every epoch; `None` for all.
+        seed: Of that choice.
+    """
+
+    def __init__(self, dataset: datasets.Dataset, max_candidates: int | None = None, seed: int = 0) -> None:
+        self._has_transform = dataset.format["type"] == "custom"
+        self.dataset = dataset if self._has_transform else dataset.with_format("arrow")
+        self.max_candidates, self.seed = max_candidates, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, request: Request) -> Mapping[str, Any]:
+        row = self._read(request.row)
+        if isinstance(row, UnreadableRow):
+            return row
+        if request.pair is not None:
+            return take_candidates(row, request.pair)
+        return row_of_epoch(row, self.max_candidates, self.seed, request.epoch)
+
+    def _read(self, index: int) -> Mapping[str, Any]:
+        if not self._has_transform:
+            [row] = self.dataset[index : index + 1].to_pylist()
+            return row
+        try:
+            return self.dataset[index]
+        except READ_ERRORS as error:
+            return UnreadableRow(group_id=f"row {index}", reason=f"Row {index} cannot be read: {error}")
+
+
+def group_dataloader(
+    dataset: datasets.Dataset | datasets.IterableDataset,
+    collator: Any,
+    processor: EditRewardProcessor,
+    args: EditRewardTrainingArguments,
+    accelerator: Accelerator,
+    training: bool,
+) -> torch.utils.data.DataLoader:
+    """The data loader of this process. Batches are padded groups, as many on every process.
+
+    In training, `args.max_candidates` and `args.split_into_pairs` say what becomes of a group; evaluation is on whole
+    groups, each once, in the dataset's order.
+    """
+    workers = args.dataloader_num_workers
+    options: dict[str, Any] = {
+        "collate_fn": collator,
+        "num_workers": workers,
+        "pin_memory": args.dataloader_pin_memory,
+        "persistent_workers": args.dataloader_persistent_workers and workers > 0,
+        "multiprocessing_context": args.dataloader_multiprocessing_context if workers else None,
+        "prefetch_factor": args.dataloader_prefetch_factor if workers else None,
+        "in_order": args.dataloader_in_order,
+    }
+    if workers:
+        # Each worker is one thread: of torch by its own default, of the tokenizer by this.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if training:
+        options["worker_init_fn"] = partial(seed_worker, num_workers=workers, rank=accelerator.process_index)
+    seed = args.seed if args.data_seed is None else args.data_seed
+    place = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
+    batch_size = args.per_device_train_batch_size if training else args.per_device_eval_batch_size
+    if isinstance(dataset, datasets.IterableDataset):
+        batches = StreamedBatches(
+            dataset,
+            partial(_parts, max_candidates=args.max_candidates, pairs=args.split_into_pairs, seed=seed)
+            if training
+            else _whole,
+            TokenCounter(processor).of_row,
+            batch_size,
+            args.max_tokens_per_batch,
+            training,
+            args.shuffle_buffer_size,
+            seed=seed,
+            **place,
+        )
+        loader = torch.utils.data.DataLoader(batches, batch_size=None, **options)
+    else:
+        rows = GroupRows(dataset, args.max_candidates if training else None, seed)
+        with accelerator.main_process_first():
+            sampler = _sampler(dataset, processor, args, batch_size, seed, training, **place)
+        loader = torch.utils.data.DataLoader(rows, batch_sampler=sampler, **options)
+    # The sampler knows the processes: accelerate must not share out its batches again.
+    prepared = prepare_data_loader(
+        loader,
+        accelerator.device,
+        num_processes=1,
+        process_index=0,
+        put_on_device=accelerator.device_placement,
+        rng_types=accelerator.rng_types.copy(),
+        dispatch_batches=False,
+        non_blocking=accelerator.non_blocking,
+    )
+    accelerator._dataloaders.append(prepared)
+    return prepared
+
+
+def _parts(row: Mapping[str, Any], epoch: int, max_candidates: int | None, pairs: bool, seed: int) -> list[Any]:
+    return split_into_pairs(row) if pairs else [row_of_epoch(row, max_candidates, seed, epoch)]
+
+
+def _whole(row: Mapping[str, Any], epoch: int) -> list[Any]:
+    return [row]
+
+
+def _sampler(
+    dataset: datasets.Dataset,
+    processor: EditRewardProcessor,
+    args: EditRewardTrainingArguments,
+    batch_size: int,
+    seed: int,
+    training: bool,
+    rank: int,
+    world_size: int,
+) -> GroupBatchSampler:
+    budget, into_pairs = args.max_tokens_per_batch, training and args.split_into_pairs
+    units: list[tuple[int, Pair | None]] | None = None
+    costs = None
+    row_of_item = np.arange(len(dataset))
+    if budget is not None or into_pairs:
+        scanned = scan_rows(dataset, args.dataset_num_proc)
+        if into_pairs:
+            units = []
+            for row, entry in enumerate(scanned):
+                # A faulty row is asked for as a whole, for the collator to report.
+                pairs = [(i, j) for i, j in entry["pairs"]]
+                units += [(row, pair) for pair in pairs] if entry["fault"] is None else [(row, None)]
+            row_of_item = np.array([row for row, _ in units], dtype=np.int64)
+        if budget is not None:
+            count = TokenCounter(processor)
+            tokens = [
+                RowTokens(0, [])
+                if entry["fault"] is not None
+                else count(entry["source_sizes"], entry["candidate_sizes"], entry["instruction"])
+                for entry in scanned
+            ]
+            limit = args.max_candidates if training else None
+            costs = np.array(
+                [of_row.most(limit) for of_row in tokens]
+                if units is None
+                else [tokens[row].of_pair(pair) if pair else 0 for row, pair in units],
+                dtype=np.int64,
+            )
+            if training and len(costs) and costs.max() > budget:
+                longest = int(costs.argmax())
+                name = f"Group {scanned[int(row_of_item[longest])]['group_id']!r}"
+                message = exceeds_budget(name, int(costs[longest]), budget)
+                raise ValueError(f"{message} It is the longest of {int((costs > budget).sum()):,} that are too long.")
+    parts, weights = [np.arange(len(row_of_item))], None
+    if training and MIXTURE_WEIGHT in dataset.column_names:
+        table = dataset.with_format("numpy", columns=[MIXTURE_PART, MIXTURE_WEIGHT])
+        part_of_row, weight_of_row = table[:][MIXTURE_PART], table[:][MIXTURE_WEIGHT]
+        parts = [np.flatnonzero(part_of_row[row_of_item] == part) for part in np.unique(part_of_row)]
+        weights = [float(weight_of_row[row_of_item[part[0]]]) for part in parts]
+    shuffle = training and args.train_sampling_strategy != "sequential"
+    order = EpochOrder(parts, weights, shuffle, seed)
+    epochs = max(1, int(np.ceil(args.num_train_epochs)))
+    if training and order.varies and args.max_steps > 0 and budget is not None:
+        first = GroupBatchSampler(order, costs=costs, budget=budget, world_size=world_size)
+        epochs = args.max_steps * args.gradient_accumulation_steps // max(1, len(first)) + 1
+    return GroupBatchSampler(
+        order,
+        batch_size,
+        costs,
+        budget,
+        rank,
+        world_size,
+        drop_last=training and args.dataloader_drop_last,
+        epochs=epochs,
+        units=units,
+    )
+
+
+def scan_rows(dataset: datasets.Dataset, num_proc: int | None = None) -> list[dict[str, Any]]:
+    """What [`scan_dataset`] finds, by row; of a mixture, of its datasets."""
+    if MIXTURE_PART not in dataset.column_names:
+        return list(scan_dataset(dataset, num_proc).with_format(None))
+    parts = dataset.format["format_kwargs"]["transform"].parts
+    scanned = [list(scan_dataset(part, num_proc)) for part in parts]
+    table = dataset.with_format(None)
+    return [scanned[part][row] for part, row in zip(table[MIXTURE_PART], table["mixture_row"], strict=True)]
+
+
+class DataWait:
+    """Measures the share of its time that a process waits for the next batch."""
+
+    def __init__(self) -> None:
+        self.waited = 0.0
+        self.since = time.perf_counter()
+
+    @contextmanager
+    def measure(self) -> Iterator[None]:
+        """Around what waits for data."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.waited += time.perf_counter() - start
+
+    def pop(self, accelerator: Accelerator) -> float:
+        """The share since the last call, from 0 to 1, of the process that waited most: the others wait for it."""
+        now = time.perf_counter()
+        share = self.waited / max(now - self.since, 1e-9)
+        self.waited, self.since = 0.0, now
+        return float(accelerator.gather(torch.tensor([share], device=accelerator.device)).max())
+
+
+def first_row(dataset: datasets.Dataset | datasets.IterableDataset, on_bad_row: str) -> Mapping[str, Any] | None:
+    """The first row that can be read, images not decoded; `None` if there is none.
+
+    Raises:
+        ValueError: If the first row cannot be read, unless bad rows are skipped.
+    """
+    rows: Iterator[Mapping[str, Any]]
+    if isinstance(dataset, datasets.IterableDataset):
+        rows = iter(undecoded(dataset))
+    else:
+        groups = GroupRows(dataset)
+        rows = (groups[Request(index)] for index in range(len(groups)))
+    for row in rows:
+        if not isinstance(row, UnreadableRow):
+            return row
+        if on_bad_row == "stop":
+            raise ValueError(row["reason"])
+    return None
