@@ -162,6 +162,8 @@ class EditRewardOutput(ModelOutput):
         reward (`torch.FloatTensor` of shape `(candidates,)`): Aggregated mean, to rank by.
         reward_std (`torch.FloatTensor` of shape `(candidates,)`): Standard deviation of the reward.
         group_index (`torch.LongTensor` of shape `(candidates,)`): Group (row of the batch) of each candidate.
+        hidden_states (`torch.FloatTensor` of shape `(tokens, hidden_size)`, *optional*):
+            Those of the last layer at the `hidden_positions` that were asked for.
     """
 
     mean: torch.Tensor | None = None
@@ -169,6 +171,7 @@ class EditRewardOutput(ModelOutput):
     reward: torch.Tensor | None = None
     reward_std: torch.Tensor | None = None
     group_index: torch.Tensor | None = None
+    hidden_states: torch.Tensor | None = None
 
 
 def aggregate(
@@ -335,20 +338,20 @@ class TreeBlocks:
 
 @dataclass
 class _Sequences:
-    """Rows of embedded tokens that the language model runs over, and where the reward tokens are in them."""
+    """Rows of embedded tokens that the language model runs over, and where in them its output is read."""
 
     inputs_embeds: torch.Tensor  # (rows, length, hidden_size)
     position_ids: torch.Tensor  # (3, rows, length)
     visual_index: torch.Tensor  # (rows, length), number of the visual token among the batch's; -1 for text
     segment_ids: torch.Tensor  # (rows, length), -1 for padding
     ancestors: torch.Tensor  # (rows, segments, segments), see `ancestor_table`
-    reward_positions: torch.Tensor  # (candidates, dimensions, 2), a row and a column each
+    positions: torch.Tensor  # (tokens, 2), a row and a column each: where the output is read
 
     def unpack(self) -> "_Sequences":
         """Give each root-to-leaf path a row of its own."""
-        rows, columns = self.reward_positions.flatten(0, 1).unbind(-1)
+        rows, columns = self.positions.unbind(-1)
         leaves = torch.stack([rows, self.segment_ids[rows, columns]], dim=-1)
-        leaves, path_of_reward = leaves.unique(dim=0, return_inverse=True)
+        leaves, path_of_token = leaves.unique(dim=0, return_inverse=True)
         path_rows, path_leaves = leaves.unbind(-1)
         # (paths, length of the packed rows): whether a token is on the path
         segments = self.segment_ids[path_rows]
@@ -358,7 +361,7 @@ class _Sequences:
         source = torch.sort((~on_path).long(), dim=-1, stable=True).indices[:, : int(lengths.max())]
         is_padding = torch.arange(source.shape[1], device=source.device) >= lengths
         column_on_path = on_path.long().cumsum(-1) - 1
-        reward_columns = column_on_path[path_of_reward, columns]
+        token_columns = column_on_path[path_of_token, columns]
         path_rows = path_rows.unsqueeze(-1)
         return _Sequences(
             inputs_embeds=self.inputs_embeds[path_rows, source],
@@ -366,7 +369,7 @@ class _Sequences:
             visual_index=self.visual_index[path_rows, source].masked_fill(is_padding, -1),
             segment_ids=-is_padding.long(),
             ancestors=torch.ones(len(leaves), 1, 1, dtype=torch.bool, device=source.device),
-            reward_positions=torch.stack([path_of_reward, reward_columns], dim=-1).view_as(self.reward_positions),
+            positions=torch.stack([path_of_token, token_columns], dim=-1),
         )
 
     def attention_inputs(self, attention: str) -> dict[str, Any]:
@@ -675,6 +678,7 @@ class EditRewardModel(PreTrainedModel):
         image_grid_thw: torch.Tensor,
         reward_positions: torch.Tensor,
         group_index: torch.Tensor,
+        hidden_positions: torch.Tensor | None = None,
         packing: str | None = None,
         **kwargs: Any,
     ) -> EditRewardOutput:
@@ -691,6 +695,8 @@ class EditRewardModel(PreTrainedModel):
             reward_positions (`torch.LongTensor` of shape `(candidates, dimensions, 2)`): Row and column of each
                 reward token.
             group_index (`torch.LongTensor` of shape `(candidates,)`): Group of each candidate.
+            hidden_positions (`torch.LongTensor` of shape `(tokens, 2)`, *optional*): Row and column of further tokens
+                whose hidden states to return.
             packing (`str`, *optional*): `tree` runs a group as one row under a tree mask; `unpacked` runs each
                 root-to-leaf path as a row. By default unpacked for flash attention, which knows no masks, tree
                 otherwise. Scores are the same.
@@ -717,8 +723,12 @@ class EditRewardModel(PreTrainedModel):
         inputs_embeds = inputs_embeds.masked_scatter(is_visual.unsqueeze(-1), features.to(inputs_embeds.dtype))
         visual_index = (is_visual.flatten().long().cumsum(0) - 1).view_as(input_ids).masked_fill(~is_visual, -1)
 
+        positions = reward_positions.flatten(0, 1)
+        reward_count = len(positions)
+        if hidden_positions is not None:
+            positions = torch.cat([positions, hidden_positions])
         sequences = _Sequences(
-            inputs_embeds, position_ids, visual_index, segment_ids, ancestor_table(segment_parents), reward_positions
+            inputs_embeds, position_ids, visual_index, segment_ids, ancestor_table(segment_parents), positions
         )
         if packing == "unpacked":
             sequences = sequences.unpack()
@@ -736,14 +746,21 @@ class EditRewardModel(PreTrainedModel):
             **visual_inputs,
         ).last_hidden_state
 
-        rows, columns = sequences.reward_positions.unbind(-1)
-        mean, log_std = self.heads(hidden_states[rows, columns]).unbind(-1)
+        rows, columns = sequences.positions.unbind(-1)
+        hidden_states = hidden_states[rows, columns]
+        of_rewards = hidden_states[:reward_count].unflatten(0, reward_positions.shape[:2])
+        mean, log_std = self.heads(of_rewards).unbind(-1)
         config = self.config
         reward, reward_log_std = aggregate(
             mean, log_std, config.aggregation, config.uncertainty_aggregation, config.aggregation_temperature
         )
         return EditRewardOutput(
-            mean=mean, log_std=log_std, reward=reward, reward_std=reward_log_std.exp(), group_index=group_index
+            mean=mean,
+            log_std=log_std,
+            reward=reward,
+            reward_std=reward_log_std.exp(),
+            group_index=group_index,
+            hidden_states=None if hidden_positions is None else hidden_states[reward_count:],
         )
 
     def _encode_images(

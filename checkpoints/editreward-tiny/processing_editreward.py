@@ -767,6 +767,21 @@ class EditRewardProcessor(ProcessorMixin):
         roots, leaves = zip(*prompts, strict=True)
         return roots[0], self.image_token, list(leaves)
 
+    def reply_prompt(self, num_sources: int, request: str, instruction: str) -> list[int]:
+        """Token ids from behind an edited image to where the assistant's reply to `request` begins.
+
+        Args:
+            num_sources: Number of source images.
+            request: What follows the edited image in the user's turn, with `{text_prompt}` for the instruction.
+            instruction: What was asked. Special tokens in it are plain text.
+        """
+        content = [*([{"type": "image"}] * (num_sources + 1)), _text(request)]
+        if self.layout == "compact":
+            before, after = self.templates["compact"].split("{source}")
+            content = [_text(before), *content[:num_sources], _text(after), *content[num_sources:]]
+        (ids,) = self._tokenize(self._render_turns(content)[1], instruction)
+        return ids
+
     def _render_turns(self, content: list[dict[str, str]]) -> tuple[str, str]:
         """Text of the turns before and after the edited image, the last one of the user's `content`."""
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
