@@ -14,6 +14,7 @@ from datasets import Dataset
 from PIL import Image
 
 from editreward.annotation.ratings import Purpose
+from editreward.data.images import READ_ERRORS
 from editreward.data.schema import SCORE_RANGE
 from editreward.data.storage import load_groups, split_names
 
@@ -135,7 +136,7 @@ class GroupStore:
                 converted = io.BytesIO()
                 (image if image.mode in ("L", "LA", "RGB", "RGBA") else image.convert("RGB")).save(converted, "PNG")
                 return converted.getvalue(), "image/png"
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        except READ_ERRORS as error:
             raise ValueError(f"Group {group_id!r}, {kind} {index}: the image cannot be read ({error}).") from error
 
     def _content(self, group_id: str, kind: str, index: int) -> bytes:
@@ -172,7 +173,7 @@ class GroupStore:
                 try:
                     with Image.open(io.BytesIO(content)) as image:
                         image.load()
-                except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+                except READ_ERRORS as error:
                     raise ValueError(
                         f"Group {group_id!r}, {kind} {index}: the image cannot be read ({error})."
                     ) from error

@@ -15,6 +15,9 @@ NEAR_BITS = 4
 
 HASH_BITS = 64
 
+READ_ERRORS = (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError)
+"""What Pillow raises on a broken file; RuntimeError is that of its AVIF decoder."""
+
 
 def read_image(record: Mapping[str, Any] | None) -> Image.Image:
     """Decode an image as it is stored, upright by its EXIF data.

@@ -10,13 +10,11 @@ from typing import Any
 
 from PIL import Image
 
+from editreward.data.images import READ_ERRORS
 from editreward.data.importers.faults import RowFault
 
 EMBEDDED = "sha256:"
 """Begins the reference to an image that came inside of its row, and was put aside under its hash."""
-
-READ_ERRORS = (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError)
-"""What Pillow raises on a broken file; RuntimeError is that of its AVIF decoder."""
 
 LONGEST_NAMED = 200
 """Characters of a reference that a report repeats: it may be a whole image as text."""
@@ -125,7 +123,7 @@ def check_image(data: bytes, decode: bool = True) -> str:
         The format's usual file extension, such as "png".
 
     Raises:
-        any of `READ_ERRORS`: it is no whole image.
+        any of `editreward.data.images.READ_ERRORS`: it is no whole image.
     """
     with Image.open(io.BytesIO(data)) as image:
         extension = (image.format or "image").lower()
