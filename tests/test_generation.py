@@ -528,6 +528,16 @@ def test_changed_settings_of_an_editor_are_an_error_and_its_placement_is_none(tm
     assert "3 candidates by other editors or with other seeds are not in the dataset" in capsys.readouterr().out
 
 
+def test_an_editor_that_made_nothing_yet_may_change_its_settings(tmp_path, capsys):
+    rows = source_dataset(tmp_path / "rows", ["make it red"])
+    ready = fake("ready")
+    assert run(rows, editors_file(tmp_path, ready, fake("late", checkpoint="missing")), tmp_path / "out") == 1
+    assert run(rows, editors_file(tmp_path, ready, fake("late", checkpoint="found")), tmp_path / "out") == 0
+    assert {line["editor"] for line in lines(tmp_path / "out")} == {"ready", "late"}
+    assert run(rows, editors_file(tmp_path, ready, fake("late", checkpoint="other")), tmp_path / "out") == 2
+    assert "checkpoint 'found' became 'other'" in capsys.readouterr().err
+
+
 def test_a_row_that_changed_under_its_id_is_an_error_and_rows_may_be_added(tmp_path, capsys):
     editors, output = editors_file(tmp_path, fake("a")), tmp_path / "out"
     assert run(source_dataset(tmp_path / "first", ["one"]), editors, output) == 0

@@ -109,7 +109,7 @@ class CandidateStore:
             settings: by name of the editor, what decides its images.
 
         Raises:
-            ValueError: another run is writing here, or made candidates of an editor with other settings.
+            ValueError: another run is writing here, or the folder has candidates of an editor with other settings.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in self.folder.glob("manifest-*.lock"):
@@ -121,7 +121,7 @@ class CandidateStore:
         settings = json.loads(json.dumps(settings))  # tuples become lists, as they do on the way through the file
         for name, new in settings.items():
             old = known.get(name, new)
-            if old != new:
+            if old != new and any((self.folder / name).glob("*.png")):
                 keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
                 changes = ", ".join(f"{key} {old.get(key)!r} became {new.get(key)!r}" for key in keys)
                 raise ValueError(
