@@ -357,6 +357,19 @@ def test_a_failed_round_is_shown_closed_and_tried_again_with_groups_not_seen(dat
     assert max(keys.values()) == 1  # of a group that came twice the last round counts
 
 
+@pytest.mark.parametrize(("value", "goes_on"), [(3, "work"), (1, "calibration")])
+def test_a_round_that_was_rated_before_a_kill_is_judged_after_it(database, value, goes_on):
+    flow = workflow(database, store_of(2, calibration=5))
+    last = rate(flow, "ada", flow.start_round("ada"), value)
+    scores = {(candidate, name): value for candidate in range(3) for name in NAMES}
+    assert database.submit(last.assignment.id, "ada", 0, last.form, scores) == "saved"  # and here the kill
+    page = workflow(database, store_of(2, calibration=5)).current("ada")
+    assert (page.assignment.purpose if page.assignment else page.kind) == goes_on
+    assert [row["passed"] for row in database.rows("SELECT passed FROM calibrations")] == [value == 3]
+    if goes_on == "calibration":
+        assert page.result.rounds_left == 2
+
+
 def test_calibration_shares_by_hand():
     references = {"g": [{"x": 3.0}, {"x": 2.5}, {"x": 1.0}, {}]}
     scores = {("g", 0, "x"): 3.0, ("g", 1, "x"): 3.0, ("g", 2, "x"): 2.0, ("g", 3, "x"): 1.0}
@@ -606,9 +619,17 @@ def test_what_browsers_cannot_show_is_sent_as_png():
         assert image.convert("RGB").getpixel((0, 0))[0] > 200
 
 
-def test_a_group_with_a_broken_image_is_given_to_nobody_and_listed(database, tmp_path, capsys):
+def broken_avif() -> bytes:
+    """An image on which Pillow raises a RuntimeError, unlike on any other broken one."""
+    content = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(content, "AVIF")
+    return content.getvalue().replace(b"iloc", b"free")
+
+
+@pytest.mark.parametrize("content", [COLOURS[0][:40], broken_avif()], ids=["png", "avif"])
+def test_a_group_with_a_broken_image_is_given_to_nobody_and_listed(database, tmp_path, capsys, content):
     broken = group("work-1")
-    broken["candidates"][2]["image"] = {"bytes": COLOURS[0][:40], "path": None}
+    broken["candidates"][2]["image"] = {"bytes": content, "path": None}
     store = GroupStore()
     store.add(dataset(group("work-0"), broken, group("work-2")), "work", "groups")
     flow = workflow(database, store)
@@ -806,6 +827,21 @@ def test_tuples_can_be_left_out_with_a_reason(database):
     assert round_.left_out() == ["t"] and left_out.tuple_id == "t" and left_out.ranks == []
 
 
+def test_what_a_revoked_annotator_disputes_is_left_to_the_others(database):
+    round_ = Adjudication(database, store_of(1), [disputed(), disputed("u", (0, 1))], NAMES, quorum=2)
+    for place in (0, 1):
+        round_.propose("ada", place, [1, 2])
+        round_.propose("grace", place, [1, 2])
+    round_.propose("grace", 1, [2, 1])
+    round_.propose("alan", 1, [1, 2])
+    assert [ranking.tuple_id for ranking in database.rankings()] == ["t"]
+    people.revoke(database, ["grace"])
+    assert [(ranking.tuple_id, ranking.annotators) for ranking in database.rankings()] == [
+        ("t", ["ada", "grace"]),  # settled: stays as it is
+        ("u", ["ada", "alan"]),
+    ]
+
+
 def test_rankings_have_no_gaps_and_ties_only_between_two():
     for count in (2, 3, 4):
         allowed = {tuple(order) for order in permutations(range(1, count + 1))} | ({(1, 1)} if count == 2 else set())
@@ -853,6 +889,9 @@ def test_a_bad_tuple_is_named_by_file_and_line(tmp_path, entry, message):
 def test_tuples_are_read_as_the_benchmark_builder_writes_them(tmp_path):
     entry = {"tuple_id": "t", "group_id": "work-0", "candidates": [2, 0], "reason": "no majority"}
     assert read_tuples(tuples_file(tmp_path / "tuples.jsonl", entry), store_of(1)) == [disputed()]
+    separator = json.dumps(entry | {"reason": "no\u2028majority"}, ensure_ascii=False)  # ends a line of text, not here
+    (tmp_path / "tuples.jsonl").write_text(separator + "\n", encoding="utf-8")
+    assert read_tuples(tmp_path / "tuples.jsonl", store_of(1))[0].reason == "no\u2028majority"
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(ValueError, match="has no tuples"):
         read_tuples(tmp_path / "empty.jsonl", store_of(1))
@@ -910,6 +949,20 @@ def test_exports_can_leave_out_incomplete_groups_and_names(database, tmp_path):
     assert [entry["annotator"] for entry in row["candidates"][0]["annotations"]] == ["annotator-1", "annotator-2"]
     with pytest.raises(ValueError, match="No group has 3 annotators"):
         export_ratings(database, original, tmp_path / "none", minimum=3)
+
+
+def test_pseudonyms_stand_for_the_names_in_the_dataset_too(database, tmp_path):
+    rows = [group(f"work-{number}") for number in range(2)]
+    for row, name in zip(rows, ("grace", "annotator-9"), strict=True):  # rated before, in this database and another
+        row["candidates"][0]["annotations"] = [{"annotator": name, NAMES[0]: 4.0, NAMES[1]: 4.0}]
+    rate_all(workflow(database, store_of(2)), "ada")
+    exported = export_rows(database, dataset(*rows), tmp_path / "out", pseudonyms=True)
+    names = [{a["annotator"] for c in row["candidates"] for a in c["annotations"]} for row in exported]
+    assert names == [{"annotator-1", "annotator-2"}, {"annotator-1", "annotator-9"}]
+    rows[0]["candidates"][0]["annotations"][0]["annotator"] = "somebody"
+    with pytest.raises(ValueError, match="'work-0' has annotations by 'somebody'.*editreward data publish"):
+        export_ratings(database, dataset(*rows), tmp_path / "out", pseudonyms=True)
+    export_ratings(database, dataset(*rows), tmp_path / "out")
 
 
 def test_gold_and_calibration_ratings_are_no_annotations(database, tmp_path):

@@ -92,7 +92,7 @@ def read_tuples(path: str | os.PathLike[str], store: GroupStore) -> list[Dispute
         FileNotFoundError: there is no such file.
     """
     tuples: dict[str, DisputedTuple] = {}
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"

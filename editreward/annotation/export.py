@@ -13,7 +13,7 @@ from typing import Any
 from datasets import Dataset
 
 from editreward.annotation.database import Database
-from editreward.annotation.ratings import Rating, TupleRanking
+from editreward.annotation.ratings import PSEUDONYM, Rating, TupleRanking
 from editreward.annotation.store import row_digest
 from editreward.data.schema import dimensions_of
 from editreward.data.storage import GroupWriter, raw_groups
@@ -61,10 +61,12 @@ def export_ratings(
         dataset: the dataset that was annotated.
         folder, split: where to write.
         minimum: leave out groups with fewer annotators than this.
-        pseudonyms: write "annotator-1", the number of the annotator in the database, for the annotator's name.
+        pseudonyms: write "annotator-1", the number of the annotator in the database, for the annotator's name, also in
+            the annotations that the dataset has already.
 
     Raises:
-        ValueError: the database has no ratings of the dataset's groups, or a group has changed since it was annotated.
+        ValueError: the database has no ratings of the dataset's groups, a group has changed since it was annotated, or
+            the dataset has annotations by the name of somebody whose pseudonym is not known.
     """
     by_group: dict[str, dict[str, dict[int, dict[str, float]]]] = {}
     counts = ExportCounts()
@@ -88,6 +90,8 @@ def export_ratings(
             counts.incomplete += 0 < len(raters) < asked
             counts.unrated += not raters
             annotated = _with_annotations(row, raters, names, dimensions)
+            if pseudonyms:
+                _check_pseudonyms(annotated)
             if _annotators(annotated) < minimum:
                 counts.left_out.append(row["group_id"])
                 continue
@@ -127,7 +131,10 @@ def _with_annotations(
         ]
         replaced = {names[annotator] for annotator in raters} | set(raters)
         kept = [
-            {"annotator": entry["annotator"], **{name: entry.get(name) for name in dimensions}}
+            {
+                "annotator": names.get(entry["annotator"], entry["annotator"]),
+                **{name: entry.get(name) for name in dimensions},
+            }
             for entry in candidate["annotations"] or []
             if entry["annotator"] not in replaced
         ]
@@ -137,6 +144,16 @@ def _with_annotations(
             scores.update({name: mean for name, mean in means.items() if mean is not None})
         candidates.append({**candidate, "scores": scores, "annotations": kept + new})
     return {**row, "candidates": candidates}
+
+
+def _check_pseudonyms(row: Mapping[str, Any]) -> None:
+    names = {annotation["annotator"] for candidate in row["candidates"] for annotation in candidate["annotations"]}
+    named = sorted(name for name in names if name is not None and not PSEUDONYM.fullmatch(name))
+    if named:
+        raise ValueError(
+            f"Group {row['group_id']!r} has annotations by {named[0]!r}, whom the database does not know. Export without "
+            "--pseudonyms: `editreward data publish` replaces all names."
+        )
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

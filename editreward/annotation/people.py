@@ -67,7 +67,8 @@ def new_tokens(database: Database, names: Iterable[str]) -> dict[str, str]:
 
 
 def revoke(database: Database, names: Iterable[str]) -> None:
-    """Let annotators sign in no more. Their ratings stay; groups that they left open go to others.
+    """Let annotators sign in no more. Their ratings stay; groups that they left open go to others, and tuples on which
+    proposals differ are left to the others.
 
     Raises:
         ValueError: there is no such annotator.
@@ -79,6 +80,11 @@ def revoke(database: Database, names: Iterable[str]) -> None:
             connection.execute(
                 "UPDATE assignments SET state = 'released' WHERE annotator = ? AND state = 'open' "
                 "AND purpose != 'calibration'",
+                (annotator,),
+            )
+            connection.execute(  # nobody could change these any more, and a tuple is settled when all are the same
+                "DELETE FROM proposals WHERE annotator = ? AND tuple IN (SELECT tuple FROM proposals GROUP BY tuple "
+                "HAVING COUNT(DISTINCT COALESCE(ranks, '')) > 1)",
                 (annotator,),
             )
 

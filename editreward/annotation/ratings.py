@@ -1,10 +1,15 @@
 """What annotators say, as data: the interface between the app's database, the reports and the benchmark builder."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
 Purpose = Literal["work", "calibration", "gold"]
 """Why a group was shown: to be annotated; in the calibration round; as a hidden check with known answers."""
+
+
+PSEUDONYM = re.compile(r"annotator-(\d+)")
+"""What stands for an annotator's name in data that is published."""
 
 
 @dataclass(frozen=True)

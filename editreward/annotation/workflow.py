@@ -105,6 +105,9 @@ class Workflow:
         while True:
             assignment = next_assignment(self.database, annotator, self.policy)
             if assignment is None:
+                # Of a round that was rated just before a kill, or whose last groups are no longer served.
+                if finish_calibration(self.database, annotator, self.policy) is not None:
+                    continue
                 kind: Literal["calibration", "finished"] = "finished"
                 if has_calibration(self.database) and not may_work(self.database, annotator, self.policy):
                     kind = "calibration"

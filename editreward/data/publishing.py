@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.utils import HFValidationError, validate_repo_id  # type: ignore[attr-defined]
 
 from editreward.annotation.protocol import RubricDimension
+from editreward.annotation.ratings import PSEUDONYM
 from editreward.data.card import UNKNOWN_LICENCE, build_card, read_rubric
 from editreward.data.check import FAULTS, CheckReport, Fault, find_faults
 from editreward.data.images import NEAR_BITS, perceptual_hash, read_image
@@ -29,8 +29,6 @@ DEFAULT_FRACTIONS = {"train": 0.9, "test": 0.1}
 
 NEVER_ALLOWED = ("missing_image", "broken_image", "bad_preference")
 """Faults that nothing published may have: readers would stumble over them."""
-
-PSEUDONYM = re.compile(r"annotator-(\d+)")
 
 Rows = Iterable[Mapping[str, Any]]
 SplitReader = Callable[[], Mapping[str, Rows]]
