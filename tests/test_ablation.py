@@ -378,7 +378,7 @@ def test_the_report_has_means_intervals_and_paired_differences_and_keeps_what_wa
     accuracy = {"mean": {0: 0.80, 1: 0.82, 2: 0.84}, "sum": {0: 0.81, 1: 0.84, 2: 0.87}}
     results = fake_results(ablation, accuracy, "aggregation")
     report = Path(ablation.report)
-    files = write_report(ablation, results)
+    files = write_report(ablation, results, "a.yaml")
     assert all(file.exists() for file in files)
     text = report.read_text()
     # Standard deviations 2 and 3 points, differences 1, 2 and 3 points: deviation 1; t(0.975, 2) / sqrt(3) = 2.4841.
@@ -389,18 +389,18 @@ def test_the_report_has_means_intervals_and_paired_differences_and_keeps_what_wa
     ours = text.replace("<!-- written: again -->\n*Not written yet.*\n", "<!-- written: again -->\nOurs, *kept*.\n")
     report.write_text(ours)
     accuracy["sum"] = {0: 0.85, 1: 0.88, 2: 0.90}
-    write_report(ablation, fake_results(ablation, accuracy, "aggregation"))
+    write_report(ablation, fake_results(ablation, accuracy, "aggregation"), "a.yaml")
     text = report.read_text()
     # Differences 5, 6, 6: mean 5.67, deviation 0.5774, half width 1.43: it excludes 0.
     assert "**+5.7 ± 1.4**" in text
     assert text.count("Ours, *kept*.") == 1 and text.count("*Not written yet.*") == 2
     before = text
-    write_report(ablation, fake_results(ablation, accuracy, "aggregation"))
+    write_report(ablation, fake_results(ablation, accuracy, "aggregation"), "a.yaml")
     assert report.read_text() == before
 
     report.write_text(text.replace("written: again", "written: gone"))
     with pytest.raises(ValueError, match="gone"):
-        write_report(ablation, results)
+        write_report(ablation, results, "a.yaml")
 
 
 def test_the_report_of_two_factors_tells_their_effects(tmp_path):
@@ -416,7 +416,7 @@ def test_the_report_of_two_factors_tells_their_effects(tmp_path):
     accuracy = {
         name: {seed: 0.7 + 0.02 * int(name[1]) + 0.05 * int(name[3]) + 0.01 * seed for seed in (0, 1)} for name in arms
     }
-    files = write_report(ablation, fake_results(ablation, accuracy, "two"))
+    files = write_report(ablation, fake_results(ablation, accuracy, "two"), "a.yaml")
     assert {file.name for file in files} == {"ablations.md", "two.png", "two_effects.png", "two_curves.png"}
     text = Path(ablation.report).read_text()
     assert "| ties: yes against no | **+2.0 ± 0.0** |" in text
@@ -424,7 +424,7 @@ def test_the_report_of_two_factors_tells_their_effects(tmp_path):
     assert "| the first, with many minus with few | " in text
     # A study of which an arm is missing has no effects yet, and the report says how many seeds there are.
     del accuracy["a1b1"]
-    write_report(ablation, fake_results(ablation, accuracy, "two"))
+    write_report(ablation, fake_results(ablation, accuracy, "two"), "a.yaml")
     text = Path(ablation.report).read_text()
     assert "effect on the accuracy" not in text and "| a1b1 | 0 | - | - |" in text
 

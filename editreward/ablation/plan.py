@@ -321,8 +321,9 @@ def rehearsal(ablation: Ablation, folder: str | Path) -> Ablation:
         )
         for name, study in ablation.studies.items()
     }
+    shortly = {"max_steps": 2, "eval_groups": 2, "tokenizer_groups": 50}
     backbones = {
-        name: dataclasses.replace(backbone, options={**backbone.options, "max_steps": 2, "eval_groups": 2})
+        name: dataclasses.replace(backbone, options={**backbone.options, **shortly})
         for name, backbone in ablation.backbones.items()
     }
     folder = Path(folder)

@@ -30,7 +30,7 @@ BLOCK = re.compile(WRITTEN.format("(.*?)", "(.*?)").replace("\n", r"\n"), re.DOT
 TO_WRITE = "*Not written yet.*\n"
 
 
-def write_report(ablation: Ablation, results: Mapping[str, Result]) -> list[Path]:
+def write_report(ablation: Ablation, results: Mapping[str, Result], config: str) -> list[Path]:
     """Write the report and its figures.
 
     Text between `<!-- written: NAME -->` and `<!-- end -->` in an earlier report is kept: `summary` at the top and one
@@ -39,6 +39,7 @@ def write_report(ablation: Ablation, results: Mapping[str, Result]) -> list[Path
     Args:
         ablation: the plan.
         results: finished runs by key. Those that the plan doesn't have are left alone.
+        config: the file that the plan was read from.
 
     Returns:
         The files written.
@@ -76,7 +77,7 @@ def write_report(ablation: Ablation, results: Mapping[str, Result]) -> list[Path
         parts += [effects_table(study, arms)] if study.factors and all(arms.values()) else []
         parts += ["\n".join(links), block(name, written)]
         sections.append("\n\n".join(part for part in parts if part))
-    page = [head(ablation, list(used.values())), block("summary", written), *sections]
+    page = [head(ablation, list(used.values()), config), block("summary", written), *sections]
     report.write_text("\n\n".join(page), encoding="utf-8")
     return files
 
@@ -92,12 +93,12 @@ def arms_of(ablation: Ablation, study: str, results: Mapping[str, Result]) -> Ar
     return arms
 
 
-def head(ablation: Ablation, results: Sequence[Result]) -> str:
+def head(ablation: Ablation, results: Sequence[Result], config: str) -> str:
     """Title, how to run it, and what the numbers are."""
     train = [result["settings"]["train"] for result in results]
     seconds = sum(result["train_seconds"] + result["evaluation_seconds"] for result in results)
     test_groups = _listed(result["metrics"]["test_groups"] for result in results)
-    groups = sorted({result["groups_seen"] for result in results})
+    steps = sorted({result["steps"] for result in results})
     noise = _listed(f"{t.get('simulated_annotators', 0)} with noise {t.get('simulated_noise', 0):g}" for t in train)
     versions = _listed(", ".join(f"{k} {v}" for k, v in sorted(result["versions"].items())) for result in results)
     return f"""\
@@ -107,17 +108,20 @@ Variants of the training, on simulated groups (`docs/simulation.md`) with simula
 vision-language models. They tell what an option does in this small world. Whether it does the same at 7B, on people's
 scores, they do not tell.
 
-    editreward ablate --config CONFIG --jobs 2 --detach     # all runs; killed ones go on, finished ones are kept
-    editreward ablate --config CONFIG --study NAME          # the runs of one study
-    editreward ablate --config CONFIG --rehearse            # two steps of every arm, nothing recorded
-    editreward ablate --config CONFIG --report              # this page from `{ablation.results}`
+    editreward ablate --config {config} --jobs 2 --detach     # all runs, in the background
+    editreward ablate --config {config} --study NAME          # the runs of one study
+    editreward ablate --config {config} --rehearse            # two steps of every arm, nothing recorded
+    editreward ablate --config {config} --report              # this page from `{ablation.results}`
+
+A finished run is never repeated, a stopped one goes on from its checkpoint: repeat the command. It runs the code of
+the folder that it is started in: to edit meanwhile, start it in a copy (`git worktree add`).
 
 This page, but for the texts marked as written, is made by the last command; edit the config for the rest.
 
 | | |
 |---|---|
 | recipe | `{ablation.recipe}`; each arm changes only what its row says |
-| runs | {len(results)}, {seconds / 3600:.1f} hours of one thread each in all; {_range(groups)} training groups seen |
+| runs | {len(results)}, {seconds / 3600:.1f} hours in all; {_range(steps)} optimizer steps each |
 | annotators | {noise} (probability of being off by one point) |
 | test | {test_groups} held-out groups of `{ablation.evaluation.test_set}`, exact scores, the same for all runs |
 | commits | {_listed(str(result.get("commit")) for result in results)} |

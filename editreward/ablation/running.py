@@ -117,7 +117,10 @@ def carry_out(
                 tasks.setdefault(backbone.name, backbone)
             needs = () if backbone is None else (backbone.name,)
             tasks[run.key] = run_task(ablation, run, arms, results, keep_models, needs)
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+        # A copy of the repository runs its own code, not that of the one which is installed.
+        path = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
+        threading_options = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+        environment = {**os.environ, **threading_options, "PYTHONPATH": path}
         return Scheduler(list(tasks.values()), jobs, environment, lock, say).run()
 
 
@@ -190,7 +193,9 @@ class Scheduler:
     def run(self) -> list[str]:
         """Do all tasks. Returns the names of those that failed or could not start."""
         names = {task.name for task in self.tasks}
-        pending, done, failed = list(self.tasks), set(), []
+        pending = list(self.tasks)
+        done: set[str] = set()
+        failed: list[str] = []
         running: dict[Future, Task] = {}
         with terminating(self.stop), ThreadPoolExecutor(self.jobs) as pool:
             try:

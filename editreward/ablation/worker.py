@@ -57,7 +57,7 @@ def train(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Train with train_trl.py.
 
     Returns:
-        `curves`, `groups_seen`, `steps`, `train_seconds` of this process and whether it `resumed`.
+        `curves`, `steps`, `groups_seen` (epochs x groups), `train_seconds` of this process and whether it `resumed`.
     """
     import yaml
 
@@ -139,6 +139,7 @@ def evaluate_model(
         `std_NAME`, the mean standard deviation; `tokens` of a group.
     """
     scorer = EditRewardScorer.from_pretrained(model)
+    scorer.model.config.calibration = None  # raw means, whatever training has saved
     tested = Scored(scorer, TestSet.from_json(test_set).load()[:groups])
     fitted = Scored(scorer, list(simulate_groups(validation_groups, "validation")))
     metrics: dict[str, Any] = {"test_groups": len(tested.truth["reward"])}
@@ -161,12 +162,10 @@ class Scored:
     """Raw means, standard deviations and true scores of `reward` and of each dimension, an array for each group."""
 
     def __init__(self, scorer: EditRewardScorer, groups: Sequence[SimulatedGroup]) -> None:
-        arguments = {
-            "source": [group.source for group in groups],
-            "edited": [[candidate.image for candidate in group.candidates] for group in groups],
-            "instruction": [group.instruction for group in groups],
-        }
-        scores = scorer.score(**arguments)
+        source = [group.source for group in groups]
+        edited = [[candidate.image for candidate in group.candidates] for group in groups]
+        instruction = [group.instruction for group in groups]
+        scores = scorer.score(source=source, edited=edited, instruction=instruction)
         names = scorer.model.config.dimensions
         self.mean = {n: [np.array([s.dimensions[n].mean for s in group]) for group in scores] for n in names}
         self.std = {n: [np.array([s.dimensions[n].std for s in group]) for group in scores] for n in names}
@@ -174,8 +173,7 @@ class Scored:
         self.mean["reward"] = [np.array([score.reward for score in group]) for group in scores]
         self.std["reward"] = [np.array([score.reward_std for score in group]) for group in scores]
         self.truth["reward"] = [np.sum(truths, axis=0) for truths in zip(*self.truth.values(), strict=True)]
-        first = {name: values[:TOKEN_GROUPS] for name, values in arguments.items()}
-        packed = scorer.processor(**first)
+        packed = scorer.processor(source[:TOKEN_GROUPS], edited[:TOKEN_GROUPS], instruction[:TOKEN_GROUPS])
         self.tokens = float((packed["segment_ids"] >= 0).sum() / len(packed["segment_ids"]))
 
 
@@ -197,9 +195,8 @@ def preference_probabilities(scored: Scored, link: str) -> np.ndarray:
     of_groups = zip(scored.mean["reward"], scored.std["reward"], scored.truth["reward"], strict=True)
     for mean, std, truth in of_groups:
         better, worse = np.nonzero(np.subtract.outer(truth, truth) > 0)
-        log_std = np.log(std)
-        arguments = (mean[better], log_std[better], mean[worse], log_std[worse])
-        parts.append(preference_probability(*map(torch.from_numpy, arguments), link=link).numpy())
+        m, log_std = torch.from_numpy(mean), torch.from_numpy(np.log(std))
+        parts.append(preference_probability(m[better], log_std[better], m[worse], log_std[worse], link).numpy())
     return np.concatenate(parts)
 
 

@@ -56,7 +56,7 @@ def run_ablate(args: argparse.Namespace) -> int:
     if args.detach:
         return detach(args, Path(ablation.folder))
     if args.report:
-        return report(ablation)
+        return report(ablation, args.config)
     if args.list:
         finished = Results(ablation.results).read()
         for run, arms in ablation.runs(tuple(args.study) if args.study else None).items():
@@ -79,17 +79,17 @@ def carry_out_and_report(ablation: "Ablation", args: argparse.Namespace) -> int:
     failed = carry_out(
         ablation, args.study, args.jobs, args.threads, args.keep_models, say=lambda text: print(text, flush=True)
     )
-    report(ablation)
+    report(ablation, args.config)
     if failed:
         print(f"{len(failed)} failed: {', '.join(failed)}. The same command tries them again.", file=sys.stderr)
     return 1 if failed else 0
 
 
-def report(ablation: "Ablation") -> int:
+def report(ablation: "Ablation", config: str) -> int:
     from editreward.ablation.report import write_report
     from editreward.ablation.running import Results
 
-    files = write_report(ablation, Results(ablation.results).read())
+    files = write_report(ablation, Results(ablation.results).read(), config)
     print(f"Wrote {ablation.report} and {len(files) - 1} figures.")
     return 0
 

@@ -25,7 +25,7 @@ def annotate(row: dict[str, Any], annotators: int, noise: float, seed: int = 0) 
         raise ValueError(f"need annotators >= 1 and a noise of 0 to 1, got {annotators} and {noise}")
     candidates = []
     for index, candidate in enumerate(row["candidates"]):
-        annotations = []
+        annotations: list[dict[str, Any]] = []
         for number in range(1, annotators + 1):
             rng = Random(f"{seed}/{row['group_id']}/{index}/{number}")
             scores = {name: _noisy(score, noise, rng) for name, score in candidate["scores"].items()}
