@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from datasets import load_dataset
+from datasets import DatasetDict, load_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,7 +19,7 @@ from editreward.data.benchmark_items import Comparison, read_benchmark
 from editreward.data.importers.editreward_bench import FORMAT
 from editreward.data.importers.reading import Source
 from editreward.data.importers.running import import_dataset
-from editreward.data.storage import load_groups, write_groups
+from editreward.data.storage import load_groups, split_names, write_groups
 from editreward.data.tuples import (
     SIZES,
     AnnotatedGroup,
@@ -488,6 +488,11 @@ def test_faulty_input_is_named(dataset, tmp_path, capsys):
     write_groups([row_of(1, CLEAR), row_of(1, CLEAR)], tmp_path / "same")
     assert build(tmp_path / "same", "--output", tmp_path / "out") == 2
     assert "two groups are called 'group_1'" in capsys.readouterr().err
+    one = load_groups(dataset, split_names(dataset)[0])
+    write_groups([row_of(1, CLEAR) | {"candidates": []}], tmp_path / "other", dimensions=["consistency"])
+    DatasetDict({"a": one, "b": load_groups(tmp_path / "other")}).save_to_disk(tmp_path / "mixed")
+    assert build(tmp_path / "mixed", "--output", tmp_path / "out") == 2
+    assert "The splits have different dimensions" in capsys.readouterr().err
     ranking = {"tuple_id": tuple_id("x", (0, 1)), "group_id": "x", "candidates": [0, 1], "ranks": [1, 2]}
     (tmp_path / "r.jsonl").write_text(json.dumps(ranking), encoding="utf-8")
     assert build(dataset, "--output", tmp_path / "out", "--rankings", tmp_path / "r.jsonl") == 2

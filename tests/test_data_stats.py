@@ -15,6 +15,7 @@ from scipy.sparse import csr_array
 
 from editreward import cli
 from editreward.data import stats
+from editreward.data.schema import group_features
 from editreward.data.stats import NOT_GIVEN, Estimate, bootstrap_ratios, dataset_statistics
 from editreward.data.stats_report import as_markdown, draw
 from editreward.data.storage import load_groups, write_groups
@@ -233,6 +234,25 @@ def test_any_dataset_can_be_drawn_and_told(groups, tmp_path):
         for rim in (pixels[:4], pixels[-4:], pixels[:, :4], pixels[:, -4:]):
             assert rim.min() == 255
     assert as_markdown(found)
+
+
+def test_names_that_occur_as_headings_too_or_span_lines_keep_their_rows():
+    groups = make_groups(20, dimensions=["overall"], levels=(1.0, 4.0))
+    for group in groups:
+        for candidate in group["candidates"]:
+            candidate["editor"] = "all" if candidate["editor"] == "alpha" else "two\nlines"
+    found = dataset_statistics({"train": groups}, ["overall"])
+    lines = as_markdown(found).splitlines()
+    assert "| editor | candidates | overall |" in lines
+    counts = [("all", found.candidates), *found.editors.items()]
+    for name, count in counts:
+        assert any(line.startswith(f"| {name.replace(chr(10), ' ')} | {count} | ") for line in lines)
+
+
+def test_no_dimension_of_several_has_the_name_of_their_sum():
+    with pytest.raises(ValueError, match="'overall' is the sum of several dimensions"):
+        group_features(["overall", "consistency"])
+    assert list(group_features(["overall"])["candidates"].feature["scores"]) == ["overall"]
 
 
 def test_an_image_that_cannot_be_opened_names_its_group():

@@ -82,6 +82,7 @@ def run_build_bench(args: argparse.Namespace) -> None:
     """Build the benchmark and say what it holds."""
     from editreward.annotation.rating_files import read_rankings
     from editreward.data.benchmark import BuildOptions, build_benchmark
+    from editreward.data.storage import common_dimensions
 
     options = BuildOptions(
         groups=args.groups,
@@ -92,8 +93,10 @@ def run_build_bench(args: argparse.Namespace) -> None:
         near_bits=args.near_bits,
         split=args.output_split,
     )
+    splits = open_splits(args)
+    common_dimensions(splits)  # stops where they differ
     summary = build_benchmark(
-        list(open_splits(args).values()),
+        list(splits.values()),
         args.output,
         options,
         exclude=args.exclude,

@@ -20,7 +20,7 @@ from editreward.annotation.ratings import TupleRanking
 from editreward.data.benchmark_items import BENCHMARK_FILE, BenchmarkItem, comparisons_of
 from editreward.data.images import NEAR_BITS
 from editreward.data.schema import dimensions_of
-from editreward.data.storage import GroupWriter, raw_groups, stream_splits
+from editreward.data.storage import GroupWriter, features_of, raw_groups, stream_splits
 from editreward.data.tuples import (
     ADJUDICATED_SHARE,
     ANNOTATORS,
@@ -111,7 +111,7 @@ def build_benchmark(
     """Choose tuples and write the benchmark's folder.
 
     Args:
-        datasets: groups with annotations, such as the splits of a dataset; they are read twice.
+        datasets: groups with annotations in the same dimensions, such as the splits of a dataset; they are read twice.
         output: the folder. Files that an earlier call wrote there are replaced.
         options: how many and which.
         exclude: datasets of edit groups, all their splits, whose source images must not occur.
@@ -123,7 +123,7 @@ def build_benchmark(
         ValueError: a row is faulty, a ranking is of no tuple of the datasets, or there is nothing to choose from.
     """
     disable = None if progress is None else not progress
-    dimensions = dimensions_of(datasets[0].features or datasets[0]._resolve_features().features)
+    dimensions = dimensions_of(features_of(datasets[0]))
     groups: dict[str, AnnotatedGroup] = {}
     for row in tqdm(_rows(datasets), desc="reading", unit=" groups", disable=disable):
         if row["group_id"] in groups:

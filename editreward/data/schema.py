@@ -26,10 +26,13 @@ def group_features(dimensions: Sequence[str] = DEFAULT_DIMENSIONS) -> Features:
         dimensions: what candidates are scored on; each is a nullable float, 1 to 4, in `scores` and in `annotations`.
 
     Raises:
-        ValueError: there is no dimension, one occurs twice, or one has the name of another column.
+        ValueError: there is no dimension, one occurs twice, or one has the name of another column or of the sum of
+            all dimensions.
     """
     if not dimensions or len(set(dimensions)) < len(dimensions) or "annotator" in dimensions:
         raise ValueError(f"dimensions must be different names, none of them 'annotator': {list(dimensions)}")
+    if "overall" in dimensions and len(dimensions) > 1:
+        raise ValueError(f"'overall' is the sum of several dimensions and none of them: {list(dimensions)}")
     scores = {dimension: Value("float64") for dimension in dimensions}
     candidate = {
         "image": Image(),

@@ -64,13 +64,13 @@ def as_markdown(statistics: DatasetStatistics) -> str:
     ):
         shares = [(name, f"{count:,}", _percent(count / statistics.groups)) for name, count in counts.items()]
         parts.append(_table([what, "groups", "share"], shares))
-    names = [*dimensions, OVERALL]
+    names = list(dict.fromkeys([*dimensions, OVERALL]))  # the only dimension may be called so
     parts.append("Mean scores (95 % intervals over groups); overall is the sum of the dimensions:")
-    means = {"all": statistics.means, **statistics.editor_means}
-    numbers = {"all": statistics.candidates, **statistics.editors}
+    means = [("all", statistics.candidates, statistics.means)]
+    means += [(name, statistics.editors[name], of_editor) for name, of_editor in statistics.editor_means.items()]
     means_rows = [
-        (name, f"{numbers[name]:,}", *(_mean(of_editor[dimension]) for dimension in names))
-        for name, of_editor in means.items()
+        (name, f"{number:,}", *(_mean(of_editor[dimension]) for dimension in names))
+        for name, number, of_editor in means
     ]
     parts.append(_table(["editor", "candidates", *names], means_rows))
     rounding = " Scores between two whole numbers count for the nearer one." if statistics.fractional else ""
@@ -110,7 +110,9 @@ def as_markdown(statistics: DatasetStatistics) -> str:
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
 
 
 def _spread(values: tuple[float, float, float] | None, form: str) -> str:
