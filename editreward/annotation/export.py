@@ -151,8 +151,8 @@ def _check_pseudonyms(row: Mapping[str, Any]) -> None:
     named = sorted(name for name in names if name is not None and not PSEUDONYM.fullmatch(name))
     if named:
         raise ValueError(
-            f"Group {row['group_id']!r} has annotations by {named[0]!r}, whom the database does not know. Export without "
-            "--pseudonyms: `editreward data publish` replaces all names."
+            f"Group {row['group_id']!r} has annotations by {named[0]!r}, whom the database does not know. Export "
+            "without --pseudonyms: `editreward data publish` replaces all names."
         )
 
 
