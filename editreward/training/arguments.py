@@ -155,6 +155,20 @@ class EditRewardTrainingArguments(RewardConfig):
             "the pair's winner (equal scores count half), where several have scored the two."
         },
     )
+    rationale_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of a language-model loss on the candidates' written rationales (`rationale`): mean over "
+            "their tokens in an optimizer step. No score depends on a rationale; the weights that are trained do."
+        },
+    )
+    rationale_head: str | None = field(
+        default=None,
+        metadata={
+            "help": "`rationale_weight`: vision-language model whose language-model head reads them, frozen and not "
+            "saved. By default the model that the run starts from, which must have one."
+        },
+    )
     regression_offset: float | None = field(
         default=None,
         metadata={
@@ -246,6 +260,8 @@ class EditRewardTrainingArguments(RewardConfig):
             raise ValueError(f"`label_smoothing` must be 0 or more and below 0.5, got {self.label_smoothing}.")
         if self.label_smoothing_factor != 0:
             raise ValueError("`label_smoothing_factor` is for classifiers and has no effect. Use `label_smoothing`.")
+        if self.rationale_weight < 0:
+            raise ValueError(f"`rationale_weight` must be 0 or more, got {self.rationale_weight}.")
         if self.tie_weight < 0:
             raise ValueError(f"`tie_weight` must be 0 or more, got {self.tie_weight}.")
         if self.early_stopping_patience is not None:

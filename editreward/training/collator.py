@@ -9,6 +9,7 @@ from PIL import Image
 
 from configuration_editreward import check_choice
 from editreward.training.bad_rows import ON_BAD_ROW, UnreadableRow, row_id, row_name
+from editreward.training.rationales import add_rationales, rationale_inputs
 from processing_editreward import EditRewardProcessor, PackedGroup
 
 # Columns of the dataset schema that training reads. `preferences` may be absent.
@@ -26,6 +27,8 @@ class EditGroupCollator:
             What a row does that cannot be used: `"stop"` raises an error, `"skip"` leaves it out and says so.
         vote_labels (`bool`, defaults to `False`):
             Read the candidates' `annotations`, for soft labels.
+        rationales (`bool`, defaults to `False`):
+            Append the candidates' written rationales, see `editreward.training.rationales`.
 
     Call it with a list of rows of the dataset schema. It returns the processor's tensors and
 
@@ -35,6 +38,7 @@ class EditGroupCollator:
       indices into the candidates of the batch, and their weights.
     - `annotator_labels` `(candidates, annotators, dimensions)`, with `vote_labels` only: the scores of each annotator,
       who has the same place for all candidates of a group; NaN where there is none.
+    - `hidden_positions` and `rationale_ids`, with `rationales` only: see [`rationale_inputs`].
     - `group_ids` and `instructions`, lists of strings: whose they are, for messages and pictures.
     - `skipped_rows`, with `"skip"` only: the `group_id` of each row that was left out, and why.
 
@@ -45,11 +49,18 @@ class EditGroupCollator:
         ValueError: For a row that cannot be used, which it names by its `group_id`.
     """
 
-    def __init__(self, processor: EditRewardProcessor, on_bad_row: str = "stop", vote_labels: bool = False) -> None:
+    def __init__(
+        self,
+        processor: EditRewardProcessor,
+        on_bad_row: str = "stop",
+        vote_labels: bool = False,
+        rationales: bool = False,
+    ) -> None:
         check_choice("on_bad_row", on_bad_row, ON_BAD_ROW)
         self.processor = processor
         self.on_bad_row = on_bad_row
         self.vote_labels = vote_labels
+        self.rationales = rationales
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         groups, instructions, skipped = [], [], []
@@ -85,6 +96,8 @@ class EditGroupCollator:
         }
         if self.vote_labels:
             batch["annotator_labels"] = self._padded(votes)
+        if self.rationales:
+            batch |= rationale_inputs([packed for _, packed, *_ in groups])
         return batch if self.on_bad_row == "stop" else {**batch, "skipped_rows": skipped}
 
     def _group(
@@ -100,6 +113,11 @@ class EditGroupCollator:
             raise ValueError(f"{name} has no candidates.")
         edited = [candidate["image"] for candidate in candidates]
         packed = self.processor.pack(list(row["source_images"] or []), edited, row["instruction"], name=f"{name}: ")
+        if self.rationales:
+            texts = [candidate.get("rationale") for candidate in candidates]
+            packed = add_rationales(
+                packed, texts, self.processor, len(row["source_images"]), row["instruction"], f"{name}, "
+            )
         labels = [self._labels(c["scores"] or {}, f"{name}, candidate {i}") for i, c in enumerate(candidates)]
         pairs, weights = [], []
         for preference in row.get("preferences") or []:

@@ -134,11 +134,15 @@ class MetricSums:
 
     Args:
         dimensions, terms: See [`batch_statistics`].
+        rationale_weight: Weight of `rationale_loss` in the loss.
     """
 
-    def __init__(self, dimensions: Sequence[str], terms: Sequence[tuple[int | None, float]]) -> None:
+    def __init__(
+        self, dimensions: Sequence[str], terms: Sequence[tuple[int | None, float]], rationale_weight: float = 0.0
+    ) -> None:
         self.dimensions = dimensions
         self.terms = terms
+        self.rationale_weight = rationale_weight
         self._sums: dict[str, Tensor] = {}
 
     def __bool__(self) -> bool:
@@ -170,6 +174,7 @@ class MetricSums:
             (metric_name("pair_loss", None if index is None else self.dimensions[index]), weight)
             for index, weight in self.terms
         ]
+        parts.append(("rationale_loss", self.rationale_weight))
         if any(name in metrics for name, _ in parts):
             metrics["loss"] = sum(weight * metrics.get(name, 0.0) for name, weight in parts)
         self.clear()
@@ -195,9 +200,9 @@ def collapse_warning(metrics: Mapping[str, float], collapsed: Sequence[str], los
         advice = "`--loss expected_nll` falls with the standard deviation on every pair; try `--loss nll`."
     else:
         advice = (
-            f"`--loss {loss}` falls with it on every pair that is ranked right, as almost all training pairs now are. "
-            "If pairs of the evaluation set are not (see `eval_calibration_error`), train for fewer steps, or keep "
-            "doubt in the labels with `--ties disentangle` or `--label_smoothing 0.05`."
+            f"`--loss {loss}` falls with them on every pair that is ranked right, which drives them to zero where "
+            "almost all training pairs are. If those of the evaluation set are not (see `eval_calibration_error`), "
+            "train for fewer steps, or keep doubt in the labels: `--ties disentangle` or `--label_smoothing 0.05`."
         )
     return (
         f"The standard deviations have collapsed ({found}): probabilities of preferences and of being the best ignore "

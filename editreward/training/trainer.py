@@ -54,6 +54,7 @@ from editreward.training.parameters import (
     select_trained,
     set_learning_rates,
 )
+from editreward.training.rationales import RationaleLoss, language_model_head
 from editreward.training.safety import memory_advice, stop_unless_finite
 from editreward.training.sharding import configure_fsdp, finish_fsdp
 from modeling_editreward import EditRewardModel
@@ -63,7 +64,7 @@ logger = logging.getLogger(__name__)
 
 # What the collator adds to the inputs of the model: tensors, and lists of strings.
 NAMES = ("group_ids", "instructions")
-ANNOTATION = ("labels", "preferences", "preference_weight", "annotator_labels")
+ANNOTATION = ("labels", "preferences", "preference_weight", "annotator_labels", "rationale_ids")
 
 
 class EditRewardTrainer(RewardTrainer):
@@ -133,7 +134,12 @@ class EditRewardTrainer(RewardTrainer):
         if args.dimension_weight > 0:
             weight = args.dimension_weight / len(self.dimensions)
             self._terms += [(index, weight) for index in range(len(self.dimensions))]
-        self._sums = {mode: MetricSums(self.dimensions, self._terms) for mode in ("train", "eval")}
+        self._sums = {
+            mode: MetricSums(self.dimensions, self._terms, args.rationale_weight) for mode in ("train", "eval")
+        }
+        self.rationale_loss: RationaleLoss | None = None
+        if args.rationale_weight > 0:
+            self.rationale_loss = RationaleLoss(language_model_head(model, args.rationale_head))
         self.throughput = Throughput()
         self.data_wait = DataWait()
         self.bad_rows = BadRows(args.output_dir)
@@ -143,6 +149,7 @@ class EditRewardTrainer(RewardTrainer):
         self._evaluated_step: int | None = None
         if args.metric_for_best_model is not None:
             metrics = evaluation_metrics(self.dimensions, self._terms)
+            metrics += [] if self.rationale_loss is None else ["rationale_loss"]
             sets = [f"{name}_" for name in eval_dataset] if isinstance(eval_dataset, dict) else [""]
             check_metric(args.metric_for_best_model, [f"{name}{metric}" for name in sets for metric in metrics])
 
@@ -167,7 +174,12 @@ class EditRewardTrainer(RewardTrainer):
             model=model,
             args=args,
             data_collator=data_collator
-            or EditGroupCollator(processing_class, args.on_bad_row, vote_labels=args.vote_labels),
+            or EditGroupCollator(
+                processing_class,
+                args.on_bad_row,
+                vote_labels=args.vote_labels,
+                rationales=self.rationale_loss is not None,
+            ),
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
@@ -277,12 +289,12 @@ class EditRewardTrainer(RewardTrainer):
             self.bad_rows.add("train", batch.pop("skipped_rows", ()), len(batch["group_ids"]))
         self._step_groups = [name for batch in batches for name in batch["group_ids"]]
         self._micro_batch = 0
-        total = torch.zeros(len(self._terms), device=device)
+        total = torch.zeros(len(self._terms) + 1, device=device)
         for batch in batches:
             samples = self._samples(batch)
             if batch["group_ids"]:
                 self.throughput.count(batch, samples[0])
-            total += self._total_weights(samples).to(device)
+            total += self._total_weights(samples, batch).to(device)
         return batches, self.accelerator.reduce(total, "sum")
 
     def training_step(
@@ -318,18 +330,20 @@ class EditRewardTrainer(RewardTrainer):
             model (`nn.Module`): The model, as wrapped for training.
             inputs (`dict`): A batch of the collator.
             return_outputs (`bool`, defaults to `False`): Return the model's outputs too.
-            num_items_in_batch (`torch.Tensor` of shape `(terms,)`, *optional*):
+            num_items_in_batch (`torch.Tensor` of shape `(terms + 1,)`, *optional*):
                 From `get_batch_samples`. Without it, the batch is taken for a whole step.
         """
         outputs, samples, losses = self._forward(model, inputs)
+        token_losses = self._token_losses(outputs, inputs)
         if model.training:
-            self._sums["train"].add(self._statistics(outputs, inputs, samples, losses))
+            self._sums["train"].add(self._statistics(outputs, inputs, samples, losses, token_losses))
         if num_items_in_batch is None:
-            total_weights, ranks = self._total_weights(samples), 1
+            total_weights, ranks = self._total_weights(samples, inputs), 1
         else:
             # The gradients of the ranks are averaged; theirs is a sum.
             total_weights, ranks = num_items_in_batch, self.accelerator.num_processes
-        loss = torch.zeros((), device=outputs.reward.device)
+        *total_weights, total_tokens = total_weights
+        loss = self.args.rationale_weight * ranks * token_losses.sum() / total_tokens.where(total_tokens > 0, 1)
         for (_, weight), total, term, term_loss in zip(self._terms, total_weights, samples, losses, strict=True):
             # Without a usable sample this is the sum of an empty tensor: zero, with the graph of the whole model.
             loss = loss + weight * ranks * (term.weight * term_loss).sum() / total.where(total > 0, 1)
@@ -363,13 +377,28 @@ class EditRewardTrainer(RewardTrainer):
             terms.append(samples)
         return terms
 
-    def _total_weights(self, samples: list[WeightedPairs | WeightedScores]) -> Tensor:
-        return torch.stack([term.weight.sum() for term in samples])
+    def _token_losses(self, outputs: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Loss of each token of the rationales, `(tokens,)`."""
+        if self.rationale_loss is None:
+            return outputs.reward.new_zeros(0)
+        return self.rationale_loss(outputs.hidden_states, inputs["rationale_ids"])
+
+    def _total_weights(self, samples: list[WeightedPairs | WeightedScores], inputs: Mapping[str, Tensor]) -> Tensor:
+        """The sum of weights of each term of the loss and the number of tokens of rationales, `(terms + 1,)`."""
+        tokens = len(inputs.get("rationale_ids", ()))
+        return torch.stack([*(term.weight.sum() for term in samples), samples[0].weight.new_tensor(tokens)])
 
     # Metrics
 
-    def _statistics(self, outputs: Any, inputs: dict[str, Tensor], samples: list, losses: list) -> dict[str, Tensor]:
+    def _statistics(
+        self, outputs: Any, inputs: dict[str, Tensor], samples: list, losses: list, token_losses: Tensor
+    ) -> dict[str, Tensor]:
         statistics = batch_statistics(self.dimensions, self._terms, outputs, inputs, samples, losses)
+        if self.rationale_loss is not None:
+            token_losses = token_losses.detach().to(outputs.reward.dtype)
+            sums = token_losses.new_zeros(len(inputs["input_ids"]), 2)
+            values = torch.stack([token_losses, torch.ones_like(token_losses)], dim=-1)
+            statistics["rationale_loss"] = sums.index_add(0, inputs["hidden_positions"][:, 0], values)
         # Without a usable row, the batch is a grey image that keeps the ranks together.
         return statistics if inputs["group_ids"] else {k: torch.zeros_like(v) for k, v in statistics.items()}
 
@@ -431,7 +460,8 @@ class EditRewardTrainer(RewardTrainer):
         self.bad_rows.add(self._evaluated_split, inputs.pop("skipped_rows", ()), len(inputs["group_ids"]))
         with torch.no_grad(), memory_advice(self.args, inputs), self.compute_loss_context_manager():
             outputs, samples, losses = self._forward(model, inputs)
-        statistics = self._statistics(outputs, inputs, samples, losses)
+            token_losses = self._token_losses(outputs, inputs)
+        statistics = self._statistics(outputs, inputs, samples, losses, token_losses)
         self._sums["eval"].add(statistics)
         own = self._evaluation.add(outputs, inputs, self.accelerator)
         self._hardest.add(own, inputs, self.model.config.preference_link)
