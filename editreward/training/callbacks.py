@@ -24,7 +24,9 @@ class RewardProgressCallback(ProgressCallback):
         if "loss" in logs:
             shown = {name: f"{logs[name]:.3f}" for name in ("loss", "accuracy") if name in logs}
             self.training_bar.set_postfix(shown)
-        elif found := [name for name in logs if name.endswith(("loss", "accuracy")) and "pair_loss" not in name]:
+            return
+        evaluated = [name for name in logs if name.startswith("eval") and "pair_loss" not in name]
+        if found := [name for end in ("loss", "accuracy") for name in evaluated if name.endswith(end)]:
             metrics = ", ".join(f"{name} {logs[name]:.4g}" for name in found)
             self.training_bar.write(f"step {state.global_step}: {metrics}")
 
