@@ -20,49 +20,22 @@ which share out the float32 weights: updates as small as the recipe's vanish in 
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
-from datasets import Dataset, IterableDataset
 from transformers import set_seed
-from trl import ScriptArguments, TrlParser
+from trl import TrlParser
 
 from configuration_editreward import EditRewardConfig
-from editreward.data.storage import load_groups
-from editreward.simulation import annotate, simulate_group
 from editreward.training import EditRewardModelConfig, EditRewardTrainer, EditRewardTrainingArguments
 from editreward.training.adapters import adapter_config, quantization_config
+from editreward.training.datasets import GroupDataArguments, load_eval_dataset, load_train_dataset
 from editreward.training.parameters import upcast_trained
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor
 
 
 @dataclass
-class EditRewardScriptArguments(ScriptArguments):
-    """TRL's `ScriptArguments`, the simulated data, and what a new reward model is made like."""
-
-    dataset_name: str | None = field(
-        default=None,
-        metadata={
-            "help": "Edit groups in the dataset schema: a folder that `DatasetDict.save_to_disk` wrote, a folder of "
-            "Parquet files, a Hub id, or 'simulated', which makes them on the fly."
-        },
-    )
-    simulated_train_groups: int = field(default=20_000, metadata={"help": "Simulated groups to train on."})
-    simulated_train_start: int = field(
-        default=0, metadata={"help": "Number of the first simulated group to train on; others are new groups."}
-    )
-    simulated_eval_groups: int = field(default=300, metadata={"help": "Simulated groups to evaluate on."})
-    simulated_image_size: int = field(default=112, metadata={"help": "Side of the simulated images, in pixels."})
-    simulated_annotators: int = field(
-        default=0,
-        metadata={
-            "help": "Simulated annotators whose mean is the score of a training candidate; 0 trains on exact scores. "
-            "Evaluation is always on exact ones."
-        },
-    )
-    simulated_noise: float = field(
-        default=0.0, metadata={"help": "Probability that a simulated annotator is off by one point, per dimension."}
-    )
+class EditRewardScriptArguments(GroupDataArguments):
+    """TRL's `ScriptArguments`, what groups to train on, and what a new reward model is made like."""
 
     dimensions: list[str] | None = field(
         default=None, metadata={"help": "New model: the dimensions that it judges, named as in the data."}
@@ -111,35 +84,6 @@ MODEL_FIELDS = (
 )
 
 
-def simulated_dataset(
-    groups: int, split: str, image_size: int, start: int = 0, annotators: int = 0, noise: float = 0.0
-) -> Dataset:
-    """Edit groups that are rendered when they are read: a column of seeds and a transform.
-
-    With `annotators`, scores are the means of so many, each off by one point with the probability `noise`.
-    """
-    if noise > 0 and annotators == 0:
-        raise ValueError(f"`--simulated_noise` {noise} needs annotators: set `--simulated_annotators`.")
-
-    def render(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
-        rows = [simulate_group(seed, split, size=image_size).to_row() for seed in batch["seed"]]
-        if annotators:
-            rows = [annotate(row, annotators, noise) for row in rows]
-        return {column: [row[column] for row in rows] for column in rows[0]}
-
-    return Dataset.from_dict({"seed": range(start, start + groups)}).with_transform(render)
-
-
-def load_split(script_args: EditRewardScriptArguments, split: str) -> Dataset | IterableDataset:
-    """One split of a dataset of edit groups."""
-    name = script_args.dataset_name
-    if name is None:
-        raise ValueError("`--dataset_name` is missing: give a dataset of edit groups, or 'simulated'.")
-    return load_groups(
-        name, split, streaming=script_args.dataset_streaming, config=script_args.dataset_config, strict=False
-    )
-
-
 def load_model(
     script_args: EditRewardScriptArguments, model_args: EditRewardModelConfig
 ) -> tuple[EditRewardModel, EditRewardProcessor]:
@@ -179,23 +123,10 @@ def main() -> None:
     evaluates = training_args.eval_strategy != "no"
 
     # 2. Load data
-    eval_dataset = None
-    if script_args.dataset_name == "simulated":
-        size = script_args.simulated_image_size
-        train_dataset = simulated_dataset(
-            script_args.simulated_train_groups,
-            script_args.dataset_train_split,
-            size,
-            script_args.simulated_train_start,
-            script_args.simulated_annotators,
-            script_args.simulated_noise,
-        )
-        if evaluates:
-            eval_dataset = simulated_dataset(script_args.simulated_eval_groups, script_args.dataset_test_split, size)
-    else:
-        train_dataset = load_split(script_args, script_args.dataset_train_split)
-        if evaluates:
-            eval_dataset = load_split(script_args, script_args.dataset_test_split)
+    # Bad rows of published pairs are found by the importer.
+    on_fault = "stop" if training_args.on_bad_row == "stop" else "list"
+    train_dataset = load_train_dataset(script_args, training_args.seed, on_fault)
+    eval_dataset = load_eval_dataset(script_args, on_fault) if evaluates else None
 
     # 3. Build the trainer
     set_seed(training_args.seed)  # the heads of a new model are random

@@ -5,9 +5,9 @@ from collections import Counter
 
 import pytest
 
-import train_trl
 from editreward.data.schema import encode_group, group_features
 from editreward.simulation import annotate, simulate_group
+from editreward.training.datasets import simulated_dataset
 
 NAMES = ["instruction_following", "visual_quality"]
 
@@ -80,8 +80,8 @@ def test_no_noise_is_the_truth_and_the_row_keeps_to_the_schema():
 
 
 def test_training_groups_are_scored_by_annotators_and_nothing_else_changes():
-    noisy = train_trl.simulated_dataset(3, "train", 84, start=7, annotators=1, noise=0.5)
-    exact = train_trl.simulated_dataset(3, "train", 84, start=7)
+    noisy = simulated_dataset(3, "train", 84, start=7, annotators=1, noise=0.5)
+    exact = simulated_dataset(3, "train", 84, start=7)
     for index in range(3):
         row, true = noisy[index], exact[index]
         expected = annotate(true, 1, 0.5)["candidates"]
@@ -91,4 +91,4 @@ def test_training_groups_are_scored_by_annotators_and_nothing_else_changes():
         }
     assert [c["scores"] for c in noisy[0]["candidates"]] != [c["scores"] for c in exact[0]["candidates"]]
     with pytest.raises(ValueError, match="simulated_annotators"):
-        train_trl.simulated_dataset(3, "train", 84, noise=0.5)
+        simulated_dataset(3, "train", 84, noise=0.5)

@@ -69,6 +69,7 @@ def make_arguments(folder, **arguments) -> EditRewardTrainingArguments:
         "report_to": "none",
         "disable_tqdm": True,
         "dataloader_pin_memory": False,
+        "dataloader_num_workers": 0,
         "save_strategy": "no",
     }
     return EditRewardTrainingArguments(**(settings | arguments))
@@ -542,6 +543,7 @@ SCRIPT = [
     "--report_to=none",
     "--disable_tqdm=true",
     "--dataloader_pin_memory=false",
+    "--dataloader_num_workers=0",
     "--eval_strategy=steps",
     "--logging_steps=1",
     "--save_steps=1",

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,7 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, IterableDataset, get_dataset_split_names, load_dataset, load_from_disk
+from datasets.data_files import EmptyDatasetError
+from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 from datasets.table import embed_table_storage
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from pyarrow.dataset import ParquetFragmentScanOptions
 
 from configuration_editreward import DEFAULT_DIMENSIONS
@@ -20,6 +25,11 @@ ROWS_PER_BATCH = 8
 """Groups that are encoded at a time and make one row group: what a reader has to hold at once."""
 
 MAX_SHARD_BYTES = 500_000_000
+
+DATASET_FOLDER = (
+    "A dataset is a Parquet file, a folder of them (data/train-00000-of-00001.parquet, as `editreward data` writes "
+    "it) or one that `save_to_disk` wrote."
+)
 
 
 def load_groups(
@@ -47,8 +57,12 @@ def load_groups(
         FileNotFoundError: there is no such dataset.
     """
     path = Path(name)
+    check_path(name)
     if path.exists() and not _is_on_disk(path):
-        _check_files([path] if path.is_file() else sorted(path.rglob("*.parquet")))
+        files = [path] if path.is_file() else sorted(path.rglob("*.parquet"))
+        if not files:
+            raise ValueError(f"The folder {name} holds no Parquet files. {DATASET_FOLDER}")
+        _check_files(files)
     splits = split_names(name, config, revision)
     if split not in splits:
         raise ValueError(f"{name} has no split {split!r}, only: {', '.join(splits)}.")
@@ -83,14 +97,55 @@ def _load_repository(name: str, config: str | None, revision: str | None, option
 def split_names(name: str | os.PathLike[str], config: str | None = None, revision: str | None = None) -> list[str]:
     """Names of the splits of a dataset; arguments and errors as for `load_groups`."""
     path = Path(name)
+    check_path(name)
     if _is_on_disk(path):
         saved = load_from_disk(str(path))
         return ["train"] if isinstance(saved, Dataset) else [str(split) for split in saved]
     if path.suffix == ".parquet":
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no file {path}.")
         return ["train"]
-    return [str(split) for split in get_dataset_split_names(str(name), config_name=config, revision=revision)]
+    with opening(name):
+        return [str(split) for split in get_dataset_split_names(str(name), config_name=config, revision=revision)]
+
+
+def check_path(name: str | os.PathLike[str], suffixes: Sequence[str] = (".parquet",)) -> None:
+    """Be sure that `name` can be a dataset: a folder, a file with one of the suffixes, or an id on the Hub.
+
+    Raises:
+        ValueError: it is another kind of file.
+        FileNotFoundError: there is no such path, and it is no id either.
+    """
+    path = Path(name)
+    if path.is_file() and path.suffix not in suffixes:
+        kinds = " or ".join(suffix.removeprefix(".").capitalize() for suffix in suffixes)
+        raise ValueError(f"{name} is not a {kinds} file. {DATASET_FOLDER}")
+    if path.exists():
+        return
+    if path.suffix in suffixes:
+        raise FileNotFoundError(f"There is no file {path}.")
+    try:
+        validate_repo_id(str(name))
+    except HFValidationError as error:
+        raise FileNotFoundError(f"There is no folder or file {name}. Check the path.") from error
+
+
+@contextmanager
+def opening(name: str | os.PathLike[str]) -> Iterator[None]:
+    """Have `datasets` say of a folder without data, or of a name that is neither here nor on the Hub, what to do."""
+    try:
+        yield
+    except (EmptyDatasetError, DataFilesNotFoundError) as error:
+        where = "folder" if Path(name).exists() else "Hub dataset"
+        raise FileNotFoundError(f"The {where} {name} holds no data files. {DATASET_FOLDER}") from error
+    except DatasetNotFoundError as error:
+        raise FileNotFoundError(
+            f"There is no folder or file {name} here, and no such dataset on the Hub, unless it is private: check the "
+            "name, and log in with `hf auth login`."
+        ) from error
+    except ConnectionError as error:
+        raise ConnectionError(
+            f"There is no folder or file {name} here, and the Hub, where it might be a dataset, cannot be reached: "
+            f"{error}"
+        ) from error
 
 
 def stream_splits(

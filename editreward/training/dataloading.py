@@ -33,6 +33,7 @@ logger = logging.get_logger(__name__)
 
 # Columns of a mixture, `editreward.training.datasets.mix`.
 MIXTURE_PART = "mixture_part"
+MIXTURE_ROW = "mixture_row"
 MIXTURE_WEIGHT = "mixture_weight"
 
 READ_ERRORS = (OSError, ValueError, SyntaxError)
@@ -223,7 +224,7 @@ def scan_rows(dataset: datasets.Dataset, num_proc: int | None = None) -> list[di
     parts = dataset.format["format_kwargs"]["transform"].parts
     scanned = [list(scan_dataset(part, num_proc)) for part in parts]
     table = dataset.with_format(None)
-    return [scanned[part][row] for part, row in zip(table[MIXTURE_PART], table["mixture_row"], strict=True)]
+    return [scanned[part][row] for part, row in zip(table[MIXTURE_PART], table[MIXTURE_ROW], strict=True)]
 
 
 class DataWait:

@@ -112,7 +112,10 @@ def _dataset_rows(source: Source, start: int, state: dict[str, Any] | None) -> I
     from datasets import Dataset, load_dataset_builder, load_from_disk
     from datasets.packaged_modules.parquet.parquet import Parquet
 
+    from editreward.data.storage import check_path, opening
+
     path = Path(source.name)
+    check_path(source.name, (*JSON_SUFFIXES, *TABLE_BUILDERS))
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
         saved = load_from_disk(str(path))
         if not isinstance(saved, Dataset):
@@ -121,11 +124,10 @@ def _dataset_rows(source: Source, start: int, state: dict[str, Any] | None) -> I
         yield from _stream(saved.to_iterable_dataset(), start, state)
         return
     if path.suffix in TABLE_BUILDERS:
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no file {path}.")
         builder = load_dataset_builder(TABLE_BUILDERS[path.suffix], data_files={source.split: str(path)})
     else:
-        builder = load_dataset_builder(source.name, name=source.config, revision=source.revision)
+        with opening(source.name):
+            builder = load_dataset_builder(source.name, name=source.config, revision=source.revision)
     if isinstance(builder, Parquet):
         _check_split(source, list(builder.config.data_files))
         yield from _parquet_rows(builder.config.data_files[source.split], start, state or {"file": 0, "row": start})
