@@ -1,4 +1,4 @@
-"""A small Hub for tests: what pushing and loading a dataset takes, over HTTP, with everything in memory.
+"""A small Hub for tests: what pushing and loading a dataset or model takes, over HTTP, with everything in memory.
 
 It speaks the calls of `huggingface_hub` to create a repository, to ask how files are to be uploaded (preupload), to
 upload them by LFS (batch, upload, verify), to commit, to list (info, tree, paths-info) and to download (resolve, which
@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
 TOKEN = "hf_test"
-LFS_SUFFIXES = (".parquet", ".png")
+LFS_SUFFIXES = (".parquet", ".png", ".safetensors", ".bin")
 REPO = r"(?P<repo>[^/]+/[^/]+)"
 
 
@@ -42,9 +42,10 @@ class StoredFile:
 
 @dataclass
 class Repository:
-    """A dataset repository: its commits, newest last."""
+    """A dataset or model repository: its commits, newest last."""
 
     private: bool
+    prefix: str = "datasets/"
     commits: list[tuple[str, dict[str, StoredFile]]] = field(default_factory=list)
 
     def commit(self, files: dict[str, StoredFile], message: str) -> str:
@@ -154,13 +155,15 @@ class Handler(BaseHTTPRequestHandler):
     def create(self) -> None:
         asked = json.loads(self.body)
         repo = f"{asked['organization']}/{asked['name']}"
-        if asked["type"] != "dataset":
-            return self.error(400, "BadRequest", "datasets only")
-        url = f"{self.server.endpoint}/datasets/{repo}"
+        prefixes = {"dataset": "datasets/", "model": ""}
+        if asked.get("type", "model") not in prefixes:
+            return self.error(400, "BadRequest", "datasets and models only")
+        prefix = prefixes[asked.get("type", "model")]
+        url = f"{self.server.endpoint}/{prefix}{repo}"
         if repo in self.server.repositories:
-            return self.answer({"error": "You already created this dataset repo", "url": url}, 409)
+            return self.answer({"error": "You already created this repo", "url": url}, 409)
         private = asked.get("visibility") == "private" or bool(asked.get("private"))
-        self.server.repositories[repo] = Repository(private)
+        self.server.repositories[repo] = Repository(private, prefix)
         self.server.repositories[repo].commit(
             {".gitattributes": StoredFile(b"*.parquet filter=lfs\n", False)}, "initial"
         )
@@ -229,7 +232,7 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 return self.error(400, "BadRequest", f"unknown operation {entry['key']}")
         oid = self.server.repositories[repo].commit(files, message)
-        url = f"{self.server.endpoint}/datasets/{repo}/commit/{oid}"
+        url = f"{self.server.endpoint}/{self.server.repositories[repo].prefix}{repo}/commit/{oid}"
         return self.answer({"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""})
 
     def info(self, repo: str, revision: str = "main") -> None:
@@ -322,14 +325,14 @@ class Handler(BaseHTTPRequestHandler):
         return self.answer(content[start : end + 1], 206, **headers)
 
 
-API = f"/api/datasets/{REPO}"
+API = f"/api/(?:datasets|models)/{REPO}"
 REVISION = "(?P<revision>[^/]+)"
 # Methods, path, handler, and whether it needs the token.
 ROUTES = [
     ("POST", "/api/repos/create", Handler.create, True),
     ("POST", "/api/validate-yaml", Handler.validate_yaml, False),
     ("POST", f"{API}/preupload/{REVISION}", Handler.preupload, True),
-    ("POST", f"/datasets/{REPO}.git/info/lfs/objects/batch", Handler.lfs_batch, True),
+    ("POST", f"(?:/datasets)?/{REPO}.git/info/lfs/objects/batch", Handler.lfs_batch, True),
     ("PUT", "/storage/(?P<oid>[0-9a-f]{64})", Handler.store, False),  # the address itself is the permission
     ("POST", f"/{REPO}/verify", Handler.verify, True),
     ("POST", f"{API}/commit/{REVISION}", Handler.commit, True),
@@ -337,6 +340,6 @@ ROUTES = [
     ("GET", f"{API}/revision/{REVISION}", Handler.info, False),
     ("GET", f"{API}/tree/{REVISION}(?:/(?P<folder>.+))?", Handler.tree, False),
     ("POST", f"{API}/paths-info/{REVISION}", Handler.paths_info, False),
-    ("GET HEAD", f"/datasets/{REPO}/resolve/{REVISION}/(?P<path>.+)", Handler.resolve, False),
+    ("GET HEAD", f"(?:/datasets)?/{REPO}/resolve/{REVISION}/(?P<path>.+)", Handler.resolve, False),
     ("GET HEAD", "/storage/(?P<oid>[0-9a-f]{64})", Handler.storage, False),
 ]

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
@@ -168,6 +169,7 @@ def eval_results(
             task_name="Reward modeling of image edits",
             dataset_type=datasets[0] if len(datasets) == 1 else "edit-groups",
             dataset_name=result["set"],
+            dataset_split=result["set"] if len(results) > 1 else None,  # results of one split are merged
             metric_type="accuracy",
             metric_name=f"{metric.replace('_', ' ')}{f', {_title(dimension)}' if dimension else ''}",
             metric_value=round(result[metric_name(metric, dimension)], 4),
@@ -230,7 +232,7 @@ def recipe(trainer: "EditRewardTrainer", base_model: str | None) -> list[tuple[s
     ]
     run = [
         ("hardware", f"{processes} x {hardware}"),
-        ("time", runtime and f"{runtime / 3600:.2f} h"),
+        ("time", runtime and str(timedelta(seconds=round(runtime)))),
         ("groups per second", last and f"{last['groups_per_second']:.2f}"),
         ("peak memory", last and f"{last['peak_memory_gib']:.1f} GiB per process"),
         ("versions", ", ".join(f"{name} {found}" for name, found in versions().items())),
