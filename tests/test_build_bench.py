@@ -488,6 +488,13 @@ def test_faulty_input_is_named(dataset, tmp_path, capsys):
     write_groups([row_of(1, CLEAR), row_of(1, CLEAR)], tmp_path / "same")
     assert build(tmp_path / "same", "--output", tmp_path / "out") == 2
     assert "two groups are called 'group_1'" in capsys.readouterr().err
+    twice["candidates"][2]["annotations"][1]["annotator"] = None
+    write_groups([twice], tmp_path / "nameless")
+    assert build(tmp_path / "nameless", "--output", tmp_path / "out") == 2
+    assert "group 'group_1', candidate 2: an annotation has no annotator's name" in capsys.readouterr().err
+    report = ["annotate", "report", "--dataset", str(tmp_path / "nameless"), "--output", str(tmp_path / "report")]
+    assert cli.main(report) == 2
+    assert "Group 'group_1', candidate 2: an annotation has no annotator's name" in capsys.readouterr().err
     one = load_groups(dataset, split_names(dataset)[0])
     write_groups([row_of(1, CLEAR) | {"candidates": []}], tmp_path / "other", dimensions=["consistency"])
     DatasetDict({"a": one, "b": load_groups(tmp_path / "other")}).save_to_disk(tmp_path / "mixed")

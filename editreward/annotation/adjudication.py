@@ -308,14 +308,6 @@ class Adjudication:
             number = entry.candidates[number]
         return self.store.image(entry.group_id, kind, number)
 
-    def left_out(self) -> list[str]:
-        """Ids of the tuples that annotators agree to leave out."""
-        return [
-            entry.tuple_id
-            for entry, state in zip(self.tuples, self._states(), strict=True)
-            if state.settled and state.proposals[0].ranks is None
-        ]
-
     def _states(self) -> list["_State"]:
         """How far each tuple is."""
         rows = self.database.rows(

@@ -69,10 +69,18 @@ def ratings_of_group(group: Mapping[str, Any]) -> list[Rating]:
     """The ratings in the `annotations` of a dataset's row. A null score is one that was not given.
 
     Times are unknown there: `seconds` and `submitted_at` are 0.
+
+    Raises:
+        ValueError: an annotation has no annotator's name.
     """
     ratings = []
     for index, candidate in enumerate(group["candidates"]):
         for annotation in candidate["annotations"] or []:
+            if not annotation["annotator"]:
+                raise ValueError(
+                    f"Group {group['group_id']!r}, candidate {index}: an annotation has no annotator's name. See "
+                    "`editreward data check`."
+                )
             scores = {name: value for name, value in annotation.items() if name != "annotator" and value is not None}
             ratings.append(Rating(annotation["annotator"], group["group_id"], index, scores))
     return ratings

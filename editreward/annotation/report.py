@@ -153,7 +153,7 @@ def ratings_of_dataset(rows: Sequence[Mapping[str, Any]] | Any) -> list[Rating]:
     """The ratings in the `annotations` of rows as `raw_groups` gives them.
 
     Raises:
-        ValueError: there are none, or two groups have the same id.
+        ValueError: two groups have the same id, or an annotation has no annotator's name.
     """
     ratings: list[Rating] = []
     seen: set[str] = set()

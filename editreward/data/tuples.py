@@ -111,7 +111,7 @@ def annotated_group(row: Mapping[str, Any], dimensions: Sequence[str], name: obj
         name: what to call the dataset in errors.
 
     Raises:
-        ValueError: somebody annotates a candidate twice, or a source image cannot be read.
+        ValueError: somebody annotates a candidate twice, or has no name, or a source image cannot be read.
     """
     where = f"{name}: group {row['group_id']!r}"
     overall: dict[str, list[float | None]] = {}
@@ -119,6 +119,8 @@ def annotated_group(row: Mapping[str, Any], dimensions: Sequence[str], name: obj
     for index, candidate in enumerate(row["candidates"]):
         annotations = candidate["annotations"] or []
         for annotator, times in Counter(annotation["annotator"] for annotation in annotations).items():
+            if not annotator:
+                raise ValueError(f"{where}, candidate {index}: an annotation has no annotator's name.")
             if times > 1:
                 raise ValueError(f"{where}, candidate {index}: {annotator} annotates it {times} times. Keep one.")
         for annotation in annotations:
