@@ -648,5 +648,8 @@ def test_two_processes_give_the_step_and_the_metrics_of_one(tmp_path, monkeypatc
         state = json.loads((tmp_path / run / "checkpoint-1" / "trainer_state.json").read_text())
         logs[run] = {name: value for entry in state["log_history"] for name, value in entry.items()}
     # The evaluation set of three groups fills no whole number of batches on two processes.
-    for name in ("loss", "pair_loss", "accuracy", "margin", "eval_loss", "eval_accuracy", "eval_margin", "eval_ties"):
+    names = ["loss", "pair_loss", "accuracy", "margin", "num_groups", "num_candidates", "num_pairs", "num_tokens"]
+    names += [f"eval_{name}" for name in ("loss", "accuracy", "margin", "ties", "num_groups", "num_pairs")]
+    names += [f"eval_{name}" for name in ("accuracy_with_ties", "calibration_error", "spread_visual_quality")]
+    for name in names:
         assert logs["two"][name] == pytest.approx(logs["one"][name], rel=1e-3, abs=1e-4), name

@@ -39,15 +39,16 @@ def draw_curves(
         return False
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(11, 4), dpi=120, layout="constrained")
+    figure = Figure(figsize=(12, 4), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2)
     for axes, title, metrics in zip(
         panels,
         ("Loss", "Pairs ranked right"),
         (
-            [("loss", "all")],
+            [("loss", "loss")],
             [(metric_name("accuracy", d), (d or "overall").replace("_", " ")) for d in (None, *dimensions)],
         ),
         strict=True,
@@ -64,6 +65,7 @@ def draw_curves(
         axes.set_xlabel("step", color=FAINT)
         axes.grid(color=TRACK)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=7.5)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.legend(frameon=False, fontsize=7.5, loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path)
     return True
