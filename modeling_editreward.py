@@ -654,6 +654,13 @@ class EditRewardModel(PreTrainedModel):
         self.config._attn_implementation_internal = attn_implementation
         set_backbone_attention(self.config.backbone_config, attn_implementation)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The widest type of the backbone's weights. Training may leave frozen ones narrower, and what a saved model
+        is loaded in must not round the others."""
+        dtypes = {p.dtype for p in self.backbone.parameters() if p.is_floating_point()}
+        return max(dtypes, key=lambda dtype: (dtype.itemsize, str(dtype)))
+
     def get_input_embeddings(self) -> nn.Embedding:
         return self.backbone.get_input_embeddings()
 

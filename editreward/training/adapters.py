@@ -18,7 +18,7 @@ from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor
 
 UNQUANTIZED = ("visual", "heads")
-"""Modules that QLoRA leaves as they are: the vision tower is a small share of the weights and sensitive to rounding."""
+"""Modules that QLoRA leaves as they are: heads are trained, and of the weights the vision tower's are few."""
 
 
 def language_model_linears(model: nn.Module) -> str:

@@ -190,3 +190,14 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, model: nn.Module, rates
         raise ValueError(f"`{part}_learning_rate` is set, but nothing of the {part.replace('_', ' ')} is trained.")
     # The first group's rate is the one that is logged as `learning_rate`.
     optimizer.param_groups[:] = sorted(groups, key=lambda group: group["part"] != "")
+
+
+def compile_language_model(model: nn.Module, backend: str | None, mode: str | None) -> None:
+    """Compile the layers of the language model with `torch.compile`, in place: names of weights stay as they are.
+
+    They are most of the work, alike, and of one graph each. Around them, graphs would break at every step that depends
+    on the images of a batch.
+    """
+    for name, module in model.named_modules():
+        if re.search(r"\blanguage_model\.layers\.\d+$", name):
+            module.compile(backend=backend or "inductor", mode=mode, dynamic=True)

@@ -342,9 +342,9 @@ class EditRewardTrainer(RewardTrainer):
         else:
             # The gradients of the ranks are averaged; theirs is a sum.
             total_weights, ranks = num_items_in_batch, self.accelerator.num_processes
-        *total_weights, total_tokens = total_weights
-        loss = self.args.rationale_weight * ranks * token_losses.sum() / total_tokens.where(total_tokens > 0, 1)
-        for (_, weight), total, term, term_loss in zip(self._terms, total_weights, samples, losses, strict=True):
+        *totals, tokens = total_weights.unbind()
+        loss = self.args.rationale_weight * ranks * token_losses.sum() / tokens.where(tokens > 0, 1)
+        for (_, weight), total, term, term_loss in zip(self._terms, totals, samples, losses, strict=True):
             # Without a usable sample this is the sum of an empty tensor: zero, with the graph of the whole model.
             loss = loss + weight * ranks * (term.weight * term_loss).sum() / total.where(total > 0, 1)
         if model.training:
@@ -413,6 +413,9 @@ class EditRewardTrainer(RewardTrainer):
             logs["peak_memory_gib"] = peak_memory_gib(self.accelerator)
             logs["data_wait"] = self.data_wait.pop(self.accelerator)
             self.bad_rows.gather(self.accelerator.is_main_process)
+        if "learning_rate" in logs:
+            groups = self.optimizer.param_groups
+            logs.update({f"{group['part']}_learning_rate": group["lr"] for group in groups if group.get("part")})
         super().log(logs, start_time)
 
     def _warn_of_collapse(self, metrics: Mapping[str, float]) -> None:
