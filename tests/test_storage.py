@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict
+from datasets.exceptions import DatasetNotFoundError
 from PIL import Image
 
 from editreward.data.schema import check_features, dimensions_of, encode_group, group_features
@@ -277,12 +278,41 @@ def test_what_is_no_dataset_of_groups_is_told(folder, tmp_path):
         check_features(group_features() | {"candidates": group_features()["preferences"]}, "x")
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "train.jsonl").write_text('{"group_id": "a"}\n')
-    with pytest.raises(ValueError, match="texts does not consist of Parquet files"):
+    with pytest.raises(ValueError, match="texts holds no Parquet files"):
         load_groups(tmp_path / "texts", streaming=True)
     with pytest.raises(FileNotFoundError, match=r"missing\.parquet"):
         load_groups(tmp_path / "missing.parquet")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="no folder or file .*missing. Check the path"):
         load_groups(tmp_path / "missing")
+    (tmp_path / "broken.png").write_bytes(b"GIF89a")
+    (tmp_path / "empty").mkdir()
+    for read in (load_groups, split_names):
+        with pytest.raises(
+            ValueError, match=r"broken.png is not a Parquet file. A dataset is a Parquet file, a folder"
+        ):
+            read(tmp_path / "broken.png")
+        with pytest.raises((ValueError, FileNotFoundError), match="empty holds no .* files. A dataset is a Parquet"):
+            read(tmp_path / "empty")
+
+
+def test_a_name_that_is_neither_here_nor_on_the_hub_is_told(monkeypatch):
+    def not_there(*_, **__):
+        raise DatasetNotFoundError("Dataset 'nope' doesn't exist")
+
+    def unreachable(*_, **__):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("editreward.data.storage.get_dataset_split_names", not_there)
+    with pytest.raises(FileNotFoundError, match="no folder or file nope here, and no such dataset on the Hub"):
+        load_groups("nope")
+    monkeypatch.setattr("editreward.data.storage.get_dataset_split_names", unreachable)
+    with pytest.raises(
+        ConnectionError, match="no folder or file nope here, and the Hub.* cannot be reached: no route"
+    ):
+        split_names("nope")
+
+
+def test_splits_must_be_there_and_have_names(folder, tmp_path):
     for place in (folder, next((folder / "data").iterdir())):
         with pytest.raises(ValueError, match="no split 'test', only: train"):
             load_groups(place, "test")

@@ -220,7 +220,7 @@ def _sampler(
 def scan_rows(dataset: datasets.Dataset, num_proc: int | None = None) -> list[dict[str, Any]]:
     """What [`scan_dataset`] finds, by row; of a mixture, of its datasets."""
     if MIXTURE_PART not in dataset.column_names:
-        return list(scan_dataset(dataset, num_proc).with_format(None))
+        return list(scan_dataset(dataset, num_proc))
     parts = dataset.format["format_kwargs"]["transform"].parts
     scanned = [list(scan_dataset(part, num_proc)) for part in parts]
     table = dataset.with_format(None)

@@ -101,10 +101,11 @@ def scan_dataset(dataset: Dataset, num_proc: int | None = None) -> Dataset:
     """
     options: dict[str, Any] = {"num_proc": num_proc, "desc": "Reading image sizes", "features": SCAN_FEATURES}
     if dataset.format["type"] == "custom":
-        return dataset.map(scan_row, remove_columns=dataset.column_names, **options)
-    return dataset.with_format("arrow").map(
+        return dataset.map(scan_row, remove_columns=dataset.column_names, **options).with_format(None)
+    scanned = dataset.with_format("arrow").map(
         _scan_table, batched=True, batch_size=64, remove_columns=dataset.column_names, **options
     )
+    return scanned.with_format(None)
 
 
 def _scan_table(table: pa.Table) -> pa.Table:
