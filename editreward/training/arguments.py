@@ -206,6 +206,13 @@ class EditRewardTrainingArguments(RewardConfig):
         metadata={"help": "Peak learning rate of the reward tokens' embeddings, by default `learning_rate`."},
     )
 
+    greater_is_better: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Whether `metric_for_best_model` is better when it is higher. By default losses and calibration "
+            "errors are better when they are lower, everything else when it is higher."
+        },
+    )
     early_stopping_patience: int | None = field(
         default=None,
         metadata={

@@ -206,7 +206,7 @@ def recipe(trainer: "EditRewardTrainer", base_model: str | None) -> list[tuple[s
     device = trainer.accelerator.device
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
     runtime = next((e["train_runtime"] for e in reversed(state.log_history) if "train_runtime" in e), None)
-    last = next((e for e in reversed(state.log_history) if "groups_per_second" in e), {})
+    last: Mapping[str, Any] = next((e for e in reversed(state.log_history) if "groups_per_second" in e), {})
     model = [
         ("base model", base_model and f"`{base_model}`"),
         ("backbone", f"`{config.backbone_config.model_type}`, {trainer.model.num_parameters():,} parameters"),

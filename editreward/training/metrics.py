@@ -251,7 +251,7 @@ class Throughput:
         *counts, seconds = values.tolist()
         self._counts = dict.fromkeys(COUNTS, 0)
         self._started = None
-        before = next((entry for entry in reversed(log_history) if COUNTS[0] in entry), {})
+        before: Mapping[str, Any] = next((entry for entry in reversed(log_history) if COUNTS[0] in entry), {})
         logs: dict[str, float] = {
             name: before.get(name, 0) + int(number) for name, number in zip(COUNTS, counts, strict=True)
         }
@@ -326,8 +326,8 @@ class GroupScores:
         first, second, truth = self.pairs()
         better = np.where(truth > 0, first, second)[truth != 0]
         worse = np.where(truth > 0, second, first)[truth != 0]
-        of = (self.reward[better], self.reward_log_std[better], self.reward[worse], self.reward_log_std[worse])
-        return preference_probability(*map(torch.from_numpy, of), link=link).numpy()
+        mean, log_std = torch.from_numpy(self.reward), torch.from_numpy(self.reward_log_std)
+        return preference_probability(mean[better], log_std[better], mean[worse], log_std[worse], link).numpy()
 
 
 class EvaluationScores:
@@ -351,14 +351,14 @@ class EvaluationScores:
         if not inputs["group_ids"]:  # no usable row: a grey image that keeps the ranks together
             scores, preferences = torch.zeros_like(scores), torch.zeros_like(preferences)
         # Ranks may have different numbers of groups; what fills up has no candidates.
-        gathered = [
+        all_scores, all_preferences = (
             accelerator.gather(
                 accelerator.pad_across_processes(accelerator.pad_across_processes(values, dim=1), dim=0)
             )
             for values in (scores, preferences)
-        ]
+        )
         dimensions = outputs.mean.shape[1]
-        self.groups += _unpack(*gathered, dimensions)
+        self.groups += _unpack(all_scores, all_preferences, dimensions)
         return _unpack(scores, preferences, dimensions)
 
     def metrics(self, dimensions: Sequence[str], link: str) -> dict[str, float]:

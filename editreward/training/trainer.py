@@ -87,11 +87,8 @@ class EditRewardTrainer(RewardTrainer):
         peft_config (`peft.PeftConfig`, *optional*): The adapter to train, see `editreward.training.adapters`. Without
             it, what `args.freeze` does not name is trained.
 
-    Metrics, also logged in training: `loss`; `pair_loss`, its first part, and with `dimension_weight` that of each
-    dimension; `accuracy`, the share of pairs with different labels that the means order right, overall and per
-    dimension; `margin`, the mean of reward(chosen) - reward(rejected); `std_*`, the mean standard deviation per
-    dimension; `ties`, the share of pairs with equal labels. Each is over all pairs (candidates) since the last log, or
-    of the evaluation set.
+    What it logs, draws and writes is listed in `docs/monitoring.md`. `train` ends with an evaluation of the weights
+    that are kept, if there are evaluations at all, and with their calibration.
     """
 
     loss_is_scaled_for_ga = True
