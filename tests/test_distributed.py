@@ -1,0 +1,165 @@
+"""Two processes against one: DDP and FSDP2 over gloo (see `distributed_run.py` for what the processes do)."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from distributed_run import ROWS, report, trainer_of_run
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoProcessor
+
+from editreward.training.checkpoints import INCOMPLETE
+
+pytestmark = pytest.mark.slow
+
+TESTS = Path(__file__).parent
+# Only differences of rewards are trained, so that rounding alone moves the bias of the mean.
+MEAN_BIAS = "5.bias"
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Folder of all runs, and of each rank the report of its own."""
+    folder = tmp_path_factory.mktemp("runs")
+    environment = os.environ | {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
+    }
+    command = [sys.executable, str(TESTS / "distributed_run.py"), str(folder)]
+    processes = [
+        subprocess.Popen(
+            command,
+            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    outputs = [process.communicate(timeout=1200)[0] for process in processes]
+    found = [folder / f"rank{rank}.json" for rank in range(2)]
+    assert all(path.exists() for path in found), "\n".join(output[-4000:] for output in outputs)
+    return folder, [json.loads(path.read_text()) for path in found], [process.returncode for process in processes]
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory):
+    """The same run in this process: a micro-batch holds the groups of both ranks."""
+    trainer = trainer_of_run(tmp_path_factory.mktemp("one"), per_device_train_batch_size=2)
+    trainer.train()
+    trainer.save_model()
+    return Path(trainer.args.output_dir), report(trainer)
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+def test_data_order_is_that_of_one_process_and_groups_stay_whole(runs, one_process, kind):
+    _, ranks, _ = runs
+    _, expected = one_process
+    together = [first + second for first, second in zip(*(rank[kind]["order"] for rank in ranks), strict=True)]
+    assert together == expected["order"] and len(together) == 7  # 5 micro-batches make an epoch
+    sizes = {row["group_id"]: len(row["candidates"]) for row in ROWS}
+    for rank in ranks:
+        for groups, candidates in zip(rank[kind]["order"], rank[kind]["candidates"], strict=True):
+            assert candidates == sum(sizes[group] for group in groups)
+    assert sorted(sum(together[:5], [])) == sorted(sizes)
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2", "resumed"])
+def test_loss_and_gradient_norm_are_those_of_one_process_at_every_step(runs, one_process, kind):
+    _, ranks, _ = runs
+    _, expected = one_process
+    for rank in ranks:
+        assert rank[kind]["losses"] == pytest.approx(expected["losses"], rel=1e-5)
+        assert rank[kind]["norms"] == pytest.approx(expected["norms"], rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2", "resumed"])
+def test_final_weights_and_scores_are_those_of_one_process(runs, one_process, kind):
+    folder, _, _ = runs
+    alone, _ = one_process
+    expected, weights = (load_file(of / "model.safetensors") for of in (alone, folder / kind))
+    start = trainer_of_run(folder / "start").model.state_dict()
+    assert set(weights) == set(expected) == set(start)
+    for name, value in expected.items():
+        part = slice(1, None) if name.endswith(MEAN_BIAS) else slice(None)
+        difference, step = (weights[name] - value)[part].norm(), (value - start[name])[part].norm()
+        assert difference <= 1e-4 * value[part].norm() and difference <= 1e-3 * step, name
+
+    processor = AutoProcessor.from_pretrained(alone, trust_remote_code=True)
+    edited = [[candidate["image"] for candidate in row["candidates"]] for row in ROWS]
+    inputs = processor([row["source_images"][0] for row in ROWS], edited, [row["instruction"] for row in ROWS])
+    outputs = []
+    for of in (alone, folder / kind):
+        model = AutoModel.from_pretrained(of, trust_remote_code=True)
+        with torch.no_grad():
+            outputs.append(model(**inputs))
+    one, two = outputs
+    assert torch.allclose(one.mean - one.mean.mean(0), two.mean - two.mean.mean(0), atol=1e-4)
+    assert torch.allclose(one.log_std, two.log_std, atol=1e-4) and one.mean.std() > 1e-2
+
+
+def test_every_parameter_is_sharded_and_the_heads_are_a_unit_of_their_own(runs):
+    for rank in runs[1]:
+        assert rank["ddp"]["wrapper"] == "DistributedDataParallel"
+        assert rank["fsdp2"]["sharded"]
+        units = {"FSDPEmbedding", "FSDPQwen2_5_VLDecoderLayer", "FSDPQwen2_5_VLVisionBlock", "FSDPRewardHeads"}
+        assert units < set(rank["fsdp2"]["units"])
+
+
+def test_every_checkpoint_of_a_sharded_run_loads_as_one_model(runs):
+    folder, _, _ = runs
+    final = load_file(folder / "fsdp2" / "model.safetensors")
+    for step in (2, 4):
+        checkpoint = folder / "fsdp2" / f"checkpoint-{step}"
+        model = AutoModel.from_pretrained(checkpoint, trust_remote_code=True)
+        assert model.config.architectures == ["EditRewardModel"]
+        assert {path.name for path in checkpoint.glob("rng_state_*")} == {"rng_state_0.pth", "rng_state_1.pth"}
+        same = [torch.equal(value, final[name]) for name, value in model.state_dict().items()]
+        assert all(same) == (step == 4)
+
+
+@pytest.mark.parametrize("backbone", ["qwen2_5_vl", "qwen3_vl"])
+def test_sharded_training_in_bfloat16_keeps_heads_scores_and_master_weights_in_float32(runs, backbone):
+    for rank in runs[1]:
+        assert rank[f"bf16 {backbone}"] == {
+            "layer": "torch.bfloat16",
+            "weight": "torch.float32",
+            "output": "torch.float32",
+            "mean": "torch.float32",
+            "reward": "torch.float32",
+            "master": ["torch.float32"],
+        }
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_stops_both_with_its_groups(runs):
+    _, ranks, _ = runs
+    (culprit,) = ranks[1]["nan"]["order"][2]
+    for rank in ranks:
+        assert rank["nan"]["step"] == 1 and len(rank["nan"]["order"]) == 3
+        assert (
+            f"loss of step 2, micro-batch 1 is not finite: nan on rank 1, of the groups {culprit}."
+            in (rank["nan"]["message"])
+        )
+
+
+def test_a_save_in_which_a_rank_is_killed_leaves_no_checkpoint(runs):
+    folder, _, codes = runs
+    assert codes[0] > 0 and codes[1] == -signal.SIGKILL
+    assert (folder / "killed" / INCOMPLETE / "checkpoint-4" / "model.safetensors").exists()
+    assert [path.name for path in (folder / "killed").glob("checkpoint-*")] == ["checkpoint-2"]
