@@ -2,7 +2,7 @@
 
     python scripts/recipe_memory.py configs/paper.yaml configs/groups.yaml configs/lora_24gb.yaml
 
-Sequences are those of groups of 7 edits (or of 2, for `pairwise`) at 448 x 448 pixels, with the numbers of tokens that
+Sequences are those of groups of 7 edits (or of 2, for `split_into_pairs`) at 448 x 448 pixels, with the numbers of tokens that
 Qwen's tokenizer gives the default prompts and an instruction of 18 tokens.
 """
 
@@ -38,7 +38,7 @@ def batch_size(recipe: dict[str, Any], config: EditRewardConfig) -> tuple[int, i
     vision = config.backbone_config.vision_config
     patches = PIXELS // vision.patch_size**2
     image_tokens = patches // vision.spatial_merge_size**2 + 2
-    candidates = 2 if recipe.get("pairwise") else GROUP_SIZE
+    candidates = 2 if recipe.get("split_into_pairs") else GROUP_SIZE
     dimensions = len(config.dimensions)
     if recipe.get("layout") == "paper":
         prompts = PAPER_TOKENS + dimensions * (INSTRUCTION_TOKENS + END_TOKENS)
