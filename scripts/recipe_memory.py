@@ -2,8 +2,8 @@
 
     python scripts/recipe_memory.py configs/paper.yaml configs/groups.yaml configs/lora_24gb.yaml
 
-Sequences are those of groups of 7 edits (or of 2, for `split_into_pairs`) at 448 x 448 pixels, with the numbers of tokens that
-Qwen's tokenizer gives the default prompts and an instruction of 18 tokens.
+Sequences are those of groups of 7 edits (2 with `split_into_pairs`) at 448 x 448 pixels, with the numbers of tokens
+that Qwen's tokenizer gives the default prompts and an instruction of 18 tokens.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Every recipe of configs/ is parsed and run for two steps, with its backbone swapped for a tiny one of each family."""
+"""Every recipe of configs/ is parsed and run for two steps, on a tiny backbone of each family."""
 
 import json
 import sys
