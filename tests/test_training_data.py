@@ -255,7 +255,7 @@ def test_workers_that_outlive_epochs_pack_by_themselves_and_know_the_epoch_and_a
 
 
 def test_a_group_that_exceeds_the_budget_is_named_with_what_to_change(tmp_path):
-    rows = [*make_rows(), make_row(9, [(1.0, float(i)) for i in range(24)])]
+    rows = [*make_rows(), make_row(9, [(1.0, float(i)) for i in range(60)])]
     tokens = [TokenCounter(build_processor()).of_row(row) for row in rows]
     budget = tokens[-1] - 1
     assert max(tokens[:-1]) < budget < sum(tokens[:-1])

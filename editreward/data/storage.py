@@ -15,7 +15,7 @@ from datasets.data_files import EmptyDatasetError
 from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 from datasets.table import embed_table_storage
 from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from pyarrow.dataset import ParquetFragmentScanOptions
 
 from configuration_editreward import DEFAULT_DIMENSIONS

@@ -16,8 +16,8 @@ from configuration_editreward import DEFAULT_DIMENSIONS
 from editreward.data.storage import features_of, load_groups
 from editreward.simulation import annotate, simulate_group
 from editreward.training.bad_rows import UnreadableRow
-from editreward.training.batching import undecoded
-from editreward.training.dataloading import MIXTURE_PART, MIXTURE_ROW, MIXTURE_WEIGHT, GroupRows, Request
+from editreward.training.batching import Request, undecoded
+from editreward.training.dataloading import MIXTURE_PART, MIXTURE_ROW, MIXTURE_WEIGHT, GroupRows
 
 SIMULATED = "simulated"
 GROUPS_PER_SHARD = 64
