@@ -148,11 +148,12 @@ def main() -> None:
     trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
 
     # 5. Save and push
+    dataset_names = [part.path for part in script_args.datasets or ()] or script_args.dataset_name
     if training_args.push_to_hub:
-        trainer.push_to_hub(dataset_name=script_args.dataset_name)  # saves, too
+        trainer.push_to_hub(dataset_name=dataset_names)  # saves, too
     else:
         trainer.save_model(training_args.output_dir)
-        trainer.create_model_card(dataset_name=script_args.dataset_name)
+        trainer.create_model_card(dataset_name=dataset_names)
     trainer.end()
 
 

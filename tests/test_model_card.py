@@ -13,6 +13,7 @@ from backbones import build, make_image
 from hub_server import TOKEN, Hub
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
+from peft import LoraConfig
 from PIL import Image
 from test_trainer import DIMENSIONS, as_dataset, make_arguments, make_rows, make_trainer
 from transformers import AutoModel, AutoProcessor
@@ -131,6 +132,26 @@ def test_a_card_of_a_run_without_evaluation_says_so(tmp_path):
     assert "training: simulated groups | 4 |" in text and "knows nothing else" in text
     assert "curves" not in text and not (tmp_path / "curves.png").exists()
     assert ModelCard.load(tmp_path / "README.md").data.eval_results is None
+
+
+def test_the_card_of_an_adapter_loads_it_by_name_and_names_its_base(tmp_path):
+    model, processor = build(head_dropout=0.0)
+    model.config._name_or_path = "someone/base"
+    trainer = EditRewardTrainer(
+        model=model,
+        args=make_arguments(tmp_path, max_steps=1),
+        train_dataset=as_dataset(make_rows()),
+        processing_class=processor,
+        peft_config=LoraConfig(target_modules=r".*language_model.*_proj", modules_to_save=["heads"]),
+    )
+    trainer.train()
+    trainer.create_model_card()
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    data = ModelCard.load(tmp_path / "README.md").data
+    assert (data.library_name, data.base_model) == ("peft", "someone/base")
+    assert "EditRewardModel.from_pretrained(" in text and "AutoModel" not in text and "editreward merge" in text
+    trained = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
+    assert f"| trained parameters | {trained:,} |" in text and trained < model.num_parameters()
 
 
 @pytest.mark.parametrize(
