@@ -656,8 +656,10 @@ class EditRewardModel(PreTrainedModel):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The widest type of the backbone's weights. Training may leave frozen ones narrower, and what a saved model
-        is loaded in must not round the others."""
+        """The widest type of the backbone's weights, or that of what an adapter sits on."""
+        # What is saved is loaded in this type; where training left frozen weights narrower, it must not round others.
+        if hasattr(self, "peft_config"):
+            return super().dtype
         dtypes = {p.dtype for p in self.backbone.parameters() if p.is_floating_point()}
         return max(dtypes, key=lambda dtype: (dtype.itemsize, str(dtype)))
 

@@ -17,7 +17,7 @@ from trl import ModelConfig, get_peft_config, get_quantization_config
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor
 
-UNQUANTIZED = ("visual", "heads")
+UNQUANTIZED = ("visual", "backbone.visual", "heads")
 """Modules that QLoRA leaves as they are: heads are trained, and of the weights the vision tower's are few."""
 
 

@@ -159,8 +159,8 @@ class EditRewardTrainer(RewardTrainer):
         rates, deepspeed = learning_rates(args), args.deepspeed_plugin
         if rates and deepspeed is not None and "optimizer" in deepspeed.deepspeed_config:
             raise ValueError(
-                f"The DeepSpeed config has an optimizer of one learning rate; `{next(iter(rates))}_learning_rate` needs "
-                "one that the training arguments make. Take `optimizer` out of the config."
+                f"`{next(iter(rates))}_learning_rate` has no effect on the optimizer of the DeepSpeed config. Take "
+                "`optimizer` out of it: the training arguments make one."
             )
         trained: Mapping[str, Tensor] = {}
         if peft_config is not None and getattr(model, "is_quantized", False):
