@@ -84,7 +84,9 @@ def draw_curves(study: Study, arms: Arms, path: Path) -> Path:
             length = min(len(run["curves"][part]["step"]) for run in runs)
             share = np.array(runs[0]["curves"][part]["step"][:length]) / runs[0]["steps"]
             values = np.array([run["curves"][part][name][:length] for run in runs])
-            (line,) = plot.plot(100 * share, values.mean(axis=0), label=study.arms[arm].label, linewidth=1.3)
+            (line,) = plot.plot(
+                100 * share, values.mean(axis=0), label=study.arms[arm].label, linewidth=1.3, marker="."
+            )
             plot.fill_between(100 * share, values.min(axis=0), values.max(axis=0), color=line.get_color(), alpha=0.15)
         plot.set_title(title, fontsize=9)
         plot.set_xlabel("training done, %", fontsize=8)

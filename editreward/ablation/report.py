@@ -25,7 +25,7 @@ COLUMNS = (
     ("RMSE", "rmse", 1, 2),
 )
 
-WRITTEN = "<!-- written: {} -->\n{}<!-- end -->\n"
+WRITTEN = "<!-- written: {} -->\n{}<!-- end -->"
 BLOCK = re.compile(WRITTEN.format("(.*?)", "(.*?)").replace("\n", r"\n"), re.DOTALL)
 TO_WRITE = "*Not written yet.*\n"
 
@@ -78,7 +78,7 @@ def write_report(ablation: Ablation, results: Mapping[str, Result], config: str)
         parts += ["\n".join(links), block(name, written)]
         sections.append("\n\n".join(part for part in parts if part))
     page = [head(ablation, list(used.values()), config), block("summary", written), *sections]
-    report.write_text("\n\n".join(page), encoding="utf-8")
+    report.write_text("\n\n".join(page) + "\n", encoding="utf-8")
     return files
 
 

@@ -48,7 +48,7 @@ def main(folder: Path) -> None:
         "metrics": metrics,
         "evaluation_seconds": round(time.monotonic() - start, 1),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
-        "machine": f"{platform.system()} {platform.machine()}, {os.environ.get('OMP_NUM_THREADS', 'all')} threads",
+        "machine": f"{platform.system()} {platform.machine()}, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS')}",
     }
     write_json(folder / "result.json", result)
 
