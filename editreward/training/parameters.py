@@ -46,6 +46,8 @@ class RewardTokenEmbedding(nn.Embedding):
         token_ids (`Sequence[int]`): Rows to split off.
     """
 
+    token_ids: Tensor
+
     def __init__(self, embedding: nn.Embedding, token_ids: Sequence[int]) -> None:
         super().__init__(
             embedding.num_embeddings, embedding.embedding_dim, embedding.padding_idx, _weight=embedding.weight.data
@@ -60,20 +62,20 @@ class RewardTokenEmbedding(nn.Embedding):
     def forward(self, input_ids: Tensor) -> Tensor:
         """Token ids of any shape to embeddings, `(..., embedding_dim)`."""
         embeddings = super().forward(input_ids)
-        is_token = input_ids.unsqueeze(-1) == self.token_ids
+        is_token = torch.eq(input_ids.unsqueeze(-1), self.token_ids)
         rows = F.embedding(is_token.int().argmax(-1), self.reward_tokens).to(embeddings.dtype)
         return torch.where(is_token.any(-1, keepdim=True), rows, embeddings)
 
 
 @torch.no_grad()
-def _write_rows(module: nn.Module, *_: Any) -> None:
+def _write_rows(module: Any, *_: Any) -> None:
     """Write the trained rows into the matrix, whose own are never read. Not where either is a rank's shard."""
     weight, rows = module.weight, module.reward_tokens
     if not _is_shard(weight) and not _is_shard(rows):
         weight[module.token_ids] = rows.to(weight.dtype)
 
 
-def _read_rows(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
+def _read_rows(module: Any, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
     weight = state_dict.get(f"{prefix}weight")
     if weight is not None and f"{prefix}reward_tokens" not in state_dict:
         state_dict[f"{prefix}reward_tokens"] = weight[module.token_ids.to(weight.device)]

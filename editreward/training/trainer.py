@@ -184,10 +184,10 @@ class EditRewardTrainer(RewardTrainer):
             optimizers=optimizers,
             peft_config=peft_config,
         )
-        for name, weight in trained.items():
+        for name, value in trained.items():
             # TRL has just rounded the adapters of a quantized model to bfloat16.
             parameter = self.model.get_parameter(name)
-            parameter.data = weight.to(parameter.device)
+            parameter.data = value.to(parameter.device)
         check_precision(self.model, args)
         if args.torch_compile:
             compile_language_model(self.model, args.torch_compile_backend, args.torch_compile_mode)
