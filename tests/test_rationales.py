@@ -139,7 +139,7 @@ def test_special_tokens_in_a_rationale_stay_text(layout):
     assert batch["input_ids"][row, column + 1].tolist() == ids
 
 
-def test_rows_without_rationales_are_packed_as_ever_and_cost_nothing(tmp_path):
+def test_rows_without_rationales_are_packed_as_ever_cost_nothing_and_are_told_of(tmp_path, caplog):
     rows = [make_row(index, scores) for index, scores in enumerate(SCORES[:2])]
     processor = build_processor()
     plain, batch = (EditGroupCollator(processor, rationales=on)(rows) for on in (False, True))
@@ -153,6 +153,8 @@ def test_rows_without_rationales_are_packed_as_ever_and_cost_nothing(tmp_path):
         loss.backward()
         losses.append(loss.item())
     assert losses[0] == losses[1]
+    make_trainer(tmp_path, rows, rationale_weight=0.5, max_steps=1, logging_steps=1).train()
+    assert "`rationale_weight` trained nothing" in caplog.text
 
 
 def test_the_loss_adds_the_mean_over_tokens_and_reaches_the_backbone_and_no_head(tmp_path):

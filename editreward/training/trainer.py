@@ -404,6 +404,8 @@ class EditRewardTrainer(RewardTrainer):
             self._sums["train"].reduce(self.accelerator)
             metrics = self._sums["train"].pop()
             self._warn_of_collapse(metrics)
+            if self.rationale_loss is not None and "rationale_loss" not in metrics:
+                logger.warning("No group since the last log has a `rationale`: `rationale_weight` trained nothing.")
             # The Trainer's own `loss` is the mean over the steps.
             logs.update({name: value for name, value in metrics.items() if name != "loss"})
             logs.update(self.throughput.pop(self.accelerator, self.state.log_history))
