@@ -1,4 +1,4 @@
-"""What each of two processes does for `test_distributed.py`: DDP and FSDP2 over gloo, on a CPU."""
+"""What each of two processes does for `test_distributed.py`: DDP, FSDP2 and DeepSpeed ZeRO over gloo, on a CPU."""
 
 import json
 import os
@@ -27,6 +27,7 @@ RUN = {
     "gradient_accumulation_steps": 2,
     "max_steps": 4,
     "learning_rate": 5e-3,
+    "adam_epsilon": 1e-5,  # with 1e-8, Adam goes a full step where rounding alone makes a gradient differ from 0
     "max_grad_norm": 0.5,
     "dimension_weight": 1.0,
     "rationale_weight": 0.3,
@@ -82,6 +83,23 @@ def allow_fsdp_on_cpu() -> None:
     AcceleratorState.__init__ = init_with_fsdp
 
 
+def allow_deepspeed_on_cpu() -> None:
+    """accelerate takes processes under DeepSpeed without a GPU for single ones; DeepSpeed compiles what it can."""
+    import deepspeed.comm.torch
+
+    deepspeed.comm.torch.build_shm_op = lambda: None
+    init = PartialState.__init__
+
+    def init_with_deepspeed(self, *args, **kwargs):
+        init(self, *args, **kwargs)
+        rank = torch.distributed.get_rank()
+        PartialState._shared_state.update(num_processes=2, process_index=rank, local_process_index=rank)
+        PartialState._shared_state.update(backend="gloo", distributed_type=DistributedType.DEEPSPEED)
+        self.__dict__.update(PartialState._shared_state)
+
+    PartialState.__init__ = init_with_deepspeed
+
+
 def units(model) -> list[str]:
     return sorted({type(module).__name__ for module in model.modules() if isinstance(module, FSDPModule)})
 
@@ -108,6 +126,24 @@ def fsdp_in_bfloat16(folder, kind) -> dict:
     trainer.train()
     seen["master"] = sorted({str(parameter.dtype) for parameter in trainer.model.parameters()})
     return seen
+
+
+def run_deepspeed(folder: Path, stage: int) -> None:
+    os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
+    allow_deepspeed_on_cpu()
+    backbone_folder("qwen2_5_vl")
+    config = Path(__file__).parent.parent / "configs" / "accelerate" / f"deepspeed_zero{stage}.json"
+    settings = {"use_cpu": False, "deepspeed": str(config)}
+    trainer = trainer_of_run(folder / f"zero{stage}", **settings)
+    trainer.train()
+    found = {f"zero{stage}": report(trainer)}
+    trainer.save_model()
+    AcceleratorState._reset_state()
+    trainer = trainer_of_run(folder / f"zero{stage}", head_seed=5, **settings)
+    trainer.train(resume_from_checkpoint=str(folder / f"zero{stage}" / "checkpoint-2"))
+    found[f"zero{stage} resumed"] = report(trainer)
+    trainer.save_model(str(folder / f"zero{stage} resumed"))
+    (folder / f"rank{os.environ['RANK']}.json").write_text(json.dumps(found))
 
 
 def main(folder: Path) -> None:
@@ -167,4 +203,7 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if len(sys.argv) > 2:
+        run_deepspeed(Path(sys.argv[1]), int(sys.argv[2]))
+    else:
+        main(Path(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""Two processes against one: DDP and FSDP2 over gloo (see `distributed_run.py` for what the processes do)."""
+"""Two processes against one: DDP, FSDP2 and DeepSpeed over gloo; `distributed_run.py` is what the processes do."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.utils import is_deepspeed_available
 from distributed_run import ROWS, report, trainer_of_run
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor
@@ -29,19 +30,17 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Folder of all runs, and of each rank the report of its own."""
-    folder = tmp_path_factory.mktemp("runs")
+def run_two(folder: Path, *arguments: str) -> tuple[Path, list[dict], list[int]]:
+    """Run `distributed_run.py` in two processes: its folder, what each rank found, and their exit codes."""
     environment = os.environ | {
         "WORLD_SIZE": "2",
         "LOCAL_WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
+        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]),
     }
-    command = [sys.executable, str(TESTS / "distributed_run.py"), str(folder)]
+    command = [sys.executable, str(TESTS / "distributed_run.py"), str(folder), *arguments]
     processes = [
         subprocess.Popen(
             command,
@@ -56,6 +55,11 @@ def runs(tmp_path_factory):
     found = [folder / f"rank{rank}.json" for rank in range(2)]
     assert all(path.exists() for path in found), "\n".join(output[-4000:] for output in outputs)
     return folder, [json.loads(path.read_text()) for path in found], [process.returncode for process in processes]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return run_two(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +93,9 @@ def test_loss_and_gradient_norm_are_those_of_one_process_at_every_step(runs, one
         assert rank[kind]["norms"] == pytest.approx(expected["norms"], rel=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp2", "resumed"])
-def test_final_weights_and_scores_are_those_of_one_process(runs, one_process, kind):
-    folder, _, _ = runs
-    alone, _ = one_process
-    expected, weights = (load_file(of / "model.safetensors") for of in (alone, folder / kind))
-    start = trainer_of_run(folder / "start").model.state_dict()
+def assert_same_model(alone: Path, other: Path, start: dict[str, torch.Tensor]) -> None:
+    """Equal weights and scores, up to rounding that is small beside what training changed."""
+    expected, weights = (load_file(of / "model.safetensors") for of in (alone, other))
     assert set(weights) == set(expected) == set(start)
     for name, value in expected.items():
         part = slice(1, None) if name.endswith(MEAN_BIAS) else slice(None)
@@ -105,13 +106,33 @@ def test_final_weights_and_scores_are_those_of_one_process(runs, one_process, ki
     edited = [[candidate["image"] for candidate in row["candidates"]] for row in ROWS]
     inputs = processor([row["source_images"][0] for row in ROWS], edited, [row["instruction"] for row in ROWS])
     outputs = []
-    for of in (alone, folder / kind):
+    for of in (alone, other):
         model = AutoModel.from_pretrained(of, trust_remote_code=True)
         with torch.no_grad():
             outputs.append(model(**inputs))
     one, two = outputs
     assert torch.allclose(one.mean - one.mean.mean(0), two.mean - two.mean.mean(0), atol=1e-4)
     assert torch.allclose(one.log_std, two.log_std, atol=1e-4) and one.mean.std() > 1e-2
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2", "resumed"])
+def test_final_weights_and_scores_are_those_of_one_process(runs, one_process, kind):
+    folder, _, _ = runs
+    alone, _ = one_process
+    assert_same_model(alone, folder / kind, trainer_of_run(folder / "start").model.state_dict())
+
+
+@pytest.mark.skipif(not is_deepspeed_available(), reason="needs DeepSpeed: pip install deepspeed")
+@pytest.mark.parametrize("stage", [2, 3])
+def test_deepspeed_gives_the_losses_weights_and_scores_of_one_process_and_resumes(tmp_path, one_process, stage):
+    alone, expected = one_process
+    _, ranks, _ = run_two(tmp_path, str(stage))
+    start = trainer_of_run(tmp_path / "start").model.state_dict()
+    for kind in (f"zero{stage}", f"zero{stage} resumed"):
+        for rank in ranks:
+            assert rank[kind]["losses"] == pytest.approx(expected["losses"], rel=1e-5)
+            assert rank[kind]["norms"] == pytest.approx(expected["norms"], rel=1e-4)
+        assert_same_model(alone, tmp_path / kind, start)
 
 
 def test_every_parameter_is_sharded_and_the_heads_are_a_unit_of_their_own(runs):

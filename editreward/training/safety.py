@@ -13,7 +13,7 @@ from editreward.training.arguments import EditRewardTrainingArguments
 
 
 class NonFiniteError(RuntimeError):
-    """The loss or the gradient of a training step is infinite or not a number. No weight has been changed by it."""
+    """The loss or the gradient of a training step is infinite or not a number."""
 
 
 def describe_batch(batch: Mapping[str, Any]) -> str:
@@ -54,9 +54,8 @@ def stop_unless_finite(
     raise NonFiniteError(
         f"The {what} of step {step}{f', micro-batch {micro_batch}' if micro_batch else ''} is not finite: "
         + "; ".join(f"{number} on rank {rank}, of the groups {', '.join(names)}" for rank, number, names in culprits)
-        + ". The weights and the optimizer are those of the step before, and checkpoints are good. Look at these "
-        "groups' images and scores; if they are sound, lower `learning_rate` or `max_grad_norm`, and go on from the "
-        "last checkpoint."
+        + ". The run stops before a checkpoint holds that step. Look at these groups' images and scores; if they are "
+        "sound, lower `learning_rate` or `max_grad_norm` and go on from the last checkpoint."
     )
 
 

@@ -1,4 +1,4 @@
-"""What a reward model needs of fully sharded training (FSDP2) beyond accelerate's defaults."""
+"""What a reward model needs of sharded training (FSDP2, DeepSpeed ZeRO) beyond accelerate's defaults."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 
+from editreward.training.arguments import EditRewardTrainingArguments
 from modeling_editreward import RewardHeads
 
 
@@ -29,6 +30,19 @@ def configure_fsdp(plugin: Any, mixed_precision: str) -> None:
         plugin.mixed_precision_policy = MixedPrecisionPolicy(
             param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
         )
+
+
+def configure_deepspeed(plugin: Any, args: EditRewardTrainingArguments) -> None:
+    """Have DeepSpeed train float32 weights under autocast where it would turn all of them, heads too, into bfloat16.
+
+    With its own `bf16` it keeps float32 copies in the optimizer only: scores would have 8 bits, and checkpoints lose
+    updates that are smaller than that.
+    """
+    config = plugin.deepspeed_config
+    if args.bf16 and "torch_autocast" not in config:
+        del config["bf16"]
+        config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+        plugin.hf_ds_config.trainer_config_process(args)  # which then leaves inputs in float32
 
 
 def finish_fsdp(model: nn.Module) -> None:

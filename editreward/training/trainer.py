@@ -56,7 +56,7 @@ from editreward.training.parameters import (
 )
 from editreward.training.rationales import RationaleLoss, language_model_head
 from editreward.training.safety import memory_advice, stop_unless_finite
-from editreward.training.sharding import configure_fsdp, finish_fsdp
+from editreward.training.sharding import configure_deepspeed, configure_fsdp, finish_fsdp
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor
 
@@ -266,6 +266,8 @@ class EditRewardTrainer(RewardTrainer):
         self.accelerator.state.dynamo_plugin = TorchDynamoPlugin(backend="no")
         if self.is_fsdp_enabled:
             configure_fsdp(self.accelerator.state.fsdp_plugin, self.accelerator.mixed_precision)
+        if self.is_deepspeed_enabled:
+            configure_deepspeed(self.accelerator.state.deepspeed_plugin, self.args)
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         prepared = super()._prepare_for_training(*args, **kwargs)
