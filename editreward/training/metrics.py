@@ -369,12 +369,14 @@ class EvaluationScores:
             differences, truths = (np.concatenate(column) for column in zip(*parts, strict=True))
             name = None if index is None else dimensions[index]
             if len(truths):
-                accuracy, threshold = accuracy_with_ties(differences, truths)
-                metrics[metric_name("accuracy_with_ties", name)] = accuracy
+                known = np.isfinite(differences)  # what a diverged model says is wrong
+                accuracy, threshold = accuracy_with_ties(differences[known], truths[known])
+                metrics[metric_name("accuracy_with_ties", name)] = accuracy * float(known.mean()) if known.any() else 0.0
                 metrics[metric_name("tie_threshold", name)] = threshold
             if index is None and truths.any():
                 probabilities = np.concatenate([group.preference_probabilities(link) for group in self.groups])
-                metrics["calibration_error"] = expected_calibration_error(probabilities)
+                finite = np.isfinite(probabilities).all()
+                metrics["calibration_error"] = expected_calibration_error(probabilities) if finite else float("nan")
             if index is None:
                 annotated = [g for g in self.groups if len(g.preferences) or not np.isnan(g.labels).all()]
                 candidates = sum(len(group.reward) for group in annotated)
