@@ -369,9 +369,11 @@ class EvaluationScores:
             differences, truths = (np.concatenate(column) for column in zip(*parts, strict=True))
             name = None if index is None else dimensions[index]
             if len(truths):
-                known = np.isfinite(differences)  # what a diverged model says is wrong
-                accuracy, threshold = accuracy_with_ties(differences[known], truths[known])
-                metrics[metric_name("accuracy_with_ties", name)] = accuracy * float(known.mean()) if known.any() else 0.0
+                known = np.isfinite(differences)  # whatever else a diverged model says is wrong
+                accuracy, threshold = 0.0, 0.0
+                if known.any():
+                    accuracy, threshold = accuracy_with_ties(differences[known], truths[known])
+                metrics[metric_name("accuracy_with_ties", name)] = accuracy * float(known.mean())
                 metrics[metric_name("tie_threshold", name)] = threshold
             if index is None and truths.any():
                 probabilities = np.concatenate([group.preference_probabilities(link) for group in self.groups])

@@ -83,6 +83,23 @@ def share_of_rows(right: ArrayLike, groups: Groups = None, seed: int = 0) -> Sha
     return share_of(*counts_by_group(right, groups), seed=seed)
 
 
+def mean_of_groups(values: ArrayLike, seed: int = 0) -> Estimate:
+    """Mean of a number that each group has, such as the rank correlation within it.
+
+    Args:
+        values: shape (groups,).
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: a value is not finite; its row is named.
+    """
+    values = finite("values", values)
+    if not len(values):
+        return Estimate(np.nan, np.nan, np.nan, 0)
+    low, high = _percentiles(_resampled_ratio(values, np.ones(len(values)), seed), len(values))
+    return Estimate(float(values.mean()), low, high, len(values))
+
+
 def counts_by_group(right: ArrayLike, groups: Groups = None) -> tuple[np.ndarray, np.ndarray]:
     """Successes and totals of each group, shape (groups,) each, in the order of the groups' first rows."""
     right = finite("right", right)
@@ -146,7 +163,8 @@ def bootstrap(
 
     Args:
         statistic: from indices of rows, shape (any number,), in which a row can occur several times, to a number; NaN
-            where it is undefined.
+            where it is undefined. Copies of a group are not told apart: for a mean over groups of a number that each
+            has, use [`mean_of_groups`].
         rows: number of rows.
         groups: see `Groups`.
         samples: number of resamples.
