@@ -3,7 +3,7 @@
 docs/metrics.md defines them.
 """
 
-from editreward.evaluation.metrics.bootstrap import (
+from editreward.evaluation.metrics.resampling import (
     Estimate,
     PairedDifference,
     Share,
@@ -17,7 +17,7 @@ from editreward.evaluation.metrics.bootstrap import (
     share_of_rows,
     shares_by,
 )
-from editreward.evaluation.metrics.correlation import (
+from editreward.evaluation.metrics.correlations import (
     GroupedCorrelation,
     HumanAgreement,
     correlation,

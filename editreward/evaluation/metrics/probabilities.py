@@ -10,7 +10,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike
 
-from editreward.evaluation.metrics.bootstrap import Groups, Share, share_of_rows
+from editreward.evaluation.metrics.resampling import Groups, Share, share_of_rows
 from editreward.evaluation.metrics.checks import finite
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
