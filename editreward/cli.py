@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from editreward import __version__
 from editreward.commands.ablate import add_ablate
 from editreward.commands.annotate import add_annotate
+from editreward.commands.bench import add_bench
 from editreward.commands.data import add_data
 from editreward.commands.generate import add_generate
 from editreward.commands.merge import add_merge
@@ -199,6 +200,7 @@ COMMANDS: tuple[Callable[[Any], None], ...] = (
     add_data,
     add_annotate,
     add_ablate,
+    add_bench,
 )
 
 

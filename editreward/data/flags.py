@@ -4,8 +4,6 @@ Nothing is removed. Words and a detector of frontal faces miss much and flag har
 person begins to look, not a verdict.
 """
 
-import importlib
-import importlib.util
 import json
 import re
 import unicodedata
@@ -18,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from editreward.data.images import flatten, read_image
+from editreward.functions import load_function
 
 Filter: TypeAlias = Callable[[Mapping[str, Any]], "str | Iterable[str] | None"]
 """Takes a group, images as `{"bytes", "path"}`, and returns why it should be looked at: a text, several, or none."""
@@ -118,24 +117,7 @@ def load_filter(name: str) -> Filter:
     Raises:
         ValueError: there is no such file, module or function.
     """
-    place, _, function = name.rpartition(":")
-    if not place:
-        raise ValueError(f"--filter takes FILE.py:FUNCTION or MODULE:FUNCTION, not {name!r}.")
-    if place.endswith(".py"):
-        spec = importlib.util.spec_from_file_location(Path(place).stem, place) if Path(place).is_file() else None
-        if spec is None or spec.loader is None:
-            raise ValueError(f"--filter: there is no file {place}.")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    else:
-        try:
-            module = importlib.import_module(place)
-        except ModuleNotFoundError as error:
-            raise ValueError(f"--filter: {error}.") from error
-    found = getattr(module, function, None)
-    if not callable(found):
-        raise ValueError(f"--filter: {place} has no function {function}.")
-    loaded: Filter = found
+    loaded: Filter = load_function(name, "--filter")
     return loaded
 
 

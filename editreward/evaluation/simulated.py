@@ -111,7 +111,7 @@ def evaluate(judgements: Judgements, groups: Sequence[SimulatedGroup]) -> dict[s
     subsets: dict[str, dict[str, list[int]]] = {
         "category": _by([group.category for group in groups]),
         "language": _by([group.language for group in groups]),
-        "novelty": _by([_novelty(group) for group in groups]),
+        "novelty": _by([novelty(group) for group in groups]),
     }
     result: dict[str, Any] = {"groups": len(groups)}
     for name in names:
@@ -135,7 +135,8 @@ def _by(values: Sequence[str]) -> dict[str, list[int]]:
     return {value: [i for i, other in enumerate(values) if other == value] for value in sorted(set(values))}
 
 
-def _novelty(group: SimulatedGroup) -> str:
+def novelty(group: SimulatedGroup) -> str:
+    """Which of a group's wording and combination occur only in the test split, in words."""
     wording, combination = group.unseen_wording, group.unseen_combination
     if wording and combination:
         return "unseen wording and combination"

@@ -1,0 +1,420 @@
+"""The protocols of the benchmarks: from items and answers to measures. docs/benchmarks.md has each in short."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from editreward.data.benchmark_items import BenchmarkItem, Comparison
+from editreward.evaluation.metrics import (
+    Estimate,
+    Share,
+    accuracy_at_threshold,
+    accuracy_without_ties,
+    bootstrap,
+    brier_score,
+    coin_floor,
+    compare_shares,
+    correlation,
+    dimension_metrics,
+    expected_calibration_error,
+    grouped_correlation,
+    macro_share,
+    near_tie_accuracy,
+    pair_accuracy,
+    pair_metrics,
+    random_scores_floor,
+    relations_of_scores,
+    share_of_rows,
+    shares_by,
+    strict_ranking_accuracy,
+    tuned_random_accuracy,
+    tuple_accuracy,
+    z_normalised_correlation,
+)
+from editreward.evaluation.runner import GroupRecord
+from editreward.evaluation.scorers import GroupScores
+
+PairKey: TypeAlias = tuple[str, str, int, int]
+"""Group id, judged dimension, and the indices of two candidates."""
+
+TRUTHS = {"first": 1.0, "second": -1.0, "tie": 0.0}
+EVERYTHING = "all"
+OVERALL = "overall"
+
+EDITSCORE_GROUPS = {
+    "object": ("subject-add", "subject-remove", "subject-replace"),
+    "appearance": ("color_alter", "material_alter", "style_change", "tone_transfer"),
+    "scene": ("background_change", "extract"),
+    "advanced": ("ps_human", "text_change", "motion_change", "compose"),
+}
+EDITREWARD_BENCH_VERDICTS = 4
+"""Better, worse, both good, both bad."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number of a result.
+
+    Attributes:
+        name: what is measured, such as "accuracy with ties".
+        subset: of which part of the benchmark, such as "K = 2" or a task.
+        estimate: the number with its interval, a `Share` or a correlation or the like.
+        chance: what random scores reach in expectation, None where it isn't known in closed form.
+        coin: what a judge reaches that answers every pair at random; likewise.
+        column: of the published table, where the number is to be compared with it.
+        details: what else belongs to it, such as the tie threshold.
+    """
+
+    name: str
+    subset: str
+    estimate: Estimate
+    chance: float | None = None
+    coin: float | None = None
+    column: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON data; what is undefined is null."""
+        numbers = {name: _json_number(getattr(self.estimate, name)) for name in ("value", "low", "high")}
+        optional = {"chance": self.chance, "coin": self.coin, "column": self.column}
+        return {
+            "name": self.name,
+            "subset": self.subset,
+            "unit": "share" if isinstance(self.estimate, Share) else "number",
+            **numbers,
+            "total": self.estimate.total,
+            **{name: value for name, value in optional.items() if value is not None},
+            **({"details": dict(self.details)} if self.details else {}),
+        }
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a protocol judges.
+
+    Attributes:
+        items: those that have an answer.
+        groups: records of their groups, by id.
+        scores: by group id, of a scorer.
+        margins: of a judge: by `PairKey` by how much it prefers the first of the two candidates.
+        tags: by group id further names of subsets, such as {"novelty": "unseen wording"}.
+        names: which of the scorer's dimensions answers a dimension of the benchmark, in order of preference.
+    """
+
+    items: Sequence[BenchmarkItem]
+    groups: Mapping[str, GroupRecord]
+    scores: Mapping[str, GroupScores] | None = None
+    margins: Mapping[PairKey, float] | None = None
+    tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def dimensions(self) -> list[str]:
+        """What the scorer scores apart."""
+        return list(next(iter(self.scores.values())).dimensions) if self.scores else []
+
+    def answering(self, dimension: str) -> str:
+        """The scorer's dimension that answers one of the benchmark; `overall` where it has none for it."""
+        return next((name for name in self.names.get(dimension, ()) if name in self.dimensions), OVERALL)
+
+    def pairs(self, items: Sequence[BenchmarkItem] | None = None) -> "Pairs":
+        """All comparisons of items, by default of all."""
+        chosen = self.items if items is None else items
+        entries = [(item, comparison) for item in chosen for comparison in item.comparisons]
+        return Pairs(
+            items=[item for item, _ in entries],
+            comparisons=[comparison for _, comparison in entries],
+            differences=np.array([self._difference(item, c, self.answering(item.dimension)) for item, c in entries]),
+            truths=np.array([TRUTHS[comparison.verdict] for _, comparison in entries]),
+        )
+
+    def differences_in(self, pairs: "Pairs", dimension: str) -> np.ndarray:
+        """Differences of the scores in one of the scorer's dimensions, shape (pairs,)."""
+        entries = zip(pairs.items, pairs.comparisons, strict=True)
+        return np.array([self._difference(item, comparison, dimension) for item, comparison in entries])
+
+    def truths_in(self, pairs: "Pairs", dimension: str) -> np.ndarray:
+        """People's verdict in a dimension, from the annotated scores; NaN where there are none. Shape (pairs,)."""
+        values = [self.groups[item.group_id].truth.get(dimension) for item in pairs.items]
+        sides = [
+            [np.nan if scores is None else scores[getattr(comparison, side)] for side in ("first", "second")]
+            for scores, comparison in zip(values, pairs.comparisons, strict=True)
+        ]
+        first, second = np.array(sides, dtype=float).reshape(-1, 2).T
+        return relations_of_scores(first, second)
+
+    def _difference(self, item: BenchmarkItem, comparison: Comparison, dimension: str) -> float:
+        if self.margins is not None:
+            return self.margins[item.group_id, item.dimension, comparison.first, comparison.second]
+        assert self.scores is not None
+        scores = self.scores[item.group_id]
+        values = scores.overall if dimension == OVERALL else scores.dimensions[dimension]
+        return values[comparison.first] - values[comparison.second]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Comparisons of items as a table.
+
+    Attributes:
+        items, comparisons: of each row.
+        differences: score of the first minus score of the second, shape (pairs,).
+        truths: 1 where people prefer the first, -1 the second, 0 for a tie, shape (pairs,).
+    """
+
+    items: list[BenchmarkItem]
+    comparisons: list[Comparison]
+    differences: np.ndarray
+    truths: np.ndarray
+
+    @property
+    def groups(self) -> list[str]:
+        """Group of each row: what intervals resample."""
+        return [item.group_id for item in self.items]
+
+    @property
+    def tuples(self) -> list[tuple[str, str, str]]:
+        """Identity of each row's item: published ids may occur twice, and items of several dimensions share one."""
+        return [(item.group_id, item.item_id, item.dimension) for item in self.items]
+
+
+def pairs_with_ties(answers: Answers) -> list[Measure]:
+    """GenAI-Bench and the pair-wise part of AURORA-Bench: accuracy with ties at the best threshold, and without ties.
+
+    A judge's own ties are its ties: it gets no threshold.
+    """
+    pairs = answers.pairs()
+    ties = int((pairs.truths == 0).sum())
+    if answers.margins is None:
+        found = pair_metrics(pairs.differences, pairs.truths, pairs.groups)
+        with_ties, without, threshold = found.with_ties, found.without_ties, _json_number(found.tie_threshold)
+    else:
+        with_ties = accuracy_at_threshold(pairs.differences, pairs.truths, 0, pairs.groups)
+        without, threshold = accuracy_without_ties(pairs.differences, pairs.truths, pairs.groups), None
+    # Every tie is told from a preference, but "both good" not from "both bad", as two of a coin's four verdicts are.
+    coin = (1 + ties / len(pairs.truths)) / 4 if len(pairs.truths) else None
+    chance = tuned_random_accuracy(len(pairs.truths), ties)
+    details = {"ties": ties, "tie_threshold": threshold}
+    return [
+        Measure("accuracy with ties", EVERYTHING, with_ties, chance, coin, "pairs", details),
+        Measure("accuracy without ties", EVERYTHING, without, 0.5, 0.25),
+        *calibration(answers, pairs),
+    ]
+
+
+def ratings(answers: Answers) -> list[Measure]:
+    """ImagenHub and the point-wise part of AURORA-Bench: rank correlation with the human scores of single edits.
+
+    Raises:
+        ValueError: a judge of pairs was asked.
+    """
+    if answers.scores is None:
+        raise ValueError("This benchmark rates single edits: it needs a scorer, not a judge of pairs.")
+    place = [(item, item.candidates[0]) for item in answers.items]
+    scores = np.array([answers.scores[item.group_id].overall[index] for item, index in place])
+    truths = np.array([item.score for item in answers.items], dtype=float)
+    editors = np.array([answers.groups[item.group_id].editors[index] for item, index in place])
+    groups = np.array([item.group_id for item in answers.items])
+
+    def estimate(statistic: Callable[[np.ndarray], float]) -> Estimate:
+        return bootstrap(statistic, len(scores), list(groups))
+
+    def by_editor(rows: np.ndarray) -> Any:
+        return grouped_correlation(scores[rows], truths[rows], editors[rows])
+
+    of_editors = by_editor(np.arange(len(scores)))
+    details = {
+        "by_editor": {str(name): value for name, value in of_editors.by_subset.items()},
+        "constant_scores": [str(name) for name in of_editors.constant_scores],
+        "constant_truths": [str(name) for name in of_editors.constant_truths],
+    }
+    per_prompt = estimate(lambda rows: grouped_correlation(scores[rows], truths[rows], groups[rows]).mean)
+    normalised = estimate(lambda rows: z_normalised_correlation(scores[rows], truths[rows], groups[rows]))
+    pooled = estimate(lambda rows: correlation(scores[rows], truths[rows]))
+    kendall = estimate(lambda rows: correlation(scores[rows], truths[rows], "kendall"))
+    fisher = estimate(lambda rows: by_editor(rows).fisher)
+    script = estimate(lambda rows: by_editor(rows).mean_then_tanh)
+    return [
+        Measure("Spearman per editing model, Fisher average", EVERYTHING, fisher, 0, details=details),
+        Measure("Spearman per editing model, tanh of the mean", EVERYTHING, script, 0, column="ratings"),
+        Measure("Spearman of all edits", EVERYTHING, pooled, 0),
+        Measure("Kendall of all edits", EVERYTHING, kendall, 0),
+        Measure("Spearman per prompt, mean", EVERYTHING, per_prompt, 0),
+        Measure("Spearman, normalised per prompt", EVERYTHING, normalised, 0),
+    ]
+
+
+def aurora(answers: Answers) -> list[Measure]:
+    """AURORA-Bench: both parts, each where the data has it."""
+    measures = []
+    for subset, protocol in (("pairwise", pairs_with_ties), ("pointwise", ratings)):
+        items = [item for item in answers.items if item.subset == subset]
+        if items and (subset == "pairwise" or answers.scores is not None):
+            measures += [_renamed(measure, subset) for measure in protocol(_only(answers, items))]
+    return measures
+
+
+def tuples(answers: Answers) -> list[Measure]:
+    """EditReward-Bench (TIGER-Lab): strict accuracy of tuples of 2, 3 and 4, and pair-wise accuracy beside it.
+
+    K = 2 includes ties, judged with one threshold (a judge says itself what is a tie); a larger tuple counts only if
+    every pair is strictly in order; overall is the pool of all tuples. Per dimension where people's scores are known.
+    """
+    pairs = answers.pairs()
+    sizes = np.array([len(item.candidates) for item in pairs.items])
+    threshold = None if answers.margins is None else 0.0
+    found = tuple_accuracy(pairs.differences, pairs.truths, pairs.tuples, sizes, pairs.groups, threshold)
+    number = {k: share.total for k, share in found.strict.items()}
+    ties = int(((pairs.truths == 0) & (sizes == 2)).sum())
+    chance, coin = random_scores_floor(number, ties), coin_floor(number, EDITREWARD_BENCH_VERDICTS)
+    measures = []
+    for k, share in found.strict.items():
+        details = {"ties": ties, "tie_threshold": _json_number(found.tie_threshold)} if k == 2 else {}
+        floors = chance.by_k[k], coin.by_k[k]
+        measures.append(Measure("strict accuracy", f"K = {k}", share, *floors, f"K = {k}", details))
+    measures.append(Measure("strict accuracy", OVERALL, found.overall, chance.overall, coin.overall, OVERALL))
+    measures += [Measure("pair-wise accuracy", f"K = {k}", share) for k, share in found.pairwise.items()]
+    measures.append(Measure("pair-wise accuracy", OVERALL, found.pairwise_overall))
+    truths = {name: answers.truths_in(pairs, name) for name in answers.dimensions}
+    truths = {name: truth for name, truth in truths.items() if not np.isnan(truth).all()}
+    differences = {name: answers.differences_in(pairs, name) for name in truths}
+    for name, of_dimension in dimension_metrics(differences, truths, pairs.groups).items():
+        threshold_of = {"tie_threshold": _json_number(of_dimension.tie_threshold)}
+        measures.append(Measure("pair-wise accuracy with ties", name, of_dimension.with_ties, details=threshold_of))
+        measures.append(Measure("pair-wise accuracy without ties", name, of_dimension.without_ties, 0.5))
+    return measures + calibration(answers, pairs)
+
+
+def tasks(answers: Answers) -> list[Measure]:
+    """EditReward-Bench (EditScore): accuracy by dimension and task; groups of tasks and all tasks averaged."""
+    measures = []
+    for dimension in dict.fromkeys(item.dimension for item in answers.items):
+        pairs = answers.pairs([item for item in answers.items if item.dimension == dimension])
+        right = np.sign(pairs.differences) == pairs.truths
+        of_task = np.array([item.task or "" for item in pairs.items])
+        scored_by = {"score": answers.answering(dimension) if answers.scores else "verdict"}
+        average = macro_share(right, list(of_task), pairs.groups)
+        measures.append(Measure("accuracy, average over tasks", dimension, average, 0.5, 0.5, dimension, scored_by))
+        for name, members in EDITSCORE_GROUPS.items():
+            chosen = np.isin(of_task, members)
+            if chosen.any():
+                groups = [group for group, is_chosen in zip(pairs.groups, chosen, strict=True) if is_chosen]
+                share = macro_share(right[chosen], list(of_task[chosen]), groups)
+                measures.append(Measure("accuracy, average over tasks", f"{dimension}: {name}", share, 0.5, 0.5))
+        for task, share in sorted(
+            shares_by(right, list(of_task), pairs.groups).items(), key=lambda pair: str(pair[0])
+        ):
+            measures.append(Measure("accuracy", f"{dimension}: {task}", share, 0.5, 0.5))
+    return measures
+
+
+def near_ties(answers: Answers) -> list[Measure]:
+    """EditReward-Compass: a preference is right if the winner scores higher, a tie if the scores hardly differ."""
+    measures = []
+    dimensions = dict.fromkeys(item.dimension for item in answers.items)
+    for dimension in [*dimensions, EVERYTHING]:
+        pairs = answers.pairs([item for item in answers.items if dimension in (item.dimension, EVERYTHING)])
+        found = near_tie_accuracy(pairs.differences, pairs.truths, pairs.groups)
+        details = {"score": answers.answering(dimension) if answers.scores else "verdict"}
+        details = details if dimension != EVERYTHING else {}
+        measures.append(Measure("accuracy", dimension, found.together, details=details))
+        measures.append(Measure("accuracy on preferences", dimension, found.preferences, 0.5, details=details))
+        measures.append(Measure("accuracy on ties", dimension, found.ties, 0.0, details=details))
+    return measures
+
+
+def exact_scores(answers: Answers) -> list[Measure]:
+    """Simulated groups: accuracy on all pairs whose exact scores differ, by dimension and subset; strict rankings."""
+    pairs = answers.pairs()
+    measures = [
+        Measure("accuracy", OVERALL, accuracy_without_ties(pairs.differences, pairs.truths, pairs.groups), 0.5, 0.5)
+    ]
+    right, strict = np.sign(pairs.differences) == pairs.truths, pairs.truths != 0
+    tagged = {
+        group_id: {"category": record.category, "language": record.language, **answers.tags.get(group_id, {})}
+        for group_id, record in answers.groups.items()
+    }
+    for kind in dict.fromkeys(name for tags in tagged.values() for name in tags):
+        labels = [tagged[group][kind] for group in pairs.groups]
+        for label in sorted(set(labels)):
+            chosen = strict & (np.array(labels) == label)
+            share = share_of_rows(right[chosen], np.array(pairs.groups)[chosen])
+            measures.append(Measure("accuracy", f"{kind}: {label}", share, 0.5, 0.5))
+    if answers.scores is not None:
+        records = [answers.groups[item.group_id] for item in answers.items]
+        scores = [answers.scores[record.group_id] for record in records]
+        for name in answers.dimensions:
+            known = [
+                (s.dimensions[name], r.truth[name]) for s, r in zip(scores, records, strict=True) if name in r.truth
+            ]
+            if known:
+                share = pair_accuracy(*zip(*known, strict=True))
+                measures.append(Measure("accuracy", name, share, 0.5, 0.5))
+        for k, chance in ((3, 1 / 6), (4, 1 / 24)):
+            totals = [np.sum(list(record.truth.values()), axis=0) for record in records]
+            share = strict_ranking_accuracy([score.overall for score in scores], totals, k)
+            measures.append(Measure("strict accuracy", f"K = {k}", share, chance))
+    return measures + calibration(answers, pairs)
+
+
+def calibration(answers: Answers, pairs: Pairs) -> list[Measure]:
+    """Whether the probabilities of preferences come true, for scorers that have them, on pairs that are no tie."""
+    probabilities = []
+    for item, comparison, truth in zip(pairs.items, pairs.comparisons, pairs.truths, strict=True):
+        known = answers.scores[item.group_id].probabilities if answers.scores else None
+        if known is not None and truth:
+            better, worse = (comparison.first, comparison.second)[:: int(truth)]
+            probabilities.append(min(1.0, max(0.0, known[better][worse])))  # quadrature may leave 0..1 by rounding
+    if not probabilities:
+        return []
+    error, brier = expected_calibration_error(probabilities), brier_score(probabilities)
+    return [
+        Measure("expected calibration error", "preferences", _plain(error, len(probabilities))),
+        Measure("Brier score", "preferences", _plain(brier, len(probabilities)), 0.25),
+    ]
+
+
+def position_bias(pairs: Pairs, shown_first: Mapping[PairKey, float]) -> list[Measure]:
+    """Accuracy of a judge when the better edit is shown first and when it is shown second, and the gap.
+
+    Ties are left out. A judge that answers "tie" is wrong.
+
+    Args:
+        pairs: the comparisons.
+        shown_first: what the judge said when it was shown the candidates in the key's order; both orders of every
+            pair are needed.
+    """
+    first, second, of_group = [], [], []
+    for item, comparison, truth in zip(pairs.items, pairs.comparisons, pairs.truths, strict=True):
+        if truth:
+            better, worse = (comparison.first, comparison.second)[:: int(truth)]
+            first.append(shown_first[item.group_id, item.dimension, better, worse] > 0)
+            second.append(shown_first[item.group_id, item.dimension, worse, better] < 0)
+            of_group.append(item.group_id)
+    gap = compare_shares(first, second, of_group)
+    estimate = Share(gap.difference, gap.low, gap.high, len(first))
+    return [
+        Measure("position bias", "better edit shown first", share_of_rows(first, of_group), column="first"),
+        Measure("position bias", "better edit shown second", share_of_rows(second, of_group), column="second"),
+        Measure("position bias", "gap", estimate, 0.0, 0.0, details={"p_value": _json_number(gap.p_value)}),
+    ]
+
+
+def _only(answers: Answers, items: Sequence[BenchmarkItem]) -> Answers:
+    return Answers(items, answers.groups, answers.scores, answers.margins, answers.tags, answers.names)
+
+
+def _renamed(measure: Measure, subset: str) -> Measure:
+    name = subset if measure.subset == EVERYTHING else f"{subset}: {measure.subset}"
+    values = {"chance": measure.chance, "coin": measure.coin, "column": measure.column, "details": measure.details}
+    return Measure(measure.name, name, measure.estimate, **values)  # type: ignore[arg-type]
+
+
+def _plain(value: float, total: int) -> Estimate:
+    return Estimate(value, float("nan"), float("nan"), total)
+
+
+def _json_number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
