@@ -492,6 +492,8 @@ def test_empty_bins_and_certain_predictions():
     assert (bins[0].accuracy, bins[4].accuracy, bins[4].confidence) == (0.5, 0.5, 1)
     assert all(math.isnan(value) for value in astuple(bins[2])[3:])
     assert sum(found.count for found in reliability_bins([])) == 0
+    # Quadrature may exceed 1 by rounding.
+    assert (expected_calibration_error([1 + 1e-12]), log_loss([1 + 1e-12])) == (0, 0)
 
 
 def test_exact_gaussians_are_covered_as_often_as_they_say():

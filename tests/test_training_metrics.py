@@ -21,7 +21,14 @@ from editreward.scoring import picture
 from editreward.simulation import simulate_group
 from editreward.training import EditGroupCollator, EditRewardTrainer, metrics
 from editreward.training.hardest import FOLDER, HardestGroups, images_of_row
-from editreward.training.metrics import MetricSums, Throughput, collapse_warning, collapsed_dimensions
+from editreward.training.metrics import (
+    EvaluationScores,
+    GroupScores,
+    MetricSums,
+    Throughput,
+    collapse_warning,
+    collapsed_dimensions,
+)
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor
 
@@ -71,6 +78,23 @@ def evaluations(trainer, name="eval_loss"):
 
 
 # Metrics
+
+
+def test_what_a_diverged_model_says_is_wrong_and_has_no_calibration_error():
+    labels = np.array([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])
+    none = np.zeros((0, 2), dtype=int)
+
+    def measured(rewards):
+        scores = EvaluationScores()
+        reward = np.array(rewards, dtype=float)
+        scores.groups = [GroupScores(labels, np.zeros((3, 2)), reward, np.zeros(3), labels, none)]
+        return scores.metrics(DIMENSIONS, "logistic")
+
+    found = measured([1.0, 2.0, math.nan])  # one of three pairs can be right
+    assert (found["accuracy_with_ties"], found["tie_threshold"]) == (pytest.approx(1 / 3), 0)
+    assert math.isnan(found["calibration_error"])
+    assert measured([math.nan] * 3)["accuracy_with_ties"] == 0
+    assert measured([1.0, 2.0, 3.0])["accuracy_with_ties"] == 1
 
 
 def test_evaluation_scores_are_those_of_each_group_run_alone(tmp_path):
@@ -293,6 +317,8 @@ def test_accuracy_is_better_higher_and_losses_and_calibration_errors_lower(tmp_p
         ("accuracy_visual_quality", True),
         ("eval_pair_loss_visual_quality", False),
         ("test_set_calibration_error", False),
+        ("accuracy_glossiness", True),
+        ("eval_lossless_loss", False),
     ):
         assert make_arguments(tmp_path, metric_for_best_model=metric).greater_is_better is higher
     assert make_arguments(tmp_path, metric_for_best_model="loss", greater_is_better=True).greater_is_better is True

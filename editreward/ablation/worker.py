@@ -26,6 +26,7 @@ from editreward.evaluation import (
     pair_accuracy,
     strict_ranking_accuracy,
 )
+from editreward.evaluation.metrics import log_loss
 from editreward.evaluation.simulated import TestSet
 from editreward.scoring import EditRewardScorer
 from editreward.scoring.probability import preference_probability
@@ -152,7 +153,7 @@ def evaluate_model(
     for k in (3, 4):
         metrics[f"strict_{k}"] = strict_ranking_accuracy(tested.mean["reward"], tested.truth["reward"], k).value
     probabilities = preference_probabilities(tested, scorer.model.config.preference_link)
-    metrics["log_loss"] = float(-np.log(np.maximum(probabilities, np.finfo(float).tiny)).mean())
+    metrics["log_loss"] = log_loss(probabilities)
     metrics["calibration_error"] = expected_calibration_error(probabilities)
     metrics["tokens"] = tested.tokens
     return {name: round(value, 5) if isinstance(value, float) else value for name, value in metrics.items()}

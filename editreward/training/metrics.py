@@ -6,6 +6,7 @@ evaluation set (`EvaluationScores`).
 """
 
 import logging
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -69,7 +70,7 @@ def check_metric(metric: str, names: Sequence[str]) -> None:
 
 def lower_is_better(metric: str) -> bool:
     """Whether a metric, with or without `eval_` and the name of a dataset before it, is better when it is lower."""
-    return "loss" in metric or metric.endswith("calibration_error")
+    return re.search(r"(^|_)loss(_|$)", metric) is not None or metric.endswith("calibration_error")
 
 
 @torch.no_grad()

@@ -3,20 +3,6 @@
 docs/metrics.md defines them.
 """
 
-from editreward.evaluation.metrics.resampling import (
-    Estimate,
-    PairedDifference,
-    Share,
-    bootstrap,
-    compare,
-    compare_shares,
-    counts_by_group,
-    macro_share,
-    mean_of_groups,
-    share_of,
-    share_of_rows,
-    shares_by,
-)
 from editreward.evaluation.metrics.correlations import (
     GroupedCorrelation,
     HumanAgreement,
@@ -54,6 +40,20 @@ from editreward.evaluation.metrics.probabilities import (
     interval_coverage,
     log_loss,
     reliability_bins,
+)
+from editreward.evaluation.metrics.resampling import (
+    Estimate,
+    PairedDifference,
+    Share,
+    bootstrap,
+    compare,
+    compare_shares,
+    counts_by_group,
+    macro_share,
+    mean_of_groups,
+    share_of,
+    share_of_rows,
+    shares_by,
 )
 
 __all__ = [

@@ -56,9 +56,9 @@ def group_index(groups: Sequence[Hashable] | np.ndarray | None, length: int) -> 
     if len(groups) != length:
         raise ValueError(f"{len(groups)} groups are given for {length} rows")
     if isinstance(groups, np.ndarray) and groups.ndim == 1 and groups.dtype != object:  # faster, same result
-        names, first, index = np.unique(groups, return_index=True, return_inverse=True)
+        names, first, place = np.unique(groups, return_index=True, return_inverse=True)
         order = np.argsort(first)
-        return np.argsort(order)[index], names[order].tolist()
+        return np.argsort(order)[place], names[order].tolist()
     numbers: dict[Hashable, int] = {}
     index = [numbers.setdefault(group, len(numbers)) for group in groups]
     return np.array(index, dtype=int), list(numbers)

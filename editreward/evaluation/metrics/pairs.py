@@ -11,8 +11,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from editreward.evaluation.metrics.resampling import Groups, Share, share_of, share_of_rows
 from editreward.evaluation.metrics.checks import finite, group_index, relations
+from editreward.evaluation.metrics.resampling import Groups, Share, share_of, share_of_rows
 
 # Of EditReward-Compass: scores that differ by less are a predicted tie.
 NEAR_TIE = 1e-5

@@ -3,6 +3,7 @@
 A probability is that of the truth: that the better one of a pair is preferred.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -10,9 +11,11 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike
 
-from editreward.evaluation.metrics.resampling import Groups, Share, share_of_rows
 from editreward.evaluation.metrics.checks import finite
+from editreward.evaluation.metrics.resampling import Groups, Share, share_of_rows
 
+# What sums over quadrature nodes may be above 1.
+ROUNDING = 1e-6
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 
 
@@ -50,15 +53,23 @@ def reliability_bins(probabilities: ArrayLike, bins: int = 10) -> list[Reliabili
     """
     confidence, right, index = _binned(probabilities, bins)
     counts = np.bincount(index, minlength=bins)
-    edges = np.linspace(0.5, 1, bins + 1)
+    edges = np.linspace(0.5, 1, bins + 1).tolist()
     found = []
     for number, count in enumerate(counts.tolist()):
         chosen = index == number
-        of_bin = confidence[chosen].mean() if count else np.nan
-        accuracy = right[chosen].mean() if count else np.nan
+        accuracy = float(right[chosen].mean()) if count else float("nan")
         low, high = _wilson(accuracy, count)
-        start, end = edges[number], edges[number + 1]
-        found.append(ReliabilityBin(*map(float, (start, end)), count, *map(float, (of_bin, accuracy, low, high))))
+        found.append(
+            ReliabilityBin(
+                start=edges[number],
+                end=edges[number + 1],
+                count=count,
+                confidence=float(confidence[chosen].mean()) if count else float("nan"),
+                accuracy=accuracy,
+                low=low,
+                high=high,
+            )
+        )
     return found
 
 
@@ -142,9 +153,9 @@ def interval_coverage(
 
 def _probabilities(values: ArrayLike) -> np.ndarray:
     probabilities = finite("probabilities", values)
-    for row in np.flatnonzero((probabilities < 0) | (probabilities > 1)):
+    for row in np.flatnonzero((probabilities < -ROUNDING) | (probabilities > 1 + ROUNDING)):
         raise ValueError(f"probabilities: row {row} is {probabilities[row]:g}, which is not between 0 and 1")
-    return probabilities
+    return probabilities.clip(0, 1)
 
 
 def _binned(probabilities: ArrayLike, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -158,8 +169,8 @@ def _binned(probabilities: ArrayLike, bins: int) -> tuple[np.ndarray, np.ndarray
 def _wilson(share: float, count: int) -> tuple[float, float]:
     """Wilson 1927: the shares from which the observed one is 1.96 standard errors away."""
     if not count:
-        return np.nan, np.nan
+        return float("nan"), float("nan")
     z = NormalDist().inv_cdf(0.975)
     middle = share + z * z / (2 * count)
-    half = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     return (middle - half) / (1 + z * z / count), (middle + half) / (1 + z * z / count)
