@@ -23,7 +23,8 @@ class Request(NamedTuple):
 
     Args:
         row: Index of the row in the dataset.
-        epoch: Decides which candidates of a large group are taken.
+        epoch: How often the row was read before, in a mixture not once an epoch. Decides which candidates of a large
+            group are taken.
         pair: The two candidates to take instead.
     """
 
@@ -80,6 +81,14 @@ class EpochOrder:
         ]
         items = np.concatenate(chosen) if chosen else np.empty(0, dtype=np.int64)
         return self._generator(0, epoch).permutation(items) if self.shuffle else np.sort(items)
+
+    def times_before(self, epoch: int) -> np.ndarray:
+        """How often each item of an epoch came in those before, by the number of the item."""
+        times = np.zeros(1 + max((part.max() for part in self.parts if len(part)), default=-1), dtype=np.int64)
+        for part, quota in zip(self.parts, self.quotas, strict=True):
+            turns = epoch * quota
+            times[part] = (turns + (np.arange(len(part)) - turns) % max(1, len(part))) // max(1, len(part))
+        return times
 
     def _generator(self, *key: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, *key])
@@ -144,12 +153,13 @@ class GroupBatchSampler(torch.utils.data.Sampler[list[Request]]):
 
     def __iter__(self) -> Iterator[list[Request]]:
         epoch, items = self.epoch, self.order(self.epoch)
+        times = self.order.times_before(epoch)
         batches = self._of_size(items) if self.budget is None else self._of_tokens(items, epoch)
         for batch in batches:
             if self.units is None:
-                yield [Request(int(item), epoch) for item in batch]
+                yield [Request(int(item), int(times[item])) for item in batch]
             else:
-                yield [Request(self.units[item][0], epoch, self.units[item][1]) for item in batch]
+                yield [Request(self.units[item][0], int(times[item]), self.units[item][1]) for item in batch]
 
     def _of_size(self, items: np.ndarray) -> Iterator[np.ndarray]:
         size = self._batch_size * self.world_size
