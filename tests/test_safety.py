@@ -87,6 +87,24 @@ def test_out_of_memory_names_the_batch_and_what_to_change(tmp_path, doing):
         assert part in message
 
 
+def test_auto_find_batch_size_takes_smaller_batches_until_they_fit(tmp_path):
+    options = {"auto_find_batch_size": True, "max_steps": 2, "per_device_train_batch_size": 4}
+    trainer = make_trainer(tmp_path, ROWS, **options)
+    sizes, training_step = [], trainer.training_step
+
+    def step(model, inputs, *args):
+        sizes.append(len(inputs["group_ids"]))
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        return training_step(model, inputs, *args)
+
+    trainer.training_step = step
+    trainer.train()
+    assert sizes[0] == 4 and set(sizes[-2:]) <= {1, 2} and sizes == sorted(sizes, reverse=True)
+    with pytest.raises(ValueError, match="`auto_find_batch_size`.*`max_tokens_per_batch`"):
+        make_arguments(tmp_path, max_tokens_per_batch=1000, **options)
+
+
 def test_out_of_memory_names_options_that_exist(tmp_path):
     arguments = make_arguments(tmp_path, per_device_train_batch_size=2, activation_checkpointing=False)
     options = memory_options(arguments)

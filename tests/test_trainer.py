@@ -218,6 +218,16 @@ def test_group_reduction_is_the_mean_of_the_groups_means(tmp_path):
     assert whole.item() == pytest.approx(mean + (of_following + of_quality) / 2, rel=1e-5)
 
 
+def test_a_group_of_ties_without_weight_does_not_count_among_the_groups(tmp_path):
+    rows = [make_row(0, [(2.0, 3.0), (3.0, 2.0)]), make_row(1, SCORES[0])]
+    options = {"loss_reduction": "group", "ties": "disentangle", "tie_weight": 0.0}
+    losses = []
+    for some in (rows, rows[1:]):
+        trainer = make_trainer(tmp_path, rows, **options)
+        losses.append(trainer.compute_loss(trainer.model, trainer._prepare_inputs(trainer.data_collator(some))).item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 def test_a_batch_without_a_usable_pair_has_zero_loss_with_the_graph(tmp_path):
     rows = [make_row(0, SCORES[2])]
     trainer = make_trainer(tmp_path, rows, dimension_weight=1.0)

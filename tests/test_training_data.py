@@ -212,6 +212,25 @@ def test_a_mixture_has_its_shares_in_every_epoch_and_every_row_in_turn():
         EpochOrder(parts, weights=[1, 0])
 
 
+@pytest.mark.parametrize("pairs", [(), ((0, 1), (0, 2), (0, 3), (1, 2))])
+def test_no_pair_is_lost_of_groups_that_a_mixture_shows_every_second_epoch(pairs):
+    limit, size = (2, 4) if pairs else (4, 8)
+    round_of_group = len(covering_subsets(size, limit, frozenset(pairs) or None))
+    assert round_of_group % 2 == 0  # so that the number of the epoch would show the same parts again and again
+    sampler = GroupBatchSampler(EpochOrder([np.arange(5), np.arange(5, 15)], [1, 1]))
+    seen, times = {}, Counter()
+    for epoch in range(2 * round_of_group):
+        sampler.set_epoch(epoch)
+        for [request] in sampler:
+            assert request.epoch == times[request.row]
+            times[request.row] += 1
+            shown = candidates_of_epoch(size, limit, f"g{request.row}", 0, request.epoch, pairs)
+            seen.setdefault(request.row, set()).update(itertools.combinations(shown, 2))
+    assert {times[row] for row in range(5, 15)} == {round_of_group}
+    wanted = set(pairs) or set(itertools.combinations(range(size), 2))
+    assert all(wanted <= seen[row] for row in range(15))
+
+
 class TellingCollator(EditGroupCollator):
     """Says what it got and where."""
 
@@ -481,6 +500,14 @@ def test_skipped_rows_are_listed_by_split_and_in_a_file_that_a_resumed_run_goes_
     hopeless = BadRows(tmp_path)
     with pytest.raises(ValueError, match="The first 32 rows can't be used.*: no reason"):
         hopeless.add("train", [(f"g{i}", "no reason") for i in range(32)], used=0)
+
+
+def test_an_evaluation_set_without_a_usable_row_is_named(tmp_path):
+    bad = broken(make_row(8, SCORES[0]), FAULTS["missing"])
+    trainer = make_trainer(tmp_path, make_rows(), eval_rows=[bad], on_bad_row="skip")
+    with pytest.raises(ValueError, match=r"No row of the evaluation set \('eval'\).*skipped_rows.jsonl"):
+        trainer.evaluate()
+    assert "group-8" in (tmp_path / "skipped_rows.jsonl").read_text()
 
 
 def test_options_that_contradict_each_other_are_refused(tmp_path):

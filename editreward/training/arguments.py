@@ -152,7 +152,7 @@ class EditRewardTrainingArguments(RewardConfig):
         default=False,
         metadata={
             "help": "Pair losses: soft labels from the candidates' `annotations`, the share of annotators who prefer "
-            "the pair's winner (equal scores count half), where several have scored the two."
+            "the pair's winner (equal scores count half), of those who have scored the two."
         },
     )
     rationale_weight: float = field(
@@ -288,6 +288,8 @@ class EditRewardTrainingArguments(RewardConfig):
             raise ValueError("`split_into_pairs` leaves nothing for `max_candidates` to cut down. Unset one of them.")
         if self.max_tokens_per_batch is not None and self.max_tokens_per_batch < 1:
             raise ValueError(f"`max_tokens_per_batch` must be positive, got {self.max_tokens_per_batch}.")
+        if self.max_tokens_per_batch is not None and self.auto_find_batch_size:
+            raise ValueError("`auto_find_batch_size` cannot lower `max_tokens_per_batch`. Unset one of them.")
         if self.shuffle_buffer_size < 0:
             raise ValueError(f"`shuffle_buffer_size` must be 0 or more, got {self.shuffle_buffer_size}.")
         if self.train_sampling_strategy not in ("random", "sequential"):

@@ -81,9 +81,10 @@ def group_dataloader(
     processor: EditRewardProcessor,
     args: EditRewardTrainingArguments,
     accelerator: Accelerator,
+    batch_size: int,
     training: bool,
 ) -> torch.utils.data.DataLoader:
-    """The data loader of this process. Batches are padded groups, as many on every process.
+    """The data loader of this process. Batches are `batch_size` padded groups, as many on every process.
 
     In training, `args.max_candidates` and `args.split_into_pairs` say what becomes of a group; evaluation is on whole
     groups, each once, in the dataset's order.
@@ -105,7 +106,6 @@ def group_dataloader(
         options["worker_init_fn"] = partial(seed_worker, num_workers=workers, rank=accelerator.process_index)
     seed = args.seed if args.data_seed is None else args.data_seed
     place = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
-    batch_size = args.per_device_train_batch_size if training else args.per_device_eval_batch_size
     if isinstance(dataset, datasets.IterableDataset):
         batches = StreamedBatches(
             dataset,

@@ -220,6 +220,7 @@ class EditRewardTrainer(RewardTrainer):
         self.model.config.calibration = None
         self.bad_rows.start(checkpoint is not None, self.accelerator.is_main_process)
         self.data_wait = DataWait()
+        self._evaluated_step = None  # an earlier call's may have the same number
         output = super().train(checkpoint, *args, **kwargs)
         self.bad_rows.gather(self.accelerator.is_main_process)
         if self.accelerator.is_main_process:
@@ -239,11 +240,11 @@ class EditRewardTrainer(RewardTrainer):
         return dataset
 
     def _get_dataloader(
-        self, dataset: Any, description: str, *args: Any, is_training: bool = False, **kwargs: Any
+        self, dataset: Any, description: str, batch_size: int, *args: Any, is_training: bool = False, **kwargs: Any
     ) -> torch.utils.data.DataLoader:
         key = kwargs.get("dataloader_key")
         loader = group_dataloader(
-            dataset, self.data_collator, self.processing_class, self.args, self.accelerator, is_training
+            dataset, self.data_collator, self.processing_class, self.args, self.accelerator, batch_size, is_training
         )
         if key is not None and self.args.dataloader_persistent_workers:
             self._eval_dataloaders = {**getattr(self, "_eval_dataloaders", {}), key: loader}
@@ -372,7 +373,8 @@ class EditRewardTrainer(RewardTrainer):
             if self.args.loss_reduction == "group":
                 group = group_index[samples.candidate]
                 of_group = samples.weight.new_zeros(len(inputs["input_ids"])).index_add(0, group, samples.weight)
-                samples = samples._replace(weight=samples.weight / of_group[group])
+                of_sample = of_group[group]
+                samples = samples._replace(weight=samples.weight / of_sample.where(of_sample > 0, 1))
             terms.append(samples)
         return terms
 
@@ -445,6 +447,10 @@ class EditRewardTrainer(RewardTrainer):
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         self._evaluated_step = self.state.global_step
         self.bad_rows.gather(self.accelerator.is_main_process)
+        if not self._evaluation.groups:
+            raise ValueError(
+                f"No row of the evaluation set ({metric_key_prefix!r}) can be used; {self.bad_rows.file} says why."
+            )
         self._sums["eval"].reduce(self.accelerator)
         self._hardest.report(self, metric_key_prefix)
         metrics = self._sums["eval"].pop()
