@@ -21,6 +21,8 @@ Likeness: TypeAlias = Callable[[Image.Image, Image.Image], float]
 CLIP_MODEL = "openai/clip-vit-large-patch14"
 NEUTRAL_TEXT = "a photo"
 HIGHEST_PSNR = 100.0
+SMALLEST_CHANGE = 1e-4
+"""Distance of unit vectors in float32 that is more than rounding."""
 
 
 def decode(data: bytes) -> Image.Image:
@@ -187,6 +189,7 @@ class Clip:
         Raises:
             ValueError: there is no such model here or on the Hub, or it is no CLIP model.
         """
+        import torch
         from transformers import AutoConfig, AutoTokenizer, CLIPModel, CLIPProcessor
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -195,7 +198,7 @@ class Clip:
             config = AutoConfig.from_pretrained(name)
             if config.model_type != "clip":
                 raise ValueError(f"{name} is a model of type {config.model_type!r}, not a CLIP model.")
-            model = CLIPModel.from_pretrained(name).to(device)
+            model = CLIPModel.from_pretrained(name, dtype=torch.float32).to(device)
             # Pillow's resizing, whether or not torchvision is installed: the two give other pixels.
             images = CLIPImageProcessorPil.from_pretrained(name)
             processor = CLIPProcessor(image_processor=images, tokenizer=AutoTokenizer.from_pretrained(name))
@@ -215,7 +218,8 @@ class Clip:
                 return GroupScores((edited @ self._embed_texts([group.instruction])[0]).tolist())
             change = edited - self._embed_images([decode(group.sources[0])])
             instruction, neutral = self._embed_texts([group.instruction, NEUTRAL_TEXT])
-            # An edit that changes nothing has no direction: cosine_similarity makes it 0.
+            # An edit that changes nothing has no direction, only rounding: its similarity is 0.
+            change = torch.where(change.norm(dim=-1, keepdim=True) > SMALLEST_CHANGE, change, 0.0)
             return GroupScores(torch.cosine_similarity(change, (instruction - neutral)[None]).tolist())
 
     def _embed_images(self, images: list[Image.Image]) -> Any:

@@ -519,16 +519,19 @@ def run_benchmark(
         margins, shown_first, failed = _margins(
             benchmark, data, items, records, scorer, runner, shown, with_position_bias
         )
-        answered = [item for item in items if all(key in margins for key in _keys(item))]
+        has_answer = [all(key in margins for key in _keys(item)) for item in items]
+        answered = [item for item, has in zip(items, has_answer, strict=True) if has]
         answers = Answers(answered, records, None, margins, data.tags, benchmark.names)
     else:
         found = runner.score(data.rows, groups, scorer, shown, benchmark.preparation)
         scores = {name: answer for name, answer in found.items() if isinstance(answer, GroupScores)}
         failed = {name: answer.reason for name, answer in found.items() if isinstance(answer, Unscored)}
-        answered = [item for item in items if item.group_id in scores]
+        has_answer = [item.group_id in scores for item in items]
+        answered = [item for item, has in zip(items, has_answer, strict=True) if has]
         records = {name: record for name, record in records.items() if name in scores}
         answers = Answers(answered, records, scores, None, data.tags, benchmark.names)
-    left_out |= _left_out("not_answered", [item for item in items if item not in answered])
+    unanswered = [item for item, has in zip(items, has_answer, strict=True) if not has]
+    left_out |= _left_out("not_answered", unanswered)
     if not answered:
         counts = ", ".join(f"{kind}: {len(ids)}" for kind, ids in left_out.items()) or "there is none"
         example = f" The first reason: {next(iter(failed.values()))}" if failed else ""

@@ -18,9 +18,13 @@ class Processes:
     def __init__(self) -> None:
         self.index, self.count = 0, 1
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            import torch
             from accelerate import PartialState
+            from accelerate.utils import parse_flag_from_env
 
-            self.state = PartialState(timeout=TIMEOUT)
+            # Accelerate makes no group of processes on CPUs unless it is told that they are meant.
+            cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+            self.state = PartialState(cpu=cpu, timeout=TIMEOUT)
             self.index, self.count = self.state.process_index, self.state.num_processes
 
     @property
@@ -31,11 +35,6 @@ class Processes:
     def device(self) -> str | None:
         """Where this process is to run its model; None leaves the choice to the model's loader."""
         return None if self.count == 1 else str(self.state.device)
-
-    def wait(self) -> None:
-        """Wait until all have come here."""
-        if self.count > 1:
-            self.state.wait_for_everyone()
 
     def from_main(self, value: Any) -> Any:
         """The value that the main process passed, in every process."""

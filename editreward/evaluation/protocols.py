@@ -21,6 +21,7 @@ from editreward.evaluation.metrics import (
     expected_calibration_error,
     grouped_correlation,
     macro_share,
+    mean_of_groups,
     near_tie_accuracy,
     pair_accuracy,
     pair_metrics,
@@ -31,6 +32,7 @@ from editreward.evaluation.metrics import (
     strict_ranking_accuracy,
     tuned_random_accuracy,
     tuple_accuracy,
+    z_normalised,
     z_normalised_correlation,
 )
 from editreward.evaluation.runner import GroupRecord
@@ -230,8 +232,9 @@ def ratings(answers: Answers) -> list[Measure]:
         "constant_scores": [str(name) for name in of_editors.constant_scores],
         "constant_truths": [str(name) for name in of_editors.constant_truths],
     }
-    per_prompt = estimate(lambda rows: grouped_correlation(scores[rows], truths[rows], groups[rows]).mean)
-    normalised = estimate(lambda rows: z_normalised_correlation(scores[rows], truths[rows], groups[rows]))
+    within_prompts = grouped_correlation(scores, truths, groups)
+    per_prompt = mean_of_groups(list(within_prompts.by_subset.values()))  # drawn twice, a prompt counts twice
+    normalised = _normalised_correlation(scores, truths, groups)
     pooled = estimate(lambda rows: correlation(scores[rows], truths[rows]))
     kendall = estimate(lambda rows: correlation(scores[rows], truths[rows], "kendall"))
     fisher = estimate(lambda rows: by_editor(rows).fisher)
@@ -346,11 +349,9 @@ def exact_scores(answers: Answers) -> list[Measure]:
         records = [answers.groups[item.group_id] for item in answers.items]
         scores = [answers.scores[record.group_id] for record in records]
         for name in answers.dimensions:
-            known = [
-                (s.dimensions[name], r.truth[name]) for s, r in zip(scores, records, strict=True) if name in r.truth
-            ]
-            if known:
-                share = pair_accuracy(*zip(*known, strict=True))
+            if all(name in record.truth for record in records):
+                scores_in = [score.dimensions[name] for score in scores]
+                share = pair_accuracy(scores_in, [record.truth[name] for record in records])
                 measures.append(Measure("accuracy", name, share, 0.5, 0.5))
         for k, chance in ((3, 1 / 6), (4, 1 / 24)):
             totals = [np.sum(list(record.truth.values()), axis=0) for record in records]
@@ -400,6 +401,16 @@ def position_bias(pairs: Pairs, shown_first: Mapping[PairKey, float]) -> list[Me
         Measure("position bias", "better edit shown second", share_of_rows(second, of_group), column="second"),
         Measure("position bias", "gap", estimate, 0.0, 0.0, details={"p_value": _json_number(gap.p_value)}),
     ]
+
+
+def _normalised_correlation(scores: np.ndarray, truths: np.ndarray, prompts: np.ndarray) -> Estimate:
+    """`z_normalised_correlation` with its interval. Whole prompts are drawn, so normalising once is enough."""
+    value = z_normalised_correlation(scores, truths, prompts)
+    truths = z_normalised(truths, prompts)
+    chosen = np.isin(prompts, prompts[truths != 0])
+    scores, truths = z_normalised(scores, prompts)[chosen], truths[chosen]
+    found = bootstrap(lambda rows: correlation(scores[rows], truths[rows]), len(scores), list(prompts[chosen]))
+    return Estimate(value, found.low, found.high, len(prompts))
 
 
 def _only(answers: Answers, items: Sequence[BenchmarkItem]) -> Answers:
