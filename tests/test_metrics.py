@@ -549,6 +549,9 @@ def test_shares_by_label_and_their_mean():
         "b": (0.5, 2),
         "c": (0, 1),
     }
+    # Arrays of labels, too, come in the order of their first rows.
+    named = shares_by([1, 0, 0, 1, 1], np.array(["c", "a", "b", "b", "c"]))
+    assert [(name, share.value) for name, share in named.items()] == [("c", 1), ("a", 0), ("b", 0.5)]
     assert macro_share(right, labels).value == pytest.approx((2 / 3 + 1 / 2) / 3)
     assert macro_share(right, labels).total == 6
     rng = np.random.default_rng(11)
