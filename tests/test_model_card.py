@@ -2,12 +2,15 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import numpy as np
 import pytest
 import torch
+import transformers.trainer
 import transformers.utils.hub
 from backbones import build, make_image
 from hub_server import TOKEN, Hub
@@ -82,6 +85,21 @@ def test_a_push_uploads_a_folder_that_loads_without_the_package(pushed):
     with torch.no_grad():
         assert torch.equal(model(**batch).reward, trainer.model.eval()(**batch).reward)
     assert model.config.calibration == trainer.model.config.calibration
+
+
+def test_a_push_in_the_middle_of_a_run_is_a_model_that_loads(tmp_path, monkeypatch):
+    class Hub:
+        def upload_folder(self, folder_path, **arguments):
+            shutil.copytree(folder_path, tmp_path / "hub", ignore=shutil.ignore_patterns("checkpoint-*"))
+            return SimpleNamespace(done=lambda: True, result=lambda: None)
+
+    monkeypatch.setattr(transformers.trainer, "hf_api", Hub)
+    monkeypatch.setattr(EditRewardTrainer, "init_hf_repo", lambda trainer: setattr(trainer, "push_in_progress", None))
+    options = {"max_steps": 1, "save_strategy": "steps", "save_steps": 1, "push_to_hub": True, "hub_model_id": REPO}
+    trainer = make_trainer(tmp_path / "run", make_rows(), **options)
+    trainer.train()
+    model = AutoModel.from_pretrained(tmp_path / "hub", trust_remote_code=True)
+    assert all(torch.equal(value, trainer.model.state_dict()[name]) for name, value in model.state_dict().items())
 
 
 def test_the_card_has_metadata_that_the_hub_reads(pushed):

@@ -539,8 +539,13 @@ class EditRewardTrainer(RewardTrainer):
             self._push_from_checkpoint(str(checkpoint))
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        if not self._saves_checkpoint:  # it has its name by then
-            super()._push_from_checkpoint(checkpoint_folder)
+        if self._saves_checkpoint:  # it gets its name first
+            return
+        if self.is_world_process_zero():
+            # The Trainer copies config and weights; without the class's own file they do not load from the Hub.
+            for file in Path(checkpoint_folder).glob("*.py"):
+                shutil.copy(file, self.args.output_dir)
+        super()._push_from_checkpoint(checkpoint_folder)
 
     def _ranks_of_checkpoint(self) -> range:
         """Ranks that write their random states into this process's checkpoint."""
