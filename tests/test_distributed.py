@@ -41,20 +41,17 @@ def run_two(folder: Path, *arguments: str) -> tuple[Path, list[dict], list[int]]
         "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]),
     }
     command = [sys.executable, str(TESTS / "distributed_run.py"), str(folder), *arguments]
-    processes = [
-        subprocess.Popen(
-            command,
-            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=1200)[0] for process in processes]
+    # Into files: a process whose pipe nobody reads stops when it is full.
+    logs = [folder / f"log{rank}.txt" for rank in range(2)]
+    processes = []
+    for rank, path in enumerate(logs):
+        ranked = environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        with path.open("w") as log:
+            processes.append(subprocess.Popen(command, env=ranked, stdout=log, stderr=subprocess.STDOUT))
+    codes = [process.wait(timeout=1200) for process in processes]
     found = [folder / f"rank{rank}.json" for rank in range(2)]
-    assert all(path.exists() for path in found), "\n".join(output[-4000:] for output in outputs)
-    return folder, [json.loads(path.read_text()) for path in found], [process.returncode for process in processes]
+    assert all(path.exists() for path in found), "\n".join(path.read_text()[-4000:] for path in logs)
+    return folder, [json.loads(path.read_text()) for path in found], codes
 
 
 @pytest.fixture(scope="module")
