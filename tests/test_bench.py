@@ -11,6 +11,8 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hub_server import Hub
 from test_bench_scorers import file_of, noise
@@ -652,9 +654,6 @@ def command(*arguments) -> int:
 
 def test_the_command_imports_runs_prints_and_writes(tmp_path, capsys):
     rows = [*bench_rows("aa", 2, "B>A", 10), *bench_rows("cc", 3, "C>A>B", 30), *bench_rows("dd", 4, "D>B>A>C", 40)]
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     (tmp_path / "in").mkdir()
     file = tmp_path / "in" / "rows.parquet"
     pq.write_table(pa.Table.from_pylist(rows[:-1]), file)  # dd lacks a comparison
@@ -782,19 +781,31 @@ configs:
 """
 
 
-@pytest.mark.slow
-def test_a_published_dataset_is_fetched_from_the_hub_with_all_its_configurations(tmp_path):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def published_repository(tmp_path: Path) -> Path:
+    """A dataset in the published row format with a configuration for each K."""
     for name, rows in (("2pair", bench_rows("aa", 2, "B>A", 10)), ("3pair", bench_rows("cc", 3, "C>A>B", 30))):
         (tmp_path / "repo" / name).mkdir(parents=True)
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / "repo" / name / "train.parquet")
     (tmp_path / "repo" / "README.md").write_text(CARD)
+    return tmp_path / "repo"
+
+
+def test_a_local_copy_of_a_published_dataset_is_read_with_all_its_configurations(tmp_path):
+    folder, cache = published_repository(tmp_path), tmp_path / "repo" / "cache"
+    loaded = load_benchmark(BENCHMARKS["editreward-bench"], str(folder), cache=cache, progress=False)
+    assert sorted(item.item_id for item in loaded.items) == ["aa", "cc"]
+    before = list(cache.glob("imports/*"))
+    again = load_benchmark(BENCHMARKS["editreward-bench"], str(folder), cache=cache, progress=False)
+    assert again.items == loaded.items and list(cache.glob("imports/*")) == before
+    with pytest.raises(ValueError, match="no split 'valid'"):
+        load_benchmark(BENCHMARKS["editreward-bench"], str(folder), split="valid", cache=cache, progress=False)
+
+
+@pytest.mark.slow
+def test_a_published_dataset_is_fetched_from_the_hub_with_all_its_configurations(tmp_path):
+    folder = published_repository(tmp_path)
     with Hub() as hub:
-        done = run_with_hub(
-            hub, tmp_path, HUB, "org/bench", tmp_path / "repo", tmp_path / "cache", tmp_path / "result"
-        )
+        done = run_with_hub(hub, tmp_path, HUB, "org/bench", folder, tmp_path / "cache", tmp_path / "result")
         assert done.returncode == 0, done.stdout + done.stderr
         result = json.loads((tmp_path / "result" / "result.json").read_text())
         assert result["data"]["items_judged"] == 2

@@ -216,19 +216,38 @@ def _local(
     if (path / BENCHMARK_FILE).is_file():
         return str(path), None, _import_report(path)
     # What is imported is kept for as long as no file of the input or of the images changes.
-    places = {path if path.is_dir() else path.parent, Path(images) if images else path}
-    stamp = content_hash(
-        json.dumps([str(path.resolve()), images, split, *(_stamp(place) for place in sorted(places))])
-    )
-    sources = [Source(str(path), split)] if split else [Source(str(path))]
+    places = sorted({path if path.is_dir() else path.parent, Path(images) if images else path})
+    stamps = [_stamp(place, cache) for place in places]
+    stamp = content_hash(json.dumps([str(path.resolve()), images, split, stamps]))
+    is_saved = any((path / name).exists() for name in ("dataset_dict.json", "state.json"))
+    if path.is_dir() and not is_saved:
+        sources = _sources(str(path), split, None)
+    else:
+        sources = [Source(str(path), split)] if split else [Source(str(path))]
     folder = _import(benchmark, sources, images, cache, stamp, progress)
     return str(folder), None, _import_report(folder)
 
 
-def _stamp(place: Path) -> list[Any]:
+def _stamp(place: Path, cache: Path) -> list[Any]:
+    """Names, sizes and times of the files that an import may read."""
     files = sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
-    stats = [(str(file), file.stat()) for file in files]
+    stats = [(str(file), file.stat()) for file in files if not file.is_relative_to(cache)]
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+
+
+def _sources(name: str, split: str | None, revision: str | None) -> list[Any]:
+    """All splits, or one, of all configurations of a dataset here or on the Hub."""
+    from datasets import get_dataset_config_names, get_dataset_split_names
+
+    from editreward.data.importers import Source
+
+    sources = []
+    for config in get_dataset_config_names(name, revision=revision):
+        splits = get_dataset_split_names(name, config_name=config, revision=revision)
+        sources += [Source(name, one, config, revision) for one in splits if split in (None, one)]
+    if not sources:
+        raise ValueError(f"{name} has no split {split!r}.")
+    return sources
 
 
 def _from_hub(
@@ -240,11 +259,8 @@ def _from_hub(
     cache: Path,
     progress: bool | None,
 ) -> tuple[str, str, dict[str, Any] | None]:
-    from datasets import get_dataset_config_names, get_dataset_split_names
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
-
-    from editreward.data.importers import Source
 
     try:
         info = HfApi().dataset_info(name, revision=revision)
@@ -257,12 +273,7 @@ def _from_hub(
     if any(file.rfilename == BENCHMARK_FILE for file in info.siblings or ()):
         folder = Path(snapshot_download(name, repo_type="dataset", revision=commit))
         return str(folder), commit, _import_report(folder)
-    sources = []
-    for config in get_dataset_config_names(name, revision=commit):
-        splits = get_dataset_split_names(name, config_name=config, revision=commit)
-        sources += [Source(name, one, config, commit) for one in splits if split in (None, one)]
-    if not sources:
-        raise ValueError(f"{name} has no split {split!r}.")
+    sources = _sources(name, split, commit)
     folder = _import(benchmark, sources, images, cache, content_hash(name, commit, str(split), str(images)), progress)
     return str(folder), commit, _import_report(folder)
 
