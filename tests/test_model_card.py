@@ -23,7 +23,7 @@ from transformers import AutoModel, AutoProcessor
 
 from editreward.simulation import simulate_group
 from editreward.training import EditRewardTrainer
-from editreward.training.card import is_hub_id, last_evaluation
+from editreward.training.card import is_hub_id, last_evaluation, recipe
 from editreward.training.curves import draw_curves, series
 from editreward.training.hardest import FOLDER
 
@@ -170,6 +170,19 @@ def test_the_card_of_an_adapter_loads_it_by_name_and_names_its_base(tmp_path):
     assert "EditRewardModel.from_pretrained(" in text and "AutoModel" not in text and "editreward merge" in text
     trained = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
     assert f"| trained parameters | {trained:,} |" in text and trained < model.num_parameters()
+
+
+@pytest.mark.parametrize(
+    "options, told",
+    [
+        ({"split_into_pairs": True, "per_device_train_batch_size": 2}, ("pairs per step", "4 (2 x 2")),
+        ({"max_tokens_per_batch": 3000}, ("tokens at most per step", "6,000 (3,000 x 2")),
+    ],
+)
+def test_the_card_counts_batches_in_what_they_are_made_of(tmp_path, options, told):
+    trainer = make_trainer(tmp_path, make_rows(), gradient_accumulation_steps=2, **options)
+    rows = dict(recipe(trainer, None))
+    assert rows[told[0]] == f"{told[1]} micro-batches x 1 processes)" and "groups per step" not in rows
 
 
 @pytest.mark.parametrize(

@@ -215,12 +215,15 @@ def recipe(trainer: "EditRewardTrainer", base_model: str | None) -> list[tuple[s
         ("layout, positions", f"{config.layout}, {config.position_scheme}"),
     ]
     training: list[tuple[str, Any]] = [(label, _plain(getattr(args, name))) for name, label in ARGUMENTS.items()]
-    groups = args.per_device_train_batch_size * args.gradient_accumulation_steps * processes
+    unit, batch = "pairs" if args.split_into_pairs else "groups", args.per_device_train_batch_size
+    if args.max_tokens_per_batch is not None:
+        unit, batch = "tokens at most", args.max_tokens_per_batch
+    in_step = batch * args.gradient_accumulation_steps * processes
     precision = next((name for name in ("bf16", "fp16") if getattr(args, name)), None)
     training += [
         ("steps", f"{state.global_step:,} ({state.epoch or 0:.3g} epochs)"),
-        ("groups per step", f"{groups} ({args.per_device_train_batch_size} x {args.gradient_accumulation_steps} "
-         f"micro-batches x {processes} processes)"),
+        (f"{unit} per step", f"{in_step:,} ({batch:,} x {args.gradient_accumulation_steps} micro-batches x "
+         f"{processes} processes)"),
         ("precision", f"{precision} autocast" if precision else "float32"),
     ]  # fmt: skip
     own = {field.name: field for field in dataclasses.fields(args)}

@@ -151,8 +151,10 @@ class MetricSums:
 
     def add(self, statistics: Mapping[str, Tensor]) -> None:
         """Add the statistics of a batch."""
-        for name, by_group in statistics.items():
-            self._sums[name] = self._sums.get(name, 0) + by_group.cpu().double().sum(dim=0)
+        # One transfer: each would wait for the GPU.
+        sums = torch.stack(list(statistics.values())).cpu().double().sum(dim=1)
+        for name, of_batch in zip(statistics, sums, strict=True):
+            self._sums[name] = self._sums.get(name, 0) + of_batch
 
     def clear(self) -> None:
         """Forget all."""
