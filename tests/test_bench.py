@@ -27,6 +27,7 @@ from editreward.evaluation import runner as runner_module
 from editreward.evaluation.benchmarks import BENCHMARKS, StoredRows, load_benchmark, resize_edited, run_benchmark
 from editreward.evaluation.cache import SCORES, store_for
 from editreward.evaluation.protocols import EDITSCORE_GROUPS, Answers, calibration
+from editreward.evaluation.published import POSITION_BIAS, PUBLISHED
 from editreward.evaluation.runner import Preparation, Runner, shuffled_instructions
 from editreward.evaluation.scorers import (
     CoinPerPair,
@@ -234,7 +235,10 @@ def imported(name: str, folder: Path):
 
 
 def result_of(name: str, folder: Path, scorer, **options):
-    return run_benchmark(BENCHMARKS[name], imported(name, folder), scorer, Runner(progress=False), **options)
+    result = run_benchmark(BENCHMARKS[name], imported(name, folder), scorer, Runner(progress=False), **options)
+    columns = {measure.column for measure in result.measures} - {None, *POSITION_BIAS.columns}
+    assert columns <= set(PUBLISHED[name].columns if name in PUBLISHED else ()), "columns of no published table"
+    return result
 
 
 def values(result) -> dict[tuple[str, str], float]:

@@ -1,7 +1,7 @@
 """The protocols of the benchmarks: from items and answers to measures. docs/benchmarks.md has each in short."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -299,7 +299,7 @@ def tasks(answers: Answers) -> list[Measure]:
         of_task = np.array([item.task or "" for item in pairs.items])
         scored_by = {"score": answers.answering(dimension) if answers.scores else "verdict"}
         average = macro_share(right, list(of_task), pairs.groups)
-        measures.append(Measure("accuracy, average over tasks", dimension, average, 0.5, 0.5, dimension, scored_by))
+        measures.append(Measure("accuracy, average over tasks", dimension, average, 0.5, 0.5, details=scored_by))
         for name, members in EDITSCORE_GROUPS.items():
             chosen = np.isin(of_task, members)
             if chosen.any():
@@ -418,9 +418,9 @@ def _only(answers: Answers, items: Sequence[BenchmarkItem]) -> Answers:
 
 
 def _renamed(measure: Measure, subset: str) -> Measure:
+    """The measure as one of a part of AURORA-Bench, of which the published table has the pair-wise one."""
     name = subset if measure.subset == EVERYTHING else f"{subset}: {measure.subset}"
-    values = {"chance": measure.chance, "coin": measure.coin, "column": measure.column, "details": measure.details}
-    return Measure(measure.name, name, measure.estimate, **values)  # type: ignore[arg-type]
+    return replace(measure, subset=name, column=measure.column if subset == "pairwise" else None)
 
 
 def _plain(value: float, total: int) -> Estimate:
