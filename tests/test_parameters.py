@@ -6,9 +6,9 @@ import pytest
 import torch
 from backbones import KINDS, build, make_image
 from safetensors.torch import load_file
-from test_trainer import make_rows, make_trainer
+from test_trainer import make_arguments, make_rows, make_trainer
 
-from editreward.training.parameters import PARTS, RewardTokenEmbedding, part_of, upcast_trained
+from editreward.training.parameters import PARTS, RewardTokenEmbedding, check_precision, part_of, upcast_trained
 from modeling_editreward import EditRewardModel
 
 EMBEDDINGS = "backbone.language_model.embed_tokens.weight"
@@ -299,3 +299,12 @@ def test_compiled_training_gives_the_same_losses_and_plain_checkpoints(tmp_path)
     assert saved[1].keys() == saved[0].keys()
     for name, value in saved[0].items():
         torch.testing.assert_close(saved[1][name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_only_fsdp_makes_bfloat16_weights_float32_by_itself(tmp_path, monkeypatch):
+    arguments = make_arguments(tmp_path, bf16=True)
+    model = build()[0].to(torch.bfloat16)
+    with pytest.raises(ValueError, match="would be trained in bfloat16"):
+        check_precision(model, arguments)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")  # as `accelerate launch` does
+    check_precision(model, arguments)

@@ -6,8 +6,9 @@ micro-batch, L and D layers of the language model and of the vision tower, H and
 - weights: 4 P + 2 Q (bfloat16), or 0.52 for a parameter of a linear layer that is quantised to 4 bits;
 - gradients 4 P and the two moments of AdamW 8 P, both in float32;
 - the bfloat16 copies that autocast keeps during a step: 2 P;
-- FSDP and ZeRO-3 divide the first three by the number of GPUs, and gather in bfloat16, in place of the copies, the
-  token embeddings and two layers at a time; ZeRO-2 divides all but 2 (P + Q) for bfloat16 weights;
+- FSDP divides the first three by the number of GPUs, and gathers in bfloat16, in place of the copies, the token
+  embeddings and two layers at a time; ZeRO-3 takes 4 P more between the GPUs, a copy of its shards; ZeRO-2 divides
+  gradients, moments and such a copy, and nothing else;
 - activations with gradient checkpointing: 4 H for each token and layer of the language model and what one of its
   layers saves for the backward pass, T `language_layer_bytes`; the same of the vision tower if it is trained.
   Without it, what every layer saves;
@@ -91,7 +92,7 @@ def training_memory(
         quantised: the linear layers of the frozen language model are held in 4 bits.
         vision_trained: whether the vision tower is trained. With adapters it is not.
         gradient_checkpointing: activations within a layer are computed again in the backward pass.
-        sharding: "none" (one GPU or DDP), "zero2", or "full" (FSDP, ZeRO-3).
+        sharding: "none" (one GPU or DDP), "zero2", or "full" (FSDP).
         devices: number of GPUs that share.
     """
     check_choice("sharding", sharding, SHARDING)
@@ -117,11 +118,8 @@ def training_memory(
         weights, gradients, optimizer = (n // devices for n in (weights, gradients, optimizer))
         layer = sum(p.numel() for p in model.backbone.language_model.layers[0].parameters())
         copies = 2 * (model.get_input_embeddings().weight.numel() + 2 * layer)
-    elif (
-        sharding == "zero2"
-    ):  # bfloat16 weights stay whole and need no copies; the float32 ones belong to the optimizer
-        weights = 2 * (trained + frozen) + 4 * trained // devices
-        gradients, optimizer, copies = gradients // devices, optimizer // devices, 0
+    elif sharding == "zero2":
+        gradients, optimizer = gradients // devices, (optimizer + 4 * trained) // devices
 
     text, tower = config.get_text_config(), config.backbone_config.vision_config
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -116,8 +117,8 @@ def select_trained(model: Any, reward_token_ids: Sequence[int], args: "EditRewar
 
 
 def has_masters(args: "EditRewardTrainingArguments") -> bool:
-    """Whether half-precision weights are trained on float32 copies: DeepSpeed keeps them, accelerate makes FSDP's."""
-    return (args.bf16 or args.fp16) and (args.deepspeed_plugin is not None or bool(args.fsdp))
+    """Whether half-precision weights become float32 when they are sharded: accelerate does that for FSDP."""
+    return (args.bf16 or args.fp16) and (bool(args.fsdp) or parse_flag_from_env("ACCELERATE_USE_FSDP"))
 
 
 def upcast_trained(model: Any, reward_token_ids: Sequence[int], args: "EditRewardTrainingArguments") -> None:
@@ -152,7 +153,7 @@ def check_precision(model: nn.Module, args: "EditRewardTrainingArguments") -> No
         raise ValueError(
             f"{half} would be trained in {dtype}, in which a step of 2e-6 leaves 96 % of the weights exactly where "
             "they were. Load the model with `--dtype float32` (or 'auto': only what is trained) and compute in half "
-            "precision with `--bf16 true`, or train with DeepSpeed or FSDP, which keep float32 copies."
+            "precision with `--bf16 true`, or train with FSDP, which makes float32 what it shards."
         )
     is_mixed = any(not p.requires_grad and p.dtype in HALF_PRECISION for p in model.parameters())
     if is_mixed and not (args.bf16 or args.fp16) and not hasattr(model, "peft_config"):
