@@ -4,6 +4,8 @@ import pytest
 import torch
 from backbones import build, make_image
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import AttentionInterface
 
 import modeling_editreward
 from editreward.training.memory import RESERVE, language_layer_bytes, training_memory, vision_layer_bytes
@@ -11,7 +13,8 @@ from editreward.training.memory import RESERVE, language_layer_bytes, training_m
 
 def fused_attention(query, key, value, mask, scaling):
     """What GPUs run: it saves queries, keys, values and output, and no scores."""
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling, enable_gqa=True)
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling, enable_gqa=True)
 
 
 def saved_by(module, run) -> int:
@@ -34,7 +37,10 @@ def saved_by(module, run) -> int:
 
 @pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])
 def test_layers_save_the_bytes_of_the_formula(kind, monkeypatch):
-    monkeypatch.setattr(modeling_editreward, "masked_attention", fused_attention)
+    for name in (modeling_editreward.TREE_BLOCKS, modeling_editreward.PACKED_VISION):
+        # Where a model has been loaded with its own code, that code's functions are the registered ones.
+        registered = AttentionInterface()[name]
+        monkeypatch.setitem(registered.__globals__, "masked_attention", fused_attention)
     model, processor = build(kind)
     inputs = processor(make_image(1), [make_image(2), make_image(3)], "make it blue")
     layers = {
