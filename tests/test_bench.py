@@ -820,3 +820,21 @@ def test_stored_rows_can_be_gone_through_again(tmp_path):
     write_groups([row_of(number) for number in range(20)], tmp_path, "test")
     rows = StoredRows(str(tmp_path))
     assert [row["group_id"] for row in rows] == [row["group_id"] for row in rows] == [f"g{n}" for n in range(20)]
+
+
+def test_an_empty_folder_of_data_is_an_error_that_says_what_is_missing(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="empty holds no data files"):
+        load_benchmark(BENCHMARKS["editreward-bench"], str(tmp_path / "empty"), cache=tmp_path / "cache")
+
+
+def test_a_name_that_is_nowhere_is_an_error_that_says_so(tmp_path, monkeypatch):
+    class ConnectError(Exception):
+        """Like the one of the Hub's HTTP library, no OSError."""
+
+    def unreachable(*args, **kwargs):
+        raise ConnectError("no network")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", unreachable)
+    with pytest.raises(FileNotFoundError, match="nope is neither a folder or file here nor a Hub dataset"):
+        load_benchmark(BENCHMARKS["editreward-bench"], "nope", cache=tmp_path / "cache")

@@ -240,11 +240,13 @@ def _sources(name: str, split: str | None, revision: str | None) -> list[Any]:
     from datasets import get_dataset_config_names, get_dataset_split_names
 
     from editreward.data.importers import Source
+    from editreward.data.storage import opening
 
     sources = []
-    for config in get_dataset_config_names(name, revision=revision):
-        splits = get_dataset_split_names(name, config_name=config, revision=revision)
-        sources += [Source(name, one, config, revision) for one in splits if split in (None, one)]
+    with opening(name):
+        for config in get_dataset_config_names(name, revision=revision):
+            splits = get_dataset_split_names(name, config_name=config, revision=revision)
+            sources += [Source(name, one, config, revision) for one in splits if split in (None, one)]
     if not sources:
         raise ValueError(f"{name} has no split {split!r}.")
     return sources
@@ -260,11 +262,12 @@ def _from_hub(
     progress: bool | None,
 ) -> tuple[str, str, dict[str, Any] | None]:
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     try:
         info = HfApi().dataset_info(name, revision=revision)
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
+    except (
+        Exception
+    ) as error:  # without a network, that of an HTTP library which differs between versions of the Hub's
         raise FileNotFoundError(
             f"{name} is neither a folder or file here nor a Hub dataset that can be reached ({error}). Name a local "
             "copy with --data."
