@@ -265,9 +265,8 @@ def _from_hub(
 
     try:
         info = HfApi().dataset_info(name, revision=revision)
-    except (
-        Exception
-    ) as error:  # without a network, that of an HTTP library which differs between versions of the Hub's
+    except Exception as error:
+        # Without a network it is one of an HTTP library, which differs between versions of the Hub's.
         raise FileNotFoundError(
             f"{name} is neither a folder or file here nor a Hub dataset that can be reached ({error}). Name a local "
             "copy with --data."
