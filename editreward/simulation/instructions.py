@@ -368,27 +368,64 @@ CLOSINGS: dict[str, tuple[str, ...]] = {
     "en": (" Thanks!", " Everything else stays.", " That is all.", " Nothing else.", " Be precise."),
     "zh": ("谢谢!", "别的都保持原样。", "就这些。", "请精确一点。"),
 }
-SYLLABLES = ("ba", "ko", "ri", "mu", "ste", "lan", "vor", "ti", "qua", "zen", "ple", "dro")
+FILLERS: dict[str, tuple[str, ...]] = {
+    "en": tuple(
+        "so then and with for that this my we you it is are can will must do try go find fix set really maybe only again "
+        "some other next first picture image scene view edit version result task idea plan work feels wanted done made "
+        "got".split()
+    ),
+    "zh": tuple("我你这就要想会该也还都很更先后来去做改用成为有到处图像画景请试样点快好新对着过吗吧呢了的"),
+}
+"""Words (Chinese: characters) that say nothing of what to do."""
+SYLLABLES: dict[str, tuple[str, ...]] = {
+    "en": ("ba", "ko", "ri", "mu", "ste", "lan", "vor", "ti", "qua", "zen", "ple", "dro"),
+    "zh": tuple("甲乙丙丁山水火土木石云雨雪风江河湖海鸟鱼虫草花树瓜米豆茶"),
+}
+"""What made-up words are made of."""
 
 
 def varied_wording(category: str, language: str, rng: Random) -> str:
-    """A wording of the training split: one of many, at times with a phrase before or after it or a made-up word in it.
+    """A wording of the training split: one of many, at times with a phrase before or after it or made-up words in it, at
+    times no sentence at all, only what it is about in any order among words that say nothing.
 
     Whoever has read only a few verbs learns them by heart. Many, and words that nobody knows, teach to see from the
-    rest of the sentence what is asked.
+    rest of the sentence what is asked: the things named tell all categories apart.
     """
     wording = rng.choice((*WORDINGS[category, language].train, *MORE_WORDINGS[category, language]))
-    if language == "en" and rng.random() < 0.25:
-        # Placeholders and what stands beside them without a space stay.
-        words = wording.split(" ")
-        plain = [index for index, word in enumerate(words) if re.fullmatch(r"[A-Za-z']+", word)]
-        if plain:
-            words[rng.choice(plain)] = "".join(rng.choices(SYLLABLES, k=rng.randint(1, 3)))
-            wording = " ".join(words)
+    draw = rng.random()
+    if draw < 0.2:
+        wording = _scattered(wording, language, rng)
+    elif draw < 0.45:
+        wording = _with_made_up_words(wording, language, rng)
     if rng.random() < 0.3:
         wording = rng.choice(OPENINGS[language]) + wording
     if rng.random() < 0.2:
         wording += rng.choice(CLOSINGS[language])
+    return wording
+
+
+def _made_up_word(language: str, rng: Random) -> str:
+    return "".join(rng.choices(SYLLABLES[language], k=rng.randint(1, 3)))
+
+
+def _scattered(wording: str, language: str, rng: Random) -> str:
+    """The placeholders of a wording in any order, with up to three words that say nothing before, between and after."""
+    placeholders = re.findall(r"{\w+}", wording)
+    rng.shuffle(placeholders)
+    parts: list[str] = []
+    for placeholder in (*placeholders, ""):
+        for _ in range(rng.randint(0, 3)):
+            parts.append(rng.choice(FILLERS[language]) if rng.random() < 0.7 else _made_up_word(language, rng))
+        parts.append(placeholder)
+    return f"{' '.join(filter(None, parts))}." if language == "en" else f"{''.join(parts)}。"
+
+
+def _with_made_up_words(wording: str, language: str, rng: Random) -> str:
+    """The wording with one to three of its words made up. Placeholders and what belongs to them stay."""
+    plain = r"(?<![^ ])[A-Za-z']+(?![^ .?])" if language == "en" else r"[\u4e00-\u9fff]{1,2}(?![^{]*})"
+    words = list(re.finditer(plain, wording))
+    for word in sorted(rng.sample(words, min(len(words), rng.randint(1, 3))), key=lambda word: -word.start()):
+        wording = wording[: word.start()] + _made_up_word(language, rng) + wording[word.end() :]
     return wording
 
 
