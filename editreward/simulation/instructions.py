@@ -370,9 +370,9 @@ CLOSINGS: dict[str, tuple[str, ...]] = {
 }
 FILLERS: dict[str, tuple[str, ...]] = {
     "en": tuple(
-        "so then and with for that this my we you it is are can will must do try go find fix set really maybe only again "
-        "some other next first picture image scene view edit version result task idea plan work feels wanted done made "
-        "got".split()
+        "so then and with for that this my we you it is are can will must do try go find fix set really maybe only "
+        "again some other next first picture image scene view edit version result task idea plan work feels wanted "
+        "done made got".split()
     ),
     "zh": tuple("我你这就要想会该也还都很更先后来去做改用成为有到处图像画景请试样点快好新对着过吗吧呢了的"),
 }
@@ -385,8 +385,8 @@ SYLLABLES: dict[str, tuple[str, ...]] = {
 
 
 def varied_wording(category: str, language: str, rng: Random) -> str:
-    """A wording of the training split: one of many, at times with a phrase before or after it or made-up words in it, at
-    times no sentence at all, only what it is about in any order among words that say nothing.
+    """A wording of the training split: one of many, at times with a phrase before or after it or made-up words in it,
+    at times no sentence at all, only what it is about in any order among words that say nothing.
 
     Whoever has read only a few verbs learns them by heart. Many, and words that nobody knows, teach to see from the
     rest of the sentence what is asked: the things named tell all categories apart.
@@ -409,7 +409,7 @@ def _made_up_word(language: str, rng: Random) -> str:
 
 
 def _scattered(wording: str, language: str, rng: Random) -> str:
-    """The placeholders of a wording in any order, with up to three words that say nothing before, between and after."""
+    """The placeholders of a wording in any order, with up to three words that say nothing before and after each."""
     placeholders = re.findall(r"{\w+}", wording)
     rng.shuffle(placeholders)
     parts: list[str] = []
