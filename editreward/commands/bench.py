@@ -1,49 +1,61 @@
-"""`editreward bench`: run a reward model, a baseline or a judge of pairs on a benchmark."""
+"""`editreward bench`: run a reward model, a baseline or a judge of pairs on a benchmark, and compare results.
+
+Every benchmark is a command, and so is what else there is, a pair of functions `add_NAME` and `run_NAME` as in
+`editreward.cli`. To add one, write the pair, in a module of this folder, and list `add_NAME` in `BENCH_COMMANDS`.
+"""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from editreward.evaluation.scorers import PairwiseJudge, Scorer
+from editreward.commands.bench_options import add_cache_options, add_scorer_options, make_scorer
 
-BENCHMARK_NAMES = (
-    "genai-bench",
-    "aurora-bench",
-    "imagenhub",
-    "editreward-bench",
-    "editscore-bench",
-    "editreward-compass",
-    "simulated",
-)
+BENCHMARK_NAMES = {
+    "genai-bench": "pairs with ties (GenAI-Bench, image editing)",
+    "aurora-bench": "pairs with ties, and ratings (AURORA-Bench)",
+    "imagenhub": "ratings of single edits (ImagenHub)",
+    "editreward-bench": "tuples of 2, 3 and 4 (TIGER-Lab)",
+    "editscore-bench": "pairs by dimension and task (EditScore)",
+    "editreward-compass": "preferences and near-ties by dimension",
+    "simulated": "held-out simulated groups, no download",
+}
 """Keys of `editreward.evaluation.benchmarks.BENCHMARKS`, which takes too long to import for `--help`."""
 
-SCORER_NAMES = ("editreward", "random", "coin", "psnr", "ssim", "pixels", "phash", "clip", "clip-directional", "lpips")
+BENCH_COMMANDS: tuple[Callable[[Any], None], ...] = (
+    # one a line
+)
 
 
 def add_bench(commands: Any) -> None:
     """Declare `editreward bench`."""
-    from editreward.cli import add_model_options
-
     parser = commands.add_parser(
         "bench",
         help="run a reward model or a baseline on a benchmark",
-        description="Run a reward model, a baseline or a judge of pairs on a benchmark, and print its measures as a "
-        "Markdown table. Answers are cached by content: a run that was killed goes on. docs/benchmarks.md has the "
-        "benchmarks. On several GPUs: accelerate launch -m editreward.cli bench ...",
+        description="Run a reward model, a baseline or a judge of pairs on a benchmark, or compare results. "
+        "docs/benchmarks.md has the benchmarks.",
         epilog="Example: editreward bench editreward-bench --model org/EditReward --output results/",
     )
-    parser.add_argument("benchmark", choices=BENCHMARK_NAMES, help="which benchmark", metavar="NAME")
-    parser.add_argument(
-        "--scorer",
-        default="editreward",
-        metavar="SCORER",
-        help=f"{', '.join(SCORER_NAMES)}, or your own: FILE.py:FUNCTION or MODULE:FUNCTION, which returns a scorer or "
-        "a judge of pairs and is run (default: %(default)s)",
+    subcommands = parser.add_subparsers(
+        title="benchmarks and commands", dest="subcommand", required=True, metavar="NAME"
     )
-    add_model_options(parser)
-    parser.add_argument("--model-revision", metavar="REVISION", help="commit, branch or tag of a model on the Hub")
-    parser.add_argument("--max-batch-tokens", type=int, metavar="N", help="tokens of one pass through the model")
+    for name, about in BENCHMARK_NAMES.items():
+        add_benchmark(subcommands, name, about)
+    for add_command in BENCH_COMMANDS:
+        add_command(subcommands)
+
+
+def add_benchmark(commands: Any, name: str, about: str) -> None:
+    """Declare `editreward bench NAME`."""
+    parser = commands.add_parser(
+        name,
+        help=about,
+        description=f"Run a scorer or a judge of pairs on a benchmark, {about}, and print its measures as a Markdown "
+        "table. Answers are cached by content: a run that was killed goes on. On several GPUs: "
+        f"accelerate launch -m editreward.cli bench {name} ...",
+        epilog=f"Example: editreward bench {name} --model org/EditReward --output results/",
+    )
+    add_scorer_options(parser)
     parser.add_argument(
         "--data",
         metavar="DIR_OR_ID",
@@ -63,14 +75,8 @@ def add_bench(commands: Any) -> None:
     parser.add_argument(
         "--position-bias", action="store_true", help="ask a judge of pairs about every pair in both orders"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the scorers random and coin (default: %(default)s)")
-    parser.add_argument(
-        "--cache",
-        metavar="DIR",
-        help="where answers and imports are kept (default: $EDITREWARD_CACHE, or beside the Hub's)",
-    )
-    parser.add_argument("--no-cache", action="store_true", help="keep no answers, and use none that were kept")
-    parser.set_defaults(run=run_bench)
+    add_cache_options(parser)
+    parser.set_defaults(run=run_bench, benchmark=name)
 
 
 def run_bench(args: argparse.Namespace) -> None:
@@ -106,59 +112,3 @@ def run_bench(args: argparse.Namespace) -> None:
         if args.output:
             for file in result.write(Path(args.output)):
                 print(f"Wrote {file}")
-
-
-def make_scorer(args: argparse.Namespace, device: str | None) -> "Scorer | PairwiseJudge":
-    """The scorer or judge that the options ask for.
-
-    Args:
-        args: the options.
-        device: where to run, unless the options say it.
-
-    Raises:
-        ValueError: there is no such scorer, or it cannot be loaded.
-    """
-    from editreward.evaluation import baselines
-    from editreward.evaluation.scorers import CoinPerPair, PairwiseJudge, RandomScores, RewardModelScorer, Scorer
-    from editreward.functions import load_function
-
-    device = args.device or device
-    if args.scorer == "editreward":
-        return RewardModelScorer(_load_model(args, device))
-    if args.scorer in ("clip", "clip-directional"):
-        return baselines.Clip.from_pretrained(args.model, args.scorer == "clip-directional", device or "cpu")
-    if args.model is not None:
-        raise ValueError(f"The scorer {args.scorer!r} has no --model.")
-    if args.scorer == "random":
-        return RandomScores(args.seed)
-    if args.scorer == "coin":
-        return CoinPerPair(args.seed)
-    if args.scorer in baselines.LIKENESSES:
-        return baselines.SourceLikeness(args.scorer)
-    if args.scorer == "lpips":
-        return baselines.Lpips(device=device or "cpu")
-    if ":" not in args.scorer:
-        raise ValueError(
-            f"There is no scorer {args.scorer!r}: choose {', '.join(SCORER_NAMES)}, or FILE.py:FUNCTION for your own."
-        )
-    made = load_function(args.scorer, "--scorer")()
-    if not isinstance(made, Scorer | PairwiseJudge):
-        raise ValueError(
-            f"--scorer: {args.scorer} returned a {type(made).__name__}, which is no scorer: it needs `name`, "
-            "`fingerprint`, and `__call__` or `compare` (docs/benchmarks.md)."
-        )
-    return made
-
-
-def _load_model(args: argparse.Namespace, device: str | None) -> Any:
-    import transformers
-    from huggingface_hub.utils.tqdm import enable_progress_bars
-
-    from editreward.scoring import EditRewardScorer
-
-    transformers.logging.disable_progress_bar()
-    enable_progress_bars()  # of downloads: the line above turns these off too
-    revision = {"revision": args.model_revision} if args.model_revision else {}
-    return EditRewardScorer.from_pretrained(
-        args.model, device=device, dtype=args.dtype, max_batch_tokens=args.max_batch_tokens, **revision
-    )
