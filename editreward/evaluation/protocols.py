@@ -1,6 +1,6 @@
 """The protocols of the benchmarks: from items and answers to measures. docs/benchmarks.md has each in short."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -25,6 +25,7 @@ from editreward.evaluation.metrics import (
     near_tie_accuracy,
     pair_accuracy,
     pair_metrics,
+    predicted_relations,
     random_scores_floor,
     relations_of_scores,
     share_of_rows,
@@ -32,9 +33,11 @@ from editreward.evaluation.metrics import (
     strict_ranking_accuracy,
     tuned_random_accuracy,
     tuple_accuracy,
+    tuple_outcomes,
     z_normalised,
     z_normalised_correlation,
 )
+from editreward.evaluation.metrics.pairs import NEAR_TIE
 from editreward.evaluation.runner import GroupRecord
 from editreward.evaluation.scorers import GroupScores
 
@@ -55,6 +58,30 @@ EDITREWARD_BENCH_VERDICTS = 4
 """Better, worse, both good, both bad."""
 
 
+@dataclass(frozen=True, eq=False)
+class Cases:
+    """What a measure was computed from, row by row, for a paired comparison with another scorer's.
+
+    Attributes:
+        keys: what each row is, the same for every scorer, such as (group id, dimension, first, second).
+        groups: of each row, which are what is resampled.
+        values: whether the scorer is right (1 or 0), or its score, or its probability, shape (rows,).
+        statistic: from values of some rows and the indices of these rows, shape (any number,) each, to the measure;
+            None: the share of rows that are right.
+    """
+
+    keys: Sequence[Hashable]
+    groups: Sequence[str]
+    values: np.ndarray
+    statistic: Callable[[np.ndarray, np.ndarray], float] | None = None
+
+    def only(self, chosen: np.ndarray) -> "Cases":
+        """The chosen rows, shape (rows,). The statistic is then one of their indices."""
+        rows = np.flatnonzero(chosen).tolist()
+        keys, groups = [self.keys[row] for row in rows], [self.groups[row] for row in rows]
+        return Cases(keys, groups, self.values[rows], self.statistic)
+
+
 @dataclass(frozen=True)
 class Measure:
     """One number of a result.
@@ -67,6 +94,8 @@ class Measure:
         coin: what a judge reaches that answers every pair at random; likewise.
         column: of the published table, where the number is to be compared with it.
         details: what else belongs to it, such as the tie threshold.
+        lower_is_better: it is an error.
+        cases: what it was computed from; None where no paired comparison is to be made.
     """
 
     name: str
@@ -76,6 +105,8 @@ class Measure:
     coin: float | None = None
     column: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    lower_is_better: bool = False
+    cases: Cases | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON data; what is undefined is null."""
@@ -89,6 +120,7 @@ class Measure:
             "total": self.estimate.total,
             **{name: value for name, value in optional.items() if value is not None},
             **({"details": dict(self.details)} if self.details else {}),
+            **({"lower_is_better": True} if self.lower_is_better else {}),
         }
 
 
@@ -181,6 +213,23 @@ class Pairs:
         """Identity of each row's item: published ids may occur twice, and items of several dimensions share one."""
         return [(item.group_id, item.item_id, item.dimension) for item in self.items]
 
+    def cases(
+        self,
+        right: np.ndarray,
+        chosen: np.ndarray | None = None,
+        statistic: Callable[[np.ndarray, np.ndarray], float] | None = None,
+    ) -> Cases:
+        """Rows as `Cases`.
+
+        Args:
+            right: whether each row is right, shape (pairs,).
+            chosen: which rows count, shape (pairs,); None: all.
+            statistic: see `Cases`.
+        """
+        keys = [(*key, c.first, c.second) for key, c in zip(self.tuples, self.comparisons, strict=True)]
+        cases = Cases(keys, self.groups, np.asarray(right, dtype=float), statistic)
+        return cases if chosen is None else cases.only(chosen)
+
 
 def pairs_with_ties(answers: Answers) -> list[Measure]:
     """GenAI-Bench and the pair-wise part of AURORA-Bench: accuracy with ties at the best threshold, and without ties.
@@ -199,9 +248,12 @@ def pairs_with_ties(answers: Answers) -> list[Measure]:
     coin = (1 + ties / len(pairs.truths)) / 4 if len(pairs.truths) else None
     chance = tuned_random_accuracy(len(pairs.truths), ties)
     details = {"ties": ties, "tie_threshold": threshold}
+    right = predicted_relations(pairs.differences, threshold or 0.0) == pairs.truths
+    strictly_right = np.sign(pairs.differences) == pairs.truths
+    all_cases, strict_cases = pairs.cases(right), pairs.cases(strictly_right, pairs.truths != 0)
     return [
-        Measure("accuracy with ties", EVERYTHING, with_ties, chance, coin, "pairs", details),
-        Measure("accuracy without ties", EVERYTHING, without, 0.5, 0.25),
+        Measure("accuracy with ties", EVERYTHING, with_ties, chance, coin, "pairs", details, cases=all_cases),
+        Measure("accuracy without ties", EVERYTHING, without, 0.5, 0.25, cases=strict_cases),
         *calibration(answers, pairs),
     ]
 
@@ -226,6 +278,11 @@ def ratings(answers: Answers) -> list[Measure]:
     def by_editor(rows: np.ndarray) -> Any:
         return grouped_correlation(scores[rows], truths[rows], editors[rows])
 
+    keys = [(item.group_id, item.item_id, index) for item, index in place]
+
+    def cases(statistic: Callable[[np.ndarray, np.ndarray], float]) -> Cases:
+        return Cases(keys, groups.tolist(), scores, statistic)
+
     of_editors = by_editor(np.arange(len(scores)))
     details = {
         "by_editor": {str(name): value for name, value in of_editors.by_subset.items()},
@@ -239,12 +296,22 @@ def ratings(answers: Answers) -> list[Measure]:
     kendall = estimate(lambda rows: correlation(scores[rows], truths[rows], "kendall"))
     fisher = estimate(lambda rows: by_editor(rows).fisher)
     script = estimate(lambda rows: by_editor(rows).mean_then_tanh)
+    cases_of = {
+        "fisher": cases(lambda values, rows: grouped_correlation(values, truths[rows], editors[rows]).fisher),
+        "script": cases(lambda values, rows: grouped_correlation(values, truths[rows], editors[rows]).mean_then_tanh),
+        "pooled": cases(lambda values, rows: correlation(values, truths[rows])),
+        "kendall": cases(lambda values, rows: correlation(values, truths[rows], "kendall")),
+    }
+    prompts = list(within_prompts.by_subset)
+    rhos = np.array(list(within_prompts.by_subset.values()), dtype=float)
+    of_prompts = Cases(prompts, [str(prompt) for prompt in prompts], rhos, lambda values, rows: float(values.mean()))
+    name = "Spearman per editing model"
     return [
-        Measure("Spearman per editing model, Fisher average", EVERYTHING, fisher, 0, details=details),
-        Measure("Spearman per editing model, tanh of the mean", EVERYTHING, script, 0, column="ratings"),
-        Measure("Spearman of all edits", EVERYTHING, pooled, 0),
-        Measure("Kendall of all edits", EVERYTHING, kendall, 0),
-        Measure("Spearman per prompt, mean", EVERYTHING, per_prompt, 0),
+        Measure(f"{name}, Fisher average", EVERYTHING, fisher, 0, details=details, cases=cases_of["fisher"]),
+        Measure(f"{name}, tanh of the mean", EVERYTHING, script, 0, column="ratings", cases=cases_of["script"]),
+        Measure("Spearman of all edits", EVERYTHING, pooled, 0, cases=cases_of["pooled"]),
+        Measure("Kendall of all edits", EVERYTHING, kendall, 0, cases=cases_of["kendall"]),
+        Measure("Spearman per prompt, mean", EVERYTHING, per_prompt, 0, cases=of_prompts),
         Measure("Spearman, normalised per prompt", EVERYTHING, normalised, 0),
     ]
 
@@ -272,21 +339,33 @@ def tuples(answers: Answers) -> list[Measure]:
     number = {k: share.total for k, share in found.strict.items()}
     ties = int(((pairs.truths == 0) & (sizes == 2)).sum())
     chance, coin = random_scores_floor(number, ties), coin_floor(number, EDITREWARD_BENCH_VERDICTS)
+    outcomes = tuple_outcomes(pairs.differences, pairs.truths, pairs.tuples, sizes, threshold)
+    strict_cases = Cases(outcomes.tuples, [str(key[0]) for key in outcomes.tuples], outcomes.right.astype(float))  # type: ignore[index]
     measures = []
     for k, share in found.strict.items():
         details = {"ties": ties, "tie_threshold": _json_number(found.tie_threshold)} if k == 2 else {}
+        cases = strict_cases.only(outcomes.sizes == k)
         floors = chance.by_k[k], coin.by_k[k]
-        measures.append(Measure("strict accuracy", f"K = {k}", share, *floors, f"K = {k}", details))
-    measures.append(Measure("strict accuracy", OVERALL, found.overall, chance.overall, coin.overall, OVERALL))
-    measures += [Measure("pair-wise accuracy", f"K = {k}", share) for k, share in found.pairwise.items()]
-    measures.append(Measure("pair-wise accuracy", OVERALL, found.pairwise_overall))
+        measures.append(Measure("strict accuracy", f"K = {k}", share, *floors, f"K = {k}", details, cases=cases))
+    floors = chance.overall, coin.overall
+    measures.append(Measure("strict accuracy", OVERALL, found.overall, *floors, OVERALL, cases=strict_cases))
+    for k, share in found.pairwise.items():
+        cases = pairs.cases(outcomes.pair_right, sizes == k)
+        measures.append(Measure("pair-wise accuracy", f"K = {k}", share, cases=cases))
+    cases = pairs.cases(outcomes.pair_right)
+    measures.append(Measure("pair-wise accuracy", OVERALL, found.pairwise_overall, cases=cases))
     truths = {name: answers.truths_in(pairs, name) for name in answers.dimensions}
     truths = {name: truth for name, truth in truths.items() if not np.isnan(truth).all()}
     differences = {name: answers.differences_in(pairs, name) for name in truths}
     for name, of_dimension in dimension_metrics(differences, truths, pairs.groups).items():
         threshold_of = {"tie_threshold": _json_number(of_dimension.tie_threshold)}
-        measures.append(Measure("pair-wise accuracy with ties", name, of_dimension.with_ties, details=threshold_of))
-        measures.append(Measure("pair-wise accuracy without ties", name, of_dimension.without_ties, 0.5))
+        right = predicted_relations(differences[name], np.nan_to_num(of_dimension.tie_threshold)) == truths[name]
+        cases = pairs.cases(right, ~np.isnan(truths[name]))
+        with_ties = of_dimension.with_ties
+        measures.append(Measure("pair-wise accuracy with ties", name, with_ties, details=threshold_of, cases=cases))
+        cases = pairs.cases(np.sign(differences[name]) == truths[name], np.abs(truths[name]) == 1)
+        without = of_dimension.without_ties
+        measures.append(Measure("pair-wise accuracy without ties", name, without, 0.5, cases=cases))
     return measures + calibration(answers, pairs)
 
 
@@ -299,17 +378,21 @@ def tasks(answers: Answers) -> list[Measure]:
         of_task = np.array([item.task or "" for item in pairs.items])
         scored_by = {"score": answers.answering(dimension) if answers.scores else "verdict"}
         average = macro_share(right, list(of_task), pairs.groups)
-        measures.append(Measure("accuracy, average over tasks", dimension, average, 0.5, 0.5, details=scored_by))
-        for name, members in EDITSCORE_GROUPS.items():
+        cases = _macro_cases(pairs, right, of_task)
+        name = "accuracy, average over tasks"
+        measures.append(Measure(name, dimension, average, 0.5, 0.5, details=scored_by, cases=cases))
+        for kind, members in EDITSCORE_GROUPS.items():
             chosen = np.isin(of_task, members)
             if chosen.any():
                 groups = [group for group, is_chosen in zip(pairs.groups, chosen, strict=True) if is_chosen]
                 share = macro_share(right[chosen], list(of_task[chosen]), groups)
-                measures.append(Measure("accuracy, average over tasks", f"{dimension}: {name}", share, 0.5, 0.5))
+                cases = _macro_cases(pairs, right, of_task, chosen)
+                measures.append(Measure(name, f"{dimension}: {kind}", share, 0.5, 0.5, cases=cases))
         for task, share in sorted(
             shares_by(right, list(of_task), pairs.groups).items(), key=lambda pair: str(pair[0])
         ):
-            measures.append(Measure("accuracy", f"{dimension}: {task}", share, 0.5, 0.5))
+            cases = pairs.cases(right, of_task == task)
+            measures.append(Measure("accuracy", f"{dimension}: {task}", share, 0.5, 0.5, cases=cases))
     return measures
 
 
@@ -322,9 +405,15 @@ def near_ties(answers: Answers) -> list[Measure]:
         found = near_tie_accuracy(pairs.differences, pairs.truths, pairs.groups)
         details = {"score": answers.answering(dimension) if answers.scores else "verdict"}
         details = details if dimension != EVERYTHING else {}
-        measures.append(Measure("accuracy", dimension, found.together, details=details))
-        measures.append(Measure("accuracy on preferences", dimension, found.preferences, 0.5, details=details))
-        measures.append(Measure("accuracy on ties", dimension, found.ties, 0.0, details=details))
+        tied = pairs.truths == 0
+        right = np.where(tied, np.abs(pairs.differences) < NEAR_TIE, np.sign(pairs.differences) == pairs.truths)
+        for name, share, chance, chosen in (
+            ("accuracy", found.together, None, None),
+            ("accuracy on preferences", found.preferences, 0.5, ~tied),
+            ("accuracy on ties", found.ties, 0.0, tied),
+        ):
+            cases = pairs.cases(right, chosen)
+            measures.append(Measure(name, dimension, share, chance, details=details, cases=cases))
     return measures
 
 
@@ -335,6 +424,7 @@ def exact_scores(answers: Answers) -> list[Measure]:
         Measure("accuracy", OVERALL, accuracy_without_ties(pairs.differences, pairs.truths, pairs.groups), 0.5, 0.5)
     ]
     right, strict = np.sign(pairs.differences) == pairs.truths, pairs.truths != 0
+    measures = [replace(measure, cases=pairs.cases(right, strict)) for measure in measures]
     tagged = {
         group_id: {"category": record.category, "language": record.language, **answers.tags.get(group_id, {})}
         for group_id, record in answers.groups.items()
@@ -344,7 +434,8 @@ def exact_scores(answers: Answers) -> list[Measure]:
         for label in sorted(set(labels)):
             chosen = strict & (np.array(labels) == label)
             share = share_of_rows(right[chosen], np.array(pairs.groups)[chosen])
-            measures.append(Measure("accuracy", f"{kind}: {label}", share, 0.5, 0.5))
+            cases = pairs.cases(right, chosen)
+            measures.append(Measure("accuracy", f"{kind}: {label}", share, 0.5, 0.5, cases=cases))
     if answers.scores is not None:
         records = [answers.groups[item.group_id] for item in answers.items]
         scores = [answers.scores[record.group_id] for record in records]
@@ -352,7 +443,9 @@ def exact_scores(answers: Answers) -> list[Measure]:
             if all(name in record.truth for record in records):
                 scores_in = [score.dimensions[name] for score in scores]
                 share = pair_accuracy(scores_in, [record.truth[name] for record in records])
-                measures.append(Measure("accuracy", name, share, 0.5, 0.5))
+                truth = answers.truths_in(pairs, name)
+                cases = pairs.cases(np.sign(answers.differences_in(pairs, name)) == truth, truth != 0)
+                measures.append(Measure("accuracy", name, share, 0.5, 0.5, cases=cases))
         for k, chance in ((3, 1 / 6), (4, 1 / 24)):
             totals = [np.sum(list(record.truth.values()), axis=0) for record in records]
             share = strict_ranking_accuracy([score.overall for score in scores], totals, k)
@@ -362,19 +455,34 @@ def exact_scores(answers: Answers) -> list[Measure]:
 
 def calibration(answers: Answers, pairs: Pairs) -> list[Measure]:
     """Whether the probabilities of preferences come true, for scorers that have them, on pairs that are no tie."""
-    probabilities = []
-    for item, comparison, truth in zip(pairs.items, pairs.comparisons, pairs.truths, strict=True):
+    of_pair = preference_probabilities(answers, pairs)
+    known = ~np.isnan(of_pair)
+    probabilities = of_pair[known]
+    if not len(probabilities):
+        return []
+    measures = []
+    for name, chance, statistic in (
+        ("expected calibration error", None, expected_calibration_error),
+        ("Brier score", 0.25, brier_score),
+    ):
+        cases = pairs.cases(of_pair, known, lambda values, rows, statistic=statistic: statistic(values))  # type: ignore[misc]
+        estimate = _plain(statistic(probabilities), len(probabilities))
+        measures.append(Measure(name, "preferences", estimate, chance, lower_is_better=True, cases=cases))
+    return measures
+
+
+def preference_probabilities(answers: Answers, pairs: Pairs) -> np.ndarray:
+    """The scorer's probability that the better one of each pair is preferred, shape (pairs,).
+
+    NaN for ties, and for all pairs where the scorer has no probabilities.
+    """
+    found = np.full(len(pairs.items), np.nan)
+    for row, (item, comparison, truth) in enumerate(zip(pairs.items, pairs.comparisons, pairs.truths, strict=True)):
         known = answers.scores[item.group_id].probabilities if answers.scores else None
         if known is not None and truth:
             better, worse = (comparison.first, comparison.second)[:: int(truth)]
-            probabilities.append(min(1.0, max(0.0, known[better][worse])))  # quadrature may leave 0..1 by rounding
-    if not probabilities:
-        return []
-    error, brier = expected_calibration_error(probabilities), brier_score(probabilities)
-    return [
-        Measure("expected calibration error", "preferences", _plain(error, len(probabilities))),
-        Measure("Brier score", "preferences", _plain(brier, len(probabilities)), 0.25),
-    ]
+            found[row] = min(1.0, max(0.0, known[better][worse]))  # quadrature may leave 0..1 by rounding
+    return found
 
 
 def position_bias(pairs: Pairs, shown_first: Mapping[PairKey, float]) -> list[Measure]:
@@ -411,6 +519,17 @@ def _normalised_correlation(scores: np.ndarray, truths: np.ndarray, prompts: np.
     scores, truths = z_normalised(scores, prompts)[chosen], truths[chosen]
     found = bootstrap(lambda rows: correlation(scores[rows], truths[rows]), len(scores), list(prompts[chosen]))
     return Estimate(value, found.low, found.high, len(prompts))
+
+
+def _macro_cases(pairs: Pairs, right: np.ndarray, labels: np.ndarray, chosen: np.ndarray | None = None) -> Cases:
+    """Cases of the mean over labels of the share of right pairs."""
+    _, number = np.unique(labels if chosen is None else labels[chosen], return_inverse=True)
+
+    def statistic(values: np.ndarray, rows: np.ndarray) -> float:
+        totals = np.bincount(number[rows])
+        return float((np.bincount(number[rows], values)[totals > 0] / totals[totals > 0]).mean())
+
+    return pairs.cases(right, chosen, statistic)
 
 
 def _only(answers: Answers, items: Sequence[BenchmarkItem]) -> Answers:

@@ -296,6 +296,26 @@ def compare(
     return PairedDifference(float(difference(np.arange(len(first)))), low, high, p_value, len(names))
 
 
+def holm(p_values: ArrayLike) -> np.ndarray:
+    """p-values of a family of tests adjusted by Holm's step-down method (Holm 1979), NaN where one is.
+
+    Rejecting those of at most alpha keeps the probability of any false rejection in the family below alpha, however
+    the tests depend on each other.
+
+    Args:
+        p_values: shape (tests,); NaN where a test could not be made, which then isn't one of the family.
+
+    Returns:
+        Shape (tests,), each at least as large as its p-value and at most 1.
+    """
+    p_values = np.asarray(p_values, dtype=float)
+    order = np.argsort(p_values)[: int((~np.isnan(p_values)).sum())]
+    adjusted = np.full(len(p_values), np.nan)
+    steps = p_values[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return adjusted
+
+
 def resampled_groups(groups: int, samples: int = BOOTSTRAP_SAMPLES, seed: int = 0) -> Iterator[np.ndarray]:
     """Indices of drawn groups, shape (some samples, groups), until there are `samples` of them."""
     rng = np.random.default_rng(seed)
