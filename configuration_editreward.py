@@ -1,9 +1,13 @@
 """Configuration of an EditReward model: a vision-language backbone with Gaussian reward heads."""
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import AutoConfig, PreTrainedConfig
+
+if TYPE_CHECKING:
+    # `custom_pipelines` names it. transformers saves and downloads the files that a file imports.
+    from .pipeline_editreward import EditRewardPipeline  # noqa: F401
 
 DEFAULT_DIMENSIONS = ["instruction_following", "visual_quality"]
 BACKBONES = ("qwen2_5_vl", "qwen3_vl")
@@ -13,6 +17,9 @@ UNCERTAINTY_AGGREGATIONS = ("propagate", "reference")
 LAYOUTS = ("compact", "paper")
 POSITION_SCHEMES = ("mrope", "sequential")
 PREFERENCE_LINKS = ("logistic", "probit")
+
+# Arguments of `from_pretrained` that say where a repository is, not how to load it.
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
 
 def check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
@@ -161,6 +168,25 @@ class EditRewardConfig(PreTrainedConfig):
                 "there is no `backbone_config`. A new reward model starts with `EditRewardModel.from_backbone`."
             )
         return super().from_dict(config_dict, **kwargs)
+
+    @property
+    def custom_pipelines(self) -> dict[str, dict[str, Any]]:
+        """What `transformers.pipeline` builds for the task `edit-reward`."""
+        # Made anew each time: `pipeline` puts classes in place of the names.
+        return {"edit-reward": {"impl": "pipeline_editreward.EditRewardPipeline", "pt": ["AutoModel"]}}
+
+    def scores(self, means: list[float], stds: list[float]) -> dict[str, dict[str, Any]]:
+        """A candidate's scores by dimension, on the rubric's 1..4 scale where the calibration knows it.
+
+        Args:
+            means, stds: Raw, one per dimension. A standard deviation is scaled as its mean is.
+        """
+        scores = {}
+        for name, mean, std in zip(self.dimensions, means, stds, strict=True):
+            scale = (self.calibration or {}).get(name, {"intercept": 0.0, "slope": 1.0})
+            mean, std = scale["intercept"] + scale["slope"] * mean, scale["slope"] * std
+            scores[name] = {"mean": mean, "std": std, "calibrated": self.calibration is not None}
+        return scores
 
     @property
     def hidden_size(self) -> int:

@@ -22,9 +22,9 @@ from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.utils import ModelOutput, find_adapter_config_file
 
 try:
-    from .configuration_editreward import EditRewardConfig, check_choice, reward_tokens
+    from .configuration_editreward import HUB_ARGUMENTS, EditRewardConfig, check_choice, reward_tokens
 except ImportError:  # Installed beside the `editreward` package, these files are top-level modules.
-    from configuration_editreward import EditRewardConfig, check_choice, reward_tokens
+    from configuration_editreward import HUB_ARGUMENTS, EditRewardConfig, check_choice, reward_tokens
 
 
 def tree_flex_forward(
@@ -142,9 +142,6 @@ PACKED_VISION = "editreward_vision_like_flash"
 AttentionInterface.register(TREE_FLEX, tree_flex_forward)
 AttentionInterface.register(TREE_BLOCKS, tree_blocks_forward)
 AttentionInterface.register(PACKED_VISION, packed_vision_forward)
-
-# Arguments of `from_pretrained` that say where a repository is, not how to load it.
-HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
 PACKINGS = ("tree", "unpacked")
 REPLACED_ATTENTION = (None, "sdpa", "flex_attention")

@@ -24,6 +24,7 @@ from transformers import (
 try:
     from .configuration_editreward import (
         DEFAULT_DIMENSIONS,
+        HUB_ARGUMENTS,
         LAYOUTS,
         POSITION_SCHEMES,
         check_choice,
@@ -33,6 +34,7 @@ try:
 except ImportError:  # Installed beside the `editreward` package, these files are top-level modules.
     from configuration_editreward import (
         DEFAULT_DIMENSIONS,
+        HUB_ARGUMENTS,
         LAYOUTS,
         POSITION_SCHEMES,
         check_choice,
@@ -541,6 +543,8 @@ class EditRewardProcessor(ProcessorMixin):
             )
         settings = {k: v for k, v in processor_dict["image_processor"].items() if not k.endswith(("_type", "_class"))}
         settings.pop("auto_map", None)
+        # `pipeline` passes what is for the model, too, and a tokenizer would keep and save it.
+        kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         # The tokenizer's own file names its class. Without a configuration given, the auto class would first load the
         # model's, and ask whether to trust its code.
         kwargs["config"] = PreTrainedConfig()

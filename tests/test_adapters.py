@@ -19,7 +19,7 @@ from editreward.training.adapters import adapter_config, merge_adapter, quantiza
 from editreward.training.parameters import part_of
 from modeling_editreward import EditRewardModel
 
-HUB_FILES = {"configuration_editreward.py", "modeling_editreward.py", "processing_editreward.py"}
+HUB_FILES = {f"{part}_editreward.py" for part in ("configuration", "modeling", "pipeline", "processing")}
 
 
 def make_trainer(folder, model, processor, options=None, **arguments):
@@ -144,6 +144,8 @@ def test_the_frozen_base_may_be_in_bfloat16_and_what_is_trained_is_not(tmp_path)
         scores(loaded, processor), scores(trainer.model, processor), rtol=0, atol=1e-6, check_dtype=False
     )
     assert merge_adapter(tmp_path / "run", tmp_path / "merged", dtype="float32").dtype == torch.float32
+    with pytest.raises(ValueError, match=r"missing is no adapter: there is no adapter_config\.json"):
+        merge_adapter(tmp_path / "missing", tmp_path / "other")
 
 
 def test_models_that_no_adapter_can_name_are_refused(tmp_path, trained):

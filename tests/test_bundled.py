@@ -61,5 +61,5 @@ def test_the_model_is_as_accurate_as_recorded(scorer, recorded):
 
 
 def test_the_bundled_code_files_are_those_of_the_repository():
-    for name in ("configuration_editreward.py", "modeling_editreward.py", "processing_editreward.py"):
+    for name in (f"{part}_editreward.py" for part in ("configuration", "modeling", "pipeline", "processing")):
         assert (REWARD_MODEL / name).read_bytes() == (ROOT / name).read_bytes(), f"copy {name} to {REWARD_MODEL}"

@@ -14,14 +14,15 @@ import torch
 from backbones import build, make_image, randomize
 
 ROOT = Path(__file__).parent.parent
-HUB_FILES = ["configuration_editreward.py", "modeling_editreward.py", "processing_editreward.py"]
+HUB_FILES = [f"{part}_editreward.py" for part in ("configuration", "modeling", "pipeline", "processing")]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 # Runs in a process of its own: loads a model by name, scores a group, saves the model again.
 SCORE = """
 import importlib.abc, json, sys
 
-MISSING = {"editreward", "configuration_editreward", "modeling_editreward", "processing_editreward", "backbones"}
+PARTS = ("configuration", "modeling", "pipeline", "processing")
+MISSING = {"editreward", "backbones", *(f"{part}_editreward" for part in PARTS)}
 
 class Blocker(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
@@ -32,15 +33,18 @@ sys.meta_path.insert(0, Blocker())
 name, inputs, again = sys.argv[1:]
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoProcessor
+from transformers import AutoConfig, AutoModel, AutoProcessor, pipeline
 
 config = AutoConfig.from_pretrained(name, trust_remote_code=True)
 model = AutoModel.from_pretrained(name, trust_remote_code=True)
 processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
 assert not MISSING & set(sys.modules)
 assert type(model.config) is type(config), "One module for all that is loaded."
+group = json.load(open(inputs))
 with torch.no_grad():
-    output = model(**processor(**json.load(open(inputs))))
+    output = model(**processor(**group))
+pipe = pipeline("edit-reward", model=name, trust_remote_code=True, device="cpu")
+assert not MISSING & set(sys.modules)
 model.save_pretrained(again)
 processor.save_pretrained(again)
 result = {
@@ -48,6 +52,7 @@ result = {
     "image_processor": type(processor.image_processor).__name__,
     "training": model.training,
     "scores": {field: output[field].tolist() for field in ("mean", "log_std", "reward", "reward_std")},
+    "pipeline": pipe(group),
 }
 print("RESULT" + json.dumps(result))
 """
@@ -153,6 +158,7 @@ def test_a_saved_folder_scores_the_same_where_the_package_is_missing(tmp_path):
     assert result["image_processor"] == "Qwen2VLImageProcessorPil"
     assert not result["training"]
     assert result["scores"] == expected
+    assert [candidate["reward"] for candidate in result["pipeline"]["candidates"]] == expected["reward"]
     assert_same_files(tmp_path / "model", tmp_path / "again")
 
 
@@ -167,6 +173,7 @@ def test_a_repository_of_the_hub_scores_the_same_where_the_package_is_missing(tm
     assert all(name.startswith("transformers_modules.org.EditReward.") for name in result["classes"])
     assert result["image_processor"] == "Qwen2VLImageProcessorPil"
     assert result["scores"] == expected
+    assert [candidate["reward"] for candidate in result["pipeline"]["candidates"]] == expected["reward"]
     assert_same_files(model, tmp_path / "again")
 
 

@@ -337,6 +337,33 @@ class EditRewardScorer:
         scores = self.score(source, pairs, instruction, on_error=on_error, progress=progress)
         return [self._preference(group) for group in scores]
 
+    def dimension_preferences(self, first: EditScore, second: EditScore) -> dict[str, float]:
+        """Probability, in each dimension by itself, that one candidate is preferred to another of its group.
+
+        The scores are taken back to the raw scale that the model's `preference_link` belongs to.
+
+        Args:
+            first, second: scores that this scorer gave two candidates of one group.
+
+        Returns:
+            P(first preferred) by dimension.
+        """
+        config = self.model.config
+        probabilities = {}
+        for name, one in first.dimensions.items():
+            other = second.dimensions[name]
+            unit = config.calibration[name]["slope"] if one.calibrated else 1.0
+            probabilities[name] = float(
+                preference_probability(
+                    one.mean / unit,
+                    math.log(one.std / unit),
+                    other.mean / unit,
+                    math.log(other.std / unit),
+                    link=config.preference_link,
+                )
+            )
+        return probabilities
+
     def _best(self, scores: list[EditScore] | SkippedGroup) -> BestEdit | SkippedGroup:
         if isinstance(scores, SkippedGroup):
             return scores
@@ -444,20 +471,9 @@ class EditRewardScorer:
         reward, reward_std = output.reward.tolist(), output.reward_std.tolist()
         scores: list[list[EditScore]] = [[] for _ in groups]
         for candidate, group in enumerate(output.group_index.tolist()):
-            dimensions = self._calibrate(mean[candidate], std[candidate])
+            by_name = self.model.config.scores(mean[candidate], std[candidate])
+            dimensions = {name: DimensionScore(**score) for name, score in by_name.items()}
             scores[group].append(EditScore(dimensions, reward[candidate], reward_std[candidate]))
-        return scores
-
-    def _calibrate(self, means: list[float], stds: list[float]) -> dict[str, DimensionScore]:
-        """Scores by dimension, on the rubric's scale where the model's calibration knows it."""
-        calibration = self.model.config.calibration
-        scores = {}
-        for name, mean, std in zip(self.model.config.dimensions, means, stds, strict=True):
-            if calibration is None:
-                scores[name] = DimensionScore(mean, std, calibrated=False)
-            else:
-                intercept, slope = calibration[name]["intercept"], calibration[name]["slope"]
-                scores[name] = DimensionScore(intercept + slope * mean, slope * std, calibrated=True)
         return scores
 
 
