@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from editreward.commands.bench_options import add_cache_options, add_scorer_options, make_scorer
+from editreward.commands.bench_robustness import add_robustness
 
 BENCHMARK_NAMES = {
     "genai-bench": "pairs with ties (GenAI-Bench, image editing)",
@@ -24,6 +25,7 @@ BENCHMARK_NAMES = {
 
 BENCH_COMMANDS: tuple[Callable[[Any], None], ...] = (
     # one a line
+    add_robustness,
 )
 
 

@@ -2,7 +2,7 @@
 
 from editreward.simulation.annotators import annotate
 from editreward.simulation.artefacts import ARTEFACTS, apply_artefact
-from editreward.simulation.edits import EditTask
+from editreward.simulation.edits import EditTask, over_edits, task_words
 from editreward.simulation.groups import (
     EDITORS,
     SPLITS,
@@ -42,7 +42,9 @@ __all__ = [
     "groups_hash",
     "describe_change",
     "describe_scene",
+    "over_edits",
     "render_scene",
     "simulate_group",
     "simulate_groups",
+    "task_words",
 ]

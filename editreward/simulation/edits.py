@@ -583,6 +583,45 @@ def realise(task: EditTask, score: int, rng: Random) -> Outcome:
     raise RuntimeError(f"no {task.category} fault of score {score} fits {task.source}")
 
 
+# Strength
+
+
+def over_edits(task: EditTask, count: int, rng: Random) -> list[Scene]:
+    """The perfect edit, then scenes in which one, two ... further things have changed that nobody asked for.
+
+    Other objects get another colour, one after the other, then the background changes, then objects appear.
+
+    Args:
+        task: the task.
+        count: the largest number of further changes.
+        rng: decides which, and their details.
+
+    Returns:
+        1 + `count` scenes, each with the changes of the one before it and one more.
+
+    Raises:
+        ValueError: the scene has no room for so many changes; 3 always fit.
+    """
+    scene = perfect(task, rng)
+    scenes = [scene]
+    others = task.others
+    for other in rng.sample(others, len(others)):
+        colours = [combination for combination in _unused(task, scene) if combination[1] == other.shape]
+        if colours:
+            scene = _with(scene, replace(other, colour=rng.choice(colours)[0]))
+            scenes.append(scene)
+    if task.background is None:
+        scene = replace(scene, background=rng.choice([b for b in BACKGROUNDS if b != scene.background]))
+        scenes.append(scene)
+    while len(scenes) <= count:
+        crowded = _with_stray(task, scene, "medium", rng)
+        if crowded is None:
+            raise ValueError(f"{count} further changes do not fit {task.source}")
+        scene = crowded
+        scenes.append(scene)
+    return scenes[: count + 1]
+
+
 # Tasks
 
 
