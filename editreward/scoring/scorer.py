@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedConfig
 
 from editreward.scoring.probability import best_of_probabilities, preference_probability
+from configuration_editreward import HUB_ARGUMENTS
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor, PackedGroup
 
@@ -219,9 +220,9 @@ class EditRewardScorer:
         name = str(path) if path.is_dir() else str(name_or_path)
         device = _choose_device(device)
         dtype = _choose_dtype(dtype, device)
-        _check_model_type(name, **hub_options)
-        processor = _load_processor(name, **hub_options)
-        model = _load_model(name, dtype=dtype, attn_implementation=attn_implementation, **hub_options)
+        model, processor = load_model_and_processor(
+            name, dtype=dtype, attn_implementation=attn_implementation, **hub_options
+        )
         return cls(
             model.to(device),
             processor,
@@ -550,6 +551,22 @@ def _choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torc
     return chosen
 
 
+def load_model_and_processor(name: str, **options: Any) -> tuple[EditRewardModel, EditRewardProcessor]:
+    """Load a model, on the CPU, with its processor, and make sure that both can be used.
+
+    Args:
+        name: a folder or a Hub repository id.
+        options: `dtype` and `attn_implementation` of the model, and `revision`, `token` and the like of a repository.
+
+    Raises:
+        ModelError: as `EditRewardScorer.from_pretrained`.
+    """
+    hub_options = {key: value for key, value in options.items() if key in HUB_ARGUMENTS}
+    _check_model_type(name, **hub_options)
+    processor = _load_processor(name, **hub_options)
+    return _load_model(name, **options), processor
+
+
 def _check_model_type(name: str, **hub_options: Any) -> None:
     try:
         config, _ = PreTrainedConfig.get_config_dict(name, **hub_options)
@@ -558,7 +575,8 @@ def _check_model_type(name: str, **hub_options: Any) -> None:
             raise _model_error(name, error) from error
         raise ModelError(
             f"{name} is neither a model folder nor a Hub repository that can be reached from here. Check the "
-            "spelling; a repository needs a network connection or an earlier download."
+            "spelling; a repository needs a network connection or an earlier download, and a private or gated one "
+            "`hf auth login` first."
         ) from error
     if not config:
         raise ModelError(f"{name} is not a model folder: it has no config.json.")

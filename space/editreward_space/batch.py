@@ -1,0 +1,155 @@
+"""Scoring a batch: progress, cancelling, and the results as a table and as files."""
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from editreward.scoring import BestEdit, SkippedGroup
+from editreward_space.service import Service
+from editreward_space.settings import MEGABYTE, InputError
+from editreward_space.tables import BatchItem
+
+CHUNK_GROUPS = 8
+"""Groups that are scored at a time: others wait no longer than this takes."""
+
+CHUNK_MB = 128
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""What makes spreadsheets take a cell for a formula (OWASP, CSV injection)."""
+
+
+@dataclass(frozen=True)
+class BatchProgress:
+    """How far a batch is.
+
+    Attributes:
+        done: groups that were tried.
+        total: groups of the batch.
+        rows: results, one per edited image, or per group that could not be scored.
+        finished: nothing is to come.
+        note: why it ended early, empty where it did not.
+    """
+
+    done: int
+    total: int
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    finished: bool = False
+    note: str = ""
+
+    @property
+    def errors(self) -> int:
+        """Groups that could not be scored."""
+        return sum(bool(row["error"]) for row in self.rows)
+
+
+def run_batch(
+    service: Service, items: Iterable[BatchItem], total: int, cancelled: threading.Event
+) -> Iterator[BatchProgress]:
+    """Score groups and tell after each chunk how far it is.
+
+    A group that cannot be scored is a row with its error. Cancelling and the time limit keep what was scored.
+    """
+    limit = service.settings.batch_seconds
+    deadline = time.monotonic() + limit
+    progress = BatchProgress(0, total)
+    yield progress
+    note = ""
+    try:
+        for chunk in chunks(items):
+            rows = [row for result in score_chunk(service, chunk) for row in result]
+            progress = BatchProgress(progress.done + len(chunk), total, progress.rows + rows)
+            yield progress
+            if progress.done < total and cancelled.is_set():
+                note = f"Cancelled after {progress.done} of {total} groups."
+                break
+            if progress.done < total and time.monotonic() > deadline:
+                note = f"Stopped at the limit of {limit} seconds, after {progress.done} of {total} groups."
+                break
+    except InputError as error:  # of what the items are read from; what was scored stays
+        note = f"Stopped after {progress.done} of {total} groups: {error}"
+    yield replace(progress, finished=True, note=note)
+
+
+def chunks(items: Iterable[BatchItem]) -> Iterator[list[BatchItem]]:
+    """Items in lists that are short and small enough to be held in memory."""
+    chunk: list[BatchItem] = []
+    size = 0
+    for item in items:
+        chunk.append(item)
+        if item.group:
+            size += sum(len(image.content) for image in (*item.group.sources, *item.group.edited))
+        if len(chunk) == CHUNK_GROUPS or size > CHUNK_MB * MEGABYTE:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def score_chunk(service: Service, chunk: Sequence[BatchItem]) -> list[list[dict[str, Any]]]:
+    """Table rows of each item."""
+    errors = [item.error for item in chunk]
+    for place, item in enumerate(chunk):
+        if item.group:
+            try:
+                service.check(item.group)
+            except InputError as error:
+                errors[place] = str(error)
+    good = [place for place, error in enumerate(errors) if not error]
+    results: dict[int, BestEdit | SkippedGroup] = {}
+    if good:
+        groups = [group for place in good if (group := chunk[place].group)]
+        try:
+            results = dict(zip(good, service.rank_all(groups), strict=True))
+        except InputError as error:  # the model is busy
+            errors = [reason or str(error) for reason in errors]
+    return [_rows(service, item, results.get(place), errors[place]) for place, item in enumerate(chunk)]
+
+
+def _rows(
+    service: Service, item: BatchItem, result: BestEdit | SkippedGroup | None, error: str
+) -> list[dict[str, Any]]:
+    dimensions = service.scorer.model.config.dimensions
+    empty: dict[str, Any] = {"group": item.name, "instruction": item.instruction, "edited": "", "rank": None}
+    empty |= {f"{name}{part}": None for name in dimensions for part in ("", "_std")}
+    empty |= {"reward": None, "reward_std": None, "probability_best": None, "error": ""}
+    if isinstance(result, SkippedGroup):
+        error = result.reason
+    if item.group is None or not isinstance(result, BestEdit):
+        return [{**empty, "error": error}]
+    rows = []
+    for index, (image, score) in enumerate(zip(item.group.edited, result.scores, strict=True)):
+        row = {**empty, "edited": image.name, "rank": result.ranks[index]}
+        for name, value in score.dimensions.items():
+            row |= {name: value.mean, f"{name}_std": value.std}
+        row |= {
+            "reward": score.reward,
+            "reward_std": score.reward_std,
+            "probability_best": result.probabilities[index],
+        }
+        rows.append(row)
+    return rows
+
+
+def write_files(rows: Sequence[dict[str, Any]], folder: Path) -> list[str]:
+    """Write the results as `scores.csv` and `scores.parquet`. In the CSV, texts cannot act as formulas."""
+    import pandas as pd
+
+    table = pd.DataFrame(list(rows))
+    table["rank"] = table["rank"].astype("Int64")
+    table.to_parquet(folder / "scores.parquet", index=False)
+    safe = table.assign(**{name: [unformula(value) for value in table[name]] for name in texts(rows)})
+    safe.to_csv(folder / "scores.csv", index=False, lineterminator="\r\n")
+    return [str(folder / "scores.csv"), str(folder / "scores.parquet")]
+
+
+def texts(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Columns that hold what users wrote."""
+    return [name for name in ("group", "instruction", "edited", "error") if rows and name in rows[0]]
+
+
+def unformula(text: str) -> str:
+    """A text that spreadsheets show as it is: one that starts as a formula gets an apostrophe in front."""
+    return "'" + text if text.startswith(FORMULA_STARTS) else text

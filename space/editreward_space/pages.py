@@ -1,0 +1,201 @@
+"""Results as HTML. Everything that users or models bring is escaped; scores are always also in figures."""
+
+from collections.abc import Sequence
+from html import escape
+from statistics import quantiles
+from typing import Any
+
+from PIL import Image
+
+from editreward.scoring import BestEdit, DimensionScore
+from editreward_space.batch import BatchProgress
+from editreward_space.images import data_uri
+from editreward_space.settings import Settings
+
+LOW, HIGH = 1.0, 4.0
+"""The scale of the annotation rubric, on which calibrated scores are."""
+
+BINS = 12
+
+
+def model_note(description: dict[str, Any]) -> str:
+    """Which model answers, and what one must know about it."""
+    notes = " ".join(description["notes"])
+    return f'<p class="er-note">Model: <b>{escape(description["model"])}</b>. {escape(notes)}</p>'
+
+
+def problem(error: Exception) -> str:
+    """What is wrong with what a user sent, in the place of the result."""
+    return f'<p class="er-note er-problem" role="alert"><b>Error:</b> {escape(str(error))}</p>'
+
+
+def ranking_page(
+    sources: Sequence[Image.Image],
+    names: Sequence[str],
+    edited: Sequence[Image.Image],
+    instruction: str,
+    best: BestEdit,
+) -> str:
+    """The candidates of a group in ranked order, each to be compared with the source."""
+    cards = "".join(_card(names[index], data_uri(edited[index]), best, index) for index in best.order)
+    shown = "".join(
+        f'<img src="{data_uri(image)}" alt="Source image{_number(place, sources)}">'
+        for place, image in enumerate(sources, 1)
+    )
+    winner = escape(names[best.order[0]])
+    return (
+        f'<section class="er-result" aria-label="Ranking"><p class="er-answer" role="status">Best of {len(names)}: '
+        f"<b>{winner}</b>, with a probability of {best.probability:.0%} to be the best.</p>"
+        f'<div class="er-task"><figure class="er-sources">{shown}<figcaption>Source</figcaption></figure>'
+        f'<blockquote class="er-instruction" dir="auto">{escape(instruction)}</blockquote></div>'
+        f'<div class="er-cards">{cards}</div></section>'
+    )
+
+
+def _number(place: int, images: Sequence[Any]) -> str:
+    return f" {place}" if len(images) > 1 else ""
+
+
+def _card(name: str, uri: str, best: BestEdit, index: int) -> str:
+    score, rank = best.scores[index], best.ranks[index]
+    bars = "".join(dimension_bar(title(name), value) for name, value in score.dimensions.items())
+    shown = escape(name)
+    return (
+        f'<article class="er-card" aria-label="Rank {rank}: {shown}">'
+        f'<h3><span class="er-rank">{rank}.</span> {shown}</h3>'
+        f'<div class="er-view"><img class="er-edit" src="{uri}" alt="Edited image {shown}, rank {rank}">'
+        '<img class="er-source" alt="Source image" hidden></div>'
+        '<div class="er-buttons"><button type="button" data-er="flicker" aria-pressed="false">Flicker</button>'
+        '<button type="button" data-er="side" aria-pressed="false">Beside source</button></div>'
+        f"{bars}"
+        f'<p class="er-line"><span>P(best)</span><b>{best.probabilities[index]:.0%}</b></p>'
+        f"{share_bar(best.probabilities[index])}"
+        f'<p class="er-line er-faint"><span>reward (raw)</span>'
+        f"<span>{score.reward:.2f} ± {score.reward_std:.2f}</span></p></article>"
+    )
+
+
+def title(dimension: str) -> str:
+    """A dimension's name as it is shown."""
+    return dimension.replace("_", " ").capitalize()
+
+
+def dimension_bar(label: str, score: DimensionScore) -> str:
+    """Score of a dimension in figures and, where it has a scale, as a bar from 1 to 4 with a line of ± std."""
+    figures = f"{score.mean:.2f} ± {score.std:.2f}"
+    line = f'<p class="er-line"><span>{escape(label)}</span><b>{figures}</b></p>'
+    if not score.calibrated:
+        return line.replace("</span>", " (uncalibrated)</span>")
+    low, middle, high = (_share(score.mean + offset) for offset in (-score.std, 0, score.std))
+    return (
+        f'{line}<div class="er-bar" aria-hidden="true"><i style="width:{middle:.1f}%"></i>'
+        f'<u style="left:{low:.1f}%;width:{high - low:.1f}%"></u></div>'
+    )
+
+
+def _share(value: float) -> float:
+    """Where on the scale a score is, in percent."""
+    return 100 * min(max((value - LOW) / (HIGH - LOW), 0), 1)
+
+
+def share_bar(probability: float) -> str:
+    """A probability as a bar."""
+    return f'<div class="er-bar" aria-hidden="true"><i style="width:{100 * probability:.1f}%"></i></div>'
+
+
+def comparison_page(
+    names: Sequence[str], edited: Sequence[Image.Image], comparison: dict[str, Any], best: BestEdit
+) -> str:
+    """Two edits under a slider, and how probable it is that the first is preferred."""
+    first, second = (escape(name) for name in names)
+    overall = comparison["probability_first"]
+    rows = "".join(
+        f'<tr><th scope="row">{escape(title(name))}</th><td>{probability:.0%}{share_bar(probability)}</td>'
+        f"<td>{_figures(best.scores[0].dimensions[name])}</td><td>{_figures(best.scores[1].dimensions[name])}</td></tr>"
+        for name, probability in comparison["probability_first_by_dimension"].items()
+    )
+    rewards = "".join(f"<td>{score.reward:.2f} ± {score.reward_std:.2f}</td>" for score in best.scores)
+    scale = "1 to 4" if comparison["calibrated"] else "uncalibrated"
+    return (
+        '<section class="er-result" aria-label="Comparison">'
+        f'<p class="er-answer" role="status">The first edit is preferred with a probability of <b>{overall:.0%}</b>, '
+        f"the second with {1 - overall:.0%}.</p>"
+        f'<div class="er-slider"><img src="{data_uri(edited[1])}" alt="Second edit, {second}">'
+        f'<img class="er-over" src="{data_uri(edited[0])}" alt="First edit, {first}">'
+        '<span class="er-split"></span></div>'
+        '<label class="er-range"><span>First</span><input type="range" min="0" max="100" value="50" '
+        'aria-label="How much of the first edit is shown, from the left, in percent"><span>Second</span></label>'
+        f'<div class="er-scroll"><table><thead><tr><td></td><th scope="col">P(first preferred)</th>'
+        f'<th scope="col">First<br><small>{first}</small></th><th scope="col">Second<br><small>{second}</small></th>'
+        f'</tr></thead><tbody>{rows}<tr><th scope="row">Overall</th><td>{overall:.0%}{share_bar(overall)}</td>'
+        f'{rewards}</tr></tbody></table></div><p class="er-faint">Dimensions: {scale}. Overall: raw rewards. What '
+        "follows a ± is a standard deviation.</p></section>"
+    )
+
+
+def _figures(score: DimensionScore) -> str:
+    return f"{score.mean:.2f} ± {score.std:.2f}"
+
+
+def batch_page(progress: BatchProgress, dimensions: Sequence[str], calibrated: bool) -> str:
+    """How far a batch is and, once it is finished, its errors and a histogram per dimension."""
+    bar = f'<progress max="{max(progress.total, 1)}" value="{progress.done}" aria-label="Groups done"></progress>'
+    scored = progress.done - progress.errors
+    status = f"{progress.done} of {progress.total} groups: {scored} scored, {progress.errors} with errors."
+    parts = [f'<p role="status">{status}</p>{bar}']
+    if progress.note:
+        parts.append(f'<p class="er-note" role="alert">{escape(progress.note)}</p>')
+    if progress.finished:
+        errors = [row for row in progress.rows if row["error"]]
+        if errors:
+            items = "".join(f"<li><b>{escape(row['group'])}</b>: {escape(row['error'])}</li>" for row in errors[:20])
+            more = f"<li>and {len(errors) - 20} more, in the table</li>" if len(errors) > 20 else ""
+            parts.append(f'<h3>Not scored</h3><ul class="er-errors">{items}{more}</ul>')
+        for name in dimensions:
+            values = [row[name] for row in progress.rows if row[name] is not None]
+            if values:
+                parts.append(histogram(f"{title(name)}{'' if calibrated else ' (uncalibrated)'}", values, calibrated))
+    return f'<section class="er-result" aria-label="Batch">{"".join(parts)}</section>'
+
+
+def histogram(label: str, values: Sequence[float], calibrated: bool) -> str:
+    """Counts of scores, on the scale where there is one; scores beyond its ends count at the ends."""
+    low, high = (LOW, HIGH) if calibrated else (min(values), max(values))
+    width = (high - low) / BINS or 1.0
+    counts = [0] * BINS
+    for value in values:
+        counts[min(max(int((value - low) / width), 0), BINS - 1)] += 1
+    columns = "".join(
+        f'<span title="{low + place * width:.2f} to {low + (place + 1) * width:.2f}: {count}">'
+        f'<small>{count or ""}</small><i style="height:{100 * count / max(counts):.0f}%"></i></span>'
+        for place, count in enumerate(counts)
+    )
+    lower, middle, upper = quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    summary = f"{len(values)} edits, median {middle:.2f}, half of them from {lower:.2f} to {upper:.2f}"
+    return (
+        f'<figure class="er-histogram"><figcaption><b>{escape(label)}</b>: {summary}</figcaption>'
+        f'<div class="er-columns" role="img" aria-label="Histogram of {escape(label)}: {summary}">{columns}</div>'
+        f'<div class="er-axis" aria-hidden="true"><span>{low:.4g}</span><span>{high:.4g}</span></div></figure>'
+    )
+
+
+def limits_table(settings: Settings) -> str:
+    """The limits, for the About tab."""
+    rows = (
+        ("Uploaded file", f"{settings.max_upload_mb} MB"),
+        ("Image", f"{settings.max_image_mb} MB, {settings.max_megapixels} megapixels"),
+        (
+            "Group",
+            f"{settings.max_sources} source and {settings.max_candidates} edited images, "
+            f"{settings.max_group_megapixels} megapixels together",
+        ),
+        ("Instruction", f"{settings.max_instruction} characters"),
+        (
+            "Batch",
+            f"{settings.max_rows} groups, {settings.max_batch_mb} MB unpacked, {settings.batch_seconds} seconds",
+        ),
+        ("At the same time", f"{settings.max_batches} batches, {settings.max_queue} requests in the queue"),
+        ("Uploads and downloads", f"deleted after {settings.keep_minutes} minutes"),
+    )
+    body = "".join(f'<tr><th scope="row">{name}</th><td>{value}</td></tr>' for name, value in rows)
+    return f'<div class="er-scroll"><table><tbody>{body}</tbody></table></div>'

@@ -1,0 +1,46 @@
+// The views of a result: flicker, beside the source, and the slider. Results are replaced as a whole, so everything
+// listens on the document.
+(() => {
+  const FLICKER_MS = 700;
+
+  const release = (button) => {
+    button.setAttribute("aria-pressed", "false");
+    const card = button.closest(".er-card");
+    clearInterval(card.timer);
+    card.querySelector(".er-source").hidden = true;
+    card.querySelector(".er-edit").hidden = false;
+    card.querySelector(".er-view").classList.remove("er-side");
+  };
+
+  const press = (button) => {
+    const card = button.closest(".er-card");
+    const view = card.querySelector(".er-view");
+    const [edit, source] = [card.querySelector(".er-edit"), card.querySelector(".er-source")];
+    source.src = card.closest(".er-result").querySelector(".er-sources img").src;
+    button.setAttribute("aria-pressed", "true");
+    if (button.dataset.er === "side") {
+      source.hidden = false;
+      view.classList.add("er-side");
+      return;
+    }
+    card.timer = setInterval(() => {
+      if (!document.contains(card)) return clearInterval(card.timer);
+      source.hidden = !source.hidden;
+      edit.hidden = !edit.hidden;
+    }, FLICKER_MS);
+  };
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.("button[data-er]");
+    if (!button) return;
+    const pressed = button.getAttribute("aria-pressed") === "true";
+    button.parentElement.querySelectorAll("[aria-pressed=true]").forEach(release);
+    if (!pressed) press(button);
+  });
+
+  document.addEventListener("input", (event) => {
+    if (!event.target.matches?.(".er-range input")) return;
+    const slider = event.target.closest(".er-result").querySelector(".er-slider");
+    slider.style.setProperty("--er-split", `${event.target.value}%`);
+  });
+})();

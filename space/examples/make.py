@@ -1,0 +1,60 @@
+"""Make the examples again: `python space/examples/make.py`, in the repository, with scikit-image installed."""
+
+import csv
+import io
+import zipfile
+from pathlib import Path
+
+from PIL import Image
+
+from editreward.demo import PHOTO_INSTRUCTION, load_photo, recolour
+from editreward.simulation import simulate_groups
+
+FOLDER = Path(__file__).parent
+GROUPS = 6
+
+
+def main() -> None:
+    """Write a simulated scene, edits of a photograph, and a batch with one bad row."""
+    groups = (group for group in simulate_groups(1000, split="test", seed=0) if group.language == "en")
+    first, *others = (next(groups) for _ in range(GROUPS))
+    scene = [("0-source.png", first.source)]
+    scene += [(f"edit-{letter}.png", c.image) for letter, c in zip("abcde", first.candidates, strict=False)]
+    write_folder("scene", first.instruction, scene)
+
+    photo = load_photo()
+    asked = recolour(photo, hue=150)
+    edits = {"as-asked": asked, "wrong-colour": recolour(photo, hue=80), "untouched": photo}
+    edits["as-asked-coarse"] = asked.resize((60, 40)).resize(asked.size)
+    photographs = [("0-source.jpg", photo), *((f"{name}.jpg", image) for name, image in edits.items())]
+    write_folder("photograph", PHOTO_INSTRUCTION, photographs)
+
+    with zipfile.ZipFile(FOLDER / "batch.zip", "w") as archive, open(FOLDER / "batch.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["id", "instruction", "source", "edited", "edited_2", "edited_3"])
+        for number, group in enumerate(others):
+            names = [f"{number}/source.png", *(f"{number}/edit-{letter}.png" for letter in "abc")]
+            for name, image in zip(names, [group.source, *(c.image for c in group.candidates)], strict=False):
+                archive.writestr(zipfile.ZipInfo(name), png(image))  # ZipInfo: without the time of writing
+            table.writerow([group.group_id, group.instruction, *names])
+        table.writerow(["bad-row", "make it blue", "no-such-file.png", "0/edit-a.png"])
+
+
+def write_folder(name: str, instruction: str, images: list[tuple[str, Image.Image]]) -> None:
+    """One group: its images and its instruction."""
+    folder = FOLDER / name
+    folder.mkdir(exist_ok=True)
+    (folder / "instruction.txt").write_text(instruction + "\n", encoding="utf-8")
+    for file, image in images:
+        image.save(folder / file, quality=88)
+
+
+def png(image: Image.Image) -> bytes:
+    """The image as a PNG file."""
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    return content.getvalue()
+
+
+if __name__ == "__main__":
+    main()
