@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from editreward.commands.bench_compare import add_compare
 from editreward.commands.bench_options import add_cache_options, add_scorer_options, make_scorer
 from editreward.commands.bench_robustness import add_robustness
 
@@ -24,7 +25,7 @@ BENCHMARK_NAMES = {
 """Keys of `editreward.evaluation.benchmarks.BENCHMARKS`, which takes too long to import for `--help`."""
 
 BENCH_COMMANDS: tuple[Callable[[Any], None], ...] = (
-    # one a line
+    add_compare,  # one a line
     add_robustness,
 )
 
@@ -67,7 +68,9 @@ def add_benchmark(commands: Any, name: str, about: str) -> None:
     parser.add_argument("--images", metavar="ROOT", help="folder that image paths of the published format start from")
     parser.add_argument("--split", help="split of a Hub dataset (default: all)")
     parser.add_argument("--revision", help="commit, branch or tag of a Hub dataset")
-    parser.add_argument("--output", metavar="DIR", help="write result.json, result.md and the answers there")
+    parser.add_argument(
+        "--output", metavar="DIR", help="write the result as JSON, Markdown, HTML and a figure, and all answers there"
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N groups, for a quick look")
     parser.add_argument(
         "--shuffle-instructions",
@@ -112,5 +115,7 @@ def run_bench(args: argparse.Namespace) -> None:
     if processes.is_main:
         print(result.markdown())
         if args.output:
-            for file in result.write(Path(args.output)):
+            from editreward.evaluation.reports.report import write_report
+
+            for file in write_report(result, data.rows, Path(args.output)):
                 print(f"Wrote {file}")

@@ -82,6 +82,7 @@ class GroupRecord:
         digest: hash of its images and instruction.
         editors: of each candidate.
         truth: scores of the candidates by dimension, NaN where there is none, each of shape (candidates,).
+        ratings: the same of each annotator, by name, where annotators are known.
     """
 
     row: int
@@ -92,6 +93,7 @@ class GroupRecord:
     digest: str
     editors: list[str]
     truth: dict[str, np.ndarray]
+    ratings: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -221,7 +223,7 @@ class Runner:
 
         def questions(missing: Sequence[str]) -> Iterator[tuple[str, EditGroup]]:
             by_row = {wanted[key].row: key for key in missing}
-            for number, row in _rows_at(rows, by_row):
+            for number, row in rows_at(rows, by_row):
                 yield by_row[number], _edit_group(row, shown.get(row["group_id"]), preparation)
 
         def ask(asked: Sequence[tuple[str, EditGroup]]) -> list[GroupScores | Unscored]:
@@ -265,7 +267,7 @@ class Runner:
             by_row: dict[int, list[str]] = {}
             for key in missing:
                 by_row.setdefault(groups[wanted[key].group_id].row, []).append(key)
-            for number, row in _rows_at(rows, by_row):
+            for number, row in rows_at(rows, by_row):
                 group = _edit_group(row, shown.get(row["group_id"]), preparation)
                 for key in by_row[number]:
                     pair = wanted[key]
@@ -371,7 +373,7 @@ def _batches(questions: Iterable[tuple[str, Any]], size: int) -> Iterator[list[t
         yield batch
 
 
-def _rows_at(rows: Rows, numbers: Iterable[int]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def rows_at(rows: Rows, numbers: Iterable[int]) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """The rows with these numbers; those after the last one are not read."""
     left = set(numbers)
     if not left:
@@ -432,7 +434,19 @@ def _record(row: Mapping[str, Any], number: int, images: tuple[list[str], list[s
         editors=[candidate.get("editor") or "" for candidate in candidates],
         # A column of floats: None becomes NaN.
         truth={name: np.array([one.get(name) for one in scores], dtype=float) for name in dimensions},
+        ratings=_ratings(candidates, list(dimensions)),
     )
+
+
+def _ratings(candidates: Sequence[Mapping[str, Any]], dimensions: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for index, candidate in enumerate(candidates):
+        for annotation in candidate.get("annotations") or []:
+            empty = {name: np.full(len(candidates), np.nan) for name in dimensions}
+            scores = found.setdefault(annotation["annotator"], empty)
+            for name in dimensions:
+                scores[name][index] = np.nan if annotation.get(name) is None else annotation[name]
+    return found
 
 
 def _as_fault(row: Mapping[str, Any], number: int, fault: tuple[str, str, str]) -> Fault:
