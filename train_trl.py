@@ -143,17 +143,18 @@ def main() -> None:
         peft_config=peft_config,
     )
 
+    trainer.dataset_names = [part.path for part in script_args.datasets or ()] or [script_args.dataset_name]
+
     # 4. Train
     resume = training_args.resume_from_checkpoint
     trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
 
     # 5. Save and push
-    dataset_names = [part.path for part in script_args.datasets or ()] or script_args.dataset_name
     if training_args.push_to_hub:
-        trainer.push_to_hub(dataset_name=dataset_names)  # saves, too
+        trainer.push_to_hub()  # saves, too
     else:
         trainer.save_model(training_args.output_dir)
-        trainer.create_model_card(dataset_name=dataset_names)
+        trainer.create_model_card()
     trainer.end()
 
 

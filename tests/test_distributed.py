@@ -169,9 +169,9 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_both_with_its_groups(runs):
     _, ranks, _ = runs
     (culprit,) = ranks[1]["nan"]["order"][2]
     for rank in ranks:
-        assert rank["nan"]["step"] == 1 and len(rank["nan"]["order"]) == 3
+        assert rank["nan"]["step"] == 1 and len(rank["nan"]["order"]) == 4
         assert (
-            f"loss of step 2, micro-batch 1 is not finite: nan on rank 1, of the groups {culprit}."
+            f"loss of step 2 is not finite: nan on rank 1, micro-batch 1, of the groups {culprit}."
             in (rank["nan"]["message"])
         )
 

@@ -61,8 +61,9 @@ def pushed(tmp_path_factory):
             eval_dataset={"held_out": as_dataset(rows[:5]), "preferences": as_dataset(make_rows()[2:])},
             processing_class=processor,
         )
+        trainer.dataset_names = ["someone/edits", str(folder)]
         trainer.train()
-        trainer.push_to_hub(dataset_name=["someone/edits", str(folder)])
+        trainer.push_to_hub()
         files = hub.repositories[REPO].commits[-1][1]
     for name, file in files.items():
         path = folder / "hub" / name

@@ -13,6 +13,7 @@ from transformers import AutoModel, AutoModelForImageTextToText, AutoTokenizer
 
 from editreward.training import EditGroupCollator, EditRewardTrainer
 from editreward.training.rationales import REQUESTS, RationaleLoss, language_model_head
+from editreward.training.row_sizes import TokenCounter, scan_dataset
 from modeling_editreward import EditRewardModel
 
 RATIONALES = ["The hat is blue, not red.", None, "好 ☕ <|im_end|> and <|image_pad|> are plain <|Reward|> text", "  "]
@@ -99,6 +100,17 @@ def test_scores_are_the_same_with_and_without_rationales(layout, position_scheme
     for name in ("mean", "log_std", "reward", "reward_std"):
         torch.testing.assert_close(second[name], first[name], rtol=0, atol=1e-13)
     assert second.hidden_states.shape == (len(with_rationales["rationale_ids"]), 64) and first.hidden_states is None
+
+
+@pytest.mark.parametrize("layout", ["compact", "paper"])
+def test_tokens_of_rationales_are_counted_as_they_are_packed(layout):
+    processor = build_processor(layout=layout)
+    row = rows_with_rationales(1)[0]
+    [scanned] = scan_dataset(as_dataset([row]))
+    for rationales in (False, True):
+        tokens = EditGroupCollator(processor, rationales=rationales)([row])["segment_ids"].shape[1]
+        assert TokenCounter(processor, rationales).of_row(row) == tokens
+        assert TokenCounter(processor, rationales)(scanned).most() == tokens
 
 
 @pytest.mark.parametrize("layout", ["compact", "paper"])

@@ -663,3 +663,17 @@ def test_two_processes_give_the_step_and_the_metrics_of_one(tmp_path, monkeypatc
     names += [f"eval_{name}" for name in ("accuracy_with_ties", "calibration_error", "spread_visual_quality")]
     for name in names:
         assert logs["two"][name] == pytest.approx(logs["one"][name], rel=1e-3, abs=1e-4), name
+
+
+@pytest.mark.parametrize("annotated", [False, True])
+def test_votes_that_no_group_has_are_missed(tmp_path, caplog, annotated):
+    rows = [make_row(0, SCORES[0]), make_row(1, SCORES[1])]
+    if annotated:
+        for candidate in rows[0]["candidates"]:
+            candidate["annotations"] = [{"annotator": "Ann", **candidate["scores"]}]
+    trainer = make_trainer(
+        tmp_path, rows, max_steps=1, per_device_train_batch_size=2, vote_labels=True, logging_steps=1
+    )
+    with caplog.at_level("WARNING"):
+        trainer.train()
+    assert ("`vote_labels` changed nothing" in caplog.text) is not annotated

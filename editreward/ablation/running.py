@@ -129,18 +129,20 @@ def run_task(
 ) -> Task:
     """Training and evaluation of a run."""
     folder = Path(ablation.folder) / "runs" / run.key
+    started: dict[str, str | None] = {}
 
     def command() -> list[str]:
         settings = dict(run.settings)
         if "backbone" in settings:
             settings["backbone_folder"] = str(backbone_folder(ablation, run) / "model")
         (folder / "run.json").write_text(json.dumps(settings, indent=1, sort_keys=True))
+        started["commit"] = commit()  # the code that is imported now, whatever is checked out meanwhile
         return [sys.executable, "-m", "editreward.ablation.worker", str(folder)]
 
     def finish() -> str:
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         line = {"key": run.key, "arms": list(arms), "seed": run.seed, "settings": run.settings, **result}
-        results.append({**line, "commit": commit()})
+        results.append({**line, **started})
         if not keep_models:
             shutil.rmtree(folder / "model")
         return f"accuracy {100 * result['metrics']['accuracy']:.1f} %"

@@ -188,7 +188,7 @@ def vote_shares(annotator_scores: Tensor, first: Tensor, second: Tensor, dimensi
 
 
 def majority_preferences(preferences: Tensor, preference_weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Annotated preferences without those whose opposite weighs more, and without both orders of a balanced pair.
+    """Each annotated pair once, in the order that weighs more; none of a balanced one.
 
     What a soft label of two orders says is better, to count how often a model is right.
 
@@ -196,11 +196,12 @@ def majority_preferences(preferences: Tensor, preference_weight: Tensor) -> tupl
         preferences, preference_weight: As for [`training_pairs`].
 
     Returns:
-        The rows of both that remain.
+        The preferences that remain, as they come first, and the sum of weights of each.
     """
     same, opposite = ((preferences[:, None] == order).all(-1) for order in (preferences, preferences.flip(-1)))
-    wins = (same.to(preference_weight.dtype) - opposite.to(preference_weight.dtype)) @ preference_weight > 0
-    return preferences[wins], preference_weight[wins]
+    weight, against = (of.to(preference_weight.dtype) @ preference_weight for of in (same, opposite))
+    kept = (weight > against) & ~same.tril(-1).any(-1)
+    return preferences[kept], weight[kept]
 
 
 def training_scores(scores: Tensor, dimension: int | None = None, offset: float = 0.0) -> WeightedScores:

@@ -134,6 +134,13 @@ def merge_adapter(
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} exists and is not empty. Choose another output folder.")
+    try:
+        PeftConfig.from_pretrained(str(adapter), **hub_kwargs)
+    except ValueError as error:
+        raise ValueError(
+            f"{adapter} is no adapter: there is no adapter_config.json in a folder or a reachable Hub repository of "
+            "that name."
+        ) from error
     processor = EditRewardProcessor.from_pretrained(adapter, **hub_kwargs)
     adapted = EditRewardModel.load_adapted(adapter, base_model_name_or_path=base, dtype=dtype, **hub_kwargs)
     model: EditRewardModel = adapted.merge_and_unload()

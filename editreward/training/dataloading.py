@@ -25,7 +25,7 @@ from editreward.training.batching import (
     exceeds_budget,
     undecoded,
 )
-from editreward.training.row_sizes import RowTokens, TokenCounter, scan_dataset
+from editreward.training.row_sizes import TokenCounter, scan_dataset
 from editreward.training.subsets import Pair, row_of_epoch, split_into_pairs, take_candidates
 from processing_editreward import EditRewardProcessor
 
@@ -112,7 +112,7 @@ def group_dataloader(
             partial(_parts, max_candidates=args.max_candidates, pairs=args.split_into_pairs, seed=seed)
             if training
             else _whole,
-            TokenCounter(processor).of_row,
+            TokenCounter(processor, args.rationale_weight > 0).of_row,
             batch_size,
             args.max_tokens_per_batch,
             training,
@@ -173,13 +173,7 @@ def _sampler(
                 units += [(row, pair) for pair in pairs] if entry["fault"] is None else [(row, None)]
             row_of_item = np.array([row for row, _ in units], dtype=np.int64)
         if budget is not None:
-            count = TokenCounter(processor)
-            tokens = [
-                RowTokens(0, [])
-                if entry["fault"] is not None
-                else count(entry["source_sizes"], entry["candidate_sizes"], entry["instruction"])
-                for entry in scanned
-            ]
+            tokens = list(map(TokenCounter(processor, args.rationale_weight > 0), scanned))
             limit = args.max_candidates if training else None
             costs = np.array(
                 [of_row.most(limit) for of_row in tokens]

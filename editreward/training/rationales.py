@@ -70,9 +70,6 @@ def add_rationales(
     Raises:
         ValueError: If a rationale is no usable text or longer than the model's context.
     """
-    end = processor.eos_token_id
-    if end is None:
-        raise ValueError("The tokenizer has no `eos_token`, which ends a rationale. Set it.")
     prompt = processor.reply_prompt(num_sources, REQUESTS[processor.layout], instruction)
     parents = group.segment_parents.tolist()
     block_of_segment = list(range(len(parents)))  # the candidate above each segment
@@ -89,21 +86,10 @@ def add_rationales(
     is_target: list[bool] = []
 
     for index, rationale in enumerate(rationales):
-        if rationale is None:
-            continue
         place = f"{name}candidate {index}"
-        if not isinstance(rationale, str):
-            raise ValueError(f"{place}: its rationale must be a string or null, got {type(rationale).__name__}.")
-        if not rationale.strip():
+        reply = _reply(rationale, processor, place)
+        if not reply:
             continue
-        try:
-            rationale.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"{place}: its rationale is not valid text: {error.reason}.") from error
-        reply = processor.tokenizer(rationale, add_special_tokens=False, split_special_tokens=True)["input_ids"] + [
-            end
-        ]
-
         candidate = block_of_token[group.reward_columns[index, 0]]
         columns = np.flatnonzero(block_of_token == candidate)
         images = columns[
@@ -143,6 +129,37 @@ def add_rationales(
         predicting_columns=np.array(before, dtype=np.int64)[target] + target - 1,
         rationale_ids=np.array(ids, dtype=np.int64)[target],
     )
+
+
+def count_rationale_tokens(
+    rationales: Sequence[str | None], processor: EditRewardProcessor, num_sources: int, instruction: str
+) -> list[int]:
+    """How many tokens `add_rationales` would add to each candidate; arguments as there.
+
+    Raises:
+        ValueError: If a rationale is no usable text.
+    """
+    prompt = len(processor.reply_prompt(num_sources, REQUESTS[processor.layout], instruction))
+    replies = [len(_reply(text, processor, f"candidate {index}")) for index, text in enumerate(rationales)]
+    return [prompt + reply if reply else 0 for reply in replies]
+
+
+def _reply(rationale: str | None, processor: EditRewardProcessor, place: str) -> list[int]:
+    """The tokens of a rationale and its end, none for `None` or a blank one. `place` says whose, for errors."""
+    if rationale is None:
+        return []
+    if not isinstance(rationale, str):
+        raise ValueError(f"{place}: its rationale must be a string or null, got {type(rationale).__name__}.")
+    if not rationale.strip():
+        return []
+    if processor.eos_token_id is None:
+        raise ValueError("The tokenizer has no `eos_token`, which ends a rationale. Set it.")
+    try:
+        rationale.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{place}: its rationale is not valid text: {error.reason}.") from error
+    ids: list[int] = processor.tokenizer(rationale, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return [*ids, processor.eos_token_id]
 
 
 def rationale_inputs(groups: Sequence[PackedGroup]) -> dict[str, Tensor]:

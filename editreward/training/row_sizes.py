@@ -1,6 +1,6 @@
 """How long the rows of a dataset will be as token sequences, read from image headers alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
 from editreward.training.bad_rows import UnreadableRow, row_name
+from editreward.training.rationales import count_rationale_tokens
 from editreward.training.subsets import Pair, pairs_of_group
 from processing_editreward import EditRewardProcessor, image_size
 
@@ -18,6 +19,7 @@ SCAN_FEATURES = Features(
         "instruction": Value("string"),
         "source_sizes": List(SIZE),
         "candidate_sizes": List(SIZE),
+        "rationales": List(Value("string")),
         "pairs": List(List(Value("int32"))),
         "fault": Value("string"),
     }
@@ -46,23 +48,33 @@ class RowTokens:
 
 
 class TokenCounter:
-    """Counts the tokens of rows; the texts of one instruction once."""
+    """Counts the tokens of rows; the texts of one instruction once.
 
-    def __init__(self, processor: EditRewardProcessor) -> None:
-        self.processor = processor
+    Args:
+        processor: Of the model.
+        rationales: Count the candidates' rationales, too.
+    """
 
-    def __call__(
-        self, source_sizes: Sequence[Sequence[int]], candidate_sizes: Sequence[Sequence[int]], instruction: str
-    ) -> RowTokens:
-        """Tokens of a row with images of these heights and widths."""
-        return RowTokens(*self.processor.count_tokens(source_sizes, candidate_sizes, instruction))
+    def __init__(self, processor: EditRewardProcessor, rationales: bool = False) -> None:
+        self.processor, self.rationales = processor, rationales
+
+    def __call__(self, scanned: Mapping[str, Any]) -> RowTokens:
+        """Tokens of a row as [`scan_row`] describes it; 0 for one that cannot be used, which the collator reports."""
+        if scanned["fault"] is not None:
+            return RowTokens(0, [])
+        sources, instruction = scanned["source_sizes"], scanned["instruction"]
+        root, candidates = self.processor.count_tokens(sources, scanned["candidate_sizes"], instruction)
+        if self.rationales:
+            try:
+                more = count_rationale_tokens(scanned["rationales"], self.processor, len(sources), instruction)
+            except ValueError:  # the collator says so
+                return RowTokens(root, candidates)
+            candidates = [count + of_rationale for count, of_rationale in zip(candidates, more, strict=True)]
+        return RowTokens(root, candidates)
 
     def of_row(self, row: Mapping[str, Any]) -> int:
-        """Tokens of a row with its images; 0 for one that cannot be used, which the collator reports."""
-        scanned = scan_row(row)
-        if scanned["fault"] is not None:
-            return 0
-        return self(scanned["source_sizes"], scanned["candidate_sizes"], scanned["instruction"]).most()
+        """Tokens of a row with its images and all candidates."""
+        return self(scan_row(row)).most()
 
 
 def scan_row(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,6 +84,7 @@ def scan_row(row: Mapping[str, Any]) -> dict[str, Any]:
         "instruction": row.get("instruction"),
         "source_sizes": [],
         "candidate_sizes": [],
+        "rationales": [],
         "pairs": [],
         "fault": None,
     }
@@ -89,8 +102,11 @@ def scan_row(row: Mapping[str, Any]) -> dict[str, Any]:
         scanned["candidate_sizes"] = [
             image_size(candidate["image"], f"{name}: edited[{i}]") for i, candidate in enumerate(candidates)
         ]
+        texts = [candidate.get("rationale") for candidate in candidates]
+        scanned["rationales"] = [text if isinstance(text, str) else None for text in texts]
     except ValueError as error:
-        return {**scanned, "source_sizes": [], "candidate_sizes": [], "pairs": [], "fault": str(error)}
+        nothing: dict[str, Any] = {"source_sizes": [], "candidate_sizes": [], "rationales": [], "pairs": []}
+        return {**scanned, **nothing, "fault": str(error)}
     return scanned
 
 

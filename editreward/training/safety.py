@@ -1,5 +1,6 @@
 """What stops a training run, and what it then says: losses that are no numbers, and memory that does not suffice."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -28,34 +29,32 @@ def describe_batch(batch: Mapping[str, Any]) -> str:
 
 
 def stop_unless_finite(
-    accelerator: Accelerator,
-    value: Tensor,
-    what: str,
-    groups: Sequence[str],
-    step: int,
-    micro_batch: int | None = None,
+    accelerator: Accelerator, values: Sequence[Tensor], what: str, groups: Sequence[Sequence[str]], step: int
 ) -> None:
-    """Raise a [`NonFiniteError`] on every rank if `value` is infinite or NaN on any.
+    """Raise a [`NonFiniteError`] on every rank if one of `values` is infinite or NaN on any.
 
-    Every rank must call it, and waits for the others: a rank that stopped alone would leave them waiting for ever.
+    Every rank must call it, and waits for the others: a rank that stopped alone would leave them waiting for ever. To
+    be called once in a step, since it waits for the device, too.
 
     Args:
-        value: The loss or the norm of the gradient, a scalar.
-        what: Its name in the message.
-        groups: `group_id` of the groups that it comes from, on this rank.
+        values: The losses of the micro-batches of a step, or the norm of its gradient, all scalars.
+        what: Their name in the message.
+        groups: For each value, `group_id` of the groups that it comes from, on this rank.
         step: Optimizer step, from 1.
-        micro_batch: Number of the micro-batch in the step, from 1.
     """
-    bad = ~value.detach().isfinite().reshape(1)
-    if not accelerator.reduce(bad.float(), "sum").item():
+    numbers = torch.stack([value.detach().float() for value in values])
+    if not accelerator.reduce((~numbers.isfinite()).float().sum(), "sum").item():
         return
-    mine = [(accelerator.process_index, value.item(), list(groups))] if bad.item() else []
-    culprits = gather_object(mine)
+    rank, of_step = accelerator.process_index, len(values) == 1
+    mine = [
+        f"{number} on rank {rank}{'' if of_step else f', micro-batch {place}'}, of the groups {', '.join(names)}"
+        for place, (number, names) in enumerate(zip(numbers.tolist(), groups, strict=True), 1)
+        if not math.isfinite(number)
+    ]
     raise NonFiniteError(
-        f"The {what} of step {step}{f', micro-batch {micro_batch}' if micro_batch else ''} is not finite: "
-        + "; ".join(f"{number} on rank {rank}, of the groups {', '.join(names)}" for rank, number, names in culprits)
-        + ". The run stops before a checkpoint holds that step. Look at these groups' images and scores; if they are "
-        "sound, lower `learning_rate` or `max_grad_norm` and go on from the last checkpoint."
+        f"The {what} of step {step} is not finite: {'; '.join(gather_object(mine))}. The run stops before that step "
+        "changes a weight. Look at these groups' images and scores; if they are sound, lower `learning_rate` or "
+        "`max_grad_norm` and go on from the last checkpoint."
     )
 
 

@@ -3,7 +3,7 @@
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +93,14 @@ class EditRewardTrainer(RewardTrainer):
 
     loss_is_scaled_for_ga = True
     _signature_columns: list[str] | None
-    # Of the optimizer step that runs: its groups on this rank, and how many of its micro-batches have begun.
-    _step_groups: list[str]
-    _micro_batch = 0
+    # Of the optimizer step that runs, on this rank: how many micro-batches it has, and the losses and groups of those
+    # that are done.
+    _micro_batches = 1
+    _losses: list[tuple[Tensor, list[str]]]
     _saves_checkpoint = False
+
+    # What the model cards of checkpoints say the run was trained on; Hub ids, or paths, which are not told.
+    dataset_names: Sequence[str] = ()
 
     _tag_names = ["trl", "reward-trainer", "editreward"]
     _name = "EditReward"
@@ -131,6 +135,7 @@ class EditRewardTrainer(RewardTrainer):
         if args.dimension_weight > 0:
             weight = args.dimension_weight / len(self.dimensions)
             self._terms += [(index, weight) for index in range(len(self.dimensions))]
+        self._voted = False  # since the last log
         self._sums = {
             mode: MetricSums(self.dimensions, self._terms, args.rationale_weight) for mode in ("train", "eval")
         }
@@ -287,8 +292,8 @@ class EditRewardTrainer(RewardTrainer):
             batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         for batch in batches:
             self.bad_rows.add("train", batch.pop("skipped_rows", ()), len(batch["group_ids"]))
-        self._step_groups = [name for batch in batches for name in batch["group_ids"]]
-        self._micro_batch = 0
+            self._voted |= self.args.vote_labels and batch["annotator_labels"].shape[1] > 0
+        self._micro_batches, self._losses = len(batches), []
         total = torch.zeros(len(self._terms) + 1, device=device)
         for batch in batches:
             samples = self._samples(batch)
@@ -301,7 +306,6 @@ class EditRewardTrainer(RewardTrainer):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None
     ) -> Tensor:
         """As in `transformers.Trainer`; running out of memory says what to change."""
-        self._micro_batch += 1
         with memory_advice(self.args, inputs):
             return super().training_step(model, inputs, num_items_in_batch)
 
@@ -312,9 +316,8 @@ class EditRewardTrainer(RewardTrainer):
         # Steps that overflow in float16 are skipped and its scale is lowered.
         if grad_norm is not None and self.accelerator.scaler is None:
             norm = torch.as_tensor(grad_norm, device=self.accelerator.device)
-            stop_unless_finite(
-                self.accelerator, norm, "norm of the gradient", self._step_groups, self.state.global_step + 1
-            )
+            groups = [name for _, names in self._losses for name in names]
+            stop_unless_finite(self.accelerator, [norm], "norm of the gradient", [groups], self.state.global_step + 1)
         return grad_norm
 
     def compute_loss(
@@ -339,6 +342,7 @@ class EditRewardTrainer(RewardTrainer):
             self._sums["train"].add(self._statistics(outputs, inputs, samples, losses, token_losses))
         if num_items_in_batch is None:
             total_weights, ranks = self._total_weights(samples, inputs), 1
+            self._micro_batches, self._losses = 1, []
         else:
             # The gradients of the ranks are averaged; theirs is a sum.
             total_weights, ranks = num_items_in_batch, self.accelerator.num_processes
@@ -348,8 +352,10 @@ class EditRewardTrainer(RewardTrainer):
             # Without a usable sample this is the sum of an empty tensor: zero, with the graph of the whole model.
             loss = loss + weight * ranks * (term.weight * term_loss).sum() / total.where(total > 0, 1)
         if model.training:
-            step = self.state.global_step + 1
-            stop_unless_finite(self.accelerator, loss, "loss", inputs["group_ids"], step, self._micro_batch)
+            self._losses.append((loss.detach(), inputs["group_ids"]))
+            if len(self._losses) == self._micro_batches:
+                values, groups = zip(*self._losses, strict=True)
+                stop_unless_finite(self.accelerator, values, "loss", groups, self.state.global_step + 1)
         return (loss, outputs) if return_outputs else loss
 
     def _forward(
@@ -410,6 +416,9 @@ class EditRewardTrainer(RewardTrainer):
             self._warn_of_collapse(metrics)
             if self.rationale_loss is not None and "rationale_loss" not in metrics:
                 logger.warning("No group since the last log has a `rationale`: `rationale_weight` trained nothing.")
+            if self.args.vote_labels and not self._voted:
+                logger.warning("No group since the last log has `annotations`: `vote_labels` changed nothing.")
+            self._voted = False
             # The Trainer's own `loss` is the mean over the steps.
             logs.update({name: value for name, value in metrics.items() if name != "loss"})
             logs.update(self.throughput.pop(self.accelerator, self.state.log_history))
@@ -602,7 +611,7 @@ class EditRewardTrainer(RewardTrainer):
     ) -> None:
         """Write the card of the run so far into the output folder, see [`write_model_card`]."""
         if self.is_world_process_zero():
-            datasets = [dataset_name] if isinstance(dataset_name, str) else dataset_name or []
+            datasets = [dataset_name] if isinstance(dataset_name, str) else dataset_name or self.dataset_names
             more_tags = [tags] if isinstance(tags, str) else tags or []
             name = model_name or Path(self.args.output_dir).name
             write_model_card(self, name, datasets, [*self._tag_names, *more_tags])
