@@ -18,6 +18,7 @@ from hub_server import Hub
 from test_bench_scorers import file_of, noise
 from test_data_publish import run_with_hub
 from test_importers import bench_rows, import_bench, pair_rows, picture, run
+from test_simulated_benchmark import SMALL, described
 
 from editreward import cli
 from editreward.commands.bench import BENCHMARK_NAMES
@@ -36,8 +37,6 @@ from editreward.evaluation.scorers import (
     RandomScores,
     Unscored,
 )
-from editreward.evaluation.simulated import OVERALL, Judgements, TestSet, evaluate
-from editreward.simulation import groups_hash, simulate_groups
 
 NO_SCORES = {"instruction_following": None, "visual_quality": None}
 
@@ -489,39 +488,9 @@ def test_compass_judges_ties_by_nearly_equal_scores_and_apart(tmp_path):
 
 @pytest.fixture(scope="module")
 def test_set(tmp_path_factory) -> Path:
-    """A small set of simulated groups, described in a file."""
-    file = tmp_path_factory.mktemp("simulated") / "test_set.json"
-    described = {"split": "test", "groups": 12, "candidates": 5, "size": 84, "seed": 3}
-    sha256 = groups_hash(simulate_groups(12, "test", 3, 5, 84))
-    file.write_text(json.dumps(described | {"sha256": sha256}))
-    return file
-
-
-def test_simulated_groups_give_what_the_evaluation_of_the_bundled_model_gives(test_set):
-    data = load_benchmark(BENCHMARKS["simulated"], str(test_set))
-    rng = np.random.default_rng(0)
-    groups = TestSet.from_json(test_set).load()
-    scores = [GroupScores(list(rng.normal(size=5)), {"visual_quality": list(rng.normal(size=5))}) for _ in groups]
-    by_instruction = {group.instruction: score for group, score in zip(groups, scores, strict=True)}
-    assert len(by_instruction) == 12
-
-    def scorer(asked):
-        return [by_instruction[group.instruction] for group in asked]
-
-    scorer.name = scorer.fingerprint = "table"
-    found = values(run_benchmark(BENCHMARKS["simulated"], data, scorer, Runner(progress=False)))
-    truth = {
-        name: [np.array([c.scores[name] for c in group.candidates], float) for group in groups]
-        for name in ("instruction_following", "visual_quality")
-    }
-    mean = {"visual_quality": [np.array(score.dimensions["visual_quality"]) for score in scores]}
-    expected = evaluate(Judgements([np.array(s.overall) for s in scores], mean, {}, truth), groups)
-    assert found["accuracy", "overall"] == expected[OVERALL]["accuracy"]["value"]
-    assert found["accuracy", "visual_quality"] == expected["visual_quality"]["accuracy"]["value"]
-    for kind in ("category", "language", "novelty"):
-        for label, share in expected[OVERALL][f"by_{kind}"].items():
-            assert found["accuracy", f"{kind}: {label}"] == share["value"]
-    assert found["strict accuracy", "K = 4"] == expected["strict_ranking"]["4"]["value"]
+    """A file that describes a small simulated benchmark."""
+    small = replace(SMALL, pool=24, tuples=9, candidates=6)
+    return described(tmp_path_factory.mktemp("simulated"), small)
 
 
 def test_probabilities_are_those_of_the_better_edit():
@@ -751,7 +720,8 @@ def test_two_processes_give_what_one_gives(tmp_path, test_set, random_model_dir)
     outputs = [process.communicate(timeout=600) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert outputs[0][0] and not outputs[1][0], "only the main process prints"
-    assert command(*arguments, "--device", "cpu", "--no-cache", "--output", tmp_path / "one") == 0
+    options = ["--output", tmp_path / "one", "--cache", tmp_path / "another cache"]
+    assert command(*arguments, "--device", "cpu", *options) == 0
     one, two = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "two"))
     assert two["environment"]["processes"] == 2 and one["environment"]["processes"] == 1
     assert [m["value"] for m in two["measures"][:15]] == [m["value"] for m in one["measures"][:15]]

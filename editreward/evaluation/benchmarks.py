@@ -12,8 +12,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from configuration_editreward import DEFAULT_DIMENSIONS
 from editreward import __version__
-from editreward.data.benchmark_items import BENCHMARK_FILE, BenchmarkItem, comparisons_of, read_benchmark
+from editreward.data.benchmark_items import BENCHMARK_FILE, BenchmarkItem, read_benchmark
 from editreward.evaluation import protocols
 from editreward.evaluation.baselines import decode, resized_to
 from editreward.evaluation.cache import cache_folder
@@ -38,9 +39,10 @@ from editreward.evaluation.scorers import (
     content_hash,
     versions,
 )
+from editreward.evaluation.simulated_protocol import simulated
 
 RESULT_VERSION = 1
-SIMULATED_TEST_SET = "configs/simulated_test_set.json"
+SIMULATED_BENCHMARK = "configs/simulated_benchmark.json"
 LISTED_FAULTS = 1000
 """Faults that a result lists one by one; all are counted."""
 
@@ -78,6 +80,7 @@ class BenchmarkData:
         revision: commit of a Hub dataset.
         imported: the report of the import, where there was one.
         tags: further subsets by group id.
+        notes: what a reader of any result on them must know.
     """
 
     name: str
@@ -86,6 +89,7 @@ class BenchmarkData:
     revision: str | None = None
     imported: dict[str, Any] | None = None
     tags: dict[str, dict[str, str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,13 @@ BENCHMARKS: dict[str, Benchmark] = {
                 "VQ": ("VQ", "visual_quality"),
             },
         ),
-        Benchmark("simulated", "Held-out simulated groups", protocols.exact_scores),
+        Benchmark(
+            "simulated",
+            "Simulated edits, held out",
+            simulated,
+            ties=lambda item: len(item.candidates) == 2,
+            names={name: (name,) for name in DEFAULT_DIMENSIONS},
+        ),
     )
 }
 """By name."""
@@ -185,15 +195,15 @@ def load_benchmark(
         FileNotFoundError: there are no such data.
     """
     processes = processes or Processes()
+    cache = cache or cache_folder()
     if benchmark.name == "simulated":
-        return _simulated(data)
+        return _simulated(data, cache, processes, progress)
     name = data or benchmark.hub
     if name is None:
         raise ValueError(
             f"{benchmark.name} is in no Hub dataset of a format that is known here: name a folder or file with --data "
             "(docs/benchmarks.md)."
         )
-    cache = cache or cache_folder()
     found: tuple[str, str | None, dict[str, Any] | None] | None = None
     if processes.is_main:
         if Path(name).exists():
@@ -304,38 +314,37 @@ def _import_report(folder: Path) -> dict[str, Any] | None:
     return {name: report[name] for name in ("rows", "errors", "notes")} | {"listed_in": listed}
 
 
-def _simulated(data: str | None) -> BenchmarkData:
-    """The groups of a `TestSet`, with a comparison of every two candidates by the sum of their exact scores."""
-    from editreward.data.schema import encode_group, group_features
-    from editreward.evaluation.simulated import TestSet, novelty
+def _simulated(data: str | None, cache: Path, processes: Processes, progress: bool | None) -> BenchmarkData:
+    """A simulated benchmark, which the first process makes where it is not in the cache."""
+    from editreward.data.benchmark import GROUPS_FOLDER
+    from editreward.evaluation.simulated import novelty_in_words
+    from editreward.evaluation.simulated_benchmark import SimulatedBenchmark
 
-    path = Path(data) if data else simulated_test_set()
-    rows, items, tags = [], [], {}
-    features = group_features()
-    for group in TestSet.from_json(path).load():
-        rows.append(encode_group(group.to_row(), features))
-        indices = range(len(group.candidates))
-        totals = [sum(candidate.scores.values()) for candidate in group.candidates]
-        comparisons = comparisons_of(indices, [-total for total in totals])
-        items.append(
-            BenchmarkItem("simulated", "groups", group.group_id, list(indices), comparisons, group_id=group.group_id)
-        )
-        tags[group.group_id] = {"novelty": novelty(group)}
-    return BenchmarkData(str(data or SIMULATED_TEST_SET), rows, items, tags=tags)
+    described = SimulatedBenchmark.from_json(Path(data) if data else simulated_benchmark())
+    folder = Path(processes.from_main(str(described.load(cache, progress)) if processes.is_main else None))
+    items = list(read_benchmark(folder / GROUPS_FOLDER))
+    tags = {
+        item.group_id: {
+            "novelty": novelty_in_words(item.details["unseen_wording"], item.details["unseen_combination"])
+        }
+        for item in items
+    }
+    rows = StoredRows(str(folder / GROUPS_FOLDER))
+    return BenchmarkData(data or SIMULATED_BENCHMARK, rows, items, tags=tags, notes=described.notes(folder))
 
 
-def simulated_test_set() -> Path:
-    """The description of the held-out simulated groups, in the repository or where the package was installed.
+def simulated_benchmark() -> Path:
+    """The description of the simulated benchmark, in the repository or where the package was installed.
 
     Raises:
         FileNotFoundError: it is in neither.
     """
-    in_repository = Path(__file__).resolve().parents[2] / SIMULATED_TEST_SET
-    installed = Path(sysconfig.get_path("data")) / "share" / "editreward" / SIMULATED_TEST_SET
+    in_repository = Path(__file__).resolve().parents[2] / SIMULATED_BENCHMARK
+    installed = Path(sysconfig.get_path("data")) / "share" / "editreward" / SIMULATED_BENCHMARK
     for file in (in_repository, installed):
         if file.is_file():
             return file
-    raise FileNotFoundError(f"Neither {in_repository} nor {installed} is there: name a test set with --data.")
+    raise FileNotFoundError(f"Neither {in_repository} nor {installed} is there: name a description with --data.")
 
 
 def usable_items(
@@ -437,7 +446,7 @@ class BenchmarkResult:
     def markdown(self) -> str:
         """The measures as a table, with what was left out."""
         lines = [f"# {self.benchmark.title}: {self.model['name']}", ""]
-        lines += [f"Note: {note}" for note in self.model["notes"]]
+        lines += [f"Note: {note}" for note in (*self.model["notes"], *self.data["notes"])]
         lines += ["", "| measure | of | value | 95 % interval | n | random scores | coin |", "|---" * 7 + "|"]
         lines += [_table_row(measure) for measure in self.measures]
         data = self.data
@@ -453,25 +462,6 @@ class BenchmarkResult:
         for kind, count in data["faults"].items():
             lines.append(f"Found in the data: {count:,} x {kind.replace('_', ' ')}.")
         return "\n".join(lines) + "\n"
-
-    def write(self, folder: Path) -> list[Path]:
-        """Write `result.json`, `result.md` and the answers, `answers.jsonl`, a group or pair a line."""
-        folder.mkdir(parents=True, exist_ok=True)
-        answers = self.answers
-        if answers.scores is not None:
-            lines = [{"group_id": group_id, **asdict(scores)} for group_id, scores in answers.scores.items()]
-        else:
-            names = ("group_id", "dimension", "first", "second")
-            margins = (answers.margins or {}).items()
-            lines = [{**dict(zip(names, key, strict=True)), "margin": margin} for key, margin in margins]
-        texts = {
-            "result.json": json.dumps(self.to_dict(), ensure_ascii=False, indent=1) + "\n",
-            "result.md": self.markdown(),
-            "answers.jsonl": "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines),
-        }
-        for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
-        return [folder / name for name in texts]
 
 
 def _table_row(measure: Measure) -> str:
@@ -576,6 +566,7 @@ def run_benchmark(
             "faults": dict(Counter(fault.kind for fault in inspection.faults)),
             "faults_listed": [{name: value for name, value in fault.items() if name != "split"} for fault in listed],
             "imported": data.imported,
+            "notes": data.notes,
         },
         settings={
             "limit": limit,

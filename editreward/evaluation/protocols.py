@@ -23,14 +23,12 @@ from editreward.evaluation.metrics import (
     macro_share,
     mean_of_groups,
     near_tie_accuracy,
-    pair_accuracy,
     pair_metrics,
     predicted_relations,
     random_scores_floor,
     relations_of_scores,
     share_of_rows,
     shares_by,
-    strict_ranking_accuracy,
     tuned_random_accuracy,
     tuple_accuracy,
     tuple_outcomes,
@@ -415,42 +413,6 @@ def near_ties(answers: Answers) -> list[Measure]:
             cases = pairs.cases(right, chosen)
             measures.append(Measure(name, dimension, share, chance, details=details, cases=cases))
     return measures
-
-
-def exact_scores(answers: Answers) -> list[Measure]:
-    """Simulated groups: accuracy on all pairs whose exact scores differ, by dimension and subset; strict rankings."""
-    pairs = answers.pairs()
-    measures = [
-        Measure("accuracy", OVERALL, accuracy_without_ties(pairs.differences, pairs.truths, pairs.groups), 0.5, 0.5)
-    ]
-    right, strict = np.sign(pairs.differences) == pairs.truths, pairs.truths != 0
-    measures = [replace(measure, cases=pairs.cases(right, strict)) for measure in measures]
-    tagged = {
-        group_id: {"category": record.category, "language": record.language, **answers.tags.get(group_id, {})}
-        for group_id, record in answers.groups.items()
-    }
-    for kind in dict.fromkeys(name for tags in tagged.values() for name in tags):
-        labels = [tagged[group][kind] for group in pairs.groups]
-        for label in sorted(set(labels)):
-            chosen = strict & (np.array(labels) == label)
-            share = share_of_rows(right[chosen], np.array(pairs.groups)[chosen])
-            cases = pairs.cases(right, chosen)
-            measures.append(Measure("accuracy", f"{kind}: {label}", share, 0.5, 0.5, cases=cases))
-    if answers.scores is not None:
-        records = [answers.groups[item.group_id] for item in answers.items]
-        scores = [answers.scores[record.group_id] for record in records]
-        for name in answers.dimensions:
-            if all(name in record.truth for record in records):
-                scores_in = [score.dimensions[name] for score in scores]
-                share = pair_accuracy(scores_in, [record.truth[name] for record in records])
-                truth = answers.truths_in(pairs, name)
-                cases = pairs.cases(np.sign(answers.differences_in(pairs, name)) == truth, truth != 0)
-                measures.append(Measure("accuracy", name, share, 0.5, 0.5, cases=cases))
-        for k, chance in ((3, 1 / 6), (4, 1 / 24)):
-            totals = [np.sum(list(record.truth.values()), axis=0) for record in records]
-            share = strict_ranking_accuracy([score.overall for score in scores], totals, k)
-            measures.append(Measure("strict accuracy", f"K = {k}", share, chance))
-    return measures + calibration(answers, pairs)
 
 
 def calibration(answers: Answers, pairs: Pairs) -> list[Measure]:

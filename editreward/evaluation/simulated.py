@@ -137,10 +137,16 @@ def _by(values: Sequence[str]) -> dict[str, list[int]]:
 
 def novelty(group: SimulatedGroup) -> str:
     """Which of a group's wording and combination occur only in the test split, in words."""
-    wording, combination = group.unseen_wording, group.unseen_combination
-    if wording and combination:
+    return novelty_in_words(group.unseen_wording, group.unseen_combination)
+
+
+def novelty_in_words(unseen_wording: bool, unseen_combination: bool) -> str:
+    """What `novelty` calls it."""
+    if unseen_wording and unseen_combination:
         return "unseen wording and combination"
-    return "unseen wording" if wording else "unseen combination" if combination else "seen wording and combination"
+    if unseen_wording or unseen_combination:
+        return "unseen wording" if unseen_wording else "unseen combination"
+    return "seen wording and combination"
 
 
 def report_table(result: dict[str, Any]) -> str:
