@@ -302,7 +302,8 @@ def ratings(answers: Answers) -> list[Measure]:
     }
     prompts = list(within_prompts.by_subset)
     rhos = np.array(list(within_prompts.by_subset.values()), dtype=float)
-    of_prompts = Cases(prompts, [str(prompt) for prompt in prompts], rhos, lambda values, rows: float(values.mean()))
+    names = [str(prompt) for prompt in prompts]
+    of_prompts = Cases(prompts, names, rhos, lambda values, rows: float(np.mean(values)) if len(values) else np.nan)
     name = "Spearman per editing model"
     return [
         Measure(f"{name}, Fisher average", EVERYTHING, fisher, 0, details=details, cases=cases_of["fisher"]),

@@ -70,7 +70,7 @@ def breakdowns(answers: Answers) -> list[Breakdown]:
 
 
 def labels_of(answers: Answers, items: list[BenchmarkItem]) -> dict[str, np.ndarray]:
-    """Labels of items by kind, shape (items,), of the kinds that tell some apart."""
+    """Labels of items by kind, shape (items,), of the kinds that tell some apart, each in a way of its own."""
     records = [answers.groups[item.group_id] for item in items]
     tags = [answers.tags.get(item.group_id, {}) for item in items]
     kinds = {
@@ -82,12 +82,21 @@ def labels_of(answers: Answers, items: list[BenchmarkItem]) -> dict[str, np.ndar
         "language": [record.language for record in records],
         **{name: [tag.get(name, "") for tag in tags] for name in dict.fromkeys(n for tag in tags for n in tag)},
     }
-    found = {kind: np.array([label or "not given" for label in labels]) for kind, labels in kinds.items()}
-    return {kind: labels for kind, labels in found.items() if len(set(labels.tolist())) > 1}
+    found: dict[str, np.ndarray] = {}
+    partitions = set()
+    for kind, labels in kinds.items():
+        first_of = {label: place for place, label in reversed(list(enumerate(labels)))}
+        partition = tuple(first_of[label] for label in labels)
+        if len(first_of) > 1 and partition not in partitions:
+            found[kind] = np.array([label or "not given" for label in labels])
+            partitions.add(partition)
+    return found
 
 
 def _by_frequency(labels: np.ndarray) -> list[str]:
-    """From the most frequent one, of equally frequent ones in the order of the alphabet."""
+    """From the most frequent one, of equally frequent ones in the order of the alphabet; values of K by size."""
+    if all(label.startswith("K = ") for label in labels.tolist()):
+        return sorted(set(labels.tolist()), key=lambda label: int(label[4:]))
     return [label for label, _ in sorted(Counter(labels.tolist()).items(), key=lambda pair: (-pair[1], pair[0]))]
 
 

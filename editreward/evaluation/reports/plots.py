@@ -164,13 +164,13 @@ def bars_plot(
     for number, (name, values) in enumerate(series.items()):
         colour = palette.series[number % len(palette.series)]
         marker = "osD^v"[number // len(palette.series) % 5]
-        for place, (label, estimate) in enumerate(values.items()):
+        axes.plot([], [], marker, color=colour, markersize=4.5, label=shortened(name))
+        for label, estimate in values.items():
             row = labels.index(label) + step * (number - (len(series) - 1) / 2)
             axes.plot([scale * estimate.low, scale * estimate.high], [row, row], color=colour, linewidth=2.5,
                       alpha=0.45, solid_capstyle="round")  # fmt: skip
             size = 8.5 if (name, label) in best else 4.5
-            axes.plot([scale * estimate.value], [row], marker, color=colour, markersize=size,
-                      label=None if place else shortened(name))  # fmt: skip
+            axes.plot([scale * estimate.value], [row], marker, color=colour, markersize=size)
     for label, chance in chances.items():
         if label in labels:
             row = labels.index(label)
@@ -181,7 +181,8 @@ def bars_plot(
     axes.set_yticks(range(len(labels)), [shortened(label, length) for label in labels])
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.tick_params(length=0)
-    axes.set_xlabel(unit + ("; dashed: random scores" if chances else ""))
+    keys = [unit, "dashed: random scores" if chances else "", "large: significantly best" if best else ""]
+    axes.set_xlabel("; ".join(filter(None, keys)))
     if len(series) > 1:
         figure.legend(loc="outside lower center", ncols=min(3, len(series)))
 
@@ -257,6 +258,7 @@ def confusion_plot(figure: Any, palette: Palette, tables: Mapping[int, np.ndarra
         axes.set_yticks(range(k), [str(rank) for rank in range(1, k + 1)])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
+        axes.set_anchor("N")
         axes.set_title(f"K = {k}", loc="left")
         axes.set_xlabel("predicted rank")
         if place == 0:
