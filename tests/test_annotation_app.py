@@ -4,7 +4,6 @@ import http.client
 import io
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from browser import PATIENCE, headless_chromium, requested, wait_for
 from PIL import Image
 
 from editreward import cli
@@ -33,8 +33,6 @@ COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 NASTY = (
     "<img src=x onerror=\"document.title='broken into'\"> ${document.title} {{value}} <|Reward|> & <b>把圆变成蓝色</b>"
 )
-PATIENCE = 300.0
-"""Seconds; the machine may be busy."""
 
 
 def image(colour: tuple[int, int, int]) -> dict:
@@ -122,19 +120,6 @@ class Server:
         status, headers, _ = self.request("POST", "/sign-in", body=urlencode({"name": name, "token": token}))
         cookie = {name.lower(): value for name, value in headers.items()}.get("set-cookie", "")
         return status, cookie.partition("=")[2].partition(";")[0]
-
-
-def wait_for(condition: Callable[[], Any], *ignored: type[Exception]) -> Any:
-    """Wait until a condition holds."""
-    end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            if result := condition():
-                return result
-        except ignored:
-            pass
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
@@ -332,27 +317,8 @@ class Browser:
 @pytest.fixture(scope="module")
 def driver() -> Iterator[Any]:
     """Headless Chromium."""
-    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not chromedriver:
-        pytest.skip("no browser: install the packages chromium and chromium-driver (Debian: make browser, as root)")
-    webdriver = pytest.importorskip("selenium.webdriver", reason='no selenium: pip install -e ".[dev]"')
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    arguments = ["--headless=new", "--disable-dev-shm-usage", "--disable-gpu", "--window-size=1400,1000"]
-    for argument in arguments + ["--no-sandbox"] * (os.geteuid() == 0):  # Chromium refuses to sandbox root's pages
-        options.add_argument(argument)
-    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
-    yield started
-    started.quit()
-
-
-def requested(driver: Any) -> set[str]:
-    """Addresses that the browser asked for since the last call."""
-    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    return {
-        message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"
-    }
+    with headless_chromium() as started:
+        yield started
 
 
 @pytest.mark.slow

@@ -203,6 +203,23 @@ def test_preference_is_the_expected_sigmoid_of_the_reward_difference(scorer):
     assert best.probabilities[0] == pytest.approx(probability, abs=1e-6)
 
 
+def test_a_preference_in_one_dimension_is_the_expected_sigmoid_of_its_raw_difference(random_model_dir, scorer):
+    own = EditRewardScorer.from_pretrained(random_model_dir, device="cpu")
+    own.model.config.calibration = {
+        name: {"intercept": 2.5, "slope": 0.5 + place} for place, name in enumerate(own.model.config.dimensions)
+    }
+    group = (picture(0), [picture(1), picture(2)], "paint it red")
+    raw = scorer.score(*group)
+    noise = np.random.default_rng(0).standard_normal((2, 400_000))
+    expected = {}
+    for name in own.model.config.dimensions:
+        one, other = (score.dimensions[name] for score in raw)
+        differences = one.mean + one.std * noise[0] - other.mean - other.std * noise[1]
+        expected[name] = (1 / (1 + np.exp(-differences))).mean()
+    assert scorer.dimension_preferences(*raw) == pytest.approx(expected, abs=3e-3)
+    assert own.dimension_preferences(*own.score(*group)) == pytest.approx(expected, abs=3e-3)
+
+
 def test_best_of_and_preference_take_lists_of_groups(scorer):
     sources, instructions = [picture(0), "missing.png"], ["paint it red", "paint it red"]
     best = scorer.best_of(sources, [[picture(1), picture(2)]] * 2, instructions, on_error="skip")

@@ -66,7 +66,7 @@ def _card(name: str, uri: str, best: BestEdit, index: int) -> str:
         f'<div class="er-view"><img class="er-edit" src="{uri}" alt="Edited image {shown}, rank {rank}">'
         '<img class="er-source" alt="Source image" hidden></div>'
         '<div class="er-buttons"><button type="button" data-er="flicker" aria-pressed="false">Flicker</button>'
-        '<button type="button" data-er="side" aria-pressed="false">Beside source</button></div>'
+        '<button type="button" data-er="side" aria-pressed="false">Side by side</button></div>'
         f"{bars}"
         f'<p class="er-line"><span>P(best)</span><b>{best.probabilities[index]:.0%}</b></p>'
         f"{share_bar(best.probabilities[index])}"
@@ -170,7 +170,7 @@ def histogram(label: str, values: Sequence[float], calibrated: bool) -> str:
         f'<small>{count or ""}</small><i style="height:{100 * count / max(counts):.0f}%"></i></span>'
         for place, count in enumerate(counts)
     )
-    lower, middle, upper = quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    lower, middle, upper = quantiles([*values, *values][: max(len(values), 2)], n=4, method="inclusive")
     summary = f"{len(values)} edits, median {middle:.2f}, half of them from {lower:.2f} to {upper:.2f}"
     return (
         f'<figure class="er-histogram"><figcaption><b>{escape(label)}</b>: {summary}</figcaption>'

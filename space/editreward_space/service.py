@@ -1,5 +1,6 @@
 """The model behind the Space: loaded once, shared by all who wait, and its answers as plain data."""
 
+import importlib
 import importlib.util
 import re
 from collections.abc import Sequence
@@ -36,7 +37,7 @@ class Service:
     @classmethod
     def load(cls, settings: Settings) -> "Service":
         """Load the model that the settings name."""
-        options = {"revision": settings.revision} if settings.revision else {}
+        options: dict[str, Any] = {"revision": settings.revision} if settings.revision else {}
         return cls(EditRewardScorer.from_pretrained(settings.model or None, **options), settings)
 
     def rank(self, group: Group) -> BestEdit:
@@ -129,9 +130,7 @@ def on_zero_gpu(function: Any) -> Any:
     """Let a function run on a GPU that is lent for the call, where the Space has that hardware (package `spaces`)."""
     if importlib.util.find_spec("spaces") is None:
         return function
-    import spaces
-
-    return spaces.GPU(function)
+    return importlib.import_module("spaces").GPU(function)
 
 
 def name_files(result: BestEdit | SkippedGroup, group: Group) -> BestEdit | SkippedGroup:

@@ -120,14 +120,16 @@ def _json_row(line: str, number: int) -> TableRow | str:
         return f"This line is not JSON. {EXAMPLE}"
     if not isinstance(value, dict):
         return f"This line is not an object. {EXAMPLE}"
-    sources, edited = ([found] if isinstance(found := value.get(key), str) else found for key in ("source", "edited"))
-    if not isinstance(value.get("instruction"), str) or not _is_texts(sources) or not _is_texts(edited):
+    sources, edited = _texts(value.get("source")), _texts(value.get("edited"))
+    if not isinstance(value.get("instruction"), str) or sources is None or edited is None:
         return f"This line lacks `instruction`, `source` or `edited`, or they are no texts. {EXAMPLE}"
     return TableRow(str(value.get("id", number)), value["instruction"], sources, edited)
 
 
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+def _texts(value: Any) -> list[str] | None:
+    """A list of texts, or one text; None: it is neither."""
+    values = value if isinstance(value, list) else [value]
+    return values if all(isinstance(item, str) for item in values) else None
 
 
 class ImageArchive:

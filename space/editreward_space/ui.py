@@ -21,6 +21,7 @@ from editreward_space.images import NamedImage, read_upload, shown
 from editreward_space.service import Group, Service
 from editreward_space.settings import InputError, Settings
 from editreward_space.tables import ImageArchive, dataset_items, read_table, table_items
+from editreward_space.tidy import keep_tidy
 
 FOLDER = Path(__file__).parent
 EXAMPLES = FOLDER.parent / "examples"
@@ -49,8 +50,7 @@ UNCALIBRATED = (
 def build(service: Service) -> gr.Blocks:
     """All of the Space."""
     settings = service.settings
-    kept = 60 * settings.keep_minutes
-    with gr.Blocks(title="EditReward", analytics_enabled=False, delete_cache=(min(kept, 600), kept)) as blocks:
+    with gr.Blocks(title="EditReward", analytics_enabled=False) as blocks:
         gr.Markdown("# EditReward\nHow well do edited images follow an instruction, and how good do they look?")
         gr.HTML(pages.model_note(service.describe()))
         with gr.Tabs():
@@ -67,6 +67,7 @@ def build(service: Service) -> gr.Blocks:
                 gr.Markdown(f"## Model card\n\n{card_text(settings)}")
         add_api(service)
     blocks.queue(max_size=settings.max_queue, default_concurrency_limit=SCORING_THREADS, api_open=False)
+    keep_tidy(blocks, settings.keep_minutes)
     return blocks
 
 
@@ -277,7 +278,9 @@ def add_api(service: Service) -> None:
     def model() -> dict[str, Any]:
         return service.describe()
 
-    def endpoint(function: Callable[..., Any], inputs: Sequence[Any], outputs: Any, name: str, what: str, **more: Any):
+    def endpoint(
+        function: Callable[..., Any], inputs: Sequence[Any], outputs: Any, name: str, what: str, **more: Any
+    ) -> None:
         gr.Button(visible=False).click(function, inputs, outputs, api_name=name, api_description=what, **more)
 
     scores = "per dimension mean and std (on 1..4 if calibrated), raw reward and reward_std"
@@ -368,7 +371,7 @@ def batch(
 
 
 def download_folder() -> Path:
-    """A new folder below Gradio's own, by a name that nobody can guess. Gradio deletes what is in it in time."""
+    """A new folder below Gradio's own, by a name that nobody can guess."""
     folder = Path(gr.utils.get_upload_folder()) / secrets.token_hex(32)
     folder.mkdir(parents=True)
     return folder
