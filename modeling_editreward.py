@@ -774,8 +774,12 @@ class EditRewardModel(PreTrainedModel):
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Visual tokens of all images, `(visual_tokens, hidden_size)`, and what Qwen3-VL adds in its first layers."""
         output = self.backbone.get_image_features(pixel_values, image_grid_thw, return_dict=True)
-        deepstack = [torch.cat(layer) for layer in getattr(output, "deepstack_features", None) or []]
-        return torch.cat(output.pooler_output), deepstack
+
+        def joined(features: Any) -> torch.Tensor:  # some releases split them by image
+            return features if isinstance(features, torch.Tensor) else torch.cat(features)
+
+        deepstack = getattr(output, "deepstack_features", None) or ()
+        return joined(output.pooler_output), [joined(layer) for layer in deepstack]
 
 
 EditRewardModel.register_for_auto_class("AutoModel")

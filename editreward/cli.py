@@ -2,9 +2,13 @@
 
 Every subcommand is a pair of functions: `add_NAME` declares its options, `run_NAME` does the work and imports what it
 needs, so that `editreward --help` answers at once. To add one, write the pair and list `add_NAME` in `COMMANDS`.
+
+Exit codes: 0, done; 1, done, and what was looked for was found or some of it failed, as the command's help says; 2,
+not done, with one line on standard error that says why; 130, interrupted.
 """
 
 import argparse
+import gc
 import io
 import json
 import logging
@@ -20,9 +24,12 @@ from editreward import __version__
 from editreward.commands.ablate import add_ablate
 from editreward.commands.annotate import add_annotate
 from editreward.commands.bench import add_bench
+from editreward.commands.completion import add_completion
 from editreward.commands.data import add_data
+from editreward.commands.environment import add_env
 from editreward.commands.generate import add_generate
 from editreward.commands.merge import add_merge
+from editreward.commands.push import add_push
 
 if TYPE_CHECKING:
     from editreward.scoring import BestEdit, EditRewardScorer
@@ -63,9 +70,10 @@ def add_score(commands: Any) -> None:
 
 def run_score(args: argparse.Namespace) -> None:
     """Score one group of edits and print it as a table or as JSON."""
+    scorer = load_scorer(args)  # before what imports torch, too
+
     from editreward.scoring.report import ranking_table
 
-    scorer = load_scorer(args)
     source = args.source if len(args.source) > 1 else args.source[0]
     best = scorer.best_of(source=source, edited=args.edited, instruction=args.instruction)
     if args.json:
@@ -103,9 +111,10 @@ def add_demo(commands: Any) -> None:
     """Declare `editreward demo`."""
     parser = commands.add_parser(
         "demo",
-        help="score a simulated group and edits of a photograph, and draw the result",
+        help="score a simulated group and edits of a photograph, and draw them",
         description="Score one held-out simulated group and a few edits of a photograph, print both rankings and draw "
         "them into a picture.",
+        epilog="Example: editreward demo --output demo.png --seed 3",
     )
     parser.add_argument("--output", default="out/demo.png", metavar="FILE", help="the picture (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="which simulated group (default: %(default)s)")
@@ -115,9 +124,11 @@ def add_demo(commands: Any) -> None:
 
 def run_demo(args: argparse.Namespace) -> None:
     """Run the demo."""
+    scorer = load_scorer(args)  # before what imports torch, too
+
     from editreward.demo import run
 
-    run(load_scorer(args), output=args.output, seed=args.seed)
+    run(scorer, output=args.output, seed=args.seed)
 
 
 def add_convert(commands: Any) -> None:
@@ -201,6 +212,9 @@ COMMANDS: tuple[Callable[[Any], None], ...] = (
     add_annotate,
     add_ablate,
     add_bench,
+    add_push,
+    add_env,
+    add_completion,
 )
 
 
@@ -219,14 +233,36 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def load_scorer(args: argparse.Namespace) -> "EditRewardScorer":
     """The scorer that the options of `add_model_options` ask for."""
-    import transformers
-    from huggingface_hub.utils.tqdm import enable_progress_bars
+    with garbage_collection_paused():
+        import transformers
+        from huggingface_hub.utils.tqdm import enable_progress_bars
 
-    from editreward.scoring import EditRewardScorer
+        from editreward.scoring import EditRewardScorer
 
-    transformers.logging.disable_progress_bar()
-    enable_progress_bars()  # of downloads: the line above turns these off too
-    return EditRewardScorer.from_pretrained(args.model, device=args.device, dtype=args.dtype)
+        transformers.logging.disable_progress_bar()
+        enable_progress_bars()  # of downloads: the line above turns these off too
+        return EditRewardScorer.from_pretrained(args.model, device=args.device, dtype=args.dtype)
+
+
+@contextmanager
+def garbage_collection_paused() -> Iterator[None]:
+    """Import and load without looking for garbage: thousands of new modules hold none, and the search takes time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+class CompactFormatter(argparse.HelpFormatter):
+    """Lists commands right under their title, without a line for the placeholder."""
+
+    def _format_action(self, action: argparse.Action) -> str:
+        if isinstance(action, argparse._SubParsersAction):
+            return "".join(self._format_action(command) for command in action._get_subactions())
+        return super()._format_action(action)
 
 
 class OneLineErrorParser(argparse.ArgumentParser):
@@ -238,9 +274,20 @@ class OneLineErrorParser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """Parser of the whole command."""
-    parser = OneLineErrorParser(prog="editreward", description="A reward model for instruction-guided image editing.")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
+    parser = OneLineErrorParser(
+        prog="editreward",
+        usage="%(prog)s [--help] [--version] COMMAND ...",
+        description="A reward model for instruction-guided image editing.",
+        epilog="editreward COMMAND --help shows its options and an example.",
+        formatter_class=CompactFormatter,
+        add_help=False,
+    )
+    # The line above shows them: the help is to fit a screen.
+    parser.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}", help=argparse.SUPPRESS)
+    commands = parser.add_subparsers(
+        title="commands", dest="command", required=True, metavar="COMMAND", prog=parser.prog
+    )
     for add_command in COMMANDS:
         add_command(commands)
     add_debug_option(commands)

@@ -2,7 +2,7 @@
 
 It speaks the calls of `huggingface_hub` to create a repository, to ask how files are to be uploaded (preupload), to
 upload them by LFS (batch, upload, verify), to commit, to list (info, tree, paths-info) and to download (resolve, which
-redirects to storage for LFS files, and ranges). Writing needs the token.
+redirects to storage for LFS files, and ranges). Writing needs the token, and so does reading a private repository.
 """
 
 import base64
@@ -42,21 +42,25 @@ class StoredFile:
 
 @dataclass
 class Repository:
-    """A dataset or model repository: its commits, newest last."""
+    """A dataset, model or Space repository: its commits, newest last."""
 
     private: bool
     prefix: str = "datasets/"
     commits: list[tuple[str, dict[str, StoredFile]]] = field(default_factory=list)
+    branches: dict[str, list[tuple[str, dict[str, StoredFile]]]] = field(default_factory=dict)  # beside main
+    variables: dict[str, str] = field(default_factory=dict)  # of a Space
 
-    def commit(self, files: dict[str, StoredFile], message: str) -> str:
-        oid = hashlib.sha1(f"{len(self.commits)} {message}".encode()).hexdigest()
-        self.commits.append((oid, files))
+    def commit(self, files: dict[str, StoredFile], message: str, branch: str = "main") -> str:
+        commits = self.branches.get(branch, self.commits)
+        oid = hashlib.sha1(f"{branch} {len(commits)} {message}".encode()).hexdigest()
+        commits.append((oid, files))
         return oid
 
     def at(self, revision: str) -> tuple[str, dict[str, StoredFile]] | None:
-        if revision == "main":
-            return self.commits[-1]
-        return next(((oid, files) for oid, files in self.commits if oid == revision), None)
+        if revision in ("main", *self.branches):
+            return self.branches.get(revision, self.commits)[-1]
+        commits = [commit for branch in (self.commits, *self.branches.values()) for commit in branch]
+        return next(((oid, files) for oid, files in commits if oid == revision), None)
 
 
 class Hub(ThreadingHTTPServer):
@@ -112,10 +116,13 @@ class Handler(BaseHTTPRequestHandler):
         for method, pattern, handler, writes in ROUTES:
             match = re.fullmatch(pattern, path)
             if match and self.command in method:
-                if writes and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+                if writes and not self.is_authorized():
                     return self.error(401, "Unauthorized", "Invalid username or password.")
                 return handler(self, **match.groupdict())
         return self.error(404, "NotFound", f"no route for {self.command} {path}")
+
+    def is_authorized(self) -> bool:
+        return self.headers.get("Authorization") == f"Bearer {TOKEN}"
 
     do_GET = do_HEAD = do_POST = do_PUT = handle_request
 
@@ -147,6 +154,9 @@ class Handler(BaseHTTPRequestHandler):
         if repo not in self.server.repositories:
             self.error(404, "RepoNotFound", "Repository not found")
             return None
+        if self.server.repositories[repo].private and not self.is_authorized():
+            self.error(401, "RepoNotFound", "Invalid username or password.")
+            return None
         found = self.server.repositories[repo].at(revision)
         if found is None:
             self.error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
@@ -155,9 +165,7 @@ class Handler(BaseHTTPRequestHandler):
     def create(self) -> None:
         asked = json.loads(self.body)
         repo = f"{asked['organization']}/{asked['name']}"
-        prefixes = {"dataset": "datasets/", "model": ""}
-        if asked.get("type", "model") not in prefixes:
-            return self.error(400, "BadRequest", "datasets and models only")
+        prefixes = {"dataset": "datasets/", "model": "", "space": "spaces/"}
         prefix = prefixes[asked.get("type", "model")]
         url = f"{self.server.endpoint}/{prefix}{repo}"
         if repo in self.server.repositories:
@@ -231,9 +239,21 @@ class Handler(BaseHTTPRequestHandler):
                 del files[value["path"]]
             else:
                 return self.error(400, "BadRequest", f"unknown operation {entry['key']}")
-        oid = self.server.repositories[repo].commit(files, message)
+        oid = self.server.repositories[repo].commit(files, message, revision)
         url = f"{self.server.endpoint}/{self.server.repositories[repo].prefix}{repo}/commit/{oid}"
         return self.answer({"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""})
+
+    def branch(self, repo: str, branch: str) -> None:
+        found = self.server.repositories[repo]
+        if branch in found.branches:
+            return self.error(409, "Conflict", "Reference already exists")
+        found.branches[branch] = [found.commits[-1]]
+        return self.answer({})
+
+    def variable(self, repo: str) -> None:
+        asked = json.loads(self.body)
+        self.server.repositories[repo].variables[asked["key"]] = asked["value"]
+        self.answer({name: {"value": value} for name, value in self.server.repositories[repo].variables.items()})
 
     def info(self, repo: str, revision: str = "main") -> None:
         found = self.revision(repo, revision)
@@ -325,21 +345,23 @@ class Handler(BaseHTTPRequestHandler):
         return self.answer(content[start : end + 1], 206, **headers)
 
 
-API = f"/api/(?:datasets|models)/{REPO}"
+API = f"/api/(?:datasets|models|spaces)/{REPO}"
 REVISION = "(?P<revision>[^/]+)"
 # Methods, path, handler, and whether it needs the token.
 ROUTES = [
     ("POST", "/api/repos/create", Handler.create, True),
     ("POST", "/api/validate-yaml", Handler.validate_yaml, False),
     ("POST", f"{API}/preupload/{REVISION}", Handler.preupload, True),
-    ("POST", f"(?:/datasets)?/{REPO}.git/info/lfs/objects/batch", Handler.lfs_batch, True),
+    ("POST", f"(?:/datasets|/spaces)?/{REPO}.git/info/lfs/objects/batch", Handler.lfs_batch, True),
     ("PUT", "/storage/(?P<oid>[0-9a-f]{64})", Handler.store, False),  # the address itself is the permission
     ("POST", f"/{REPO}/verify", Handler.verify, True),
     ("POST", f"{API}/commit/{REVISION}", Handler.commit, True),
+    ("POST", f"{API}/branch/(?P<branch>[^/]+)", Handler.branch, True),
+    ("POST", f"{API}/variables", Handler.variable, True),
     ("GET", API, Handler.info, False),
     ("GET", f"{API}/revision/{REVISION}", Handler.info, False),
     ("GET", f"{API}/tree/{REVISION}(?:/(?P<folder>.+))?", Handler.tree, False),
     ("POST", f"{API}/paths-info/{REVISION}", Handler.paths_info, False),
-    ("GET HEAD", f"(?:/datasets)?/{REPO}/resolve/{REVISION}/(?P<path>.+)", Handler.resolve, False),
+    ("GET HEAD", f"(?:/datasets|/spaces)?/{REPO}/resolve/{REVISION}/(?P<path>.+)", Handler.resolve, False),
     ("GET HEAD", "/storage/(?P<oid>[0-9a-f]{64})", Handler.storage, False),
 ]

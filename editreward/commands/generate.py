@@ -16,7 +16,7 @@ def add_generate(commands: Any) -> None:
     """Declare `editreward generate`."""
     parser = commands.add_parser(
         "generate",
-        help="edit images with several editors and seeds, into a dataset of candidates to annotate",
+        help="edit images with several editors and seeds, to be annotated",
         description="Run image editors over source images and instructions, several seeds each, and write the "
         "candidates as a dataset of edit groups. A run that was stopped goes on where it was; a candidate that fails "
         "is noted with its reason. Exits with 1 if a candidate was not made or a row is left out.",
