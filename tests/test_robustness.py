@@ -97,9 +97,14 @@ def test_a_scorer_that_sees_the_perfect_edit_and_knows_what_was_asked_does_as_ex
         likeness = pixel_likeness(wanted, decode(image).resize(wanted.size))
         return likeness - (0 if known else 100)
 
-    skipped = {"white border", "one-pixel shift"}  # pixels are not where the perfect edit has them
+    # Pixels are not where the perfect edit has them; and an edit of few pixels is hardly better than none.
+    skipped = {"white border", "one-pixel shift", "untouched source"}
     stresses = [stress for stress in STRESSES if stress.name not in skipped]
-    assert set(met_by(score, data, stresses).values()) == {True}
+    met = met_by(score, data, stresses)
+    assert [name for name in met if not met[name]] == []
+    assert met_by(lambda group, image: image != group.sources[0], data, [stress_of("untouched source")]) == {
+        "untouched source": True
+    }
 
 
 def test_a_scorer_that_likes_blur_is_reported(data):
@@ -137,9 +142,10 @@ def test_a_scorer_that_obeys_the_instruction_can_be_talked_up(data):
         finding.stress.name: finding
         for finding in run_robustness(data, Fake(score), RUNNER, BY_EXPECTATION[NO_GAIN]).findings
     }
-    plea, other = found["plea in the instruction"], found["other text in the instruction"]
+    plea, in_image = found["plea in the instruction"], found["plea in the image"]
     assert not plea.met and plea.measures[OVERTAKEN].value == plea.measures[RISES].value == 1
-    assert other.met and other.measures[OVERTAKEN].value == other.measures[RISES].value == 0
+    assert in_image.met and in_image.measures[OVERTAKEN].value == 0
+    assert met_by(score, data, [stress_of("remark after the instruction")]) == {"remark after the instruction": True}
 
 
 def test_a_scorer_that_likes_a_white_strip_is_talked_up_by_any_text_in_the_image(data):
@@ -238,7 +244,7 @@ def test_a_stress_that_should_lose_is_measured_as_by_hand():
     best = [int(np.argmax(group.labels.totals)) for group in groups]
     offered = [group.after.overall[-1] - group.after.overall[i] for group, i in zip(groups, best, strict=True)]
     assert found.shift.value == pytest.approx(np.mean(offered) / 2)
-    assert found.measures[BEATEN].value == np.mean([difference < 0 for difference in offered])
+    assert found.measures[BEATEN].value == np.mean([difference / 2 < -0.2 for difference in offered])
     ranks = [stats.rankdata(-np.array(group.after.overall))[-1] for group in groups]
     assert found.measures[RANK].value == pytest.approx(np.mean(ranks)) and found.measures[EDITS_RANKED].value == 5
     true_ranks = [stats.rankdata(-np.array([*group.labels.totals, 5.0]))[-1] for group in groups]
@@ -247,7 +253,7 @@ def test_a_stress_that_should_lose_is_measured_as_by_hand():
     shown = [stressed(seed) for seed in range(40)]
     found = find(Stress("s", LOSES, ""), shown, {OVERALL: 2.0, "looks": 3.0}, 5.0)
     best = [int(np.argmax(group.labels.totals)) for group in shown]
-    lost = [group.after.overall[i] < group.before.overall[i] for group, i in zip(shown, best, strict=True)]
+    lost = [group.after.overall[i] < group.before.overall[i] - 0.4 for group, i in zip(shown, best, strict=True)]
     assert found.measures[BEATEN].value == np.mean(lost) and RANK not in found.measures
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import matplotlib
 import numpy as np
@@ -24,12 +24,12 @@ from editreward.evaluation.robustness.stresses import FALLS, INVARIANT, LOSES, M
 MET, MISSED = "#0f9d7a", "#c0392b"
 
 
-def draw(result: RobustnessResult, path: str | os.PathLike[str]) -> None:
+def draw(result: RobustnessResult, path: str | os.PathLike[str] | BinaryIO) -> None:
     """Draw shifts that should be none, curves that should fall, and what should lose.
 
     Args:
         result: what to draw.
-        path: the picture, PNG, SVG or PDF by its suffix.
+        path: the picture, PNG, SVG or PDF by its suffix, or an open file to write a PNG to.
     """
     settings: dict[Any, Any] = {
         "font.family": [font for font in FONTS if font in get_font_names()],
@@ -143,13 +143,13 @@ def _losing(axes: Axes, findings: Sequence[Finding]) -> None:
     for row, finding, share, colour in zip(rows, findings, value, colours, strict=True):
         axes.text(0, row - 0.32, finding.stress.name, va="center")
         axes.text(1, row - 0.32, f"{100 * share:.0f}%", va="center", ha="right", color=colour, fontweight="bold")
-    axes.axvline(MOST, color=FAINT, lw=1, ls="--")
+    axes.vlines([MOST] * len(rows), [row - 0.2 for row in rows], [row + 0.2 for row in rows], color=FAINT, lw=1.5)
     axes.set_yticks([])
     axes.set_ylim(max([*rows, 2]) + 0.4, -0.6)
     axes.spines["left"].set_visible(False)
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.set_xlabel("groups in which it scores below the best edit")
+    axes.set_xlabel(f"groups in which it scores more than {SMALL} below the best edit; line: {MOST:.0%}")
 
 
 def _verdict(finding: Finding) -> str:

@@ -20,7 +20,7 @@ from editreward.evaluation.scorers import GroupScores
 SIZE_OF_SHIFT, FLIPS = "mean size of the shift", "pairs that change their order"
 SPEARMAN, STEPS_DOWN = "Spearman with strength", "steps down"
 BEATEN, RANK, EDITS_RANKED, TRUE_RANK = (
-    "below the best edit",
+    "clearly below the best edit",
     "mean rank",
     "edits ranked",
     "mean rank by the true scores",
@@ -165,7 +165,8 @@ def _loses(stress: Stress, groups: Sequence[StressedGroup], units: Units, source
 
     shifts = _mean_shifts(groups, units, shift)
     pairs = [pair(group, OVERALL) for group in groups]
-    beaten = share_of([float(loser < best) for loser, best in pairs], np.ones(len(pairs)))
+    # By more than rounding: what deserves so much less must not come out about as good.
+    beaten = share_of([float(best - loser > SMALL * units[OVERALL]) for loser, best in pairs], np.ones(len(pairs)))
     measures: dict[str, Estimate] = {BEATEN: beaten}
     if stress.offers:
         places = [_rank(group.after.overall[-1], group.after.overall[:-1]) for group in groups]

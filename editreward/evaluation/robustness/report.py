@@ -157,27 +157,27 @@ def _measures(finding: Finding) -> list[Measure]:
 def _rank(finding: Finding) -> str:
     if RANK not in finding.measures:
         return "-"
-    text = f"{_cell(finding.measures[RANK])} of {finding.measures[EDITS_RANKED].value:.3g}"
+    text = f"{cell(finding.measures[RANK])} of {finding.measures[EDITS_RANKED].value:.3g}"
     return text + (f"; true {finding.measures[TRUE_RANK].value:.2f}" if TRUE_RANK in finding.measures else "")
 
 
 COLUMNS: dict[str, tuple[tuple[str, Callable[[Finding], str]], ...]] = {
     INVARIANT: (
         (SIZE_OF_SHIFT, lambda finding: _number(finding.measures[SIZE_OF_SHIFT])),
-        (FLIPS, lambda finding: _cell(finding.measures[FLIPS])),
+        (FLIPS, lambda finding: cell(finding.measures[FLIPS])),
     ),
     FALLS: (
         ("overall shift by level", lambda finding: " / ".join(_number(one) for one in finding.shifts[OVERALL])),
-        (SPEARMAN, lambda finding: _cell(finding.measures[SPEARMAN])),
-        (STEPS_DOWN, lambda finding: _cell(finding.measures[STEPS_DOWN])),
+        (SPEARMAN, lambda finding: cell(finding.measures[SPEARMAN])),
+        (STEPS_DOWN, lambda finding: cell(finding.measures[STEPS_DOWN])),
     ),
     LOSES: (
-        (BEATEN, lambda finding: _cell(finding.measures[BEATEN])),
+        (BEATEN, lambda finding: cell(finding.measures[BEATEN])),
         (RANK, _rank),
     ),
     NO_GAIN: (
         (RISES, lambda finding: _number(finding.measures[RISES])),
-        (OVERTAKEN, lambda finding: _cell(finding.measures[OVERTAKEN])),
+        (OVERTAKEN, lambda finding: cell(finding.measures[OVERTAKEN])),
     ),
 }
 """Columns of each expectation's table between the shifts and the verdict."""
@@ -193,7 +193,7 @@ def _table(
         stress = finding.stress
         about = stress.about + (f": {' / '.join(stress.levels[1:])}" if stress.levels else "")
         shifts = [_number(finding.shifts[name][-1]) for name in dimensions]
-        cells = [stress.name, about, _cell(finding.shift), *shifts, *(cell(finding) for _, cell in columns)]
+        cells = [stress.name, about, cell(finding.shift), *shifts, *(text(finding) for _, text in columns)]
         lines.append([*cells, "yes" if finding.met else "**no**"])
     return [f"| {' | '.join(line)} |" for line in lines]
 
@@ -205,8 +205,8 @@ def _number(estimate: Estimate) -> str:
     return f"{100 * estimate.value:.1f} %" if isinstance(estimate, Share) else f"{estimate.value:.2f}"
 
 
-def _cell(estimate: Estimate) -> str:
-    """The value and its interval."""
+def cell(estimate: Estimate) -> str:
+    """The value and its interval, as text."""
     if math.isnan(estimate.low):
         return _number(estimate)
     scale, digits = (100, 1) if isinstance(estimate, Share) else (1, 2)
