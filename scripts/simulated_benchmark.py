@@ -6,7 +6,7 @@
 
 The gap of a category is the model's accuracy minus that of the best scorer that does not read the instruction: the
 likeness baselines, for the source and against it, and the model itself with the instructions shuffled. Each scorer's
-result is written as by `editreward bench simulated --output`, so that `editreward bench compare` can go on from there.
+result is written where `editreward bench compare` can go on from.
 """
 
 import argparse
@@ -23,9 +23,10 @@ from editreward.evaluation.benchmarks import BENCHMARKS, BenchmarkResult, load_b
 from editreward.evaluation.cache import cache_folder
 from editreward.evaluation.metrics import compare_shares
 from editreward.evaluation.protocols import OVERALL, Cases, Measure
+from editreward.evaluation.reports.saved import RESULT, write_answers
 from editreward.evaluation.runner import Runner
 from editreward.evaluation.scorers import CoinPerPair, EditGroup, GroupScores, RandomScores, RewardModelScorer
-from editreward.evaluation.simulated_protocol import CEILING, EXACT, HUMAN
+from editreward.evaluation.simulated_protocol import AGREEMENT, CEILING, EXACT, HUMAN
 
 DOCS = Path("docs/benchmarks.md")
 NUMBERS = Path("docs/benchmarks/simulated.json")
@@ -35,7 +36,7 @@ MODEL, SHUFFLED = "model", "shuffled"
 BLIND = (*LIKENESSES, *(f"-{name}" for name in LIKENESSES), SHUFFLED)
 """What does not read the instruction. With a minus: the less like the source, the better."""
 
-FOLLOWING = "instruction_following"
+FOLLOWING, QUALITY = "instruction_following", "visual_quality"
 
 COLUMNS = [
     *(("strict accuracy", f"K = {k}", f"K = {k}") for k in (2, 3, 4)),
@@ -43,7 +44,7 @@ COLUMNS = [
     ("pair-wise accuracy", OVERALL, "pairs"),
     (EXACT, OVERALL, "exact: sum"),
     (EXACT, FOLLOWING, "exact: instruction"),
-    (EXACT, "visual_quality", "exact: quality"),
+    (EXACT, QUALITY, "exact: quality"),
 ]
 
 
@@ -83,8 +84,11 @@ def main() -> None:
     for name, scorer in scorers.items():
         shuffle = name == SHUFFLED
         results[name] = run_benchmark(benchmark, data, scorer, runner, limit=args.limit, shuffle_instructions=shuffle)
-        results[name].write(args.output / name)
-    tables = f"{accuracy_table(results)}\n\n{gap_table(results)}\n\n{ignored_table(results)}\n"
+        folder = args.output / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RESULT).write_text(json.dumps(results[name].to_dict(), indent=1) + "\n", encoding="utf-8")
+        write_answers(results[name].answers, folder)
+    tables = f"{accuracy_table(results)}\n\n{gap_table(results)}\n\n{where_table(results)}\n"
     (args.output / "tables.md").write_text(tables, encoding="utf-8")
     print(tables)
     if args.docs:
@@ -126,24 +130,27 @@ def gap_table(results: dict[str, BenchmarkResult]) -> str:
     return "\n".join(lines)
 
 
-def ignored_table(results: dict[str, BenchmarkResult]) -> str:
-    """The gap in instruction following, apart for pairs of which one edit ignores the instruction (a score of 1)."""
-    exact = {item.group_id: item.details["exact_scores"][FOLLOWING] for item in results[MODEL].answers.items}
-    header = [
-        f"{kind}: {title}"
-        for kind in ("one ignores it", "both try")
-        for title in ("pairs", "model", "best blind", "gap")
-    ]
-    lines = [f"| instruction, % of pairs | {' | '.join(header)} |", "|---" * (1 + len(header)) + "|"]
+def where_table(results: dict[str, BenchmarkResult]) -> str:
+    """The gap in instruction following apart for pairs of which one edit ignores the instruction (a score of 1), for
+    those of which both try, and for those of equal visual quality."""
+    exact = {item.group_id: item.details["exact_scores"] for item in results[MODEL].answers.items}
     found = {name: by_name(results[name]) for name in (MODEL, *BLIND)}
+    lines = [
+        "| instruction, % of pairs | one edit ignores it | both try | both look equally good |",
+        "|---|---|---|---|",
+    ]
     for category in (None, *categories(results)):
         subset = f"{FOLLOWING}, category: {category}" if category else FOLLOWING
         cases = {name: cases_of(measures[EXACT, subset]) for name, measures in found.items()}
-        lowest = [min(exact[group][first], exact[group][second]) for group, _, _, first, second in cases[MODEL].keys]
+        ignored, alike = [], []
+        for group, _, _, first, second in cases[MODEL].keys:
+            following, quality = (exact[group][name] for name in (FOLLOWING, QUALITY))
+            ignored.append(min(following[first], following[second]) == 1)
+            alike.append(quality[first] == quality[second])
         cells = []
-        for chosen in (np.array(lowest) == 1, np.array(lowest) > 1):
-            cells.append(f"{chosen.sum()}")
-            cells += gap({name: one.only(chosen) for name, one in cases.items()})
+        for chosen in (np.array(ignored), ~np.array(ignored), np.array(alike)):
+            model, blind, difference = gap({name: one.only(chosen) for name, one in cases.items()})
+            cells.append(f"{difference}: {model}, best blind {blind}, n = {chosen.sum()}")
         lines.append(f"| {category or 'all'} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -186,10 +193,11 @@ def by_name(result: BenchmarkResult) -> dict[tuple[str, str], Measure]:
 
 
 def numbers(results: dict[str, BenchmarkResult]) -> str:
-    """All measures as JSON, a line each."""
+    """All measures as JSON, a line each; those that are the same for all scorers stand with the model."""
     parts = []
     for name, result in results.items():
-        lines = ",\n".join(json.dumps(rounded(measure.to_dict()), ensure_ascii=False) for measure in result.measures)
+        own = [m for m in result.measures if name == MODEL or not m.name.startswith((HUMAN, CEILING, AGREEMENT))]
+        lines = ",\n".join(json.dumps(rounded(measure.to_dict()), ensure_ascii=False) for measure in own)
         about = {"model": result.model, "data": result.data["name"], "sha256": result.data["sha256"]}
         about |= {"environment": result.environment}
         parts.append(f'"{name}": {{"about": {json.dumps(about)},\n"measures": [\n{lines}\n]}}')

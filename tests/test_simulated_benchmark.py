@@ -1,5 +1,6 @@
 """The simulated benchmark: how it is made, and its protocol against brute force."""
 
+import importlib.util
 import json
 import math
 from collections import Counter
@@ -348,3 +349,31 @@ def test_a_judge_of_pairs_is_asked_about_ties_of_two_only_and_gets_all_measures(
     of_judge, of_coin = run(data, judge), run(data, CoinPerPair())
     assert sum(pair.ties for pair in judge.asked) == 7 and len(judge.asked) == 7 + 7 * 3 + 6 * 6
     assert set(of_judge) == set(of_coin) and ("accuracy on exact scores", DIMENSIONS[1]) in of_judge
+
+
+def test_the_script_gives_the_gap_to_the_best_blind_scorer(tmp_path, description, random_model_dir, monkeypatch):
+    file = Path(__file__).parents[1] / "scripts" / "simulated_benchmark.py"
+    spec = importlib.util.spec_from_file_location("simulated_benchmark_script", file)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setenv("EDITREWARD_CACHE", str(description.parent))
+    options = ["--model", str(random_model_dir), "--data", str(description), "--output", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["script", *options])
+    script.main()
+    results = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("*/result.json")}
+    assert set(results) == {"random", "coin", "model", *script.BLIND}
+    right = {
+        name: {m["subset"]: m["value"] for m in result["measures"] if m["name"] == "accuracy on exact scores"}
+        for name, result in results.items()
+    }
+    lines = {
+        line.split(" | ")[0][2:]: line for line in (tmp_path / "tables.md").read_text().split("\n\n")[1].splitlines()
+    }
+    for category in ("add", "background", "move", "recolour", "remove", "replace", "resize"):
+        cells = lines[category].strip("| ").split(" | ")
+        for place, (model, blind, gap) in (("instruction_following, ", cells[1:4]), ("", cells[4:7])):
+            values = {name: right[name][f"{place}category: {category}"] for name in ("model", *script.BLIND)}
+            best = max(values[name] for name in script.BLIND)
+            assert float(model) == pytest.approx(100 * values["model"], abs=0.06)
+            assert float(blind.split(" ")[0]) == pytest.approx(100 * best, abs=0.06)
+            assert float(gap.split(" ")[0]) == pytest.approx(100 * (values["model"] - best), abs=0.06)

@@ -22,6 +22,7 @@ from editreward.evaluation.protocols import OVERALL, Answers, Cases, Measure, Pa
 EXACT = "accuracy on exact scores"
 HUMAN = "human to human"
 CEILING = "exact scores against the labels"
+AGREEMENT = "agreement of annotators"
 
 
 def simulated(answers: Answers) -> list[Measure]:
@@ -170,9 +171,9 @@ def _agreement(answers: Answers) -> list[Measure]:
         found = agreement(ratings, name, names)
         exact, alpha = found.exact, found.alpha
         share = Share(exact.value, exact.low, exact.high, found.candidates)
-        measures.append(Measure("agreement of annotators, equal scores", name, share))
+        measures.append(Measure(f"{AGREEMENT}, equal scores", name, share))
         estimate = Estimate(alpha.value, alpha.low, alpha.high, found.candidates)
-        measures.append(Measure("agreement of annotators, Krippendorff's alpha", name, estimate))
+        measures.append(Measure(f"{AGREEMENT}, Krippendorff's alpha", name, estimate))
     return measures
 
 
