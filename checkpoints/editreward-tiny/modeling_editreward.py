@@ -435,6 +435,7 @@ class EditRewardModel(PreTrainedModel):
     config_class = EditRewardConfig
     base_model_prefix = "backbone"
     main_input_name = "input_ids"
+    model_tags = ["reward-model", "image-editing", "editreward"]  # of the card that `push_to_hub` makes
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
     _supports_sdpa = True

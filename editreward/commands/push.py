@@ -105,7 +105,7 @@ def run_push_space(args: argparse.Namespace) -> None:
     variables = {name: value for name, value in variables.items() if value}
     with tempfile.TemporaryDirectory(prefix="editreward-") as temporary:
         folder = Path(args.dry_run or Path(temporary) / "space")
-        write_space(folder)
+        write_space(folder, args.model)
         if args.dry_run:
             print(f"Wrote {folder}. Nothing was pushed.")
             for name, value in variables.items():

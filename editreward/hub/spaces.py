@@ -4,6 +4,8 @@ import shutil
 import sysconfig
 from pathlib import Path
 
+from huggingface_hub import RepoCard
+
 import editreward
 from editreward.scoring.scorer import BUNDLED_MODEL, bundled_model
 
@@ -31,13 +33,14 @@ def space_folder() -> Path:
     )
 
 
-def write_space(folder: Path) -> None:
+def write_space(folder: Path, model: str | None = None) -> None:
     """Write what is published of the Space into a new folder, which runs where the package is not installed.
 
     Its layout: the files of `space/`; `editreward/`; the Hub files; `checkpoints/editreward-tiny/`.
 
     Args:
         folder: must not exist, or be empty.
+        model: Hub id of the model that it shows, for the metadata; the Space itself reads `MODEL_VARIABLE`.
 
     Raises:
         ValueError: the folder is not empty.
@@ -51,3 +54,7 @@ def write_space(folder: Path) -> None:
     for name in HUB_FILES:
         shutil.copyfile(package.parent / name, folder / name)
     shutil.copytree(bundled_model(), folder / "checkpoints" / BUNDLED_MODEL, ignore=IGNORED)
+    if model is not None:
+        card = RepoCard.load(folder / "README.md", repo_type="space")
+        card.data.models = [model]
+        card.save(folder / "README.md")
