@@ -54,10 +54,10 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/.installed-torch
 	$(PIP) install --quiet -e ".[train,eval,dev]"
 	@touch $@ $(VENV)/.installed-demo
 
-# The annotation app is tested in a real browser. Where apt-get works without asking (as root on Debian) it is installed;
-# elsewhere that test is skipped and says what it needs.
+# The annotation app and the Space are tested in a real browser. Where apt-get works without asking (as root on Debian) it
+# is installed; elsewhere those tests are skipped and say what they need.
 browser:
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
 		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null; \
-	} || echo "Without chromium and chromium-driver the test of the annotation app in a browser is skipped."
+	} || echo "Without chromium and chromium-driver the tests in a browser are skipped."

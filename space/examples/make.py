@@ -2,25 +2,26 @@
 
 import csv
 import io
+import itertools
 import zipfile
 from pathlib import Path
 
 from PIL import Image
 
 from editreward.demo import PHOTO_INSTRUCTION, load_photo, recolour
-from editreward.simulation import simulate_groups
+from editreward.simulation import SimulatedGroup, simulate_groups
 
 FOLDER = Path(__file__).parent
-GROUPS = 6
+BATCH_GROUPS = 5
 
 
 def main() -> None:
     """Write a simulated scene, edits of a photograph, and a batch with one bad row."""
     groups = (group for group in simulate_groups(1000, split="test", seed=0) if group.language == "en")
-    first, *others = (next(groups) for _ in range(GROUPS))
-    scene = [("0-source.png", first.source)]
-    scene += [(f"edit-{letter}.png", c.image) for letter, c in zip("abcde", first.candidates, strict=False)]
-    write_folder("scene", first.instruction, scene)
+    shown = next(group for group in groups if is_varied(group))
+    scene = [("0-source.png", shown.source)]
+    scene += [(f"edit-{letter}.png", c.image) for letter, c in zip("abcde", shown.candidates, strict=False)]
+    write_folder("scene", shown.instruction, scene)
 
     photo = load_photo()
     asked = recolour(photo, hue=150)
@@ -32,12 +33,18 @@ def main() -> None:
     with zipfile.ZipFile(FOLDER / "batch.zip", "w") as archive, open(FOLDER / "batch.csv", "w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["id", "instruction", "source", "edited", "edited_2", "edited_3"])
-        for number, group in enumerate(others):
+        for number, group in enumerate(itertools.islice(groups, BATCH_GROUPS)):
             names = [f"{number}/source.png", *(f"{number}/edit-{letter}.png" for letter in "abc")]
             for name, image in zip(names, [group.source, *(c.image for c in group.candidates)], strict=False):
                 archive.writestr(zipfile.ZipInfo(name), png(image))  # ZipInfo: without the time of writing
             table.writerow([group.group_id, group.instruction, *names])
         table.writerow(["bad-row", "make it blue", "no-such-file.png", "0/edit-a.png"])
+
+
+def is_varied(group: SimulatedGroup) -> bool:
+    """Whether the true overall scores of the edits that are shown all differ, and one has full marks."""
+    overall = [sum(candidate.scores.values()) for candidate in group.candidates[:5]]
+    return len(set(overall)) == 5 and max(overall) == 8
 
 
 def write_folder(name: str, instruction: str, images: list[tuple[str, Image.Image]]) -> None:
