@@ -74,27 +74,21 @@ def tree_blocks_forward(
 ) -> tuple[torch.Tensor, None]:
     """Tree attention without most of what the tree forbids, in the form of transformers' attention functions.
 
-    The root attends to itself; each candidate to the root and to itself. A dense mask over the packed group would have
-    every candidate compute its attention to every earlier one and throw it away.
+    Each segment attends to its path from the root, all segments of a depth at once. A dense mask over the packed group
+    would have every candidate compute its attention to every earlier one and throw it away.
     """
     if tree_blocks is None:
         raise ValueError(f"{TREE_BLOCKS!r} is the model's own attention; choose `attn_implementation='sdpa'`.")
     groups, heads, length, head_dim = query.shape
-
-    def gather(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        flat = F.pad(x.transpose(1, 2).flatten(0, 1), (0, 0, 0, 0, 0, 1))
-        return flat.index_select(0, index.flatten()).view(*index.shape, *flat.shape[1:]).transpose(1, 2)
-
-    root_query, root_key, root_value = (gather(x, tree_blocks.root_index) for x in (query, key, value))
-    output = masked_attention(root_query, root_key, root_value, tree_blocks.root_mask, scaling)
-    output = output.transpose(1, 2).flatten(0, 1)
-    if len(tree_blocks.block_index):
-        block_query, block_key, block_value = (gather(x, tree_blocks.block_index) for x in (query, key, value))
-        block_key = torch.cat([root_key.index_select(0, tree_blocks.block_group), block_key], dim=2)
-        block_value = torch.cat([root_value.index_select(0, tree_blocks.block_group), block_value], dim=2)
-        block_output = masked_attention(block_query, block_key, block_value, tree_blocks.block_mask, scaling)
-        output = torch.cat([output, block_output.transpose(1, 2).flatten(0, 1)])
-    output = output.index_select(0, tree_blocks.slot_of_token.flatten())
+    flat = [F.pad(x.transpose(1, 2).flatten(0, 1), (0, 0, 0, 0, 0, 1)) for x in (query, key, value)]
+    outputs = []
+    for query_index, key_index, mask in tree_blocks.levels:
+        blocks = [
+            x.index_select(0, index.flatten()).view(*index.shape, *x.shape[1:]).transpose(1, 2)
+            for x, index in zip(flat, (query_index, key_index, key_index), strict=True)
+        ]
+        outputs.append(masked_attention(*blocks, mask, scaling).transpose(1, 2).flatten(0, 1))
+    output = torch.cat(outputs).index_select(0, tree_blocks.slot_of_token.flatten())
     return output.view(groups, length, heads, head_dim), None
 
 
@@ -272,65 +266,43 @@ def tree_block_mask(segment_ids: torch.Tensor, ancestors: torch.Tensor) -> Block
 
 @dataclass
 class TreeBlocks:
-    """A packed batch cut into roots and blocks: what attends to the root and to itself alone.
+    """A packed batch cut into segments, by their depth in the tree.
 
-    A block is a candidate with all segments below it. Tokens are numbered through the batch, row by row; the number
-    after the last stands for padding.
+    Tokens are numbered through the batch, row by row; the number after the last stands for padding.
     """
 
-    root_index: torch.Tensor  # (rows, root_length), tokens of each root
-    root_mask: torch.Tensor  # (rows, 1, root_length, root_length)
-    block_index: torch.Tensor  # (blocks, block_length), tokens of each block
-    block_group: torch.Tensor  # (blocks,), row of each block
-    block_mask: torch.Tensor  # (blocks, 1, block_length, root_length + block_length)
-    slot_of_token: torch.Tensor  # (rows, length), place of each token among the slots of roots, then blocks
+    # Of each depth: numbers of each segment's tokens, (blocks, queries), and of those on its path from the root, itself
+    # included, (blocks, keys); and what attends to what, (blocks, 1, queries, keys).
+    levels: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+    slot_of_token: torch.Tensor  # (rows, length), place of each token among the blocks' queries, level after level
 
     @classmethod
     def of(cls, segment_ids: torch.Tensor, ancestors: torch.Tensor) -> "TreeBlocks":
         """Cut a batch; see `tree_mask` for the arguments."""
-        rows, length = segment_ids.shape
-        device = segment_ids.device
-        tokens = torch.arange(rows * length, device=device).view(rows, length)
-        # The root is segment 0 and comes first; a block's tokens stand together.
-        is_root = segment_ids == 0
-        root_lengths = is_root.sum(-1, keepdim=True)
-        root_length = int(root_lengths.max())
-        columns = torch.arange(root_length, device=device)
-        is_root_slot = columns < root_lengths
-        root_index = tokens[:, :root_length].masked_fill(~is_root_slot, rows * length)
-        causal = columns <= columns.unsqueeze(-1)
-        root_mask = (causal & is_root_slot.unsqueeze(1)).unsqueeze(1)
-        slot_of_token = torch.zeros(rows * length, dtype=torch.long, device=device)
-        root_slots = torch.arange(rows * root_length, device=device).view(rows, root_length)
-        slot_of_token[root_index[is_root_slot]] = root_slots[is_root_slot]
+        padding = segment_ids.numel()
+        numbers = torch.arange(padding, device=segment_ids.device).view_as(segment_ids)
 
-        in_block = segment_ids > 0
-        row, _ = in_block.nonzero(as_tuple=True)
-        segment = segment_ids[in_block]
-        # The oldest ancestor below the root: the first in the table, since parents come before children.
-        block_of_segment = ancestors[:, :, 1:].int().argmax(-1) if ancestors.shape[1] > 1 else ancestors[:, :, 0].int()
-        _, block, counts = torch.unique_consecutive(
-            row * ancestors.shape[1] + block_of_segment[row, segment], return_inverse=True, return_counts=True
-        )
-        blocks, block_length = len(counts), int(counts.max()) if len(counts) else 0
-        starts = counts.cumsum(0) - counts
-        place = torch.arange(len(block), device=device) - starts[block]
-        block_index = torch.full((blocks, block_length), rows * length, device=device)
-        block_index[block, place] = tokens[in_block]
-        block_segments = torch.zeros(blocks, block_length, dtype=torch.long, device=device)
-        block_segments[block, place] = segment
-        block_group = row[starts]
-        slot_of_token[tokens[in_block]] = rows * root_length + block * block_length + place
-        own = tree_mask(block_segments, ancestors[block_group]) & (block_index < rows * length)[:, None, None]
-        of_root = is_root_slot[block_group][:, None, None].expand(-1, -1, block_length, -1)
-        return cls(
-            root_index=root_index,
-            root_mask=root_mask,
-            block_index=block_index,
-            block_group=block_group,
-            block_mask=torch.cat([of_root, own], dim=-1),
-            slot_of_token=slot_of_token.view(rows, length),
-        )
+        def numbers_where(condition: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+            longest = int(condition.sum(-1).max())
+            return numbers[rows].masked_fill(~condition, padding).sort(-1).values[:, :longest]
+
+        slot_of_token = torch.zeros(padding + 1, dtype=torch.long, device=segment_ids.device)
+        levels, slots = [], 0
+        depths = ancestors.sum(-1)
+        for depth in range(1, int(depths.max()) + 1):
+            rows, segments = (depths == depth).nonzero(as_tuple=True)
+            is_query = segment_ids[rows] == segments.unsqueeze(-1)
+            some = is_query.any(-1)  # rows with fewer segments than others have empty ones
+            rows, segments, is_query = rows[some], segments[some], is_query[some]
+            of_key = segment_ids[rows]
+            is_key = ancestors[rows, segments].gather(1, of_key.clamp(min=0)) & (of_key >= 0)
+            query_index, key_index = numbers_where(is_query, rows), numbers_where(is_key, rows)
+            # Padded queries attend to everything, so that no row of the mask is empty.
+            mask = key_index.unsqueeze(1) <= query_index.unsqueeze(2)
+            levels.append((query_index, key_index, mask.unsqueeze(1)))
+            slot_of_token[query_index.flatten()] = slots + torch.arange(query_index.numel(), device=rows.device)
+            slots += query_index.numel()
+        return cls(levels, slot_of_token[:padding].view_as(segment_ids))
 
 
 @dataclass
@@ -532,7 +504,7 @@ class EditRewardModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers, but a checkpoint that lacks weights is an error rather than a warning.
+        """As in transformers, but a checkpoint that lacks weights is an error, and heads are never quantized.
 
         The folder or repository may be that of an adapter (LoRA), which needs peft: the model that it names is loaded
         and the adapter put into its layers. `base_model_name_or_path=...` says where that model is now.
@@ -540,6 +512,11 @@ class EditRewardModel(PreTrainedModel):
         Raises:
             ValueError: If weights are missing, named in the message: random ones would give random scores.
         """
+        quantization = kwargs.get("quantization_config")
+        for field in ("llm_int8_skip_modules", "modules_to_not_convert"):  # of bitsandbytes, of torchao
+            if hasattr(quantization, field):
+                kwargs["quantization_config"] = quantization = copy.copy(quantization)
+                setattr(quantization, field, [*(getattr(quantization, field) or ()), "heads"])
         with_info = kwargs.pop("output_loading_info", False)
         adapter = (kwargs.get("adapter_kwargs") or {}).get("_adapter_model_path")  # as `AutoModel` hands it on
         if adapter is None:
