@@ -149,7 +149,7 @@ def _losing(axes: Axes, findings: Sequence[Finding]) -> None:
     axes.spines["left"].set_visible(False)
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.set_xlabel(f"groups in which it scores more than {SMALL} below the best edit; line: {MOST:.0%}")
+    axes.set_xlabel(f"groups in which it is more than {SMALL} below; line: {MOST:.0%}")
 
 
 def _verdict(finding: Finding) -> str:
