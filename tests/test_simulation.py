@@ -30,6 +30,7 @@ from editreward.simulation import (
     describe_change,
     describe_scene,
     groups_hash,
+    mismatched,
     render_scene,
     simulate_group,
     simulate_groups,
@@ -575,3 +576,15 @@ def test_rows_follow_the_schema() -> None:
         assert cell["image"] is candidate.image and cell["scores"] == candidate.scores
         assert all(isinstance(score, float) for score in cell["scores"].values())
         assert isinstance(cell["seed"], int) and cell["annotations"] == [] and cell["rationale"] is None
+
+
+def test_mismatched_groups_show_another_instruction_that_no_edit_follows() -> None:
+    for seed in range(6):
+        group = simulate_group(seed, "train", candidates=3, size=84)
+        other = mismatched(group)
+        assert other.language == group.language and other.category != group.category
+        assert other.instruction != group.instruction and other.group_id == f"{group.group_id}-mismatched"
+        for before, after in zip(group.candidates, other.candidates, strict=True):
+            assert after.scores == {"instruction_following": 1, "visual_quality": before.scores["visual_quality"]}
+            assert after.image is before.image
+        assert mismatched(group).instruction == other.instruction

@@ -9,6 +9,7 @@ from editreward.simulation.groups import (
     SimulatedCandidate,
     SimulatedGroup,
     groups_hash,
+    mismatched,
     simulate_group,
     simulate_groups,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "groups_hash",
     "describe_change",
     "describe_scene",
+    "mismatched",
     "over_edits",
     "render_scene",
     "simulate_group",

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -201,6 +201,34 @@ def simulate_groups(
     """Make the n groups with seeds `seed`, `seed` + 1, ... (arguments as in `simulate_group`)."""
     for number in range(seed, seed + n):
         yield simulate_group(number, split=split, candidates=candidates, size=size)
+
+
+def mismatched(group: SimulatedGroup) -> SimulatedGroup:
+    """The group with an instruction that none of its edits is about, so that all score 1 in following it.
+
+    The instruction is that of the next group of the split with another category, in the same language.
+    """
+    split, number = group.group_id.split("-")[1], int(group.group_id.split("-")[2])
+    other = group
+    while (other.category == group.category) or (other.language != group.language):
+        number += 1
+        other = simulate_group(number, split=split, candidates=1, size=MINIMUM_SIZE)
+    candidates = [
+        replace(
+            candidate, scores={**candidate.scores, "instruction_following": 1}, fault="answers another instruction"
+        )
+        for candidate in group.candidates
+    ]
+    return replace(
+        group,
+        group_id=f"{group.group_id}-mismatched",
+        instruction=other.instruction,
+        category=other.category,
+        unseen_wording=other.unseen_wording,
+        unseen_combination=other.unseen_combination,
+        task=other.task,
+        candidates=candidates,
+    )
 
 
 def groups_hash(groups: Iterable[SimulatedGroup]) -> str:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import datasets
@@ -14,7 +15,7 @@ from trl import ScriptArguments
 
 from configuration_editreward import DEFAULT_DIMENSIONS
 from editreward.data.storage import features_of, load_groups
-from editreward.simulation import annotate, simulate_group
+from editreward.simulation import annotate, mismatched, simulate_group
 from editreward.training.bad_rows import UnreadableRow
 from editreward.training.batching import Request, undecoded
 from editreward.training.dataloading import MIXTURE_PART, MIXTURE_ROW, MIXTURE_WEIGHT, GroupRows
@@ -95,6 +96,13 @@ class GroupDataArguments(ScriptArguments):
     simulated_train_groups: int = field(default=20_000, metadata={"help": "Simulated groups to train on."})
     simulated_train_start: int = field(
         default=0, metadata={"help": "Number of the first simulated group to train on; others are new groups."}
+    )
+    simulated_mismatched: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the simulated training groups that show another group's instruction, which no edit "
+            "follows (docs/simulation.md)."
+        },
     )
     simulated_eval_groups: int = field(default=300, metadata={"help": "Simulated groups to evaluate on."})
     simulated_image_size: int = field(default=112, metadata={"help": "Side of the simulated images, in pixels."})
@@ -197,6 +205,7 @@ def _load(
             _first(config.start, script_args.simulated_train_start if training else 0),
             script_args.simulated_annotators if training else 0,
             script_args.simulated_noise if training else 0.0,
+            script_args.simulated_mismatched if training else 0.0,
         )
         return streamed(simulated) if streaming else simulated
     if config.format is not None:
@@ -210,17 +219,28 @@ def _first(value: int | None, default: int) -> int:
 
 
 def simulated_dataset(
-    groups: int, split: str, image_size: int, start: int = 0, annotators: int = 0, noise: float = 0.0
+    groups: int,
+    split: str,
+    image_size: int,
+    start: int = 0,
+    annotators: int = 0,
+    noise: float = 0.0,
+    mismatched_share: float = 0.0,
 ) -> Dataset:
     """Edit groups that are rendered when they are read: a column of seeds and a transform.
 
-    With `annotators`, scores are the means of so many, each off by one point with the probability `noise`.
+    With `annotators`, scores are the means of so many, each off by one point with the probability `noise`. About
+    `mismatched_share` of the groups are [`mismatched`].
     """
+    if not 0 <= mismatched_share <= 1:
+        raise ValueError(f"`--simulated_mismatched` must be a share from 0 to 1, got {mismatched_share}.")
     if noise > 0 and annotators == 0:
         raise ValueError(f"`--simulated_noise` {noise} needs annotators: set `--simulated_annotators`.")
 
     def render(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
-        rows = [simulate_group(seed, split, size=image_size).to_row() for seed in batch["seed"]]
+        made = [simulate_group(seed, split, size=image_size) for seed in batch["seed"]]
+        is_mismatched = [Random(f"mismatched {seed}").random() < mismatched_share for seed in batch["seed"]]
+        rows = [(mismatched(g) if other else g).to_row() for g, other in zip(made, is_mismatched, strict=True)]
         if annotators:
             rows = [annotate(row, annotators, noise) for row in rows]
         return {column: [row[column] for row in rows] for column in rows[0]}
