@@ -271,8 +271,8 @@ class TreeBlocks:
     Tokens are numbered through the batch, row by row; the number after the last stands for padding.
     """
 
-    # Of each depth: numbers of each segment's tokens, (blocks, queries), and of those on its path from the root, itself
-    # included, (blocks, keys); and what attends to what, (blocks, 1, queries, keys).
+    # Of each depth: numbers of each segment's tokens, (blocks, queries), and of those on its path from the root, its
+    # own included, (blocks, keys); and what attends to what, (blocks, 1, queries, keys).
     levels: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
     slot_of_token: torch.Tensor  # (rows, length), place of each token among the blocks' queries, level after level
 
