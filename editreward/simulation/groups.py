@@ -214,9 +214,7 @@ def mismatched(group: SimulatedGroup) -> SimulatedGroup:
         number += 1
         other = simulate_group(number, split=split, candidates=1, size=MINIMUM_SIZE)
     candidates = [
-        replace(
-            candidate, scores={**candidate.scores, "instruction_following": 1}, fault="answers another instruction"
-        )
+        replace(candidate, scores={**candidate.scores, "instruction_following": 1}, fault="unrelated")
         for candidate in group.candidates
     ]
     return replace(
