@@ -103,9 +103,9 @@ def build_model(
     else:
         with torch.device(device):
             model = EditRewardModel._from_config(build_config(preset, layers), dtype=dtype)
-    with torch.no_grad():
-        for mlp in model.heads.mlps:  # new heads hardly tell one edit from another
-            mlp[-1].weight.mul_(30)
+        with torch.no_grad():
+            for mlp in model.heads.mlps:  # new heads hardly tell one edit from another
+                mlp[-1].weight.mul_(30)
     return model.eval()
 
 

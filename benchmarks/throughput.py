@@ -14,8 +14,8 @@ Four ways to do the same work, taken in turns:
 - `compact`: the same in the compact layout, which is another prompt with other scores.
 
 Cells are scoring of N edits and training steps (forward and backward pass with the loss over all pairs, no optimizer)
-on groups of N. Before anything is timed, `batched` and `paper` must give the scores of `reference`, and `compact` those
-of its own prompt with one candidate per call, in float32 within 1e-4.
+on groups of N. Before anything is timed, `batched` and `paper` must give the scores of `reference`, and `compact`
+those of its own prompt with one candidate per call, in float32 within 1e-4.
 
 The bound is the ratio of the floating-point operations that `reference` and the mode need (`editreward/flops.py`): the
 cost ratio at equal operations per second. Weights are random (`cpu-tiny`: the bundled model), and nothing is
