@@ -4,7 +4,8 @@
     python scripts/evaluate_simulated.py --model runs/editreward-tiny --calibrate
 
 `--calibrate` first fits the calibration on validation groups and saves it into the model's config. Results are printed
-as Markdown and written beside the model as `results.json` and `results.md`.
+as Markdown and written beside the model as `results.json` and `results.md`; those on the whole set also go into the
+metadata of its card.
 """
 
 import argparse
@@ -16,11 +17,13 @@ import numpy as np
 import PIL
 import torch
 import transformers
+from huggingface_hub import EvalResult, ModelCard
 
 from configuration_editreward import EditRewardConfig
 from editreward import EditRewardScorer
 from editreward.evaluation import calibration_error, fit_calibration
 from editreward.evaluation.simulated import TestSet, evaluate, judge, report_table, shuffled_instructions
+from editreward.hub.models import PIPELINE_TAG
 from editreward.simulation import simulate_groups
 
 
@@ -70,6 +73,27 @@ def main() -> None:
     print(markdown)
     for name, text in (("results.json", json.dumps(result, indent=1) + "\n"), ("results.md", markdown + "\n")):
         (Path(args.model) / name).write_text(text, encoding="utf-8")
+    if "test_set" in result and (Path(args.model) / "README.md").is_file():
+        write_metadata(Path(args.model), result)
+
+
+def write_metadata(folder: Path, result: dict[str, Any]) -> None:
+    """Put the accuracies into the `model-index` of a model's card, where the Hub reads them."""
+    card = ModelCard.load(folder / "README.md")
+    card.data.model_name = folder.resolve().name
+    card.data.metrics = ["accuracy"]
+    card.data.eval_results = [
+        EvalResult(
+            task_type=PIPELINE_TAG,
+            dataset_type="simulated",
+            dataset_name=f"simulated groups, {result['groups']} held out",
+            metric_type="accuracy",
+            metric_name=f"pairs ranked right, {name.replace('_', ' ')}",
+            metric_value=round(result[name]["accuracy"]["value"], 4),
+        )
+        for name in result["shuffled_instructions"]
+    ]
+    card.save(folder / "README.md")
 
 
 def more_tables(result: dict[str, Any]) -> str:

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from transformers import AutoModel
 
 from editreward import EditRewardScorer
 from editreward.evaluation.simulated import TestSet, evaluate, judge
+from editreward.hub.models import PIPELINE_TAG
 from editreward.simulation import simulate_groups
 
 ROOT = Path(__file__).parents[1]
@@ -48,6 +50,16 @@ def test_the_default_scorer_is_calibrated_and_says_what_it_knows(scorer):
 
 def test_recorded_results_are_of_the_committed_test_set(recorded):
     assert recorded["test_set"] == vars(TestSet.from_json(ROOT / "configs" / "simulated_test_set.json"))
+
+
+def test_the_card_tells_the_hub_what_was_recorded(recorded):
+    data = ModelCard.load(REWARD_MODEL / "README.md").data
+    assert (data.library_name, data.pipeline_tag, data.license) == ("transformers", PIPELINE_TAG, "apache-2.0")
+    told = {each.metric_name.removeprefix("pairs ranked right, "): each.metric_value for each in data.eval_results}
+    recorded = {name: recorded[name]["accuracy"]["value"] for name in recorded["shuffled_instructions"]}
+    assert told == {name.replace("_", " "): round(value, 4) for name, value in recorded.items()}, (
+        "scripts/evaluate_simulated.py writes them into the card"
+    )
 
 
 def test_the_model_is_as_accurate_as_recorded(scorer, recorded):

@@ -109,7 +109,7 @@ def test_the_card_has_metadata_that_the_hub_reads(pushed):
     data = card.data
     assert (data.library_name, data.pipeline_tag, data.datasets) == (
         "transformers",
-        "image-to-text",
+        "image-text-to-text",
         ["someone/edits"],
     )
     assert data.metrics == ["accuracy"] and {"reward-trainer", "editreward"} <= set(data.tags)

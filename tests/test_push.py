@@ -165,7 +165,7 @@ def test_code_config_and_weights_in_shards_are_uploaded_and_old_shards_deleted(h
 def test_the_card_has_metadata_and_results(hub):
     card = ModelCard(hub[0].repositories[REPO].commits[1][1]["README.md"].content.decode())
     data = card.data
-    assert (data.library_name, data.pipeline_tag) == ("transformers", "image-to-text")
+    assert (data.library_name, data.pipeline_tag) == ("transformers", "image-text-to-text")
     assert (data.license, data.base_model, data.datasets) == ("apache-2.0", "org/VLM", ["org/edits"])
     assert data.metrics == ["accuracy"] and "reward-model" in data.tags
     results = {(each.metric_name, each.metric_value, each.dataset_type) for each in data.eval_results}

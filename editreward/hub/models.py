@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from editreward.scoring.scorer import load_model_and_processor
 from modeling_editreward import EditRewardModel
 
-PIPELINE_TAG = "image-to-text"
+PIPELINE_TAG = "image-text-to-text"  # by what goes in; the Hub has no task of rewards
 TAGS = ("reward-model", "image-editing", "editreward")
 MAX_SHARD_SIZE = "5GB"
 

@@ -13,6 +13,7 @@ import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from trl import RewardConfig
 
+from editreward.hub.models import PIPELINE_TAG
 from editreward.training.curves import draw_curves
 from editreward.training.metrics import metric_name
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from editreward.training.trainer import EditRewardTrainer
 
 CURVES = "curves.png"
-PIPELINE_TAG = "image-to-text"
 PACKAGES = ("editreward", "torch", "transformers", "trl", "accelerate", "datasets", "peft")
 SIMULATED = "simulated"
 
