@@ -30,6 +30,7 @@ from editreward.commands.environment import add_env
 from editreward.commands.generate import add_generate
 from editreward.commands.merge import add_merge
 from editreward.commands.push import add_push
+from editreward.commands.score_dataset import add_dataset_options, run_score_dataset
 
 if TYPE_CHECKING:
     from editreward.scoring import BestEdit, EditRewardScorer
@@ -41,9 +42,9 @@ def add_score(commands: Any) -> None:
     """Declare `editreward score`."""
     parser = commands.add_parser(
         "score",
-        help="score and rank edits of one source image",
+        help="score and rank edits of one source image, or of a dataset",
         description="Score and rank edits of one source image by how well they follow the instruction and how good "
-        "they look.",
+        "they look; or with --dataset those of every source of a dataset.",
         epilog="Example: editreward score --source cat.png --edited a.png b.png "
         '--instruction "give the cat a red hat"',
     )
@@ -65,11 +66,16 @@ def add_score(commands: Any) -> None:
     parser.add_argument("--instruction", required=True, help="the instruction that the edits were to follow")
     parser.add_argument("--json", action="store_true", help="print JSON, candidates in the order given")
     add_model_options(parser)
+    add_dataset_options(parser)
     parser.set_defaults(run=run_score)
 
 
-def run_score(args: argparse.Namespace) -> None:
-    """Score one group of edits and print it as a table or as JSON."""
+def run_score(args: argparse.Namespace) -> int | None:
+    """Score one group of edits and print it as a table or as JSON, or a dataset into a file."""
+    if args.dataset:
+        return run_score_dataset(args)
+    if args.output or args.limit is not None:
+        raise ValueError("`--output` and `--limit` are for a `--dataset`.")
     scorer = load_scorer(args)  # before what imports torch, too
 
     from editreward.scoring.report import ranking_table
@@ -78,7 +84,7 @@ def run_score(args: argparse.Namespace) -> None:
     best = scorer.best_of(source=source, edited=args.edited, instruction=args.instruction)
     if args.json:
         print(json.dumps(as_json(scorer, args, best), ensure_ascii=False, indent=2))
-        return
+        return None
     print(f"Instruction  {args.instruction}")
     print(f"Source       {', '.join(args.source)}")
     print(f"Model        {scorer.name}")
@@ -87,6 +93,7 @@ def run_score(args: argparse.Namespace) -> None:
     print()
     for note in scorer.notes:
         print(f"Note: {note}")
+    return None
 
 
 def as_json(scorer: "EditRewardScorer", args: argparse.Namespace, best: "BestEdit") -> dict[str, Any]:
@@ -241,7 +248,12 @@ def load_scorer(args: argparse.Namespace) -> "EditRewardScorer":
 
         transformers.logging.disable_progress_bar()
         enable_progress_bars()  # of downloads: the line above turns these off too
-        return EditRewardScorer.from_pretrained(args.model, device=args.device, dtype=args.dtype)
+        return EditRewardScorer.from_pretrained(
+            args.model,
+            device=args.device,
+            dtype=args.dtype,
+            max_batch_tokens=getattr(args, "max_batch_tokens", None),
+        )
 
 
 @contextmanager
@@ -252,6 +264,7 @@ def garbage_collection_paused() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.freeze()  # nor do later searches look at them
         if enabled:
             gc.enable()
 

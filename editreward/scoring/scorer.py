@@ -5,9 +5,13 @@ The scorer's methods take one group, or a list of each argument for several grou
 means several groups, anything else one.
 """
 
+import itertools
 import math
+import os
 import sysconfig
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, overload
@@ -20,8 +24,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedConfig
 
-from editreward.scoring.probability import best_of_probabilities, preference_probability
 from configuration_editreward import HUB_ARGUMENTS
+from editreward.scoring.probability import best_of_probabilities, preference_probability
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor, PackedGroup
 
@@ -41,6 +45,8 @@ UNCALIBRATED_NOTE = (
 DEFAULT_BATCH_TOKENS = {"cpu": 4096, "gpu": 16384}
 # Groups are read ahead up to this many batches, so that groups of similar length meet in a batch.
 BATCHES_READ_AHEAD = 4
+# Threads that read and resize images while a GPU computes. A CPU's cores are all the model's.
+MAX_WORKERS = 8
 SECONDS_BEFORE_PROGRESS = 3
 
 
@@ -167,6 +173,8 @@ class EditRewardScorer:
         name: what to call the model in reports.
         max_batch_tokens: tokens of one forward pass, padding included. A single longer group is a batch of its own.
             Lower it when memory runs out; by default 16384 on a GPU, 4096 on a CPU.
+        num_workers: threads that prepare the next groups while the model computes; 0 prepares them in between. By
+            default a thread per core, at most 8, on a GPU, and 0 on a CPU.
     """
 
     def __init__(
@@ -175,6 +183,7 @@ class EditRewardScorer:
         processor: EditRewardProcessor,
         name: str = "EditReward",
         max_batch_tokens: int | None = None,
+        num_workers: int | None = None,
     ) -> None:
         try:
             processor.check_config(model.config)
@@ -182,6 +191,11 @@ class EditRewardScorer:
             raise ModelError(f"{name}: {error}") from error
         if max_batch_tokens is not None and max_batch_tokens < 1:
             raise ValueError(f"`max_batch_tokens` must be positive, got {max_batch_tokens}.")
+        if num_workers is None:
+            num_workers = 0 if model.device.type == "cpu" else min(MAX_WORKERS, os.cpu_count() or 1)
+        if num_workers < 0:
+            raise ValueError(f"`num_workers` must not be negative, got {num_workers}.")
+        self.num_workers = num_workers
         self.model = model.eval()
         self.processor = processor
         self.name = name
@@ -296,6 +310,30 @@ class EditRewardScorer:
             return self._score([_Group(source, edited, instruction)], on_error, progress, single=True)[0]
         return self._score(_zip_groups(source, edited, instruction), on_error, progress, single=False)
 
+    def stream(
+        self, groups: Iterable[tuple[SourceInput, Sequence[ImageInput], str]]
+    ) -> Iterator[list[EditScore] | SkippedGroup]:
+        """Score groups as they come, without end if need be, in bounded memory.
+
+        Args:
+            groups: source, candidates and instruction of each, as [`score`] takes them. Some batches are read ahead.
+
+        Yields:
+            For each group, in the order given, an `EditScore` per candidate, or a `SkippedGroup`.
+        """
+        results: dict[int, list[EditScore] | SkippedGroup] = {}
+
+        def fail(index: int, error: Exception) -> None:
+            results[index] = SkippedGroup(index, str(error))
+
+        following = 0
+        for batch in itertools.chain(self._batches((_Group(*group) for group in groups), fail, single=False), [[]]):
+            if batch:
+                self._score_batch(batch, results, fail)
+            while following in results:
+                yield results.pop(following)
+                following += 1
+
     def best_of(
         self, source: Any, edited: Any, instruction: Any, *, on_error: str = "raise", progress: bool | None = None
     ) -> Any:
@@ -383,7 +421,7 @@ class EditRewardScorer:
         self, groups: Sequence[_Group], on_error: str, progress: bool | None, single: bool
     ) -> list[list[EditScore] | SkippedGroup]:
         """Score groups; `single` tells that the caller passed one group, not a list of one."""
-        results: list[list[EditScore] | SkippedGroup | None] = [None] * len(groups)
+        results: dict[int, list[EditScore] | SkippedGroup] = {}
 
         def fail(index: int, error: Exception) -> None:
             if on_error == "skip":
@@ -391,7 +429,8 @@ class EditRewardScorer:
             elif single:
                 raise error
             else:
-                scored = [None if isinstance(result, SkippedGroup) else result for result in results]
+                found = [results.get(number) for number in range(len(groups))]
+                scored = [None if isinstance(result, SkippedGroup) else result for result in found]
                 raise ScoringError(index, str(error), scored) from error
 
         with tqdm(
@@ -403,20 +442,42 @@ class EditRewardScorer:
         ) as bar:
             for batch in self._batches(groups, fail, single):
                 self._score_batch(batch, results, fail)
-                bar.update(sum(result is not None for result in results) - bar.n)
-        return [result for result in results if result is not None]
+                bar.update(len(results) - bar.n)
+        return [results[index] for index in range(len(groups))]
+
+    def _packed(self, groups: Iterable[_Group], single: bool) -> Iterator[tuple[int, PackedGroup | Exception]]:
+        """The groups with their numbers, in order, or what is wrong with them."""
+
+        def pack(item: tuple[int, _Group]) -> tuple[int, PackedGroup | Exception]:
+            index, group = item
+            try:
+                return index, self.processor.pack(*group, name="" if single else f"groups[{index}].")
+            except (ValueError, OSError) as error:
+                return index, error
+
+        numbered = enumerate(groups)
+        # The first here: it sets options of the tokenizer, which cannot be set while another thread uses it.
+        yield from map(pack, numbered if self.num_workers == 0 else itertools.islice(numbered, 1))
+        if self.num_workers == 0:
+            return
+        with ThreadPoolExecutor(self.num_workers) as threads:
+            pending: deque[Future[tuple[int, PackedGroup | Exception]]] = deque()
+            for item in numbered:
+                pending.append(threads.submit(pack, item))
+                if len(pending) > 2 * self.num_workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
 
     def _batches(
-        self, groups: Sequence[_Group], fail: Callable[[int, Exception], None], single: bool
+        self, groups: Iterable[_Group], fail: Callable[[int, Exception], None], single: bool
     ) -> Iterator[list[_IndexedGroup]]:
         """Pack the groups and yield batches within the token budget, each of groups of similar length."""
         ahead: list[_IndexedGroup] = []
         tokens = 0
-        for index, group in enumerate(groups):
-            try:
-                packed = self.processor.pack(*group, name="" if single else f"groups[{index}].")
-            except (ValueError, OSError) as error:
-                fail(index, error)
+        for index, packed in self._packed(groups, single):
+            if isinstance(packed, Exception):
+                fail(index, packed)
                 continue
             ahead.append((index, packed))
             tokens += packed.num_tokens
@@ -439,7 +500,7 @@ class EditRewardScorer:
     def _score_batch(
         self,
         batch: list[_IndexedGroup],
-        results: list[list[EditScore] | SkippedGroup | None],
+        results: MutableMapping[int, list[EditScore] | SkippedGroup],
         fail: Callable[[int, Exception], None],
     ) -> None:
         scores = None
