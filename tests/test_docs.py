@@ -75,10 +75,10 @@ PICTURES = {
     ("docs/tiny_vlm.md", "system turn, rubric,"): "a tree of segments",
 }
 # What a command exits with where it is not 0.
-STATUS = {"editreward data contamination": 1, "editreward data flag": 0}
+STATUS = {"editreward data contamination": 1}
 
 SHELL = ("bash", "sh", "shell", "console")
-PROGRAMS = ("editreward", "accelerate", "torchrun", "python", "pip", "make", "export", *FOREIGN)
+PROGRAMS = ("editreward", "accelerate", "torchrun", "python", "pip", "make", "eval", "export", *FOREIGN)
 
 
 # Reading
@@ -116,6 +116,8 @@ def command_lines(page):
             words = shlex.split(re.sub(r"[\[\]]", " ", line) if "DATASET" in line else line, comments=True)
             while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
                 words.pop(0)
+            if words and words[0] == "eval":
+                words = shlex.split(re.fullmatch(r"\$\((.*)\)", words[1])[1])
             if words and words[0].startswith("--"):
                 words = ["python", "train_trl.py", "...", *words]
             if words:
@@ -219,7 +221,7 @@ def parse_script(path, words, whole):
             assert model.model_name_or_path, "no --model_name_or_path"
             assert data.dataset_name or data.datasets, "no --dataset_name"
         return
-    if not path.startswith("scripts/"):
+    if not path.startswith(("scripts/", "benchmarks/")):
         assert not words, f"nobody knows the options of {path}"
         return
     parser = parser_of(path)
@@ -314,7 +316,8 @@ def test_mixtures_in_the_docs_are_lists_that_training_takes():
 
 def test_nothing_is_listed_that_no_page_has():
     lines = [words for page in NAMES for _, words in command_lines(page)]
-    assert {reason_not_run(words) for words in lines} >= {start for start in NOT_RUN if start != "editreward push"}
+    assert {reason_not_run(words) for words in lines} >= set(NOT_RUN)
+    assert {words[0] for words in lines} >= set(FOREIGN)
     first = {(page, text.splitlines()[0]) for page in NAMES for _, language, text in blocks(page) if text}
     assert set(NOT_RUN_PYTHON) <= first
     for page, start in PICTURES:
@@ -500,7 +503,9 @@ def test_links_lead_to_files_and_headings_that_are_there(page):
 @cache
 def known_options():
     parsers = [*all_parsers(build_parser()), launch_command_parser(), torch.distributed.run.get_args_parser()]
-    parsers += [training_parser(), *(parser_of(str(p.relative_to(ROOT))) for p in sorted(ROOT.glob("scripts/*.py")))]
+    scripts = [path for folder in ("scripts", "benchmarks") for path in sorted(ROOT.glob(f"{folder}/*.py"))]
+    parsers += [parser_of(str(path.relative_to(ROOT))) for path in scripts if "def main(" in path.read_text()]
+    parsers.append(training_parser())
     options = {option for parser in parsers for action in parser._actions for option in action.option_strings}
     return options | {"--config", "--index-url"}
 
