@@ -1,10 +1,13 @@
 """The bundled tiny models: what is recorded beside them is true of them."""
 
+import importlib.util
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from backbones import build
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from transformers import AutoModel
@@ -13,6 +16,7 @@ from editreward import EditRewardScorer
 from editreward.evaluation.simulated import TestSet, evaluate, judge
 from editreward.hub.models import PIPELINE_TAG
 from editreward.simulation import simulate_groups
+from modeling_editreward import EditRewardModel
 
 ROOT = Path(__file__).parents[1]
 REWARD_MODEL = ROOT / "checkpoints" / "editreward-tiny"
@@ -75,3 +79,24 @@ def test_the_model_is_as_accurate_as_recorded(scorer, recorded):
 def test_the_bundled_code_files_are_those_of_the_repository():
     for name in (f"{part}_editreward.py" for part in ("configuration", "modeling", "pipeline", "processing")):
         assert (REWARD_MODEL / name).read_bytes() == (ROOT / name).read_bytes(), f"copy {name} to {REWARD_MODEL}"
+
+
+def test_averaging_weights_is_what_numpy_makes_of_them(tmp_path: Path) -> None:
+    models = []
+    for seed, name in enumerate(("a", "b")):
+        torch.manual_seed(seed)
+        model, processor = build()
+        model.save_pretrained(tmp_path / name)
+        processor.save_pretrained(tmp_path / name)
+        models.append({key: value.numpy() for key, value in model.state_dict().items()})
+    (tmp_path / "b" / "trainer_state.json").write_text('{"global_step": 3, "log_history": []}')
+    spec = importlib.util.spec_from_file_location("average_models", ROOT / "scripts" / "average_models.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    script.average([tmp_path / "a", tmp_path / "b"], [1.0, 3.0], tmp_path / "mean")
+    found = EditRewardModel.from_pretrained(tmp_path / "mean").state_dict()
+    for name, value in found.items():
+        np.testing.assert_allclose(value, 0.25 * models[0][name] + 0.75 * models[1][name], atol=1e-6)
+    assert (tmp_path / "mean" / "trainer_state.json").exists()
+    with pytest.raises(ValueError, match="needs a positive weight"):
+        script.average([tmp_path / "a"], [0.0], tmp_path / "no")
