@@ -10,11 +10,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test browser lint format clean
+.PHONY: help demo test browser bench lint format clean
 
 help:
 	@echo "make demo    set up, score a simulated group and edits of a photograph, write out/demo.png"
 	@echo "make test    set up, lint, check types and run all tests"
+	@echo "make bench   measure packed groups against one candidate and dimension per pass"
 	@echo "make lint    ruff and mypy only"
 	@echo "make format  let ruff format and fix the code"
 	@echo "make clean   remove what make made, .venv included"
@@ -24,6 +25,9 @@ demo: $(VENV)/.installed-demo
 
 test: lint browser
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS)
+
+bench: $(VENV)/.installed-demo
+	$(BIN)/python benchmarks/throughput.py --preset cpu-tiny
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

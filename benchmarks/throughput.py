@@ -22,6 +22,10 @@ cost ratio at equal operations per second. Weights are random (`cpu-tiny`: the b
 downloaded. Passes of `reference` and `batched` are alike: some presets run a sample of them and scale its time by
 operations; `passes run` says how many.
 
+`--count-only` prints counts and bounds without running anything, for a model of any size:
+
+    python benchmarks/throughput.py --preset 7b --count-only
+
 On a machine that others use, measure one thread's CPU time in place of the wall clock:
 
     OMP_NUM_THREADS=1 taskset -c 1 python benchmarks/throughput.py --preset cpu-small --clock cpu
@@ -49,6 +53,7 @@ from measuring import (
     PeakMemory,
     Preset,
     as_sequence,
+    build_config,
     build_model,
     build_processor,
     language_head_bytes,
@@ -284,6 +289,22 @@ def run_cells(bench: Bench, preset: Preset, cells: Sequence[str], modes: Sequenc
     return {"matrix_multiply_peak": peaks, "results": results}
 
 
+def count_cells(bench: Bench, preset: Preset, cells: Sequence[str]) -> str:
+    """What the modes need, as Markdown, without running them."""
+    images = random_images(1 + max(int(cell.partition(":")[2]) for cell in cells), preset.pixels)
+    lines = ["| cell | mode | tokens | images | passes | TFLOP | bound |", "|---|---|--:|--:|--:|--:|--:|"]
+    for cell in cells:
+        kind, _, count = cell.partition(":")
+        tasks = {mode: bench.task(mode, images[: 1 + int(count)], kind == "training", 1) for mode in MODES}
+        for mode in ("reference", "paper", "compact"):
+            task = tasks[mode]
+            lines.append(
+                f"| {cell} | {mode} | {task.work.tokens:,} | {task.work.images} | {task.pass_count} "
+                f"| {task.flops / 1e12:.3g} | {tasks['reference'].flops / task.flops:.2f} |"
+            )
+    return "\n".join(lines)
+
+
 def progress(line: str) -> None:
     if sys.stderr.isatty():
         print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
@@ -332,6 +353,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--check-layers", type=int, metavar="N", help="of the model for the check of equality")
     parser.add_argument("--batch-tokens", type=int, metavar="N", help="of `batched` (default: as the scorer's)")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="time to measure (default: %(default)s)")
+    parser.add_argument("--count-only", action="store_true", help="print counts and bounds, and run nothing")
     parser.add_argument(
         "--gradient-checkpointing", action="store_true", help="in all modes, where memory does not suffice otherwise"
     )
@@ -346,6 +368,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     if preset.sampled_passes == 0:
         preset = replace(preset, sampled_passes=None)
 
+    if args.count_only:
+        with torch.device("meta"):
+            model = EditRewardModel(build_config(preset))
+        print(count_cells(Bench.of(model, preset.pixels, args.batch_tokens, args.clock), preset, args.cells))
+        return {}
     checked = build_model(preset, device, torch.float32, preset.check_layers)
     equality = check_equality(
         Bench.of(checked, preset.pixels, args.batch_tokens, args.clock), random_images(4, preset.pixels)
