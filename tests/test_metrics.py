@@ -246,8 +246,8 @@ def simulated_tuples(rng, tuples, ties, coin):
                 truths.append(0 if tie else 1)
                 names.append((k, number))
                 sizes.append(k)
-                # Better, worse, both good, both bad: of a tie's two kinds only the true one is right.
-                verdicts.append(rng.integers(4) == 0 if k == 2 else rng.integers(2) == 0)
+                # Better, worse, both good, both bad: either kind of tie is right where people saw one.
+                verdicts.append(rng.integers(4) in ((2, 3) if tie else (0,)) if k == 2 else rng.integers(2) == 0)
     if not coin:
         found = tuple_outcomes(differences, truths, names, sizes)
         return [*(found.right[found.sizes == k].mean() for k in tuples), found.right.mean()]
@@ -263,7 +263,7 @@ def test_simulated_chance_reaches_the_floors(coin):
     rng = np.random.default_rng(5)
     tuples, ties = {2: 20, 3: 15, 4: 15}, 6
     simulated = np.array([simulated_tuples(rng, tuples, ties, coin) for _ in range(400)])
-    floor = coin_floor(tuples) if coin else random_scores_floor(tuples, ties)
+    floor = (coin_floor if coin else random_scores_floor)(tuples, ties)
     error = simulated.std(axis=0) / math.sqrt(len(simulated))
     expected = [*floor.by_k.values(), floor.overall]
     assert (np.abs(simulated.mean(axis=0) - expected) < 4 * error).all()
@@ -271,7 +271,9 @@ def test_simulated_chance_reaches_the_floors(coin):
 
 def test_floors_have_the_values_that_one_can_count():
     assert coin_floor(TUPLES).by_k == {2: 1 / 4, 3: 1 / 8, 4: 1 / 64}
-    assert coin_floor(TUPLES, verdicts=3).by_k[2] == 1 / 3
+    assert coin_floor(TUPLES, ties=186).by_k[2] == 1 / 2
+    assert coin_floor(TUPLES, ties=60, verdicts=3).by_k[2] == pytest.approx(1 / 3)
+    assert coin_floor(TUPLES, ties=93, verdicts=2).by_k[2] == 1 / 4  # who never says "tie"
     assert coin_floor(TUPLES).overall == pytest.approx((186 / 4 + 150 / 8 + 148 / 64) / 484)
     floor = random_scores_floor(TUPLES, ties=60)
     assert (floor.by_k[3], floor.by_k[4]) == (1 / 6, 1 / 24)
@@ -279,8 +281,9 @@ def test_floors_have_the_values_that_one_can_count():
     assert math.isnan(coin_floor({}).overall)
     with pytest.raises(ValueError, match="tuple of 1"):
         coin_floor({1: 5})
-    with pytest.raises(ValueError, match="3 of 2"):
-        random_scores_floor({2: 2}, ties=3)
+    for floor_of in (random_scores_floor, coin_floor):
+        with pytest.raises(ValueError, match="3 of 2"):
+            floor_of({2: 2}, ties=3)
 
 
 def every_tuned_accuracy(pairs, ties):

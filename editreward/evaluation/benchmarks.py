@@ -191,12 +191,15 @@ def load_benchmark(
         progress: show progress bars; None: in a terminal.
 
     Raises:
-        ValueError: the benchmark has no default and `data` is None, or the data are of another benchmark.
+        ValueError: the benchmark has no default and `data` is None, the data are of another benchmark, or an option
+            has no effect on them.
         FileNotFoundError: there are no such data.
     """
     processes = processes or Processes()
     cache = cache or cache_folder()
+    options = {"--images": images, "--split": split, "--revision": revision}
     if benchmark.name == "simulated":
+        _refuse("is made on the spot", "simulated", options)
         return _simulated(data, cache, processes, progress)
     name = data or benchmark.hub
     if name is None:
@@ -207,6 +210,7 @@ def load_benchmark(
     found: tuple[str, str | None, dict[str, Any] | None] | None = None
     if processes.is_main:
         if Path(name).exists():
+            _refuse("is here, not on the Hub", name, {"--revision": revision})
             found = _local(benchmark, Path(name), images, split, cache, progress)
         else:
             found = _from_hub(benchmark, name, images, split, revision, cache, progress)
@@ -218,12 +222,20 @@ def load_benchmark(
     return BenchmarkData(name, StoredRows(str(folder)), items, commit, imported)
 
 
+def _refuse(why: str, name: str, options: Mapping[str, str | None]) -> None:
+    """Raise a `ValueError` if an option was given that has no effect here."""
+    given = [option for option, value in options.items() if value is not None]
+    if given:
+        raise ValueError(f"{name} {why}: leave out {', '.join(given)}.")
+
+
 def _local(
     benchmark: Benchmark, path: Path, images: str | None, split: str | None, cache: Path, progress: bool | None
 ) -> tuple[str, None, dict[str, Any] | None]:
     from editreward.data.importers import Source
 
     if (path / BENCHMARK_FILE).is_file():
+        _refuse("holds groups, not the published format", str(path), {"--images": images, "--split": split})
         return str(path), None, _import_report(path)
     # What is imported is kept for as long as no file of the input or of the images changes.
     places = sorted({path if path.is_dir() else path.parent, Path(images) if images else path})
@@ -283,6 +295,7 @@ def _from_hub(
         ) from error
     commit = str(info.sha)
     if any(file.rfilename == BENCHMARK_FILE for file in info.siblings or ()):
+        _refuse("holds groups, not the published format", name, {"--images": images, "--split": split})
         folder = Path(snapshot_download(name, repo_type="dataset", revision=commit))
         return str(folder), commit, _import_report(folder)
     sources = _sources(name, split, commit)
@@ -320,7 +333,13 @@ def _simulated(data: str | None, cache: Path, processes: Processes, progress: bo
     from editreward.evaluation.simulated import novelty_in_words
     from editreward.evaluation.simulated_benchmark import SimulatedBenchmark
 
-    described = SimulatedBenchmark.from_json(Path(data) if data else simulated_benchmark())
+    file = Path(data) if data else simulated_benchmark()
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"--data: {file} is no file. simulated takes the description of another simulated benchmark, as "
+            f"{SIMULATED_BENCHMARK} is one."
+        )
+    described = SimulatedBenchmark.from_json(file)
     folder = Path(processes.from_main(str(described.load(cache, progress)) if processes.is_main else None))
     items = list(read_benchmark(folder / GROUPS_FOLDER))
     tags = {
@@ -443,11 +462,19 @@ class BenchmarkResult:
             "environment": self.environment,
         }
 
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the numbers must know."""
+        limit = self.settings["limit"]
+        limited = [] if limit is None else [f"only the first {limit:,} groups: this is no result of the benchmark."]
+        return [*self.model["notes"], *self.data["notes"], *limited]
+
     def markdown(self) -> str:
         """The measures as a table, with what was left out."""
         lines = [f"# {self.benchmark.title}: {self.model['name']}", ""]
-        lines += [f"Note: {note}" for note in (*self.model["notes"], *self.data["notes"])]
-        lines += ["", "| measure | of | value | 95 % interval | n | random scores | coin |", "|---" * 7 + "|"]
+        for note in self.notes:
+            lines += [f"Note: {note}", ""]
+        lines += ["| measure | of | value | 95 % interval | n | random scores | coin |", "|---" * 7 + "|"]
         lines += [_table_row(measure) for measure in self.measures]
         data = self.data
         lines += [

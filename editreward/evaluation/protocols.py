@@ -52,8 +52,6 @@ EDITSCORE_GROUPS = {
     "scene": ("background_change", "extract"),
     "advanced": ("ps_human", "text_change", "motion_change", "compose"),
 }
-EDITREWARD_BENCH_VERDICTS = 4
-"""Better, worse, both good, both bad."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,8 +240,7 @@ def pairs_with_ties(answers: Answers) -> list[Measure]:
     else:
         with_ties = accuracy_at_threshold(pairs.differences, pairs.truths, 0, pairs.groups)
         without, threshold = accuracy_without_ties(pairs.differences, pairs.truths, pairs.groups), None
-    # Every tie is told from a preference, but "both good" not from "both bad", as two of a coin's four verdicts are.
-    coin = (1 + ties / len(pairs.truths)) / 4 if len(pairs.truths) else None
+    coin = coin_floor({2: len(pairs.truths)}, ties).by_k[2] if len(pairs.truths) else None
     chance = tuned_random_accuracy(len(pairs.truths), ties)
     details = {"ties": ties, "tie_threshold": threshold}
     right = predicted_relations(pairs.differences, threshold or 0.0) == pairs.truths
@@ -337,7 +334,7 @@ def tuples(answers: Answers) -> list[Measure]:
     found = tuple_accuracy(pairs.differences, pairs.truths, pairs.tuples, sizes, pairs.groups, threshold)
     number = {k: share.total for k, share in found.strict.items()}
     ties = int(((pairs.truths == 0) & (sizes == 2)).sum())
-    chance, coin = random_scores_floor(number, ties), coin_floor(number, EDITREWARD_BENCH_VERDICTS)
+    chance, coin = random_scores_floor(number, ties), coin_floor(number, ties)
     outcomes = tuple_outcomes(pairs.differences, pairs.truths, pairs.tuples, sizes, threshold)
     strict_cases = Cases(outcomes.tuples, [str(key[0]) for key in outcomes.tuples], outcomes.right.astype(float))  # type: ignore[index]
     measures = []

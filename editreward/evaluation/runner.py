@@ -212,7 +212,8 @@ class Runner:
             preparation: what to do to the images.
 
         Raises:
-            ValueError: the scorer returns another number of scores than candidates, or NaN.
+            ValueError: the scorer returns another number of scores than candidates, NaN, or not the same dimensions
+                for all groups.
         """
         keys, shown = {}, instructions or {}
         for group in groups:
@@ -236,6 +237,7 @@ class Runner:
         store = self._store(scorer.fingerprint, SCORES)
         title = f"Scoring with {scorer.name}"
         found = self._answer(wanted, questions, ask, store, scores_row, scores_of, title, " groups")
+        _check_dimensions(scorer.name, {wanted[key].group_id: answer for key, answer in found.items()})
         return {group_id: found[key] for group_id, key in keys.items()}
 
     def compare(
@@ -459,10 +461,24 @@ def _check_count(name: str, answers: Sequence[Any], asked: Sequence[Any]) -> Non
         raise ValueError(f"{name} returned {len(answers)} answers to {len(asked)} questions.")
 
 
+def _check_dimensions(name: str, answers: Mapping[str, GroupScores | Unscored]) -> None:
+    """Raise a `ValueError` unless all scores are in the same dimensions."""
+    first: dict[tuple[str, ...], str] = {}
+    for group_id, scores in answers.items():
+        if isinstance(scores, GroupScores):
+            first.setdefault(tuple(sorted(scores.dimensions)), group_id)
+    if len(first) > 1:
+        said = " and ".join(f"{', '.join(names) or 'none'} for group {one!r}" for names, one in first.items())
+        raise ValueError(f"{name} returned scores in different dimensions: {said}.")
+
+
 def _check_scores(name: str, group_id: str, group: EditGroup, scores: GroupScores | Unscored) -> None:
     """Raise a `ValueError` unless there is one finite number for each candidate wherever there are numbers."""
     if isinstance(scores, Unscored):
         return
+    if not isinstance(scores, GroupScores):
+        said = f"a {type(scores).__name__}, not GroupScores or Unscored (docs/benchmarks.md)"
+        raise ValueError(f"{name} returned, for group {group_id!r}, {said}.")
     columns = {"overall": scores.overall, **scores.dimensions}
     columns |= {f"standard deviation of {key}": values for key, values in scores.stds.items()}
     columns |= {f"probabilities of candidate {i}": values for i, values in enumerate(scores.probabilities or [])}

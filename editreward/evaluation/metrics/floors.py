@@ -91,24 +91,32 @@ def tuned_random_accuracy(pairs: int, ties: int) -> float:
     return (others / 2 + maximum) / pairs
 
 
-def coin_floor(tuples: Mapping[int, int], verdicts: int = 4) -> Floor:
+def coin_floor(tuples: Mapping[int, int], ties: int = 0, verdicts: int = 4) -> Floor:
     """Expected strict accuracy of a judge that answers every pair at random, independent of all others.
 
-    For K = 2 one of the verdicts is right: 1 / verdicts. For K = 3 and more the K (K - 1) / 2 answers are better or
-    worse and all have to be right: 1 / 2^(K (K - 1) / 2). Many of them contradict each other, so this is less than the
+    For K = 2 one of the verdicts is right, 1 / verdicts, unless people saw a tie: all verdicts but better and worse
+    say so, and none of these is told from another. For K = 3 and more the K (K - 1) / 2 answers are better or worse
+    and all have to be right: 1 / 2^(K (K - 1) / 2). Many of them contradict each other, so this is less than the
     1 / K! of random scores.
 
     Args:
         tuples: number of tuples of each K.
+        ties: number of the tuples of K = 2 whose truth is a tie; 0 where "both good" has to be told from "both bad",
+            too, so that one verdict is right whatever the truth.
         verdicts: how many answers there are for K = 2. EditReward-Bench and GenAI-Bench have 4 (better, worse, both
             good, both bad); 3 with one kind of tie.
 
     Raises:
-        ValueError: K or `verdicts` below 2.
+        ValueError: K or `verdicts` below 2, or more ties than tuples of two.
     """
     if verdicts < 2:
         raise ValueError(f"{verdicts} verdicts leave nothing to choose")
-    return _floor({k: 1 / verdicts if k == 2 else 0.5 ** (k * (k - 1) // 2) for k in _checked(tuples)}, tuples)
+    if not 0 <= ties <= tuples.get(2, 0):
+        raise ValueError(f"{ties} of {tuples.get(2, 0)} pairs cannot be ties")
+    by_k = {k: 0.5 ** (k * (k - 1) // 2) for k in _checked(tuples)}
+    if 2 in by_k:
+        by_k[2] = (1 + ties / max(1, tuples[2]) * (verdicts - 3)) / verdicts
+    return _floor(by_k, tuples)
 
 
 def _checked(tuples: Mapping[int, int]) -> list[int]:

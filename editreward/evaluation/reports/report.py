@@ -65,14 +65,12 @@ def write_report(result: BenchmarkResult, rows: Rows, folder: Path, examples: in
 
 def report_page(result: BenchmarkResult, rows: Rows, examples: int = EXAMPLES) -> Page:
     """The report as a page. Arguments as for `write_report`."""
-    data, settings = result.data, result.settings
+    data = result.data
     text = [
         f"{data['items_judged']:,} of {data['items']:,} items judged, in {data['groups_judged']:,} groups of "
         f"{data['name']}. Intervals hold 95 %, resampled by group."
     ]
-    text += [f"Note: {note}" for note in (*result.model["notes"], *data["notes"])]
-    if settings["limit"] is not None:
-        text.append(f"Note: only the first {settings['limit']:,} groups: this is no result of the benchmark.")
+    text += [f"Note: {note}" for note in result.notes]
     return Page(
         title=f"{result.benchmark.title}: {result.model['name']}",
         text=text,
