@@ -58,9 +58,10 @@ def run_push_model(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="editreward-") as temporary:
         folder = Path(args.dry_run or Path(temporary) / "model")
         card = write_model(args.model, folder, args.repo_id, options, max_shard_size=args.max_shard_size)
-        if card.data.license == UNKNOWN_LICENSE:
+        stated = card.data.to_dict()
+        if stated["license"] == UNKNOWN_LICENSE:
             print("Note: the card states no licence; name one with --license.")
-        if not card.data.eval_results:
+        if not stated.get("model-index"):
             print("Note: the card has no results; run `editreward bench --output` and pass its --results.")
         if args.dry_run:
             print(f"Wrote {folder}. Nothing was pushed.")
