@@ -22,11 +22,11 @@ from editreward.evaluation.baselines import LIKENESSES, SourceLikeness
 from editreward.evaluation.benchmarks import BENCHMARKS, BenchmarkResult, load_benchmark, run_benchmark
 from editreward.evaluation.cache import cache_folder
 from editreward.evaluation.metrics import compare_shares
-from editreward.evaluation.protocols import OVERALL, Cases, Measure
+from editreward.evaluation.protocols import HUMAN, OVERALL, Cases, Measure
 from editreward.evaluation.reports.saved import RESULT, write_answers
 from editreward.evaluation.runner import Runner
 from editreward.evaluation.scorers import CoinPerPair, EditGroup, GroupScores, RandomScores, RewardModelScorer
-from editreward.evaluation.simulated_protocol import AGREEMENT, CEILING, EXACT, HUMAN
+from editreward.evaluation.simulated_protocol import AGREEMENT, CEILING, EXACT
 
 DOCS = Path("docs/benchmarks.md")
 NUMBERS = Path("docs/benchmarks/simulated.json")

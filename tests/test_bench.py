@@ -332,18 +332,23 @@ def test_who_knows_the_ranking_is_always_right_and_who_turns_it_is_right_about_t
     assert chance["K = 3"] == pytest.approx(1 / 6) and chance["K = 4"] == pytest.approx(1 / 24)
 
 
-def many_tuples(folder: Path, per_size: int) -> None:
-    """Tuples whose images are noise; of those of two one in four is a tie."""
-    folder.mkdir()
-    rows, items = [], []
-    for number in range(3 * per_size):
-        size = 2 + number % 3
-        rows.append(row_of(number, size))
-        comparisons = comparisons_of(range(size), [1, 1] if number % 12 == 0 else range(size))
-        item = BenchmarkItem("editreward-bench", f"{size}pair", f"g{number}", list(range(size)), comparisons)
-        items.append(replace(item, group_id=f"g{number}"))
+def tuples_of(folder: Path, rows: list[dict], ranks: list[list[int]]) -> Path:
+    """A benchmark with a tuple of all candidates of each group; ranks of the candidates, 0 being the best."""
+    items = []
+    for row, of_row in zip(rows, ranks, strict=True):
+        name, candidates = row["group_id"], list(range(len(of_row)))
+        item = BenchmarkItem("editreward-bench", f"{len(of_row)}pair", name, candidates, group_id=name)
+        items.append(replace(item, comparisons=comparisons_of(candidates, of_row)))
     write_groups(rows, folder, "test")
     (folder / BENCHMARK_FILE).write_text("".join(item.to_json() + "\n" for item in items))
+    return folder
+
+
+def many_tuples(folder: Path, per_size: int) -> None:
+    """Tuples whose images are noise; of those of two one in four is a tie."""
+    rows = [row_of(number, 2 + number % 3) for number in range(3 * per_size)]
+    ranks = [[1, 1] if number % 12 == 0 else list(range(2 + number % 3)) for number in range(len(rows))]
+    tuples_of(folder, rows, ranks)
 
 
 def test_random_scores_and_a_coin_reach_their_floors(tmp_path):
@@ -509,6 +514,66 @@ def test_probabilities_are_those_of_the_better_edit():
     answers = Answers([item], {}, {"g": GroupScores([0.0, 1.0], probabilities=[[0.5, 0.2], [0.8, 0.5]])})
     measures = {measure.name: measure.estimate.value for measure in calibration(answers, answers.pairs())}
     assert measures == pytest.approx({"expected calibration error": 0.2, "Brier score": 0.04})
+
+
+def test_annotators_are_judged_against_the_mean_of_the_others_on_the_tuples_that_they_rated_in_full(tmp_path):
+    # Sums of each annotator by group and candidate; None: not rated.
+    given = {
+        "g0": {"ann": (8, 2), "bob": (6, 4), "eve": (4, 6)},
+        "g1": {"ann": (8, 6, 2), "bob": (8, 4, 2), "eve": (8, None, 2)},
+        "g2": {"ann": (8, 6, 2)},
+    }
+    rows = []
+    for number, (group_id, of_annotator) in enumerate(given.items()):
+        row = row_of(number, len(of_annotator["ann"]), group_id=group_id)
+        for index, candidate in enumerate(row["candidates"]):
+            candidate["annotations"] = [
+                {"annotator": name, **dict.fromkeys(NO_SCORES, sums[index] / 2)}
+                for name, sums in of_annotator.items()
+                if sums[index] is not None
+            ]
+        rows.append(row)
+    folder = tuples_of(tmp_path, rows, [[0, 1], [0, 1, 2], [0, 1, 2]])
+    found = {m.name: m.estimate for m in result_of("editreward-bench", folder, RandomScores()).measures}
+    # g0: ann and bob see what the others see on average, eve the opposite. g1: eve left one out, who is judged by
+    # nobody there, and whose ratings count for the others. g2: nobody else rated it.
+    of_all = found["human to human, strict accuracy"]
+    assert of_all.total == 5 and of_all.value == pytest.approx(4 / 5)
+    pairs = found["human to human, pair-wise accuracy"]
+    assert pairs.total == 3 + 2 * 3 and pairs.value == pytest.approx(8 / 9)
+
+
+def test_intervals_of_a_calibrated_scorer_are_held_against_people_s_scores(tmp_path):
+    rows = [row_of(number, 2) for number in range(3)]
+    for row in rows:
+        for candidate, score in zip(row["candidates"], (3.0, 2.0), strict=True):
+            candidate["scores"] = {"instruction_following": score, "visual_quality": None}
+    folder = tuples_of(tmp_path, rows, [[0, 1]] * 3)
+
+    # One standard deviation off, three, and exact.
+    means = {"edit 0": [4.0, 2.0], "edit 1": [3.0, 3.5], "edit 2": [3.0, 2.0]}
+    stds = {name: [1.0, 0.5] for name in NO_SCORES}
+
+    class Calibrated:
+        name = fingerprint = "calibrated"
+        calibrated = True
+
+        def __call__(self, groups):
+            return [
+                GroupScores(means[g.instruction], dict.fromkeys(NO_SCORES, means[g.instruction]), stds) for g in groups
+            ]
+
+    def coverage(scorer):
+        measures = result_of("editreward-bench", folder, scorer).measures
+        return {(m.name, m.subset): m.estimate.value for m in measures if m.name.startswith("coverage")}
+
+    assert coverage(Calibrated()) == {
+        ("coverage of 50% intervals", "instruction_following"): pytest.approx(4 / 6),
+        ("coverage of 95% intervals", "instruction_following"): pytest.approx(5 / 6),
+    }
+    uncalibrated = Calibrated()
+    uncalibrated.calibrated = False
+    assert coverage(uncalibrated) == {}
 
 
 # Judges of pairs

@@ -6,13 +6,22 @@ bicubically. Of several source images the first counts.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image
 
 from editreward.data.images import HASH_BITS, flatten, perceptual_hash, read_image
-from editreward.evaluation.scorers import EditGroup, GroupScores, Unscored, fingerprint_of, saved_hash, versions
+from editreward.evaluation.scorers import (
+    EditGroup,
+    GroupScores,
+    Unscored,
+    content_hash,
+    fingerprint_of,
+    saved_hash,
+    versions,
+)
 from editreward.evaluation.scorers import weights_hash as hash_of_weights
 
 Likeness: TypeAlias = Callable[[Image.Image, Image.Image], float]
@@ -21,6 +30,9 @@ Likeness: TypeAlias = Callable[[Image.Image, Image.Image], float]
 CLIP_MODEL = "openai/clip-vit-large-patch14"
 NEUTRAL_TEXT = "a photo"
 HIGHEST_PSNR = 100.0
+CODE = content_hash(Path(__file__).read_bytes())[:16]
+"""Part of the fingerprints: other code may give other numbers."""
+
 SMALLEST_CHANGE = 1e-4
 """Distance of unit vectors in float32 that is more than rounding."""
 
@@ -103,7 +115,7 @@ class SourceLikeness:
         self.likeness, packages = LIKENESSES[name]
         self.name = f"{name} to the source"
         try:
-            self.fingerprint = fingerprint_of(scorer=name, versions=versions(*packages))
+            self.fingerprint = fingerprint_of(scorer=name, code=CODE, versions=versions(*packages))
         except ModuleNotFoundError as error:
             raise ValueError(f"The scorer {name!r} needs {error.name}: pip install 'editreward[eval]'.") from error
 
@@ -138,7 +150,11 @@ class Lpips:
         self.device = device
         self.name = f"LPIPS ({net}) to the source"
         self.fingerprint = fingerprint_of(
-            scorer="lpips", weights=hash_of_weights(self.distance), device=device, versions=versions("lpips", "torch")
+            scorer="lpips",
+            code=CODE,
+            weights=hash_of_weights(self.distance),
+            device=device,
+            versions=versions("lpips", "torch"),
         )
 
     def __call__(self, groups: Sequence[EditGroup]) -> list[GroupScores | Unscored]:
@@ -173,6 +189,7 @@ class Clip:
         self.name = "CLIP directional similarity" if directional else "CLIP similarity to the instruction"
         self.fingerprint = fingerprint_of(
             scorer="clip",
+            code=CODE,
             directional=directional,
             neutral=NEUTRAL_TEXT,
             weights=hash_of_weights(model),

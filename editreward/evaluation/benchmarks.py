@@ -559,7 +559,8 @@ def run_benchmark(
         has_answer = [item.group_id in scores for item in items]
         answered = [item for item, has in zip(items, has_answer, strict=True) if has]
         records = {name: record for name, record in records.items() if name in scores}
-        answers = Answers(answered, records, scores, None, data.tags, benchmark.names)
+        calibrated = getattr(scorer, "calibrated", False)
+        answers = Answers(answered, records, scores, None, data.tags, benchmark.names, calibrated)
     unanswered = [item for item, has in zip(items, has_answer, strict=True) if not has]
     left_out |= _left_out("not_answered", unanswered)
     if not answered:
@@ -576,6 +577,7 @@ def run_benchmark(
             "name": scorer.name + (", instructions shuffled" if shuffle_instructions else ""),
             "kind": "judge of pairs" if is_judge else "scorer",
             "revision": getattr(scorer, "revision", None),
+            "calibrated": answers.calibrated,
             "notes": list(getattr(scorer, "notes", ())),
             "fingerprint": scorer.fingerprint,
         },

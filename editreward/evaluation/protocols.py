@@ -10,6 +10,7 @@ from editreward.data.benchmark_items import BenchmarkItem, Comparison
 from editreward.evaluation.metrics import (
     Estimate,
     Share,
+    TupleOutcomes,
     accuracy_at_threshold,
     accuracy_without_ties,
     bootstrap,
@@ -20,6 +21,8 @@ from editreward.evaluation.metrics import (
     dimension_metrics,
     expected_calibration_error,
     grouped_correlation,
+    human_to_human,
+    interval_coverage,
     macro_share,
     mean_of_groups,
     near_tie_accuracy,
@@ -35,6 +38,7 @@ from editreward.evaluation.metrics import (
     z_normalised,
     z_normalised_correlation,
 )
+from editreward.evaluation.metrics.checks import group_index
 from editreward.evaluation.metrics.pairs import NEAR_TIE
 from editreward.evaluation.runner import GroupRecord
 from editreward.evaluation.scorers import GroupScores
@@ -45,6 +49,8 @@ PairKey: TypeAlias = tuple[str, str, int, int]
 TRUTHS = {"first": 1.0, "second": -1.0, "tie": 0.0}
 EVERYTHING = "all"
 OVERALL = "overall"
+HUMAN = "human to human"
+COVERED = (0.5, 0.95)
 
 EDITSCORE_GROUPS = {
     "object": ("subject-add", "subject-remove", "subject-replace"),
@@ -131,6 +137,7 @@ class Answers:
         margins: of a judge: by `PairKey` by how much it prefers the first of the two candidates.
         tags: by group id further names of subsets, such as {"novelty": "unseen wording"}.
         names: which of the scorer's dimensions answers a dimension of the benchmark, in order of preference.
+        calibrated: the scorer's dimensions are on the scale of people's scores.
     """
 
     items: Sequence[BenchmarkItem]
@@ -139,6 +146,7 @@ class Answers:
     margins: Mapping[PairKey, float] | None = None
     tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    calibrated: bool = False
 
     @property
     def dimensions(self) -> list[str]:
@@ -326,7 +334,8 @@ def tuples(answers: Answers) -> list[Measure]:
     """EditReward-Bench (TIGER-Lab): strict accuracy of tuples of 2, 3 and 4, and pair-wise accuracy beside it.
 
     K = 2 includes ties, judged with one threshold (a judge says itself what is a tie); a larger tuple counts only if
-    every pair is strictly in order; overall is the pool of all tuples. Per dimension where people's scores are known.
+    every pair is strictly in order; overall is the pool of all tuples. Per dimension where people's scores are known;
+    what people themselves reach where the annotators are.
     """
     pairs = answers.pairs()
     sizes = np.array([len(item.candidates) for item in pairs.items])
@@ -362,7 +371,74 @@ def tuples(answers: Answers) -> list[Measure]:
         cases = pairs.cases(np.sign(differences[name]) == truths[name], np.abs(truths[name]) == 1)
         without = of_dimension.without_ties
         measures.append(Measure("pair-wise accuracy without ties", name, without, 0.5, cases=cases))
-    return measures + calibration(answers, pairs)
+    return [*measures, *calibration(answers, pairs), *coverage(answers), *people(answers, pairs)]
+
+
+def people(answers: Answers, pairs: Pairs) -> list[Measure]:
+    """Human to human: each annotator against the mean of the others, judged as scorers are on tuples.
+
+    An annotator's scores are summed over the dimensions, and the tie threshold of K = 2 is chosen for each annotator,
+    as for any scorer. Tuples count for those who rated all of their candidates, others having rated them, too. Empty
+    where the data don't have the annotators.
+    """
+    records = {group_id: answers.groups[group_id] for group_id in dict.fromkeys(pairs.groups)}
+    names = list(dict.fromkeys(name for record in records.values() for name in record.ratings))
+    if len(names) < 2:
+        return []
+    ratings = np.array([np.concatenate([_summed(record, name) for record in records.values()]) for name in names])
+    ends = np.cumsum([record.size for record in records.values()])
+    starts = dict(zip(records, (ends - [record.size for record in records.values()]).tolist(), strict=True))
+    entries = list(zip(pairs.groups, pairs.comparisons, strict=True))
+    first, second = (np.array([starts[g] + getattr(c, side) for g, c in entries]) for side in ("first", "second"))
+    sizes = np.array([len(item.candidates) for item in pairs.items])
+    of_tuple, _ = group_index(pairs.tuples, len(pairs.items))
+    found: list[tuple[TupleOutcomes, np.ndarray]] = []
+
+    def judged(rating: np.ndarray, others: np.ndarray, rows: np.ndarray) -> float:
+        own, mean = np.full((2, ratings.shape[1]), np.nan)
+        own[rows], mean[rows] = rating, others
+        differences, truths = own[first] - own[second], relations_of_scores(mean[first], mean[second])
+        whole = np.flatnonzero(~np.isin(of_tuple, of_tuple[np.isnan(differences)]))
+        if not len(whole):
+            return float("nan")
+        ids = [pairs.tuples[row] for row in whole]
+        outcomes = tuple_outcomes(differences[whole], truths[whole], ids, sizes[whole])
+        found.append((outcomes, whole))
+        return float(outcomes.right.mean())
+
+    human_to_human(ratings, judged)
+    return accuracies_of(HUMAN, pairs, found) if found else []
+
+
+def _summed(record: GroupRecord, annotator: str) -> np.ndarray:
+    """An annotator's scores of a group, summed over the dimensions; NaN where one is missing. Shape (candidates,)."""
+    ratings = record.ratings.get(annotator)
+    return np.sum(list(ratings.values()), axis=0) if ratings else np.full(record.size, np.nan)
+
+
+def accuracies_of(name: str, pairs: Pairs, judged: Sequence[tuple[TupleOutcomes, np.ndarray]]) -> list[Measure]:
+    """Strict and pair-wise accuracies of several judges together, by K and overall.
+
+    Args:
+        name: of the judges.
+        pairs: the comparisons.
+        judged: of each judge the outcomes, and which rows of the pairs they are of.
+    """
+    groups, sizes = np.array(pairs.groups), np.array([len(item.candidates) for item in pairs.items])
+    outcomes, rows = [one for one, _ in judged], np.concatenate([chosen for _, chosen in judged])
+    of_tuples = np.array([str(key[0]) for one in outcomes for key in one.tuples])  # type: ignore[index]
+    tuple_sizes = np.concatenate([one.sizes for one in outcomes])
+    measures = []
+    for kind, right, size, group in (
+        ("strict accuracy", [one.right for one in outcomes], tuple_sizes, of_tuples),
+        ("pair-wise accuracy", [one.pair_right for one in outcomes], sizes[rows], groups[rows]),
+    ):
+        values = np.concatenate(right)
+        for k in sorted(set(size.tolist())):
+            share = share_of_rows(values[size == k], group[size == k])
+            measures.append(Measure(f"{name}, {kind}", f"K = {k}", share))
+        measures.append(Measure(f"{name}, {kind}", OVERALL, share_of_rows(values, group)))
+    return measures
 
 
 def tasks(answers: Answers) -> list[Measure]:
@@ -431,6 +507,28 @@ def calibration(answers: Answers, pairs: Pairs) -> list[Measure]:
     return measures
 
 
+def coverage(answers: Answers) -> list[Measure]:
+    """How often people's scores lie within the intervals of the scorer's Gaussians, by dimension.
+
+    Of scorers that are on people's scale and state standard deviations; each judged edit counts once.
+    """
+    if answers.scores is None or not answers.calibrated:
+        return []
+    measures = []
+    edits = sorted({(item.group_id, index) for item in answers.items for index in item.candidates})
+    for name in answers.dimensions:
+        rows = []
+        for group_id, index in edits:
+            scores, truth = answers.scores[group_id], answers.groups[group_id].truth.get(name)
+            if truth is not None and not np.isnan(truth[index]) and name in scores.stds:
+                rows.append((scores.dimensions[name][index], scores.stds[name][index], truth[index], group_id))
+        if rows:
+            means, stds, truths, groups = zip(*rows, strict=True)
+            for level, share in interval_coverage(means, stds, truths, COVERED, groups).items():
+                measures.append(Measure(f"coverage of {level:.0%} intervals", name, share))
+    return measures
+
+
 def preference_probabilities(answers: Answers, pairs: Pairs) -> np.ndarray:
     """The scorer's probability that the better one of each pair is preferred, shape (pairs,).
 
@@ -493,7 +591,7 @@ def _macro_cases(pairs: Pairs, right: np.ndarray, labels: np.ndarray, chosen: np
 
 
 def _only(answers: Answers, items: Sequence[BenchmarkItem]) -> Answers:
-    return Answers(items, answers.groups, answers.scores, answers.margins, answers.tags, answers.names)
+    return replace(answers, items=items)
 
 
 def _renamed(measure: Measure, subset: str) -> Measure:

@@ -65,9 +65,9 @@ PUBLISHED: dict[str, Published] = {
         "K = 3",
         "K = 4",
         "overall",
-        note="The random row fits a coin per pair with four verdicts at K = 2, of which one is right (25, 12.5, 1.6), not "
-        "random scores (33 or more, 16.7, 4.2). Overall pools the tuples, which gives about half of this column exactly and the rest "
-        "within one point.",
+        note="The random row fits a coin per pair with four verdicts at K = 2, of which one is right (25, 12.5, 1.6), "
+        "not random scores (33 or more, 16.7, 4.2). Overall pools the tuples, which gives about half of this column "
+        "exactly and the rest within one point.",
     ),
 }
 """By benchmark."""

@@ -14,6 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from editreward import __version__
+
 if TYPE_CHECKING:
     import torch
 
@@ -80,7 +82,11 @@ class Unscored:
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Rates every candidate of a group."""
+    """Rates every candidate of a group.
+
+    It may also have a `revision`, `notes` for the reader of results, and `calibrated`: whether its scores by dimension
+    are on the scale of people's.
+    """
 
     name: str
     fingerprint: str
@@ -131,8 +137,13 @@ class RewardModelScorer:
             dtype=str(model.dtype),
             device=model.device.type,
             attention=str(model.config._attn_implementation),
-            versions=versions("torch", "transformers", "pillow"),
+            versions={"editreward": __version__, **versions("torch", "transformers", "pillow")},
         )
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether scores by dimension are on the rubric's scale."""
+        return self.scorer.model.config.calibration is not None
 
     @property
     def revision(self) -> str | None:

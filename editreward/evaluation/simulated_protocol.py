@@ -1,6 +1,5 @@
 """The protocol of the simulated benchmark: that of EditReward-Bench, accuracy on exact scores, and the annotators."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from math import factorial
 
@@ -11,16 +10,12 @@ from editreward.annotation.ratings import Rating
 from editreward.evaluation.metrics import (
     Estimate,
     Share,
-    TupleOutcomes,
-    human_to_human,
-    relations_of_scores,
     share_of_rows,
     tuple_outcomes,
 )
-from editreward.evaluation.protocols import OVERALL, Answers, Cases, Measure, Pairs, tuples
+from editreward.evaluation.protocols import OVERALL, Answers, Cases, Measure, Pairs, accuracies_of, tuples
 
 EXACT = "accuracy on exact scores"
-HUMAN = "human to human"
 CEILING = "exact scores against the labels"
 AGREEMENT = "agreement of annotators"
 
@@ -120,41 +115,11 @@ def _strict_exact_accuracy(pairs: Pairs) -> list[Measure]:
 
 
 def annotators(answers: Answers, pairs: Pairs) -> list[Measure]:
-    """What people reach, whatever the scorer: each annotator against the mean of the others; their agreement; and how
-    far the exact scores agree with the labels, which is as far as a perfect scorer gets.
-
-    The tie threshold of K = 2 is chosen for each annotator, as for any scorer.
+    """What is the same whatever the scorer: how far the exact scores agree with the labels, which is as far as a
+    perfect scorer gets; and how far the annotators agree with each other.
     """
-    sizes = _sizes(pairs)
-    perfect = tuple_outcomes(_exact_differences(pairs, OVERALL), pairs.truths, pairs.tuples, sizes)
-    ratings, first, second = _overall_ratings(answers, pairs)
-    outcomes: list[TupleOutcomes] = []
-
-    def judged(rating: np.ndarray, others: np.ndarray, rows: np.ndarray) -> float:
-        truth = relations_of_scores(others[first], others[second])
-        outcomes.append(tuple_outcomes(rating[first] - rating[second], truth, pairs.tuples, sizes))
-        return float(outcomes[-1].right.mean())
-
-    human_to_human(ratings, judged)
-    return [*_reached(HUMAN, outcomes, pairs), *_reached(CEILING, [perfect], pairs), *_agreement(answers)]
-
-
-def _reached(name: str, outcomes: Sequence[TupleOutcomes], pairs: Pairs) -> list[Measure]:
-    """Strict and pair-wise accuracies of several judges together, by K and overall."""
-    right, of_pair = (np.concatenate([getattr(o, field) for o in outcomes]) for field in ("right", "pair_right"))
-    groups, of_groups = ([str(key[0]) for key in outcomes[0].tuples], pairs.groups)  # type: ignore[index]
-    tuple_sizes, pair_sizes = np.tile(outcomes[0].sizes, len(outcomes)), np.tile(_sizes(pairs), len(outcomes))
-    all_groups, all_of_groups = np.tile(groups, len(outcomes)), np.tile(of_groups, len(outcomes))
-    measures = []
-    for kind, values, sizes, resampled in (
-        ("strict accuracy", right, tuple_sizes, all_groups),
-        ("pair-wise accuracy", of_pair, pair_sizes, all_of_groups),
-    ):
-        for k in sorted(set(sizes.tolist())):
-            share = share_of_rows(values[sizes == k], resampled[sizes == k])
-            measures.append(Measure(f"{name}, {kind}", f"K = {k}", share))
-        measures.append(Measure(f"{name}, {kind}", OVERALL, share_of_rows(values, resampled)))
-    return measures
+    perfect = tuple_outcomes(_exact_differences(pairs, OVERALL), pairs.truths, pairs.tuples, _sizes(pairs))
+    return [*accuracies_of(CEILING, pairs, [(perfect, np.arange(len(pairs.items)))]), *_agreement(answers)]
 
 
 def _agreement(answers: Answers) -> list[Measure]:
@@ -175,19 +140,6 @@ def _agreement(answers: Answers) -> list[Measure]:
         estimate = Estimate(alpha.value, alpha.low, alpha.high, found.candidates)
         measures.append(Measure(f"{AGREEMENT}, Krippendorff's alpha", name, estimate))
     return measures
-
-
-def _overall_ratings(answers: Answers, pairs: Pairs) -> tuple[np.ndarray, list[int], list[int]]:
-    """Each annotator's sums of scores, shape (annotators, candidates), and the columns of each pair's candidates."""
-    records = {group_id: answers.groups[group_id] for group_id in dict.fromkeys(pairs.groups)}
-    starts = dict(zip(records, np.cumsum([0, *(record.size for record in records.values())]).tolist(), strict=False))
-    names = list(dict.fromkeys(name for record in records.values() for name in record.ratings))
-    sums = [[np.sum(list(record.ratings[name].values()), axis=0) for record in records.values()] for name in names]
-    first = [
-        starts[group] + comparison.first for group, comparison in zip(pairs.groups, pairs.comparisons, strict=True)
-    ]
-    second = [starts[group] + c.second for group, c in zip(pairs.groups, pairs.comparisons, strict=True)]
-    return np.array([np.concatenate(values) for values in sums]), first, second
 
 
 def _dimensions(pairs: Pairs) -> list[str]:

@@ -101,7 +101,9 @@ def read_result(path: str | Path) -> SavedResult:
             margins = {tuple(line[name] for name in names): line["margin"] for line in _json(folder / ANSWERS)}
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"The files of {folder} are not those of a run, or damaged: {error!r}.") from error
-    return SavedResult(folder, benchmark, data, Answers(items, groups, scores, margins, tags, benchmark.names))
+    calibrated = data["model"].get("calibrated", False)
+    answers = Answers(items, groups, scores, margins, tags, benchmark.names, calibrated)
+    return SavedResult(folder, benchmark, data, answers)
 
 
 def _json(file: Path, whole: bool = False) -> Iterator[dict[str, Any]]:
