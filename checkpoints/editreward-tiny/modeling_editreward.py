@@ -80,13 +80,14 @@ def tree_blocks_forward(
     if tree_blocks is None:
         raise ValueError(f"{TREE_BLOCKS!r} is the model's own attention; choose `attn_implementation='sdpa'`.")
     groups, heads, length, head_dim = query.shape
-    flat = [F.pad(x.transpose(1, 2).flatten(0, 1), (0, 0, 0, 0, 0, 1)) for x in (query, key, value)]
+    query, key, value = (F.pad(x.transpose(1, 2).flatten(0, 1), (0, 0, 0, 0, 0, 1)) for x in (query, key, value))
+
+    def gather(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        return x.index_select(0, index.flatten()).view(*index.shape, *x.shape[1:]).transpose(1, 2)
+
     outputs = []
     for query_index, key_index, mask in tree_blocks.levels:
-        blocks = [
-            x.index_select(0, index.flatten()).view(*index.shape, *x.shape[1:]).transpose(1, 2)
-            for x, index in zip(flat, (query_index, key_index, key_index), strict=True)
-        ]
+        blocks = gather(query, query_index), gather(key, key_index), gather(value, key_index)
         outputs.append(masked_attention(*blocks, mask, scaling).transpose(1, 2).flatten(0, 1))
     output = torch.cat(outputs).index_select(0, tree_blocks.slot_of_token.flatten())
     return output.view(groups, length, heads, head_dim), None

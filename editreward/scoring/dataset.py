@@ -162,7 +162,13 @@ def _group(row: Mapping[str, Any]) -> tuple[Any, Any, Any]:
 
 
 def _record(number: int, row: Mapping[str, Any], scored: list[EditScore] | SkippedGroup) -> dict[str, Any]:
-    record = {"row": number, "group_id": row.get("group_id"), "candidates": [], "best": None, "error": None}
+    record: dict[str, Any] = {
+        "row": number,
+        "group_id": row.get("group_id"),
+        "candidates": [],
+        "best": None,
+        "error": None,
+    }
     if isinstance(scored, SkippedGroup):
         return record | {"error": re.sub(r"^groups\[\d+\]\.", "", scored.reason)}
     rewards = [score.reward for score in scored]
