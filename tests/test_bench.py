@@ -29,14 +29,17 @@ from editreward.evaluation.benchmarks import BENCHMARKS, StoredRows, load_benchm
 from editreward.evaluation.cache import SCORES, store_for
 from editreward.evaluation.protocols import EDITSCORE_GROUPS, Answers, calibration
 from editreward.evaluation.published import POSITION_BIAS, PUBLISHED
+from editreward.evaluation.reports.saved import read_result
 from editreward.evaluation.runner import Preparation, Runner, shuffled_instructions
 from editreward.evaluation.scorers import (
     CoinPerPair,
     EditGroup,
     GroupScores,
     RandomScores,
+    RewardModelScorer,
     Unscored,
 )
+from editreward.scoring import EditRewardScorer
 
 NO_SCORES = {"instruction_following": None, "visual_quality": None}
 
@@ -802,18 +805,16 @@ def test_two_processes_give_what_one_gives(tmp_path, test_set, random_model_dir)
     outputs = [process.communicate(timeout=600) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert outputs[0][0] and not outputs[1][0], "only the main process prints"
-    options = ["--output", tmp_path / "one", "--cache", tmp_path / "another cache"]
-    assert command(*arguments, "--device", "cpu", *options) == 0
-    one, two = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "two"))
-    assert two["environment"]["processes"] == 2 and one["environment"]["processes"] == 1
-    assert [m["value"] for m in two["measures"][:15]] == [m["value"] for m in one["measures"][:15]]
-    lines = [
-        [json.loads(line) for line in (tmp_path / n / "answers.jsonl").read_text().splitlines()]
-        for n in ("one", "two")
-    ]
-    assert [line["group_id"] for line in lines[0]] == [line["group_id"] for line in lines[1]] and len(lines[0]) == 7
-    for a, b in zip(*lines, strict=True):
-        assert a["overall"] == pytest.approx(b["overall"], abs=1e-5)
+    benchmark, model = BENCHMARKS["simulated"], EditRewardScorer.from_pretrained(random_model_dir, device="cpu")
+    data = load_benchmark(benchmark, str(test_set), cache=tmp_path / "cache", progress=False)
+    one = run_benchmark(benchmark, data, RewardModelScorer(model), Runner(progress=False), limit=7)
+    two = json.loads((tmp_path / "two" / "result.json").read_text())
+    assert two["environment"]["processes"] == 2 and one.environment["processes"] == 1
+    assert [m["value"] for m in two["measures"][:15]] == [m["value"] for m in one.to_dict()["measures"][:15]]
+    found = read_result(tmp_path / "two").answers.scores
+    assert list(found) == list(one.answers.scores) and len(found) == 7
+    for group_id, scores in one.answers.scores.items():
+        assert scores.overall == pytest.approx(found[group_id].overall, abs=1e-5)
 
 
 HUB = """
