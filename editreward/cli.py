@@ -248,11 +248,13 @@ def load_scorer(args: argparse.Namespace) -> "EditRewardScorer":
 
         transformers.logging.disable_progress_bar()
         enable_progress_bars()  # of downloads: the line above turns these off too
+        revision = getattr(args, "model_revision", None)
         return EditRewardScorer.from_pretrained(
             args.model,
             device=args.device,
             dtype=args.dtype,
             max_batch_tokens=getattr(args, "max_batch_tokens", None),
+            **({"revision": revision} if revision else {}),
         )
 
 

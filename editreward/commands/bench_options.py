@@ -1,7 +1,7 @@
 """Options that `editreward bench` and its subcommands share, and the scorer that they ask for."""
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from editreward.evaluation.scorers import PairwiseJudge, Scorer
@@ -44,19 +44,24 @@ def make_scorer(args: argparse.Namespace, device: str | None) -> "Scorer | Pairw
         device: where to run, unless the options say it.
 
     Raises:
-        ValueError: there is no such scorer, or it cannot be loaded.
+        ValueError: there is no such scorer, it cannot be loaded, or has no such option.
     """
+    from editreward.cli import load_scorer
     from editreward.evaluation import baselines
     from editreward.evaluation.scorers import CoinPerPair, PairwiseJudge, RandomScores, RewardModelScorer, Scorer
     from editreward.functions import load_function
 
     device = args.device or device
     if args.scorer == "editreward":
-        return RewardModelScorer(_load_model(args, device))
-    if args.scorer in ("clip", "clip-directional"):
-        return baselines.Clip.from_pretrained(args.model, args.scorer == "clip-directional", device or "cpu")
-    if args.model is not None:
-        raise ValueError(f"The scorer {args.scorer!r} has no --model.")
+        return RewardModelScorer(load_scorer(argparse.Namespace(**{**vars(args), "device": device})))
+    is_clip = args.scorer in ("clip", "clip-directional")
+    of_models = {"--model": args.model, "--model-revision": args.model_revision} if not is_clip else {}
+    of_models |= {"--dtype": args.dtype, "--max-batch-tokens": args.max_batch_tokens}
+    if given := [option for option, value in of_models.items() if value is not None]:
+        raise ValueError(f"The scorer {args.scorer!r} has no {', '.join(given)}.")
+    if is_clip:
+        is_directional = args.scorer == "clip-directional"
+        return baselines.Clip.from_pretrained(args.model, is_directional, device or "cpu", args.model_revision)
     if args.scorer == "random":
         return RandomScores(args.seed)
     if args.scorer == "coin":
@@ -76,17 +81,3 @@ def make_scorer(args: argparse.Namespace, device: str | None) -> "Scorer | Pairw
             "`fingerprint`, and `__call__` or `compare` (docs/benchmarks.md)."
         )
     return made
-
-
-def _load_model(args: argparse.Namespace, device: str | None) -> Any:
-    import transformers
-    from huggingface_hub.utils.tqdm import enable_progress_bars
-
-    from editreward.scoring import EditRewardScorer
-
-    transformers.logging.disable_progress_bar()
-    enable_progress_bars()  # of downloads: the line above turns these off too
-    revision = {"revision": args.model_revision} if args.model_revision else {}
-    return EditRewardScorer.from_pretrained(
-        args.model, device=device, dtype=args.dtype, max_batch_tokens=args.max_batch_tokens, **revision
-    )

@@ -186,6 +186,7 @@ class Clip:
 
     def __init__(self, model: Any, processor: Any, directional: bool = False) -> None:
         self.model, self.processor, self.directional = model.eval(), processor, directional
+        self.revision: str | None = getattr(model.config, "_commit_hash", None)
         self.name = "CLIP directional similarity" if directional else "CLIP similarity to the instruction"
         self.fingerprint = fingerprint_of(
             scorer="clip",
@@ -200,8 +201,16 @@ class Clip:
         )
 
     @classmethod
-    def from_pretrained(cls, name: str | None = None, directional: bool = False, device: str = "cpu") -> "Clip":
+    def from_pretrained(
+        cls, name: str | None = None, directional: bool = False, device: str = "cpu", revision: str | None = None
+    ) -> "Clip":
         """Load a CLIP model, by default OpenAI's ViT-L/14.
+
+        Args:
+            name: folder, or id on the Hub.
+            directional: see the class.
+            device: where it is to run.
+            revision: commit, branch or tag of a model on the Hub; by default the newest commit.
 
         Raises:
             ValueError: there is no such model here or on the Hub, or it is no CLIP model.
@@ -212,13 +221,14 @@ class Clip:
 
         name = name or CLIP_MODEL
         try:
-            config = AutoConfig.from_pretrained(name)
+            config = AutoConfig.from_pretrained(name, revision=revision)
             if config.model_type != "clip":
                 raise ValueError(f"{name} is a model of type {config.model_type!r}, not a CLIP model.")
-            model = CLIPModel.from_pretrained(name, dtype=torch.float32).to(device)
+            model = CLIPModel.from_pretrained(name, revision=revision, dtype=torch.float32).to(device)
             # Pillow's resizing, whether or not torchvision is installed: the two give other pixels.
-            images = CLIPImageProcessorPil.from_pretrained(name)
-            processor = CLIPProcessor(image_processor=images, tokenizer=AutoTokenizer.from_pretrained(name))
+            images = CLIPImageProcessorPil.from_pretrained(name, revision=revision)
+            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+            processor = CLIPProcessor(image_processor=images, tokenizer=tokenizer)
         except OSError as error:
             raise ValueError(f"The CLIP model {name} is neither a folder nor can it be downloaded: {error}") from error
         return cls(model, processor, directional)
