@@ -1,7 +1,9 @@
 """The model on packed groups against the plain backbone on ordinary sequences, and against formulas in numpy."""
 
 import copy
+import importlib.util
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ import torch
 from backbones import FACTOR, PAPER_TEMPLATES, backbone_folder, build, make_image, ordinary_text, paths, randomize
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForImageTextToText, BatchFeature, PreTrainedModel
+from transformers import AttentionInterface, AutoModel, AutoModelForImageTextToText, BatchFeature, PreTrainedModel
 
+import modeling_editreward
 from configuration_editreward import EditRewardConfig
 from modeling_editreward import PACKED_VISION, TREE_BLOCKS, TREE_FLEX, EditRewardModel, aggregate
 from processing_editreward import EditRewardProcessor
@@ -657,3 +660,19 @@ def test_gradient_checkpointing_changes_no_gradient():
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_two_versions_of_the_code_in_one_process_keep_their_own_attention():
+    # As when models are loaded from two repositories.
+    path = Path(modeling_editreward.__file__)
+    spec = importlib.util.spec_from_file_location("another_version", path)
+    other = importlib.util.module_from_spec(spec)
+    sys.modules["another_version"] = other
+    try:
+        spec.loader.exec_module(other)
+        register = AttentionInterface()
+        for module in (modeling_editreward, other):
+            for name in ("TREE_BLOCKS", "TREE_FLEX", "PACKED_VISION"):
+                assert register[getattr(module, name)].__module__ == module.__name__
+    finally:
+        del sys.modules["another_version"]

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,10 +131,12 @@ def packed_vision_forward(
 
 # The backbones refuse flex attention by its own name, although their text models run on any attention function that
 # takes a ready mask: a name must not contain "flex_attention", or the refusal applies to it too. And they hand images
-# to an attention function one by one unless its name contains "flash".
-TREE_FLEX = "editreward_tree_flex"
-TREE_BLOCKS = "editreward_tree_blocks"
-PACKED_VISION = "editreward_vision_like_flash"
+# to an attention function one by one unless its name contains "flash". Each loaded copy of this module has its own
+# names: models from several repositories in one process share the register.
+MODULE = f"{zlib.crc32(__name__.encode()):08x}"
+TREE_FLEX = f"editreward_tree_flex_{MODULE}"
+TREE_BLOCKS = f"editreward_tree_blocks_{MODULE}"
+PACKED_VISION = f"editreward_vision_like_flash_{MODULE}"
 AttentionInterface.register(TREE_FLEX, tree_flex_forward)
 AttentionInterface.register(TREE_BLOCKS, tree_blocks_forward)
 AttentionInterface.register(PACKED_VISION, packed_vision_forward)
