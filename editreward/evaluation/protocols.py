@@ -356,9 +356,11 @@ def tuples(answers: Answers) -> list[Measure]:
     measures.append(Measure("strict accuracy", OVERALL, found.overall, *floors, OVERALL, cases=strict_cases))
     for k, share in found.pairwise.items():
         cases = pairs.cases(outcomes.pair_right, sizes == k)
-        measures.append(Measure("pair-wise accuracy", f"K = {k}", share, cases=cases))
+        floors = (chance.by_k[k], coin.by_k[k]) if k == 2 else (0.5, 0.5)
+        measures.append(Measure("pair-wise accuracy", f"K = {k}", share, *floors, cases=cases))
     cases = pairs.cases(outcomes.pair_right)
-    measures.append(Measure("pair-wise accuracy", OVERALL, found.pairwise_overall, cases=cases))
+    of_pairs = [float(np.where(sizes == 2, one.by_k.get(2, 0.5), 0.5).mean()) for one in (chance, coin)]
+    measures.append(Measure("pair-wise accuracy", OVERALL, found.pairwise_overall, *of_pairs, cases=cases))
     truths = {name: answers.truths_in(pairs, name) for name in answers.dimensions}
     truths = {name: truth for name, truth in truths.items() if not np.isnan(truth).all()}
     differences = {name: answers.differences_in(pairs, name) for name in truths}
