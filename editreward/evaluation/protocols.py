@@ -359,8 +359,9 @@ def tuples(answers: Answers) -> list[Measure]:
         floors = (chance.by_k[k], coin.by_k[k]) if k == 2 else (0.5, 0.5)
         measures.append(Measure("pair-wise accuracy", f"K = {k}", share, *floors, cases=cases))
     cases = pairs.cases(outcomes.pair_right)
-    of_pairs = [float(np.where(sizes == 2, one.by_k.get(2, 0.5), 0.5).mean()) for one in (chance, coin)]
-    measures.append(Measure("pair-wise accuracy", OVERALL, found.pairwise_overall, *of_pairs, cases=cases))
+    of_two = float((sizes == 2).mean())
+    floors = 0.5 + of_two * (chance.by_k.get(2, 0.5) - 0.5), 0.5 + of_two * (coin.by_k.get(2, 0.5) - 0.5)
+    measures.append(Measure("pair-wise accuracy", OVERALL, found.pairwise_overall, *floors, cases=cases))
     truths = {name: answers.truths_in(pairs, name) for name in answers.dimensions}
     truths = {name: truth for name, truth in truths.items() if not np.isnan(truth).all()}
     differences = {name: answers.differences_in(pairs, name) for name in truths}
