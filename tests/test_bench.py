@@ -144,15 +144,16 @@ def test_scores_of_every_kind_come_back_from_the_cache_as_they_were(tmp_path):
         GroupScores([1.0, 2.0, 3.0], probabilities=[[0.5, 0.1, 0.2], [0.9, 0.5, 0.3], [0.8, 0.7, 0.5]]),
     ]
 
-    class Kinds(Counting):
-        def __call__(self, groups):
-            self.asked += [group.instruction for group in groups]
-            return [kinds[int(group.instruction[-1])] for group in groups]
+    for number, kind in enumerate(kinds):
 
-    rows = [row_of(number) for number in range(3)]
-    score(rows, Kinds(), tmp_path)
-    again = Kinds()
-    assert list(score(rows, again, tmp_path).values()) == kinds and again.asked == []
+        class Same(Counting):
+            def __call__(self, groups, kind=kind):
+                self.asked += [group.instruction for group in groups]
+                return [kind] * len(groups)
+
+        score([row_of(0)], Same(fingerprint=f"kind {number}"), tmp_path)
+        again = Same(fingerprint=f"kind {number}")
+        assert score([row_of(0)], again, tmp_path) == {"g0": kind} and again.asked == []
 
 
 def test_what_could_not_be_scored_is_not_kept_and_is_asked_again(tmp_path):
