@@ -283,28 +283,30 @@ class TreeBlocks:
     @classmethod
     def of(cls, segment_ids: torch.Tensor, ancestors: torch.Tensor) -> "TreeBlocks":
         """Cut a batch; see `tree_mask` for the arguments."""
-        padding = segment_ids.numel()
-        numbers = torch.arange(padding, device=segment_ids.device).view_as(segment_ids)
+        device, padding, count = segment_ids.device, segment_ids.numel(), ancestors.shape[1]
+        # Segments are numbered through the batch, too; padding belongs to one more.
+        first = torch.arange(len(segment_ids), device=device).unsqueeze(-1) * count
+        owner = (first + segment_ids).masked_fill(segment_ids < 0, len(segment_ids) * count).flatten()
+        sizes = owner.bincount(minlength=len(segment_ids) * count + 1)
+        place = torch.arange(int(sizes[:-1].max()), device=device)
+        starts = (sizes.cumsum(0) - sizes).unsqueeze(-1)
+        tokens = owner.argsort(stable=True)[(starts + place).clamp(max=padding - 1)]  # (segments, longest)
+        tokens = tokens.masked_fill(place >= sizes.unsqueeze(-1), padding)
 
-        def numbers_where(condition: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-            longest = int(condition.sum(-1).max())
-            return numbers[rows].masked_fill(~condition, padding).sort(-1).values[:, :longest]
-
-        slot_of_token = torch.zeros(padding + 1, dtype=torch.long, device=segment_ids.device)
+        slot_of_token = torch.zeros(padding + 1, dtype=torch.long, device=device)
         levels, slots = [], 0
+        ancestors = ancestors.flatten(0, 1)
         depths = ancestors.sum(-1)
         for depth in range(1, int(depths.max()) + 1):
-            rows, segments = (depths == depth).nonzero(as_tuple=True)
-            is_query = segment_ids[rows] == segments.unsqueeze(-1)
-            some = is_query.any(-1)  # rows with fewer segments than others have empty ones
-            rows, segments, is_query = rows[some], segments[some], is_query[some]
-            of_key = segment_ids[rows]
-            is_key = ancestors[rows, segments].gather(1, of_key.clamp(min=0)) & (of_key >= 0)
-            query_index, key_index = numbers_where(is_query, rows), numbers_where(is_key, rows)
+            # Rows with fewer segments than others have empty ones.
+            blocks = ((depths == depth) & (sizes[:-1] > 0)).nonzero().squeeze(-1)
+            path = ancestors[blocks].nonzero()[:, 1].view(-1, depth) + blocks.unsqueeze(-1) // count * count
+            query_index = tokens[blocks, : int(sizes[blocks].max())]
+            key_index = tokens[path].flatten(1).sort(-1).values[:, : int(sizes[path].sum(-1).max())]
             # Padded queries attend to everything, so that no row of the mask is empty.
             mask = key_index.unsqueeze(1) <= query_index.unsqueeze(2)
             levels.append((query_index, key_index, mask.unsqueeze(1)))
-            slot_of_token[query_index.flatten()] = slots + torch.arange(query_index.numel(), device=rows.device)
+            slot_of_token[query_index.flatten()] = slots + torch.arange(query_index.numel(), device=device)
             slots += query_index.numel()
         return cls(levels, slot_of_token[:padding].view_as(segment_ids))
 
