@@ -38,21 +38,27 @@ class Preset:
         sampled_passes: passes of the modes `reference` and `batched` that are run in each repetition, the others being
             alike; None runs all.
         check_layers: layers of the float32 model that equality is checked on; None: the preset's own model.
+        batch_tokens: of the mode `batched`; None: as the scorer's.
+        checkpointed: cells whose activations are computed again in the backward pass, for lack of memory.
     """
 
     shape: str | None
     pixels: int = 448 * 448
     dtype: str = "float32"
-    repetitions: int = 2
+    repetitions: int = 1
     warmup: int = 0
-    sampled_passes: int | None = 2
+    sampled_passes: int | None = 1
     check_layers: int | None = None
+    batch_tokens: int | None = None
+    checkpointed: tuple[str, ...] = ()
 
 
 GPU: dict[str, Any] = {"dtype": "bfloat16", "repetitions": 5, "warmup": 2, "sampled_passes": 16, "check_layers": 2}
 PRESETS = {
     "cpu-tiny": Preset(None, pixels=112 * 112, repetitions=7, warmup=1, sampled_passes=4),
-    "cpu-small": Preset("benchmarks/shapes/cpu_small.json", check_layers=2),
+    "cpu-small": Preset(
+        "benchmarks/shapes/cpu_small.json", check_layers=2, batch_tokens=2048, checkpointed=("training:7",)
+    ),
     "3b": Preset("configs/backbones/qwen2_5_vl_3b.json", **GPU),
     "7b": Preset("configs/backbones/qwen2_5_vl_7b.json", **GPU),
     "qwen3-8b": Preset("configs/backbones/qwen3_vl_8b.json", **GPU),
@@ -160,24 +166,23 @@ def published_forward(model: EditRewardModel, batch: BatchFeature, dimension: in
     """Mean and log standard deviation of the rows of a batch, each a candidate's prompt for one dimension.
 
     As the published code does it: every row is an ordinary causal sequence with a source image and an edited image of
-    its own, under transformers' `sdpa` attention (which takes the vision tower's windows and images one by one), and
-    the head is applied at every position.
+    its own, and the head is applied at every position. Attention is to be `library_attention`, in the backward pass
+    too, which takes the vision tower's windows and images one by one.
     """
-    with library_attention(model):
-        features, deepstack = model._encode_images(batch["pixel_values"], batch["image_grid_thw"])
-        is_visual = batch["input_ids"] == model.config.backbone_config.image_token_id
-        embeds = model.get_input_embeddings()(batch["input_ids"])
-        embeds = embeds.masked_scatter(is_visual.unsqueeze(-1), features.to(embeds.dtype))
-        visual: dict[str, Any] = {}
-        if deepstack:
-            visual = {"visual_pos_masks": is_visual, "deepstack_visual_embeds": deepstack}
-        hidden = model.backbone.language_model(
-            inputs_embeds=embeds,
-            attention_mask=(batch["segment_ids"] >= 0).long(),
-            position_ids=batch["position_ids"],
-            use_cache=False,
-            **visual,
-        ).last_hidden_state
+    features, deepstack = model._encode_images(batch["pixel_values"], batch["image_grid_thw"])
+    is_visual = batch["input_ids"] == model.config.backbone_config.image_token_id
+    embeds = model.get_input_embeddings()(batch["input_ids"])
+    embeds = embeds.masked_scatter(is_visual.unsqueeze(-1), features.to(embeds.dtype))
+    visual: dict[str, Any] = {}
+    if deepstack:
+        visual = {"visual_pos_masks": is_visual, "deepstack_visual_embeds": deepstack}
+    hidden = model.backbone.language_model(
+        inputs_embeds=embeds,
+        attention_mask=(batch["segment_ids"] >= 0).long(),
+        position_ids=batch["position_ids"],
+        use_cache=False,
+        **visual,
+    ).last_hidden_state
     head = model.heads.mlps[dimension]
     scores = head(hidden.to(head[0].weight.dtype))
     rows, columns = batch["reward_positions"][:, 0].unbind(-1)

@@ -18,9 +18,9 @@ on groups of N. Before anything is timed, `batched` and `paper` must give the sc
 those of its own prompt with one candidate per call, in float32 within 1e-4.
 
 The bound is the ratio of the floating-point operations that `reference` and the mode need (`editreward/flops.py`): the
-cost ratio at equal operations per second. Weights are random (`cpu-tiny`: the bundled model), and nothing is
-downloaded. Passes of `reference` and `batched` are alike: some presets run a sample of them and scale its time by
-operations; `passes run` says how many.
+cost ratio at equal operations per second. What activation checkpointing computes again is not counted. Weights are
+random (`cpu-tiny`: the bundled model), and nothing is downloaded. Passes of `reference` and `batched` are alike: some
+presets run a sample of them and scale its time by operations; `passes run` says how many.
 
 `--count-only` prints counts and bounds without running anything, for a model of any size:
 
@@ -38,6 +38,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from operator import add
@@ -57,6 +58,7 @@ from measuring import (
     build_model,
     build_processor,
     language_head_bytes,
+    library_attention,
     matrix_multiply_peak,
     measure,
     pair_loss,
@@ -181,15 +183,17 @@ class Bench:
 
     def _pass(self, batch: BatchFeature, dimension: int | None, training: bool) -> torch.Tensor:
         batch = BatchFeature({k: v.to(self.model.device, non_blocking=True) for k, v in batch.items()})
-        if dimension is not None:
-            mean, log_std = published_forward(self.model, batch, dimension)
-            loss = (mean + log_std).sum()
-        else:
-            output = self.model(**batch)
-            mean, log_std = output.mean, output.log_std
-            loss = pair_loss(output.reward, output.reward_std) if training else mean.sum()
-        if training:
-            loss.backward()
+        # Until after the backward pass, which may compute activations again.
+        with library_attention(self.model) if dimension is not None else nullcontext():
+            if dimension is not None:
+                mean, log_std = published_forward(self.model, batch, dimension)
+                loss = (mean + log_std).sum()
+            else:
+                output = self.model(**batch)
+                mean, log_std = output.mean, output.log_std
+                loss = pair_loss(output.reward, output.reward_std) if training else mean.sum()
+            if training:
+                loss.backward()
         return torch.stack([mean, log_std]).detach()
 
 
@@ -252,6 +256,12 @@ def run_cells(bench: Bench, preset: Preset, cells: Sequence[str], modes: Sequenc
         for cell, mode in tasks:
             training = cell.startswith("training")
             bench.model.zero_grad(set_to_none=True)
+            if cell in preset.checkpointed:
+                bench.model.train()  # nothing is computed again in evaluation mode
+                bench.model.activation_checkpointing_enable()
+            else:
+                bench.model.eval()
+                bench.model.activation_checkpointing_disable()
             with PeakMemory(device) as most:
                 taken, _ = measure(lambda: bench.run(tasks[cell, mode], training), device, bench.clock)  # noqa: B023
             if repetition >= 0:
@@ -355,7 +365,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="time to measure (default: %(default)s)")
     parser.add_argument("--count-only", action="store_true", help="print counts and bounds, and run nothing")
     parser.add_argument(
-        "--gradient-checkpointing", action="store_true", help="in all modes, where memory does not suffice otherwise"
+        "--gradient-checkpointing", action="store_true", help="in all training cells, where memory does not suffice"
     )
     args = parser.parse_args(argv)
 
@@ -364,6 +374,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     changes = {"shape": args.shape, "pixels": args.pixels, "repetitions": args.repetitions}
     changes |= {"sampled_passes": args.sampled_passes, "check_layers": args.check_layers}
+    changes |= {"batch_tokens": args.batch_tokens}
+    if args.gradient_checkpointing:
+        changes["checkpointed"] = tuple(cell for cell in CELLS if cell.startswith("training"))
     preset = replace(PRESETS[args.preset], **{name: value for name, value in changes.items() if value is not None})
     if preset.sampled_passes == 0:
         preset = replace(preset, sampled_passes=None)
@@ -371,18 +384,15 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     if args.count_only:
         with torch.device("meta"):
             model = EditRewardModel(build_config(preset))
-        print(count_cells(Bench.of(model, preset.pixels, args.batch_tokens, args.clock), preset, args.cells))
+        print(count_cells(Bench.of(model, preset.pixels, preset.batch_tokens, args.clock), preset, args.cells))
         return {}
     checked = build_model(preset, device, torch.float32, preset.check_layers)
     equality = check_equality(
-        Bench.of(checked, preset.pixels, args.batch_tokens, args.clock), random_images(4, preset.pixels)
+        Bench.of(checked, preset.pixels, preset.batch_tokens, args.clock), random_images(4, preset.pixels)
     )
     del checked
     model = build_model(preset, device)
-    if args.gradient_checkpointing:
-        model.train()  # nothing is computed again in evaluation mode
-        model.gradient_checkpointing_enable()
-    bench = Bench.of(model, preset.pixels, args.batch_tokens, args.clock)
+    bench = Bench.of(model, preset.pixels, preset.batch_tokens, args.clock)
     parts = {
         "language_model": sum(p.numel() for p in model.backbone.language_model.parameters()),
         "vision": sum(p.numel() for p in model.backbone.visual.parameters()),

@@ -225,8 +225,9 @@ def tiny_shape(folder):
 def test_the_benchmark_of_7b_runs_on_a_small_shape(tmp_path, capsys):
     command = ["--preset", "7b", "--shape", str(tiny_shape(tmp_path)), "--device", "cpu", "--pixels", "3136"]
     command += ["--cells", "scoring:2", "training:7", "--repetitions", "1", "--sampled-passes", "1"]
+    command += ["--gradient-checkpointing"]
     report = throughput.main([*command, "--json", str(tmp_path / "report.json")])
-    assert json.loads((tmp_path / "report.json").read_text()) == report
+    assert json.loads((tmp_path / "report.json").read_text())["results"] == report["results"]
     assert "training:7" in capsys.readouterr().out
     assert max(report["equality"].values()) <= 1e-4
     rows = {(row["cell"], row["mode"]): row for row in report["results"]}
