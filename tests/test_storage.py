@@ -134,6 +134,18 @@ def test_embedded_images_are_the_files_themselves_and_outlive_them(groups, suffi
     assert all(image.size == (16, 16) for group in load_groups(tmp_path / "stored") for image in images_of(group))
 
 
+@pytest.mark.parametrize("listed", [False, True], ids=["plain", "files listed in README.md"])
+def test_a_folder_that_is_written_again_or_has_the_name_of_another_is_read_anew(tmp_path, listed):
+    data_files = "  data_files:\n  - split: train\n    path: data/train-*.parquet\n"
+    for parent, instruction in (("a", "first"), ("b", "second"), ("a", "third")):
+        folder = tmp_path / parent / "same-name"
+        write_groups([make_group(0, instruction=instruction)], folder)
+        if listed:
+            (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n{data_files}---\n")
+        assert load_groups(folder)[0]["instruction"] == instruction
+        assert next(iter(load_groups(folder, streaming=True)))["instruction"] == instruction
+
+
 def test_raw_rows_are_written_again_byte_for_byte(folder, tmp_path, monkeypatch, groups):
     # A file with a stored image's name in the working folder must not take that image's place.
     filed = on_disk(groups[0], tmp_path / "images", ".jpg")

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +10,15 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Dataset, Features, IterableDataset, get_dataset_split_names, load_dataset, load_from_disk
+from datasets import (
+    Dataset,
+    Features,
+    IterableDataset,
+    get_dataset_split_names,
+    load_dataset,
+    load_dataset_builder,
+    load_from_disk,
+)
 from datasets.data_files import EmptyDatasetError
 from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 from datasets.table import embed_table_storage
@@ -76,8 +84,13 @@ def load_groups(
             options["fragment_scan_options"] = ParquetFragmentScanOptions(pre_buffer=False)
         if path.suffix == ".parquet":
             dataset = load_dataset("parquet", data_files=str(path), **options)
+        elif path.exists() and not streaming:
+            # Of a folder whose README.md lists its files, `datasets` would serve from its cache what an earlier folder
+            # of that name held.
+            found = _load_repository(load_dataset_builder, str(name), config, revision, {}).config.data_files[split]
+            dataset = load_dataset("parquet", data_files={split: list(found)}, **options)
         else:
-            dataset = _load_repository(str(name), config, revision, options)
+            dataset = _load_repository(load_dataset, str(name), config, revision, options)
     if not strict:
         return dataset
     features = features_of(dataset)
@@ -85,9 +98,11 @@ def load_groups(
     return dataset if features == expected else dataset.cast(expected)
 
 
-def _load_repository(name: str, config: str | None, revision: str | None, options: dict[str, Any]) -> Any:
+def _load_repository(
+    load: Callable[..., Any], name: str, config: str | None, revision: str | None, options: dict[str, Any]
+) -> Any:
     try:
-        return load_dataset(name, name=config, revision=revision, **options)
+        return load(name, name=config, revision=revision, **options)
     except ValueError as error:
         if "fragment_scan_options" in str(error):  # an option of Parquet's reader alone
             raise ValueError(f"{name} does not consist of Parquet files: it is no dataset of edit groups.") from error
