@@ -24,7 +24,7 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/editreward demo
 
 test: lint browser
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS)
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal
 
 bench: $(VENV)/.installed-demo
 	$(BIN)/python benchmarks/throughput.py --preset cpu-tiny
