@@ -221,7 +221,7 @@ def test_groups_outside_the_limits_are_refused(service, group, message):
 def test_names_in_an_archive_or_table_reach_no_file_outside(tmp_path):
     secret = tmp_path / "secret.png"
     secret.write_bytes(picture(0))
-    evil = ("../evil.png", "/tmp/evil.png", "..\\evil.png", "a/../../evil.png")
+    evil = ("../evil.png", "/evil.png", "..\\evil.png", "a/../../evil.png")
     path = make_zip(tmp_path / "images.zip", {name: picture(1) for name in evil} | {"./good.png": picture(2)})
     before = sorted(tmp_path.rglob("*"))
     with ImageArchive(path, SETTINGS) as archive:
@@ -230,7 +230,7 @@ def test_names_in_an_archive_or_table_reach_no_file_outside(tmp_path):
                 archive.read(name)
         assert [archive.read(name) for name in evil] == [picture(1)] * 4  # read as they are called, written nowhere
         assert archive.read("good.png") == picture(2)
-    assert sorted(tmp_path.rglob("*")) == before and not Path("/tmp/evil.png").exists()
+    assert sorted(tmp_path.rglob("*")) == before and not Path("/evil.png").exists()
 
 
 def test_a_zip_bomb_is_unpacked_no_further_than_the_limits(tmp_path):

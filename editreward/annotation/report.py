@@ -20,10 +20,10 @@ from editreward.annotation.report_plots import (
     data_uri,
     drift_plot,
     kappa_plot,
-    plot_style,
     score_plot,
     time_plot,
 )
+from editreward.figures import figure_style
 
 TEMPLATE = Path(__file__).with_name("report.html")
 ROWS_SHOWN = 100
@@ -81,7 +81,7 @@ def as_html(quality: Quality, ratings: Sequence[Rating], references: References,
     }
     pairs = [(entry.dimension, pair) for entry in quality.agreement for pair in entry.pairs]
     pairs.sort(key=lambda item: (math.isnan(item[1].kappa.value), item[1].kappa.value))
-    with plot_style():
+    with figure_style():
         plots = _plots(quality, ratings, references)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=title,

@@ -2,42 +2,24 @@
 
 import base64
 import io
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.font_manager import get_font_names
 
 from editreward.annotation.agreement import Agreement
 from editreward.annotation.quality import AnnotatorQuality, Difference
 from editreward.annotation.rating_files import SCALE
 from editreward.annotation.ratings import Rating
+from editreward.figures import COLOURS, FAINT, GRID, INK
 
-INK, FAINT, GRID = "#1d2433", "#667085", "#e4e7ec"
-COLOURS = ("#2f6fde", "#0f9d7a", "#c2710c", "#8e44ad", "#c0392b", "#475467")
 FLAGGED = "#c0392b"
 SCORES = ("#c0392b", "#e08e5b", "#8fb8de", "#2f6fde")
 """Of the scores 1 to 4."""
 
-FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Arial Unicode MS", "SimHei")
-"""Asked in turn for a character that the first one lacks: names may be in any script."""
-
 MOST = 30
 """Annotators in a plot, those with the most groups; a note says so where there are more."""
-
-
-@contextmanager
-def plot_style() -> Iterator[None]:
-    """Inside of it plots are made and drawn with the fonts that this machine has."""
-    installed = set(get_font_names())
-    fonts = [name for name in FONTS if name in installed] or ["sans-serif"]
-    with matplotlib.rc_context({"font.family": fonts}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the page's tables have every name
-        yield
 
 
 def data_uri(figure: Figure) -> str:

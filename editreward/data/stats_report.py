@@ -5,35 +5,23 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.font_manager import get_font_names
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
 from editreward.data.stats import LEVELS, OVERALL, DatasetStatistics, Estimate
+from editreward.figures import COLOURS, FAINT, INK, PAPER, POSTER, TRACK, figure_style, title_of
 
-INK, FAINT, GRID, PAPER, TRACK = "#1d2433", "#667085", "#e4e7ec", "#ffffff", "#eef1f5"
-COLOURS = ("#2f6fde", "#0f9d7a", "#c2710c", "#8e44ad", "#c0392b", "#475467")
 NEUTRAL = "#7f8ca3"
 """Of bars that belong to no dimension; those of dimensions take their colours in turn from `COLOURS`."""
 
 BARS = 12
 """Names that a chart shows by themselves; the others are one bar."""
-
-# Names may be in any script: fonts that matplotlib asks in turn for a character that the first one lacks.
-FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Arial Unicode MS", "SimHei")
-
-
-def title_of(dimension: str) -> str:
-    """A column's name as a heading: "visual_quality" is "Visual quality"."""
-    return dimension.replace("_", " ").capitalize()
 
 
 def as_markdown(statistics: DatasetStatistics) -> str:
@@ -149,28 +137,7 @@ def draw(statistics: DatasetStatistics, path: str | os.PathLike[str], title: str
         path: the picture, PNG, SVG or PDF by its suffix.
         title: heading of the picture.
     """
-    settings: dict[Any, Any] = {
-        "font.family": [font for font in FONTS if font in get_font_names()],
-        "font.size": 9.5,
-        "text.color": INK,
-        "axes.edgecolor": GRID,
-        "axes.labelcolor": FAINT,
-        "axes.titlesize": 11,
-        "axes.titleweight": "bold",
-        "axes.titlelocation": "left",
-        "axes.titlepad": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.axisbelow": True,
-        "grid.color": GRID,
-        "xtick.color": FAINT,
-        "ytick.color": INK,
-        "xtick.major.size": 0,
-        "ytick.major.size": 0,
-        "legend.frameon": False,
-        "legend.fontsize": 8.5,
-    }
-    with matplotlib.rc_context(settings):
+    with figure_style(POSTER):
         layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.16, wspace=0.04, hspace=0.04, rect=(0, 0, 1, 0.905))
         figure = Figure(figsize=(13, 8.4), dpi=150, facecolor=PAPER, layout=layout)
         FigureCanvasAgg(figure)

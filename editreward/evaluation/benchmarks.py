@@ -2,18 +2,15 @@
 
 import io
 import json
-import platform
 import sysconfig
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from configuration_editreward import DEFAULT_DIMENSIONS
-from editreward import __version__
 from editreward.data.benchmark_items import BENCHMARK_FILE, BenchmarkItem, read_benchmark
 from editreward.evaluation import protocols
 from editreward.evaluation.baselines import decode, resized_to
@@ -37,7 +34,6 @@ from editreward.evaluation.scorers import (
     Scorer,
     Unscored,
     content_hash,
-    versions,
 )
 from editreward.evaluation.simulated_protocol import simulated
 
@@ -604,13 +600,7 @@ def run_benchmark(
             "preparation": benchmark.preparation.name if benchmark.preparation else None,
         },
         measures=measures,
-        environment={
-            "editreward": __version__,
-            "python": platform.python_version(),
-            **versions("datasets", "numpy", "pillow", "scipy", "torch", "transformers"),
-            "processes": runner.processes.count,
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        },
+        environment=runner.environment(),
         answers=answers,
     )
 

@@ -7,9 +7,11 @@ whatever order groups come.
 import hashlib
 import json
 import math
+import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -17,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
+from editreward import __version__
 from editreward.data.check import Fault, check_group
 from editreward.evaluation.cache import (
     CHECKS,
@@ -38,6 +41,7 @@ from editreward.evaluation.scorers import (
     Scorer,
     Unscored,
     content_hash,
+    versions,
 )
 
 Rows: TypeAlias = Iterable[Mapping[str, Any]]
@@ -295,6 +299,16 @@ class Runner:
             " pairs",
         )
         return {pair: found[key] for pair, key in keys.items()}
+
+    def environment(self) -> dict[str, Any]:
+        """What a result says of where it was made: versions of libraries, number of processes, and the time."""
+        return {
+            "editreward": __version__,
+            "python": platform.python_version(),
+            **versions("datasets", "numpy", "pillow", "scipy", "torch", "transformers"),
+            "processes": self.processes.count,
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
 
     def _answer(
         self,

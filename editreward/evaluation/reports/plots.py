@@ -1,6 +1,5 @@
 """The plots of the reports. Each draws into a figure, or a part of one, in the colours of a palette."""
 
-import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from editreward.data.stats_report import FONTS
 from editreward.evaluation.metrics import Estimate, ReliabilityBin
+from editreward.figures import figure_style
 
 LABEL = 34
 """Characters of a name in a plot, half as many again in a wide one; the tables have the whole of it."""
@@ -46,12 +45,7 @@ DARK = Palette(
 @contextmanager
 def plot_style(palette: Palette) -> Iterator[None]:
     """Inside of it plots are made and drawn in a palette's colours, and names are no formulas."""
-    import matplotlib
-    from matplotlib.font_manager import get_font_names
-
-    installed = set(get_font_names())
-    style: Any = {
-        "font.family": [name for name in FONTS if name in installed] or ["sans-serif"],
+    settings = {
         "font.size": 9,
         "text.parse_math": False,
         "text.color": palette.ink,
@@ -75,8 +69,7 @@ def plot_style(palette: Palette) -> Iterator[None]:
         "legend.frameon": False,
         "legend.fontsize": 8,
     }
-    with matplotlib.rc_context(style), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the tables have every name
+    with figure_style(settings):
         yield
 
 

@@ -2,24 +2,22 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import get_font_names
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from editreward.data.stats_report import COLOURS, FAINT, FONTS, GRID, INK, PAPER, TRACK, title_of
 from editreward.evaluation.metrics import Estimate
 from editreward.evaluation.protocols import OVERALL
 from editreward.evaluation.robustness.measures import BEATEN, FLIPS, OVERTAKEN, Finding
 from editreward.evaluation.robustness.report import HEADINGS, RobustnessResult
 from editreward.evaluation.robustness.stresses import FALLS, INVARIANT, LOSES, MOST, NO_GAIN, SMALL
+from editreward.figures import COLOURS, FAINT, INK, PAPER, POSTER, TRACK, figure_style, title_of
 
 MET, MISSED = "#0f9d7a", "#c0392b"
 
@@ -31,29 +29,8 @@ def draw(result: RobustnessResult, path: str | os.PathLike[str] | BinaryIO) -> N
         result: what to draw.
         path: the picture, PNG, SVG or PDF by its suffix, or an open file to write a PNG to.
     """
-    settings: dict[Any, Any] = {
-        "font.family": [font for font in FONTS if font in get_font_names()],
-        "font.size": 9.5,
-        "text.color": INK,
-        "axes.edgecolor": GRID,
-        "axes.labelcolor": FAINT,
-        "axes.titlesize": 11,
-        "axes.titleweight": "bold",
-        "axes.titlelocation": "left",
-        "axes.titlepad": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.axisbelow": True,
-        "grid.color": GRID,
-        "xtick.color": FAINT,
-        "ytick.color": INK,
-        "xtick.major.size": 0,
-        "ytick.major.size": 0,
-        "legend.frameon": False,
-        "legend.fontsize": 8.5,
-    }
     names = [OVERALL, *(name for name in result.units if name != OVERALL)]
-    with matplotlib.rc_context(settings):
+    with figure_style(POSTER):
         layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, wspace=0.03, hspace=0.03, rect=(0, 0, 1, 0.9))
         figure = Figure(figsize=(12, 7.2), dpi=100, facecolor=PAPER, layout=layout)
         FigureCanvasAgg(figure)

@@ -1,19 +1,16 @@
 """Runs the stresses over a scorer."""
 
-import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 
-from editreward import __version__
 from editreward.evaluation.robustness.changes import preparation
 from editreward.evaluation.robustness.data import BestEdits, Labels, StressData, labels_of
 from editreward.evaluation.robustness.measures import Finding, StressedGroup, find, units_of
 from editreward.evaluation.robustness.report import RobustnessResult
 from editreward.evaluation.robustness.stresses import STRESSES, Stress
 from editreward.evaluation.runner import GroupRecord, Rows, Runner
-from editreward.evaluation.scorers import GroupScores, Scorer, Unscored, versions
+from editreward.evaluation.scorers import GroupScores, Scorer, Unscored
 
 
 def run_robustness(
@@ -75,13 +72,7 @@ def run_robustness(
         findings=findings,
         units=units,
         notes=notes,
-        environment={
-            "editreward": __version__,
-            "python": platform.python_version(),
-            **versions("numpy", "pillow", "scipy", "torch", "transformers"),
-            "processes": runner.processes.count,
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        },
+        environment=runner.environment(),
         answers=answers,
     )
 
