@@ -3,6 +3,7 @@
 import copy
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -664,10 +665,12 @@ class EditRewardModel(PreTrainedModel):
         segment_ids: torch.Tensor,
         segment_parents: torch.Tensor,
         position_ids: torch.Tensor,
-        pixel_values: torch.Tensor,
+        pixel_values: torch.Tensor | None,
         image_grid_thw: torch.Tensor,
         reward_positions: torch.Tensor,
         group_index: torch.Tensor,
+        image_index: torch.Tensor | None = None,
+        image_features: Sequence[torch.Tensor] | None = None,
         hidden_positions: torch.Tensor | None = None,
         packing: str | None = None,
         **kwargs: Any,
@@ -685,6 +688,10 @@ class EditRewardModel(PreTrainedModel):
             reward_positions (`torch.LongTensor` of shape `(candidates, dimensions, 2)`): Row and column of each
                 reward token.
             group_index (`torch.LongTensor` of shape `(candidates,)`): Group of each candidate.
+            image_index (`torch.LongTensor` of shape `(places,)`, *optional*): Which image stands in each place for
+                one, in order of appearance. By default each stands in one.
+            image_features (`list[torch.FloatTensor]`, *optional*): Of each image, from `encode_images`, in place of
+                `pixel_values`.
             hidden_positions (`torch.LongTensor` of shape `(tokens, 2)`, *optional*): Row and column of further tokens
                 whose hidden states to return.
             packing (`str`, *optional*): `tree` runs a group as one row under a tree mask; `unpacked` runs each
@@ -701,7 +708,10 @@ class EditRewardModel(PreTrainedModel):
         if packing == "tree" and attention not in MASKED_ATTENTION:
             raise ValueError(f"Attention {attention!r} cannot run a tree mask; use `packing='unpacked'`.")
 
-        features, deepstack = self._encode_images(pixel_values, image_grid_thw)
+        images = self.encode_images(pixel_values, image_grid_thw) if image_features is None else image_features
+        if image_index is not None:
+            images = [images[i] for i in image_index.tolist() if i < len(images)]
+        features, *deepstack = torch.cat(list(images), dim=1)
         is_visual = input_ids == self.config.backbone_config.image_token_id
         places = int(is_visual.sum())
         if places != len(features):
@@ -753,17 +763,17 @@ class EditRewardModel(PreTrainedModel):
             hidden_states=None if hidden_positions is None else hidden_states[reward_count:],
         )
 
-    def _encode_images(
-        self, pixel_values: torch.Tensor, image_grid_thw: torch.Tensor
-    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Visual tokens of all images, `(visual_tokens, hidden_size)`, and what Qwen3-VL adds in its first layers."""
+    def encode_images(self, pixel_values: torch.Tensor, image_grid_thw: torch.Tensor) -> list[torch.Tensor]:
+        """What the language model is given of each image, `(1 + layers, visual_tokens, hidden_size)`.
+
+        First the visual tokens, then what Qwen3-VL adds to them in its first layers. See `forward` for the arguments.
+        """
         output = self.backbone.get_image_features(pixel_values, image_grid_thw, return_dict=True)
-
-        def joined(features: Any) -> torch.Tensor:  # some releases split them by image
-            return features if isinstance(features, torch.Tensor) else torch.cat(features)
-
-        deepstack = getattr(output, "deepstack_features", None) or ()
-        return joined(output.pooler_output), [joined(layer) for layer in deepstack]
+        sizes = (image_grid_thw.prod(-1) // self.backbone.visual.spatial_merge_size**2).tolist()
+        layers = [output.pooler_output, *(getattr(output, "deepstack_features", None) or ())]
+        # Some releases split them by image.
+        by_image = [layer.split(sizes) if isinstance(layer, torch.Tensor) else layer for layer in layers]
+        return [torch.stack(image) for image in zip(*by_image, strict=True)]
 
 
 EditRewardModel.register_for_auto_class("AutoModel")

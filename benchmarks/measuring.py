@@ -2,9 +2,10 @@
 
 import ctypes
 import json
+import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -169,7 +170,8 @@ def published_forward(model: EditRewardModel, batch: BatchFeature, dimension: in
     its own, and the head is applied at every position. Attention is to be `library_attention`, in the backward pass
     too, which takes the vision tower's windows and images one by one.
     """
-    features, deepstack = model._encode_images(batch["pixel_values"], batch["image_grid_thw"])
+    images = model.encode_images(batch["pixel_values"], batch["image_grid_thw"])
+    features, *deepstack = torch.cat(images, dim=1)
     is_visual = batch["input_ids"] == model.config.backbone_config.image_token_id
     embeds = model.get_input_embeddings()(batch["input_ids"])
     embeds = embeds.masked_scatter(is_visual.unsqueeze(-1), features.to(embeds.dtype))
@@ -230,6 +232,12 @@ def measure(run: Callable[[], Any], device: torch.device, clock: str = "wall") -
     result = run()
     synchronize(device)
     return now() - start, result
+
+
+def ratio_of(baseline: Sequence[float], seconds: Sequence[float]) -> dict[str, Any]:
+    """How many times faster than a baseline measured in turns with it: median of the ratios, and their range."""
+    ratios = [a / b for a, b in zip(baseline, seconds, strict=True)]
+    return {"ratio": statistics.median(ratios), "ratio_range": [min(ratios), max(ratios)]}
 
 
 def matrix_multiply_peak(device: torch.device, dtype: torch.dtype, clock: str = "wall", seconds: float = 0.3) -> float:

@@ -149,9 +149,9 @@ class Bench:
                 rows = [sequence for sequence, d in sequences if d == dimension]
                 size = max(1, self.batch_tokens // max(row.num_tokens for row in rows))
                 parts = [rows[i : i + size] for i in range(0, len(rows), size)]
-                batches += [(processor.collate(part), dimension) for part in parts]
+                batches += [(processor.collate(part, share_images=False), dimension) for part in parts]
         else:
-            batches = [(processor.collate([sequence]), d) for sequence, d in sequences]
+            batches = [(processor.collate([sequence], share_images=False), d) for sequence, d in sequences]
         rows_run = 0
         for batch, dimension in batches:
             if sample is None or rows_run < sample:

@@ -187,6 +187,31 @@ def test_scores_do_not_depend_on_batch_order_or_packing(kind, layout, position_s
     torch.testing.assert_close(scores(model, batch, packing="unpacked"), together, **TOLERANCE)
 
 
+@pytest.mark.parametrize("kind", BACKBONES)
+def test_an_image_in_several_places_is_encoded_once_with_the_same_scores_and_gradients(kind):
+    model, processor = build_loud(kind)
+    source, edit, other = (make_image(number, (56, 56)) for number in range(3))
+    # As many patches of the same values, in another grid.
+    grey, long_grey = Image.new("RGB", (200, 200), "grey"), Image.new("RGB", (400, 100), "grey")
+    groups = [(source, [edit, source], "blur"), ([source, grey], [other, long_grey, edit.copy()], "Add a hat")]
+    packed = [processor.pack(*group) for group in groups]
+    shared, repeated = processor.collate(packed), processor.collate(packed, share_images=False)
+    assert shared["image_index"].tolist() == [0, 1, 0, 0, 2, 3, 4, 1]
+    assert (len(shared["image_grid_thw"]), len(repeated["image_grid_thw"])) == (5, 8)
+    torch.testing.assert_close(scores(model, shared), scores(model, repeated), rtol=0, atol=1e-6)
+
+    def gradients(batch):
+        model.zero_grad()
+        output = model(**batch)
+        (output.mean.square().sum() + output.log_std.sum()).backward()
+        return {name: weight.grad.clone() for name, weight in model.named_parameters()}
+
+    expected = gradients(repeated)
+    for name, gradient in gradients(shared).items():
+        scale = expected[name].abs().max().item()
+        torch.testing.assert_close(gradient, expected[name], rtol=0, atol=1e-5 * scale, msg=name)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", BACKBONES)
 def test_attention_implementations_agree_packed_and_unpacked(kind, layout):

@@ -53,7 +53,7 @@ INSTRUCTIONS = [
 
 def path_ids(processor: EditRewardProcessor, batch: dict[str, Any]) -> list[tuple[list[int], str, list[list[int]]]]:
     """Each path's token ids, its dimension and the patch grids of its images, for a batch of one group."""
-    grids = batch["image_grid_thw"].tolist()
+    grids = batch["image_grid_thw"][batch["image_index"]].tolist()
     candidates = len(batch["reward_positions"])
     return [
         (
@@ -254,8 +254,10 @@ def test_a_batch_is_its_groups_padded_on_the_right():
         assert (batch["segment_ids"][row, length:] == -1).all()
         assert (batch["segment_parents"][row, segments:] == -1).all()
         assert (batch["input_ids"][row, length:] == processor.pad_token_id).all()
-    assert torch.equal(batch["pixel_values"], torch.cat([single["pixel_values"] for single in alone]))
-    assert torch.equal(batch["image_grid_thw"], torch.cat([single["image_grid_thw"] for single in alone]))
+    # The second group's images are in the first, too.
+    assert torch.equal(batch["pixel_values"], alone[0]["pixel_values"])
+    assert torch.equal(batch["image_grid_thw"], alone[0]["image_grid_thw"])
+    assert batch["image_index"].tolist() == [0, 1, 2, 0, 1, 2]
     assert batch["group_index"].tolist() == [0, 0, 1]
     tokens = batch["input_ids"][batch["reward_positions"][..., 0], batch["reward_positions"][..., 1]]
     assert tokens.tolist() == [processor.reward_token_ids] * 3

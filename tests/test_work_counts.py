@@ -91,7 +91,8 @@ def test_scoring_runs_once_over_each_batch_and_image(layout):
     assert one_by_one.heads == sum(candidates for candidates, _ in sizes) * 2
     with Counted(model) as together:
         EditRewardScorer(model, processor, max_batch_tokens=10**6).score(*map(list, zip(*groups, strict=True)))
-    assert (together.calls, together.images, together.heads) == (1, one_by_one.images, one_by_one.heads)
+    assert (together.calls, together.heads) == (1, one_by_one.heads)
+    assert together.images == 2 + 7  # the groups share sources and edits
     assert together.tokens == len(groups) * max(lengths)  # padded
 
 
@@ -122,7 +123,7 @@ def test_a_training_step_runs_once_over_each_group_and_image(layout, candidates,
     # The published code: 2 x C(7, 2) x 4 passes over two groups of 7, and twice as many images.
     assert counted.calls == 1
     assert counted.tokens == 2 * tokens_of(processor, candidates)
-    assert counted.images == 2 * (1 + candidates)
+    assert counted.images == 1 + candidates  # the two groups have the same
     assert counted.heads == 2 * candidates * 2
 
 
@@ -153,7 +154,7 @@ def test_allowed_pairs_are_those_of_the_mask(layout):
     work = batch_work(batch, model)
     assert work.pairs == int(mask.sum())
     assert work.tokens == sum(processor.pack(*group).num_tokens for group in groups)
-    assert (work.images, work.rewards, work.calls) == (10, 12, 1)
+    assert (work.images, work.rewards, work.calls) == (2 + 3, 12, 1)
 
 
 @pytest.mark.parametrize("size", [(1, 4, 4), (1, 6, 10), (1, 2, 14), (3, 8, 6)])

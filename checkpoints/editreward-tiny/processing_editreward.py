@@ -341,6 +341,11 @@ class PackedGroup:
         """Tokens in the packed sequence."""
         return len(self.input_ids)
 
+    def images(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Patches and patch grid of each image."""
+        sizes = self.image_grid_thw.prod(-1).tolist()
+        return list(zip(self.pixel_values.split(sizes), self.image_grid_thw, strict=True))
+
     def path_lengths(self) -> np.ndarray:
         """Tokens from the root to each leaf, as a sequence of its own would have, (candidates, dimensions)."""
         sizes = np.bincount(self.segment_ids, minlength=len(self.segment_parents))
@@ -599,6 +604,7 @@ class EditRewardProcessor(ProcessorMixin):
             "position_ids",
             "pixel_values",
             "image_grid_thw",
+            "image_index",
             "reward_positions",
             "group_index",
         ]
@@ -617,8 +623,8 @@ class EditRewardProcessor(ProcessorMixin):
         Returns:
             `BatchFeature` of tensors, one row per group: `input_ids` and `segment_ids` (groups, sequence_length),
             padded with -1 in `segment_ids`; `segment_parents` (groups, segments); `position_ids` (3, groups,
-            sequence_length); `pixel_values` (patches, patch_dim) and `image_grid_thw` (images, 3);
-            `reward_positions` (candidates, dimensions, 2), a row and a column each; `group_index` (candidates,).
+            sequence_length); `pixel_values` (patches, patch_dim) and `image_grid_thw` (images, 3) of the images that
+            differ; `image_index`, which of them stands in each place for one, (places,); `reward_positions` (candidates, dimensions, 2), a row and a column each; `group_index` (candidates,).
 
         Raises:
             ImageError: If an image cannot be used.
@@ -722,8 +728,11 @@ class EditRewardProcessor(ProcessorMixin):
             for prompt in (root_prompt, candidate_prompt, *leaf_prompts)
         ]
 
-    def collate(self, groups: Sequence[PackedGroup]) -> BatchFeature:
-        """Pad packed groups on the right into one batch; see `__call__` for what it holds."""
+    def collate(self, groups: Sequence[PackedGroup], share_images: bool = True) -> BatchFeature:
+        """Pad packed groups on the right into one batch; see `__call__` for what it holds.
+
+        Equal images are there once, unless `share_images` is false.
+        """
         length = max(group.num_tokens for group in groups)
         segments = max(len(group.segment_parents) for group in groups)
         input_ids = np.full((len(groups), length), self.pad_token_id or 0, dtype=np.int64)
@@ -738,14 +747,18 @@ class EditRewardProcessor(ProcessorMixin):
             position_ids[:, row, : group.num_tokens] = group.position_ids
             reward_positions.append(np.stack([np.full_like(group.reward_columns, row), group.reward_columns], axis=-1))
             group_index += [row] * len(group.reward_columns)
+        images = [image for group in groups for image in group.images()]
+        distinct, image_index = _distinct(images) if share_images else (images, list(range(len(images))))
+        patches, grids = zip(*distinct, strict=True)
         return BatchFeature(
             {
                 "input_ids": torch.from_numpy(input_ids),
                 "segment_ids": torch.from_numpy(segment_ids),
                 "segment_parents": torch.from_numpy(segment_parents),
                 "position_ids": torch.from_numpy(position_ids),
-                "pixel_values": torch.cat([group.pixel_values for group in groups]),
-                "image_grid_thw": torch.cat([group.image_grid_thw for group in groups]),
+                "pixel_values": torch.cat(patches),
+                "image_grid_thw": torch.stack(grids),
+                "image_index": torch.tensor(image_index),
                 "reward_positions": torch.from_numpy(np.concatenate(reward_positions)),
                 "group_index": torch.tensor(group_index),
             }
@@ -843,6 +856,23 @@ class EditRewardProcessor(ProcessorMixin):
                 packer.append(segment, [self.image_token_id] * count, positions, start)
             positions = np.broadcast_to(start + np.arange(len(run)), (3, len(run)))
             packer.append(segment, run, positions, start + len(run))
+
+
+def _distinct(
+    images: Sequence[tuple[torch.Tensor, torch.Tensor]],
+) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], list[int]]:
+    """Images, as patches and grid, without repetitions, and the place of each one among them."""
+    distinct: list[tuple[torch.Tensor, torch.Tensor]] = []
+    index, places = [], {}
+    for patches, grid in images:
+        # Sums find the few to compare with.
+        alike = places.setdefault((patches.sum().item(), *grid.tolist()), [])
+        place = next((i for i in alike if torch.equal(distinct[i][0], patches)), len(distinct))
+        if place == len(distinct):
+            distinct.append((patches, grid))
+            alike.append(place)
+        index.append(place)
+    return distinct, index
 
 
 def _text(text: str) -> dict[str, str]:

@@ -102,17 +102,16 @@ class HardestGroups:
 def images_of_row(inputs: Mapping[str, Tensor], row: int, processor: Any) -> list[Image.Image]:
     """The images of one group of a batch, sources first, as the model sees them: resized and without transparency."""
     image_processor = processor.image_processor
-    grids = inputs["image_grid_thw"].cpu()
+    grids, index = inputs["image_grid_thw"].cpu(), inputs["image_index"].cpu()
     patches = grids.prod(-1)
     # The images of a row are those whose visual tokens it holds.
-    tokens = patches // image_processor.merge_size**2
+    tokens = patches[index] // image_processor.merge_size**2
     ends = (inputs["input_ids"] == processor.image_token_id).sum(-1).cumsum(0).cpu()
     rows = torch.searchsorted(ends, tokens.cumsum(0) - tokens, right=True)
-    starts = patches.cumsum(0) - patches
+    by_image = inputs["pixel_values"].split(patches.tolist())
     return [
-        image_of_patches(inputs["pixel_values"][start : start + count], grid.tolist(), image_processor)
-        for start, count, grid, owner in zip(starts.tolist(), patches.tolist(), grids, rows.tolist(), strict=True)
-        if owner == row
+        image_of_patches(by_image[image], grids[image].tolist(), image_processor)
+        for image in index[rows == row].tolist()
     ]
 
 
