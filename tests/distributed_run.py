@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 import torch
@@ -200,10 +199,3 @@ def main(folder: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL) if path.endswith("checkpoint-4") else save(path)
         )
     trainer.train()
-
-
-if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        run_deepspeed(Path(sys.argv[1]), int(sys.argv[2]))
-    else:
-        main(Path(sys.argv[1]))

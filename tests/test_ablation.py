@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import pytest
 import torch
 import yaml
 from backbones import backbone_folder, build
+from processes import start
 from safetensors.torch import load_file
 
 from editreward import cli
@@ -310,12 +310,12 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path, monkeypat
     killed = tmp_path / "killed"
     killed.mkdir()
     (killed / "run.json").write_text((folder / "run.json").read_text())
-    process = subprocess.Popen([sys.executable, "-m", "editreward.ablation.worker", str(killed)], cwd=ROOT)
+    process = start(worker.main, killed, log=tmp_path / "killed")
     while not list(killed.glob("model/checkpoint-*/trainer_state.json")):
-        assert process.poll() is None, "the run ended before it could be killed"
+        assert process.is_alive(), "the run ended before it could be killed"
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert not (killed / "trained.json").exists()
     worker.main(killed)
     result = json.loads((killed / "result.json").read_text())

@@ -1,10 +1,7 @@
 """Runs on benchmarks: the cache, faulty data, the protocols against brute force, position bias, processes, command."""
 
 import json
-import os
 import random
-import socket
-import subprocess
 import sys
 from dataclasses import asdict, replace
 from itertools import combinations
@@ -15,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hub_server import Hub
+from processes import errors_of, run_ranks
 from test_bench_scorers import file_of, noise
 from test_data_publish import run_with_hub
 from test_importers import bench_rows, import_bench, pair_rows, picture, run
@@ -786,28 +784,19 @@ def test_the_command_scores_with_a_model_and_uses_the_cache(tmp_path, test_set, 
     assert "| pair-wise accuracy with ties | instruction_following |" in first
 
 
+def bench(*arguments: str) -> None:
+    """What each process does in the test below."""
+    sys.exit(cli.main(["bench", *arguments]))
+
+
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives(tmp_path, test_set, random_model_dir):
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = str(listener.getsockname()[1])
     arguments = ["simulated", "--data", test_set, "--model", random_model_dir, "--limit", 7]
-    environment = os.environ | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    environment |= {"MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
-    options = ["--output", tmp_path / "two", "--cache", tmp_path / "cache"]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "editreward.cli", "bench", *map(str, [*arguments, *options])],
-            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=600) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    assert outputs[0][0] and not outputs[1][0], "only the main process prints"
+    arguments += ["--output", tmp_path / "two", "--cache", tmp_path / "cache"]
+    codes = run_ranks(bench, *map(str, arguments), folder=tmp_path, ACCELERATE_USE_CPU="true")
+    assert codes == [0, 0], errors_of(tmp_path)
+    printed = [(tmp_path / f"rank{rank}.out").read_text() for rank in range(2)]
+    assert printed[0] and not printed[1], "only the main process prints"
     benchmark, model = BENCHMARKS["simulated"], EditRewardScorer.from_pretrained(random_model_dir, device="cpu")
     data = load_benchmark(benchmark, str(test_set), cache=tmp_path / "cache", progress=False)
     one = run_benchmark(benchmark, data, RewardModelScorer(model), Runner(progress=False), limit=7)

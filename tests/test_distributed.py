@@ -1,17 +1,16 @@
 """Two processes against one: DDP, FSDP2 and DeepSpeed over gloo; `distributed_run.py` is what the processes do."""
 
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import distributed_run
 import pytest
 import torch
 from accelerate.utils import is_deepspeed_available
 from distributed_run import ROWS, report, trainer_of_run
+from processes import errors_of, run_ranks
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor
 
@@ -19,44 +18,21 @@ from editreward.training.checkpoints import INCOMPLETE
 
 pytestmark = pytest.mark.slow
 
-TESTS = Path(__file__).parent
 # Only differences of rewards are trained, so that rounding alone moves the bias of the mean.
 MEAN_BIAS = "5.bias"
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def run_two(folder: Path, *arguments: str) -> tuple[Path, list[dict], list[int]]:
-    """Run `distributed_run.py` in two processes: its folder, what each rank found, and their exit codes."""
-    environment = os.environ | {
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]),
-    }
-    command = [sys.executable, str(TESTS / "distributed_run.py"), str(folder), *arguments]
-    # Into files: a process whose pipe nobody reads stops when it is full.
-    logs = [folder / f"log{rank}.txt" for rank in range(2)]
-    processes = []
-    for rank, path in enumerate(logs):
-        ranked = environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        with path.open("w") as log:
-            processes.append(subprocess.Popen(command, env=ranked, stdout=log, stderr=subprocess.STDOUT))
-    codes = [process.wait(timeout=1200) for process in processes]
+def run_two(folder: Path, run: Callable[..., None], *arguments: object) -> tuple[Path, list[dict], list[int | None]]:
+    """Call a function of `distributed_run.py` in two processes: the folder, what each found, and their exit codes."""
+    codes = run_ranks(run, folder, *arguments, folder=folder, timeout=1200)
     found = [folder / f"rank{rank}.json" for rank in range(2)]
-    assert all(path.exists() for path in found), "\n".join(path.read_text()[-4000:] for path in logs)
+    assert all(path.exists() for path in found), errors_of(folder)
     return folder, [json.loads(path.read_text()) for path in found], codes
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    return run_two(tmp_path_factory.mktemp("runs"))
+    return run_two(tmp_path_factory.mktemp("runs"), distributed_run.main)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +99,7 @@ def test_final_weights_and_scores_are_those_of_one_process(runs, one_process, ki
 @pytest.mark.parametrize("stage", [2, 3])
 def test_deepspeed_gives_the_losses_weights_and_scores_of_one_process_and_resumes(tmp_path, one_process, stage):
     alone, expected = one_process
-    _, ranks, _ = run_two(tmp_path, str(stage))
+    _, ranks, _ = run_two(tmp_path, distributed_run.run_deepspeed, stage)
     start = trainer_of_run(tmp_path / "start").model.state_dict()
     for kind in (f"zero{stage}", f"zero{stage} resumed"):
         for rank in ranks:

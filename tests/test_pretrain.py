@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import math
-import subprocess
 import sys
 from pathlib import Path
 from random import Random
@@ -12,8 +11,8 @@ from types import ModuleType
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from PIL import Image
+from processes import as_script, errors_of, run_ranks
 from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
@@ -194,10 +193,9 @@ def test_two_processes_train_one_model_on_different_groups(tmp_path: Path) -> No
     options |= {"eval_groups": 2, "workers": 0, "tokenizer_groups": 20, "vocab_size": 700, "log_steps": 1}
     options |= {"max_steps": 2, "threads": 1, **MICRO}
     root = Path(__file__).parents[1]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(root / "scripts" / "pretrain_tiny_vlm.py")]
-    command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    subprocess.run(command, check=True, cwd=root, capture_output=True, timeout=300)
+    words = [part for name, value in options.items() for part in (f"--{name}", value)]
+    codes = run_ranks(as_script, root / "scripts" / "pretrain_tiny_vlm.py", *words, folder=tmp_path)
+    assert codes == [0, 0], errors_of(tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert lines[0]["ranks"] == 2
     assert [line["step"] for line in lines if "train_loss" in line] == [1, 2]
@@ -205,9 +203,10 @@ def test_two_processes_train_one_model_on_different_groups(tmp_path: Path) -> No
     assert AutoModelForImageTextToText.from_pretrained(tmp_path / "model").dtype == torch.bfloat16
 
 
-def average(rank: int, script_path: str, folder: str) -> None:
+def average(script_path: Path) -> None:
     """What one of two processes does in the test below."""
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
     spec = importlib.util.spec_from_file_location("pretrain_tiny_vlm", script_path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -227,4 +226,4 @@ def average(rank: int, script_path: str, folder: str) -> None:
 @pytest.mark.slow
 def test_gradients_are_averaged_over_processes(tmp_path: Path) -> None:
     path = Path(__file__).parents[1] / "scripts" / "pretrain_tiny_vlm.py"
-    mp.spawn(average, args=(str(path), str(tmp_path)), nprocs=2)
+    assert run_ranks(average, path, folder=tmp_path) == [0, 0], errors_of(tmp_path)

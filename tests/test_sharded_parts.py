@@ -1,15 +1,13 @@
 """Reward tokens that are trained apart from the embedding matrix, sharded over two processes (FSDP2 over gloo)."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from distributed_run import FSDP, allow_fsdp_on_cpu, trainer_of_run
+from processes import errors_of, run_ranks
 from safetensors.torch import load_file
-from test_distributed import MEAN_BIAS, TESTS, free_port
+from test_distributed import MEAN_BIAS
 from torch.distributed.tensor import DTensor
 
 from editreward.training.parameters import RewardTokenEmbedding
@@ -29,27 +27,7 @@ def main(folder: Path) -> None:
 
 
 def test_trained_reward_tokens_of_a_sharded_model_are_saved_within_the_matrix(tmp_path):
-    environment = os.environ | {
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(tmp_path / "two")],
-            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=600)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(output[-4000:] for output in outputs)
-
+    assert run_ranks(main, tmp_path / "two", folder=tmp_path) == [0, 0], errors_of(tmp_path)
     trainer = trainer_of_run(tmp_path / "one", per_device_train_batch_size=2, **PARTS)
     embedding = trainer.model.get_input_embeddings()
     assert isinstance(embedding, RewardTokenEmbedding)
@@ -68,7 +46,3 @@ def test_trained_reward_tokens_of_a_sharded_model_are_saved_within_the_matrix(tm
         assert moved == sorted(embedding.token_ids.tolist())
         step = expected[name] - start
         assert (found[name] - expected[name]).norm() <= 1e-3 * step.norm() and torch.isfinite(step).all()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -4,8 +4,6 @@ import functools
 import itertools
 import json
 import math
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 import torch
 from backbones import PAPER_TEMPLATES, backbone_folder, build, build_processor, make_image
 from datasets import Dataset
+from processes import as_script, errors_of, run_ranks
 from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import AutoModel, AutoProcessor
@@ -642,11 +641,9 @@ def test_two_processes_give_the_step_and_the_metrics_of_one(tmp_path, monkeypatc
         "--max_grad_norm=0",
     ]
     run_script(monkeypatch, *options, f"--output_dir={tmp_path / 'one'}", "--per_device_train_batch_size=4")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += [str(ROOT / "train_trl.py"), *SCRIPT, *options]
-    command += [f"--output_dir={tmp_path / 'two'}", "--per_device_train_batch_size=2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    subprocess.run(command, check=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    two = [*SCRIPT, *options, f"--output_dir={tmp_path / 'two'}", "--per_device_train_batch_size=2"]
+    codes = run_ranks(as_script, ROOT / "train_trl.py", *two, folder=tmp_path)
+    assert codes == [0, 0], errors_of(tmp_path)
 
     start = load_file(tmp_path / "model" / "model.safetensors")
     one, two = (load_file(tmp_path / run / "model.safetensors") for run in ("one", "two"))

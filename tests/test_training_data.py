@@ -5,8 +5,6 @@ import itertools
 import json
 import math
 import os
-import subprocess
-import sys
 import time
 from collections import Counter
 from types import SimpleNamespace
@@ -18,6 +16,7 @@ from accelerate import Accelerator
 from accelerate.data_loader import skip_first_batches
 from backbones import build, build_processor, make_image
 from datasets import Dataset, IterableDataset
+from processes import as_script, errors_of, run_ranks
 from safetensors.torch import load_file
 from test_trainer import ROOT, SCORES, SCRIPT, broken, make_row, make_rows, make_trainer, step_of
 
@@ -561,13 +560,12 @@ def test_a_rank_whose_only_row_is_bad_goes_along_with_the_others(tmp_path, optio
     ]
     runs = {"one": 1, "two": 2}
     for name, processes in runs.items():
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command += [str(ROOT / "train_trl.py"), *[o for o in SCRIPT if not o.startswith(("--dataset", "--max_steps"))]]
-        command += ["--use_cpu=true", "--dataloader_pin_memory=false", "--dataloader_num_workers=0", *common]
-        command += [f"--dataset_name={tmp_path / 'bad'}", f"--output_dir={tmp_path / name}"]
-        command += [f"--per_device_train_batch_size={3 // processes + 1 if processes == 1 else 1}"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        subprocess.run(command, check=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        words = [*(o for o in SCRIPT if not o.startswith(("--dataset", "--max_steps"))), *common]
+        words += [f"--dataset_name={tmp_path / 'bad'}", f"--output_dir={tmp_path / name}"]
+        words += [f"--per_device_train_batch_size={4 if processes == 1 else 1}"]
+        (tmp_path / name).mkdir()
+        codes = run_ranks(as_script, ROOT / "train_trl.py", *words, folder=tmp_path / name, ranks=processes)
+        assert set(codes) == {0}, errors_of(tmp_path / name)
         lines = (tmp_path / name / "skipped_rows.jsonl").read_text().splitlines()
         assert {(json.loads(line)["split"], json.loads(line)[ID]) for line in lines} == {
             ("train", rows[1][ID]),
