@@ -624,7 +624,8 @@ class EditRewardProcessor(ProcessorMixin):
             `BatchFeature` of tensors, one row per group: `input_ids` and `segment_ids` (groups, sequence_length),
             padded with -1 in `segment_ids`; `segment_parents` (groups, segments); `position_ids` (3, groups,
             sequence_length); `pixel_values` (patches, patch_dim) and `image_grid_thw` (images, 3) of the images that
-            differ; `image_index`, which of them stands in each place for one, (places,); `reward_positions` (candidates, dimensions, 2), a row and a column each; `group_index` (candidates,).
+            differ; `image_index`, which of them stands in each place for one, (places,); `reward_positions`
+            (candidates, dimensions, 2), a row and a column each; `group_index` (candidates,).
 
         Raises:
             ImageError: If an image cannot be used.
@@ -863,7 +864,8 @@ def _distinct(
 ) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], list[int]]:
     """Images, as patches and grid, without repetitions, and the place of each one among them."""
     distinct: list[tuple[torch.Tensor, torch.Tensor]] = []
-    index, places = [], {}
+    index: list[int] = []
+    places: dict[tuple[float, ...], list[int]] = {}
     for patches, grid in images:
         # Sums find the few to compare with.
         alike = places.setdefault((patches.sum().item(), *grid.tolist()), [])

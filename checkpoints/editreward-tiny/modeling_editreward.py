@@ -708,10 +708,13 @@ class EditRewardModel(PreTrainedModel):
         if packing == "tree" and attention not in MASKED_ATTENTION:
             raise ValueError(f"Attention {attention!r} cannot run a tree mask; use `packing='unpacked'`.")
 
-        images = self.encode_images(pixel_values, image_grid_thw) if image_features is None else image_features
+        if image_features is None:
+            if pixel_values is None:
+                raise ValueError("Pass the images, as `pixel_values` or `image_features`.")
+            image_features = self.encode_images(pixel_values, image_grid_thw)
         if image_index is not None:
-            images = [images[i] for i in image_index.tolist() if i < len(images)]
-        features, *deepstack = torch.cat(list(images), dim=1)
+            image_features = [image_features[i] for i in image_index.tolist() if i < len(image_features)]
+        features, *deepstack = torch.cat(list(image_features), dim=1)
         is_visual = input_ids == self.config.backbone_config.image_token_id
         places = int(is_visual.sum())
         if places != len(features):

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedConfig
 
 from configuration_editreward import HUB_ARGUMENTS
+from editreward.scoring.image_cache import SourceImageCache
 from editreward.scoring.probability import best_of_probabilities, preference_probability
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor, PackedGroup
@@ -175,6 +176,8 @@ class EditRewardScorer:
             Lower it when memory runs out; by default 16384 on a GPU, 4096 on a CPU.
         num_workers: threads that prepare the next groups while the model computes; 0 prepares them in between. By
             default a thread per core, at most 8, on a GPU, and 0 on a CPU.
+        image_cache_size: source images whose features are kept for later calls, see `SourceImageCache`. By default 0:
+            every call encodes all its images.
     """
 
     def __init__(
@@ -184,6 +187,7 @@ class EditRewardScorer:
         name: str = "EditReward",
         max_batch_tokens: int | None = None,
         num_workers: int | None = None,
+        image_cache_size: int = 0,
     ) -> None:
         try:
             processor.check_config(model.config)
@@ -197,6 +201,7 @@ class EditRewardScorer:
             raise ValueError(f"`num_workers` must not be negative, got {num_workers}.")
         self.num_workers = num_workers
         self.model = model.eval()
+        self.image_cache = SourceImageCache(model, image_cache_size) if image_cache_size else None
         self.processor = processor
         self.name = name
         self.max_batch_tokens = (
@@ -212,6 +217,7 @@ class EditRewardScorer:
         dtype: str | torch.dtype | None = None,
         attn_implementation: str | None = None,
         max_batch_tokens: int | None = None,
+        image_cache_size: int = 0,
         **hub_options: Any,
     ) -> "EditRewardScorer":
         """Load a model and its processor.
@@ -223,7 +229,7 @@ class EditRewardScorer:
             dtype: precision of the backbone; the heads stay in float32 or wider. By default bfloat16 on GPUs that
                 support it, else float32.
             attn_implementation: attention kernel, by default the model's own choice.
-            max_batch_tokens: see the class.
+            max_batch_tokens, image_cache_size: see the class.
             hub_options: `revision`, `token`, `cache_dir` and the like, for a Hub repository.
 
         Raises:
@@ -242,6 +248,7 @@ class EditRewardScorer:
             processor,
             name=BUNDLED_MODEL if name_or_path is None else name,
             max_batch_tokens=max_batch_tokens,
+            image_cache_size=image_cache_size,
         )
 
     @property
@@ -528,7 +535,11 @@ class EditRewardScorer:
     @torch.no_grad()
     def _forward(self, groups: list[PackedGroup]) -> list[list[EditScore]]:
         """Scores of the candidates of each group, from one pass through the model."""
-        output = self.model(**self.processor.collate(groups).to(self.model.device))
+        batch = self.processor.collate(groups)
+        if self.image_cache is not None:
+            batch["image_features"] = self.image_cache.encode(groups, batch)
+            batch["pixel_values"] = None
+        output = self.model(**batch.to(self.model.device))
         mean, std = output.mean.tolist(), output.log_std.exp().tolist()
         reward, reward_std = output.reward.tolist(), output.reward_std.tolist()
         scores: list[list[EditScore]] = [[] for _ in groups]
