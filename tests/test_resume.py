@@ -4,6 +4,7 @@ import json
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -170,6 +171,36 @@ def test_a_run_killed_within_a_save_keeps_a_whole_checkpoint_and_resumes(tmp_pat
     assert len(incomplete) == 1 and any(incomplete[0] in record.getMessage() for record in caplog.records)
     # What the killed save left is gone with the next one.
     assert whole(tmp_path) == ["checkpoint-5"] and not (tmp_path / INCOMPLETE).exists()
+
+
+def kill_while_deleting_the_last(rmtree):
+    def delete(path, *args, **kwargs):
+        for old in [path, *Path(path).glob("*")]:
+            if "checkpoint-5" in Path(old).name and (Path(old) / "optimizer.pt").exists():
+                os.remove(Path(old) / "optimizer.pt")
+                kill_this_process()
+        return rmtree(path, *args, **kwargs)
+
+    return delete
+
+
+BEST_FIRST = {
+    "eval_strategy": "steps",
+    "eval_steps": 2,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "eval_loss",
+    "greater_is_better": True,
+}
+
+
+def run_killed_at_the_end(folder):
+    shutil.rmtree = kill_while_deleting_the_last(shutil.rmtree)
+    trainer_of_run(folder, eval_rows=ROWS[:2], **BEST_FIRST).train()
+
+
+def test_a_run_killed_while_it_deletes_all_but_the_best_leaves_whole_checkpoints(tmp_path):
+    killed(run_killed_at_the_end, tmp_path)
+    assert whole(tmp_path) == ["checkpoint-2"]
 
 
 def run_killed_while_moving_the_model(folder):

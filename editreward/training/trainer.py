@@ -547,6 +547,13 @@ class EditRewardTrainer(RewardTrainer):
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(checkpoint))
 
+    def _finalize_training(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
+        best = self.state.best_model_checkpoint
+        if self.args.should_save and best is not None and self.args.save_total_limit == 1:
+            # The Trainer would delete what the best one supersedes in place.
+            rotate_checkpoints(Path(self._get_output_dir(trial)), 1, Path(best), best)
+        return super()._finalize_training(trial, *args, **kwargs)
+
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         if self._saves_checkpoint:  # it gets its name first
             return
