@@ -13,6 +13,7 @@ import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -218,6 +219,15 @@ def test_groups_outside_the_limits_are_refused(service, group, message):
 # Archives
 
 
+def test_a_file_in_a_folder_of_the_archive_is_pointed_at(tmp_path):
+    path = make_zip(tmp_path / "images.zip", {"images/a.png": picture(1)})
+    with ImageArchive(path, SETTINGS) as archive:
+        with pytest.raises(InputError, match=r"^a.png is not in images.zip, which has images/a.png\.$"):
+            archive.read("a.png")
+        with pytest.raises(InputError, match=r"^b.png is not in images.zip\.$"):
+            archive.read("b.png")
+
+
 def test_names_in_an_archive_or_table_reach_no_file_outside(tmp_path):
     secret = tmp_path / "secret.png"
     secret.write_bytes(picture(0))
@@ -291,6 +301,14 @@ def test_a_csv_and_a_jsonl_of_the_same_groups_are_read_alike(tmp_path):
     assert [row.name for row in rows] == ["one", "2", "3"]
 
 
+def test_cells_beyond_the_columns_are_told_and_not_dropped(tmp_path):
+    rows = "make it red, then blue,a.png,b.png\nmake it red,a.png,b.png,,\n"
+    (tmp_path / "a.csv").write_text("instruction,source,edited2\n" + rows)
+    bad, good = read_table(tmp_path / "a.csv", SETTINGS)
+    assert isinstance(bad, str) and "more cells" in bad
+    assert good == TableRow("2", "make it red", ["a.png"], ["b.png"])
+
+
 @pytest.mark.parametrize(
     "line",
     ["{", "[1]", '{"instruction": 1, "source": "a", "edited": "b"}', '{"instruction": "a", "source": "a"}',
@@ -308,8 +326,10 @@ def test_a_bad_line_is_told_and_costs_the_others_nothing(line, tmp_path):
 @pytest.mark.parametrize(
     "name, content, message",
     [
-        ("a.csv", b"instruction,edited\na,b\n", "lacks columns"),
-        ("a.csv", b"", "lacks columns"),
+        ("a.csv", b"instruction,edited\na,b\n", "no column `source`, only: instruction, edited"),
+        ("a.csv", b"instruction;source;edited\na;b;c\n", "no column `instruction` and no column `source` and no"),
+        ("a.csv", b"instruction,source,edited,edited\na,b,c,d\n", "more than one column `edited`"),
+        ("a.csv", b"", "a.csv is empty"),
         ("a.csv", b"instruction,source,edited\n", "has no rows"),
         ("a.csv", b'instruction,source,edited\n"a' + b"x" * 200_000, "not a CSV"),
         ("a.csv", b"instruction,source,edited\n\xff\xfe,a,b\n", "UTF-8"),
@@ -360,6 +380,31 @@ def test_a_dataset_is_read_by_bytes_only_and_no_further_than_the_limit(tmp_path)
     assert items[0].group.sources[0].content == picture(0) and len(items[0].group.edited) == 2
 
 
+def test_of_a_large_dataset_no_more_files_are_opened_than_rows_are_scored(tmp_path, monkeypatch):
+    rows = [dataset_row(str(number), stored(0)) for number in range(3)]
+    paths = [f"datasets/org/x/data/train-{number:05}-of-01000.parquet" for number in range(1000)]
+    (shard,) = write_groups(rows, tmp_path / "groups")
+    opened = []
+
+    class Files:
+        def __init__(self, **options):
+            assert options["token"] is False
+
+        def find(self, name):
+            return ["datasets/org/x/README.md", *paths]
+
+        def open(self, path):
+            opened.append(path)
+            return shard.open("rb")
+
+    monkeypatch.setattr(huggingface_hub, "HfFileSystem", Files)
+    total, items = tables.dataset_items("org/x", "train", Settings(max_rows=5))
+    assert [item.name for item in items] == ["0", "1", "2", "0", "1"]
+    assert total > 5 and opened == paths[:2]
+    total, items = tables.dataset_items("org/x", "train", Settings(max_rows=3000))
+    assert total == 3000
+
+
 @pytest.mark.parametrize(
     "name", ["/etc", "..", "../x", "a/../b", "org", "org/name/x", "./space", "http://h/x", "a b/c", ""]
 )
@@ -397,9 +442,13 @@ def test_a_bad_row_costs_the_others_nothing_and_scores_are_the_scorers(service, 
 def test_a_batch_that_is_cancelled_or_out_of_time_keeps_what_it_has(service, scorer):
     items = batch_items([str(number) for number in range(20)])
     cancelled = threading.Event()
-    cancelled.set()
+    for progress in run_batch(service, iter(items), 20, cancelled):
+        if progress.done:
+            cancelled.set()
+    assert progress.finished and progress.done == 8 and len(progress.rows) == 16
+    assert "Cancelled after 8 of 20" in progress.note
     *_, last = run_batch(service, iter(items), 20, cancelled)
-    assert last.finished and last.done == 8 and len(last.rows) == 16 and "Cancelled after 8 of 20" in last.note
+    assert last.finished and last.done == 0 and "Cancelled after 0 of 20" in last.note
     hurried = Service(scorer, Settings(batch_seconds=0))
     *_, last = run_batch(hurried, iter(items), 20, threading.Event())
     assert last.finished and last.done == 8 and "limit of 0 seconds" in last.note
@@ -415,13 +464,13 @@ def test_a_batch_that_is_cancelled_or_out_of_time_keeps_what_it_has(service, sco
 def test_the_rows_of_a_table_come_with_their_images_or_with_what_is_wrong(tmp_path, service):
     path = make_zip(tmp_path / "images.zip", {"a.png": picture(0), "b.png": picture(1), "c.txt": b"text"})
     rows = [TableRow("1", "i", ["a.png"], ["b.png"]), "This line is bad.", TableRow("3", "i", ["a.png"], ["c.txt"])]
-    rows += [TableRow("4", "i", ["a.png"], ["b.png"] * 99), TableRow("5", "i", ["gone.png"], ["b.png"])]
+    rows += [TableRow("4", "i", ["a.png"], ["b.png"] * 99), TableRow("5", "i", ["x/a.png"], ["b.png"])]
     with ImageArchive(path, SETTINGS) as archive:
         items = list(table_items(rows, archive))
     *_, last = run_batch(service, items, 5, threading.Event())
     errors = [row["error"] for row in last.rows]
     assert errors[0] == "" and errors[1] == "This line is bad." and "c.txt is not an image" in errors[2]
-    assert "at most 16" in errors[3] and errors[4] == "gone.png is not in images.zip."
+    assert "at most 16" in errors[3] and errors[4] == "x/a.png is not in images.zip, which has a.png."
 
 
 def test_texts_cannot_act_as_formulas_in_the_csv_and_stay_as_they_are_in_the_parquet(tmp_path):

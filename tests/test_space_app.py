@@ -113,6 +113,7 @@ def test_the_api_answers_with_the_scorers_numbers(client, scorer):
     answer = rank(client, SCENE[:1], INSTRUCTION, SCENE[1:])
     best = scorer.best_of(SCENE[0], SCENE[1:], INSTRUCTION)
     assert [c["name"] for c in answer["candidates"]] == [SCENE[1 + index].name for index in best.order]
+    assert [c["index"] for c in answer["candidates"]] == best.order
     for candidate, index in zip(answer["candidates"], best.order, strict=True):
         assert candidate["reward"] == pytest.approx(best.scores[index].reward, abs=1e-4)
         assert candidate["probability_best"] == pytest.approx(best.probabilities[index], abs=1e-4)
@@ -266,13 +267,32 @@ def test_uploads_downloads_and_broken_uploads_are_deleted_in_time_and_examples_s
     client.predict(*uploads([EXAMPLES / "batch.csv", EXAMPLES / "batch.zip"]), "", "train", api_name="/batch")
     (space.files / "tmp-of-a-broken-upload").write_bytes(bytes(10))
     before = {path for path in space.files.rglob("*") if path.is_file()}
-    sweep(space.demo, age=60)
+    sweep(space.demo, age=3600)  # the machine may be slow
     assert {path for path in space.files.rglob("*") if path.is_file()} == before
     sweep(space.demo, age=-1)
     left = [path.read_bytes() for path in space.files.rglob("*") if path.is_file()]
     assert SCENE[1].read_bytes() in left
     assert set(left) <= {path.read_bytes() for path in EXAMPLES.rglob("*") if path.is_file()}
     assert all(any(path.iterdir()) for path in space.files.iterdir())
+
+
+def test_a_batch_that_waits_for_its_turn_can_be_cancelled(space):
+    numbers = {each["api_name"]: each["id"] for each in space.demo.config["dependencies"]}
+    files = [upload(space, EXAMPLES / "batch.csv"), upload(space, EXAMPLES / "batch.zip")]
+
+    def send(name: str, way: str, data: list[Any]) -> httpx.Response:
+        request = {"data": data, "fn_index": numbers[name], "session_hash": "waiting"}
+        return httpx.post(f"{space.base}gradio_api/{way}", json=request).raise_for_status()
+
+    send("begin", "run/predict", [])
+    assert "Cancelling" in send("end", "run/predict", []).text
+    send("score_all", "queue/join", [*files, "", "train"])
+    answer = httpx.get(f"{space.base}gradio_api/queue/data", params={"session_hash": "waiting"}, timeout=300).text
+    assert "Cancelled after 0 of 6 groups" in answer
+    send("begin", "run/predict", [])
+    send("score_all", "queue/join", [*files, "", "train"])
+    answer = httpx.get(f"{space.base}gradio_api/queue/data", params={"session_hash": "waiting"}, timeout=300).text
+    assert "Cancelled" not in answer and "6 of 6 groups" in answer
 
 
 def test_several_users_at_once_get_their_own_answers(space, scorer):

@@ -30,7 +30,7 @@ class BatchProgress:
         total: groups of the batch.
         rows: results, one per edited image, or per group that could not be scored.
         finished: nothing is to come.
-        note: why it ended early, empty where it did not.
+        note: why it ended early, or what else to say at the end.
     """
 
     done: int
@@ -46,28 +46,34 @@ class BatchProgress:
 
 
 def run_batch(
-    service: Service, items: Iterable[BatchItem], total: int, cancelled: threading.Event
+    service: Service, items: Iterable[BatchItem], total: int, cancelled: threading.Event, note: str = ""
 ) -> Iterator[BatchProgress]:
     """Score groups and tell after each chunk how far it is.
 
     A group that cannot be scored is a row with its error. Cancelling and the time limit keep what was scored.
+
+    Args:
+        service: the model.
+        items: the groups.
+        total: how many they are.
+        cancelled: set it to stop.
+        note: what to say at the end, unless it ends early.
     """
     limit = service.settings.batch_seconds
     deadline = time.monotonic() + limit
     progress = BatchProgress(0, total)
     yield progress
-    note = ""
     try:
         for chunk in chunks(items):
+            if cancelled.is_set():
+                note = f"Cancelled after {progress.done} of {total} groups."
+                break
+            if progress.done and time.monotonic() > deadline:
+                note = f"Stopped at the limit of {limit} seconds, after {progress.done} of {total} groups."
+                break
             rows = [row for result in score_chunk(service, chunk) for row in result]
             progress = BatchProgress(progress.done + len(chunk), total, progress.rows + rows)
             yield progress
-            if progress.done < total and cancelled.is_set():
-                note = f"Cancelled after {progress.done} of {total} groups."
-                break
-            if progress.done < total and time.monotonic() > deadline:
-                note = f"Stopped at the limit of {limit} seconds, after {progress.done} of {total} groups."
-                break
     except InputError as error:  # of what the items are read from; what was scored stays
         note = f"Stopped after {progress.done} of {total} groups: {error}"
     yield replace(progress, finished=True, note=note)

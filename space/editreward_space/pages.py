@@ -29,6 +29,11 @@ def problem(error: Exception) -> str:
     return f'<p class="er-note er-problem" role="alert"><b>Error:</b> {escape(str(error))}</p>'
 
 
+def note(text: str) -> str:
+    """What goes on, in the place of the result."""
+    return f'<p class="er-note" role="status">{escape(text)}</p>'
+
+
 def ranking_page(
     sources: Sequence[Image.Image],
     names: Sequence[str],

@@ -105,6 +105,7 @@ class Service:
         """A ranked group as plain data, best edit first."""
         candidates = [
             {
+                "index": index,  # among those that were sent: names may be alike
                 "name": names[index],
                 "rank": best.ranks[index],
                 "probability_best": best.probabilities[index],

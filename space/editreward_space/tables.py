@@ -86,25 +86,35 @@ def _csv_rows(text: str, name: str) -> list[TableRow | str]:
     try:
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         columns = [column or "" for column in reader.fieldnames or []]
-        sources, edited = _numbered(columns, "source"), _numbered(columns, "edited")
-        if not (sources and edited and "instruction" in columns):
-            raise InputError(f"{name} lacks columns. {COLUMNS}")
+        if not columns:
+            raise InputError(f"{name} is empty. {COLUMNS}")
+        images = {stem: _numbered(columns, stem) for stem in ("source", "edited")}
+        found = {"instruction": "instruction" in columns, **images}
+        if missing := [f"`{column}`" for column, there in found.items() if not there]:
+            listed = ", ".join(columns)[:200]
+            raise InputError(f"{name} has no column {' and no column '.join(missing)}, only: {listed}. {COLUMNS}")
+        read = ["instruction", *images["source"], *images["edited"]]
+        if twice := [column for column in read if read.count(column) > 1]:
+            raise InputError(f"{name} has more than one column `{twice[0]}`. {COLUMNS}")
         rows = list(reader)
     except csv.Error as error:
         raise InputError(f"{name} is not a CSV that can be read: {error}.") from error
-    return [
-        TableRow(
-            name=row.get("id") or str(number),
-            instruction=row["instruction"] or "",
-            sources=[row[column] for column in sources if row[column]],
-            edited=[row[column] for column in edited if row[column]],
-        )
-        for number, row in enumerate(rows, start=1)
-    ]
+    return [_csv_row(row, number, images) for number, row in enumerate(rows, start=1)]
+
+
+def _csv_row(row: dict[str | None, Any], number: int, images: dict[str, list[str]]) -> TableRow | str:
+    if any(row.get(None, ())):
+        return "This row has more cells than the table has columns. Quote texts that hold commas; name every column."
+    return TableRow(
+        name=row.get("id") or str(number),
+        instruction=row["instruction"] or "",
+        sources=[row[column] for column in images["source"] if row[column]],
+        edited=[row[column] for column in images["edited"] if row[column]],
+    )
 
 
 def _numbered(columns: Sequence[str], stem: str) -> list[str]:
-    return [column for column in columns if re.fullmatch(rf"{stem}(_\d+)?", column)]
+    return [column for column in columns if re.fullmatch(rf"{stem}(_?\d+)?", column)]
 
 
 def _jsonl_rows(text: str) -> list[TableRow | str]:
@@ -162,7 +172,7 @@ class ImageArchive:
         """
         stored = self._names.get(_plain(name))
         if stored is None:
-            raise InputError(f"{name} is not in {self.name}.")
+            raise InputError(f"{name} is not in {self.name}{self._hint(name)}.")
         limit = self.settings.max_image_mb * MEGABYTE
         try:
             with self._file.open(stored) as file:
@@ -177,6 +187,12 @@ class ImageArchive:
         if self.read_bytes > self.settings.max_batch_mb * MEGABYTE:
             raise InputError(f"{self.name} unpacks to more than {self.settings.max_batch_mb} MB. Split the batch.")
         return content
+
+    def _hint(self, name: str) -> str:
+        """Where an archive has a file of that name: most often, all its files are in one folder."""
+        ending = "/" + _plain(name).rpartition("/")[2]
+        alike = next((known for known in self._names if f"/{known}".endswith(ending)), None)
+        return f", which has {alike}" if alike else ""
 
 
 def _plain(name: str) -> str:
@@ -225,7 +241,7 @@ def dataset_items(name: str, split: str, settings: Settings) -> tuple[int, Itera
     The Space's own token is not used: it may see datasets that the user must not.
 
     Returns:
-        How many groups there are, at most `max_rows`, and the groups.
+        How many groups there are, or some number above `max_rows` where there are more, and the first `max_rows`.
 
     Raises:
         InputError: there is no such dataset or split, or it holds no edit groups.
@@ -246,7 +262,11 @@ def dataset_items(name: str, split: str, settings: Settings) -> tuple[int, Itera
         ]
         if not paths:
             raise InputError(f"The dataset {name} has no Parquet files of a split {split!r}.")
-        files = [pq.ParquetFile(hub.open(path), pre_buffer=False) for path in paths]
+        files: list[Any] = []
+        total = 0
+        while len(files) < len(paths) and total <= settings.max_rows:  # a dataset may have thousands of files
+            files.append(pq.ParquetFile(hub.open(paths[len(files)]), pre_buffer=False))
+            total += files[-1].metadata.num_rows
     except InputError:
         raise
     except Exception as error:  # of the Hub, of HTTP, of Parquet
@@ -257,8 +277,7 @@ def dataset_items(name: str, split: str, settings: Settings) -> tuple[int, Itera
         fields = set(file.schema_arrow.names)
         if missing := {"instruction", "source_images", "candidates"} - fields:
             raise InputError(f"The dataset {name} holds no edit groups: no column {', '.join(sorted(missing))}.")
-    total = sum(file.metadata.num_rows for file in files)
-    return min(total, settings.max_rows), _dataset_items(files, settings)
+    return total, _dataset_items(files, settings)
 
 
 def _dataset_items(files: Sequence[Any], settings: Settings) -> Iterator[BatchItem]:

@@ -34,6 +34,6 @@ def sweep(blocks: gr.Blocks, age: float) -> None:
             with suppress(FileNotFoundError):  # Gradio moves uploads when they are complete
                 if os.path.realpath(path) not in kept and path.lstat().st_ctime < before:
                     path.unlink()
-        if folder != gr.utils.get_upload_folder() and os.stat(folder).st_ctime < before:
-            with suppress(OSError):  # not empty
+        with suppress(OSError):  # not empty, or gone
+            if folder != gr.utils.get_upload_folder() and os.stat(folder).st_ctime < before:
                 os.rmdir(folder)

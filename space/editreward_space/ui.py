@@ -106,7 +106,8 @@ def rank_tab(service: Service) -> None:
     )
     result = gr.HTML(elem_id="rank-result")
     files = gr.File(label="Downloads: picture and scores", file_count="multiple", interactive=False, visible=False)
-    clear.add([result])
+    clear.add([result, files])
+    clear.click(lambda: gr.update(visible=False), None, files, queue=False, api_visibility="private")
 
     def run(source: list[tuple[str, Any]] | None, instruction: str, edited: list[tuple[str, Any]] | None) -> Any:
         try:
@@ -200,10 +201,14 @@ def batch_tab(service: Service) -> None:
     )
     files = gr.File(label="Downloads: CSV and Parquet", file_count="multiple", interactive=False, visible=False)
 
-    def run(
+    def begin(request: gr.Request) -> None:  # before it waits for its turn: it can be cancelled there, too
+        if (stop := running.get(request.session_hash)) is None or stop.is_set():
+            running[request.session_hash] = threading.Event()
+
+    def score_all(
         table: str | None, archive: str | None, dataset: str, split: str, request: gr.Request
     ) -> Iterator[tuple[Any, Any, Any]]:
-        stop = running[request.session_hash] = threading.Event()
+        stop = running.setdefault(request.session_hash, threading.Event())
         calibrated = service.describe()["calibrated"]
         hidden = gr.update(visible=False)
         try:
@@ -220,12 +225,14 @@ def batch_tab(service: Service) -> None:
         finally:
             running.pop(request.session_hash, None)
 
-    def end(request: gr.Request) -> None:
-        if stop := running.get(request.session_hash):
-            stop.set()
+    def end(request: gr.Request) -> Any:
+        if not (stop := running.get(request.session_hash)):
+            return gr.skip()
+        stop.set()
+        return pages.note("Cancelling. What was scored stays.")
 
-    button.click(
-        run,
+    button.click(begin, queue=False, api_visibility="private").then(
+        score_all,
         [table, archive, dataset, split],
         [status, shown_rows, files],
         api_visibility="private",
@@ -234,7 +241,7 @@ def batch_tab(service: Service) -> None:
         show_progress="minimal",
         show_progress_on=status,
     )
-    cancel.click(end, queue=False, api_visibility="private")
+    cancel.click(end, None, status, queue=False, api_visibility="private")
 
 
 def add_api(service: Service) -> None:
@@ -361,7 +368,9 @@ def batch(
         raise InputError("Give either a table with its images or a dataset, not both.")
     if dataset:
         total, items = dataset_items(dataset, split.strip(), service.settings)
-        yield from run_batch(service, items, total, stop)
+        limit = service.settings.max_rows
+        note = f"The dataset has more than {limit} groups: the first {limit} were scored." if total > limit else ""
+        yield from run_batch(service, items, min(total, limit), stop, note)
         return
     if not table or not archive:
         raise InputError("Give a table and a ZIP file of its images, or the id of a dataset.")

@@ -38,6 +38,20 @@
     if (!pressed) press(button);
   });
 
+  // The picture itself can be dragged, too; the range below it is what keys and screen readers use.
+  const drag = (event) => {
+    const slider = event.target.closest?.(".er-slider");
+    if (!slider || !(event.buttons & 1)) return;
+    event.preventDefault();
+    const box = slider.getBoundingClientRect();
+    const range = slider.closest(".er-result").querySelector(".er-range input");
+    range.value = (100 * (event.clientX - box.left)) / box.width;
+    range.dispatchEvent(new Event("input", { bubbles: true }));
+  };
+  document.addEventListener("pointerdown", drag);
+  document.addEventListener("pointermove", drag);
+  document.addEventListener("dragstart", (event) => event.target.closest?.(".er-slider") && event.preventDefault());
+
   document.addEventListener("input", (event) => {
     if (!event.target.matches?.(".er-range input")) return;
     const slider = event.target.closest(".er-result").querySelector(".er-slider");
