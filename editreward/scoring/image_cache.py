@@ -37,7 +37,8 @@ class SourceImageCache:
             raise ValueError(f"`image_cache_size` must be positive, or 0 for no cache; got {size}.")
         self._model, self._size = model, size
         self._features: OrderedDict[_Key, Tensor] = OrderedDict()
-        self._state = self._tower_state()
+        self._state: tuple[Any, ...] = ()
+        self._drop_unless_same_tower()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -60,10 +61,7 @@ class SourceImageCache:
             What `EditRewardModel.encode_images` would.
         """
         with self._lock:
-            state = self._tower_state()
-            if state != self._state:
-                self._features.clear()
-                self._state = state
+            self._drop_unless_same_tower()
             grids = batch["image_grid_thw"]
             images = batch["pixel_values"].split(grids.prod(-1).tolist())
             keys = {index: _key(images[index], grids[index]) for index in _sources(groups, batch["image_index"])}
@@ -81,17 +79,21 @@ class SourceImageCache:
                 self._features.popitem(last=False)
             return [features[index] for index in range(len(images))]
 
-    def _tower_state(self) -> tuple[Any, ...]:
-        """What features depend on besides the image."""
+    def _drop_unless_same_tower(self) -> None:
+        """Forget all images if features now depend on something else than when they were computed."""
         if hasattr(self._model, "peft_config"):
             raise ValueError("`image_cache_size` is for models without adapters: merge it first (`editreward merge`).")
         tower, device = self._model.backbone.visual, self._model.device.type
-        return (
-            tower.training,
+        tensors = [*tower.parameters(), *tower.buffers()]
+        state = (
             tower.config._attn_implementation,
             torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
-            *((tensor.data_ptr(), tensor._version, tensor.dtype) for tensor in (*tower.parameters(), *tower.buffers())),
+            *((tensor.data_ptr(), tensor._version, tensor.dtype) for tensor in tensors),
         )
+        if state != self._state:
+            self._features.clear()
+            # Held, so that no other weights can come to lie where these do.
+            self._state, self._held = state, [tensor.detach() for tensor in tensors]
 
 
 def _sources(groups: Sequence[PackedGroup], image_index: Tensor) -> list[int]:
