@@ -47,15 +47,15 @@ $(BIN)/python:
 # PyTorch first and by exact version: a plain `pip install torch` takes the newest build, on Linux with gigabytes of CUDA
 # libraries. An exact version also accepts a CPU build of it (2.13.0+cpu) from any place that pip is set up to look in.
 $(VENV)/.installed-torch: | $(BIN)/python
-	$(BIN)/python -c "import torch" 2>/dev/null || $(PIP) install --quiet $(TORCH_OPTIONS) torch==$(TORCH_VERSION)
+	$(BIN)/python -c "import torch" 2>/dev/null || $(PIP) install --quiet --no-compile $(TORCH_OPTIONS) torch==$(TORCH_VERSION)
 	@touch $@
 
 $(VENV)/.installed-demo: pyproject.toml | $(VENV)/.installed-torch
-	$(PIP) install --quiet -e ".[demo]"
+	$(PIP) install --quiet --no-compile -e ".[demo]"
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/.installed-torch
-	$(PIP) install --quiet -e ".[train,eval,dev]"
+	$(PIP) install --quiet --no-compile -e ".[train,eval,dev]"
 	@touch $@ $(VENV)/.installed-demo
 
 # The annotation app and the Space are tested in a real browser. Where apt-get works without asking (as root on Debian) it
