@@ -94,15 +94,13 @@ def test_training_groups_are_scored_by_annotators_and_nothing_else_changes():
         simulated_dataset(3, "train", 84, noise=0.5)
 
 
-def test_a_share_of_a_training_set_is_mismatched_whatever_the_batches() -> None:
-    some, every, none = (simulated_dataset(12, "train", 84, start=7, mismatched_share=share) for share in (0.5, 1, 0))
+def test_a_share_of_a_training_set_is_contrasting_whatever_the_batches() -> None:
+    some, every, none = (simulated_dataset(24, "train", 84, start=6, contrast=share) for share in (0.5, 1, 0))
     ids = some[:]["group_id"]
-    assert 2 <= sum(name.endswith("-mismatched") for name in ids) <= 10
-    assert [some[index]["group_id"] for index in range(12)] == ids
-    for name, other, exact in zip(ids, every, none, strict=True):
-        assert other["group_id"] == f"{exact['group_id']}-mismatched" and name in (
-            other["group_id"],
-            exact["group_id"],
-        )
+    contrasting = [name.endswith("-contrast") for name in ids]
+    assert 4 <= sum(contrasting) <= 20 and contrasting[::2] == contrasting[1::2]  # both of a pair
+    assert [some[index]["group_id"] for index in range(24)] == ids
+    for name, other, plain in zip(ids, every[:]["group_id"], none[:]["group_id"], strict=True):
+        assert other == f"{plain}-contrast" and name in (other, plain)
     with pytest.raises(ValueError, match="must be a share from 0 to 1, got 1.5"):
-        simulated_dataset(3, "train", 84, mismatched_share=1.5)
+        simulated_dataset(3, "train", 84, contrast=1.5)

@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from random import Random
 
@@ -30,8 +30,8 @@ from editreward.simulation import (
     describe_change,
     describe_scene,
     groups_hash,
-    mismatched,
     render_scene,
+    simulate_contrast,
     simulate_group,
     simulate_groups,
 )
@@ -578,13 +578,54 @@ def test_rows_follow_the_schema() -> None:
         assert isinstance(cell["seed"], int) and cell["annotations"] == [] and cell["rationale"] is None
 
 
-def test_mismatched_groups_show_another_instruction_that_no_edit_follows() -> None:
-    for seed in range(6):
-        group = simulate_group(seed, "train", candidates=3, size=84)
-        other = mismatched(group)
-        assert other.language == group.language and other.category != group.category
-        assert other.instruction != group.instruction and other.group_id == f"{group.group_id}-mismatched"
-        for before, after in zip(group.candidates, other.candidates, strict=True):
-            assert after.scores == {"instruction_following": 1, "visual_quality": before.scores["visual_quality"]}
-            assert after.image is before.image
-        assert mismatched(group).instruction == other.instruction
+@pytest.fixture(scope="module")
+def contrasts() -> list[tuple[SimulatedGroup, SimulatedGroup]]:
+    return [tuple(simulate_contrast(2 * k + i, candidates=4, size=84) for i in range(2)) for k in range(150)]
+
+
+def test_contrasting_groups_show_the_same_images_under_two_instructions(contrasts) -> None:
+    assert {one.category for one, _ in contrasts} == set(CATEGORIES)
+    assert {one.language for one, _ in contrasts} == {"en", "zh"}
+    first = Counter()
+    for one, two in contrasts:
+        assert one.instruction != two.instruction and one.category == two.category and one.language == two.language
+        assert one.source.tobytes() == two.source.tobytes() and one.group_id != two.group_id
+        for a, b in zip(one.candidates, two.candidates, strict=True):
+            assert a.image.tobytes() == b.image.tobytes() and a.scores["visual_quality"] == b.scores["visual_quality"]
+            assert {following(a), following(b)} == {2, 4}
+        assert sum(following(candidate) == 4 for candidate in one.candidates) == 2
+        first[following(one.candidates[0])] += 1
+    assert min(first.values()) > 50  # neither instruction is the first candidate's more often
+
+
+def test_scores_of_contrasting_groups_follow_from_the_scenes(contrasts) -> None:
+    for group in chain.from_iterable(contrasts):
+        for candidate in group.candidates:
+            side, short = side_effects(group.task, candidate.scene), shortfalls(group.task, candidate.scene)
+            if following(candidate) == 4:
+                assert (side, short) == (0, 0), group.instruction
+            else:
+                assert candidate.scene != group.scene and short is None, group.instruction
+        keys = [thing.combination for thing in group.scene.objects]
+        assert len(keys) == len(set(keys))
+        assert not {c for c in keys if c in HELD_OUT_COMBINATIONS}
+        result = group.task.result
+        assert result is None or result.combination not in HELD_OUT_COMBINATIONS
+
+
+def test_contrasting_groups_differ_in_every_way_that_an_instruction_can(contrasts) -> None:
+    ways = set()
+    for one, two in contrasts:
+        a, b = one.task, two.task
+        if a.background:
+            ways.add((one.category, "pattern" if a.background.pattern != b.background.pattern else "tone"))
+        elif a.category != "add" and a.target.key != b.target.key:
+            ways.add((one.category, "object"))
+        else:
+            names = ("colour", "shape", "place")
+            (way,) = [name for name in names if getattr(a.result, name) != getattr(b.result, name)]
+            ways.add((one.category, way))
+    expected = {("recolour", "colour"), ("move", "place"), ("background", "pattern"), ("background", "tone")}
+    expected |= {("add", way) for way in ("colour", "shape", "place")} | {("replace", "colour"), ("replace", "shape")}
+    expected |= {(category, "object") for category in ("recolour", "remove", "replace", "move", "resize")}
+    assert ways == expected

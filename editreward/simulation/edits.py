@@ -708,6 +708,93 @@ def sample_task(category: str, unseen_combination: bool, rng: Random) -> EditTas
     )
 
 
+# Another task of the same kind on the same source, which asks for one thing else. Each gives its parts, or None where
+# this scene does not allow it.
+
+
+def _other_colour(task: EditTask, rng: Random) -> EditTask | None:
+    target, result = _target(task), _result(task)
+    colours = [c for c, s in _unused(task, task.source) if s == result.shape and c != target.colour]
+    if not colours:
+        return None
+    result = replace(result, colour=rng.choice(colours))
+    return replace(task, result=result, target=result if task.category == "add" else target)
+
+
+def _other_shape(task: EditTask, rng: Random) -> EditTask | None:
+    target, result = _target(task), _result(task)
+    shapes = [s for c, s in _unused(task, task.source) if c == result.colour and s != target.shape]
+    if not shapes:
+        return None
+    result = replace(result, shape=rng.choice(shapes))
+    return replace(task, result=result, target=result if task.category == "add" else target)
+
+
+def _other_place(task: EditTask, rng: Random) -> EditTask | None:
+    target, result = _target(task), _result(task)
+    far = [place for place in _empty_places(task.source) if place_distance(place, result.place) >= 2]
+    if task.category == "move":
+        far = [place for place in far if place_distance(place, target.place) >= 2]
+    if not far:
+        return None
+    result = _at(result, rng.choice(far), rng)
+    return replace(task, result=result, target=result if task.category == "add" else target)
+
+
+def _other_target(task: EditTask, rng: Random) -> EditTask | None:
+    shown = {thing.combination for thing in task.source.objects}
+    for other in _similar_others(task, rng):
+        if task.result is None:
+            return replace(task, target=other)
+        result = replace(other, colour=task.result.colour)
+        if task.category == "replace":
+            result = replace(result, shape=task.result.shape)
+            fits = other.colour != result.colour and other.shape != result.shape
+        elif task.category == "move":
+            result = _at(other, task.result.place, rng)
+            fits = place_distance(other.place, result.place) >= 2
+        elif task.category == "resize":
+            result = replace(other, size="large" if other.size == "small" else "small")
+            fits = other.size != "medium"
+        else:
+            fits = result.combination in task.combinations - shown
+        if fits:
+            return replace(task, target=other, result=result)
+    return None
+
+
+def _other_background(task: EditTask, rng: Random) -> EditTask | None:
+    """One that shares pattern or tone with the requested one."""
+    asked = task.background
+    assert asked is not None
+    choices = [b for b in BACKGROUNDS if (b.pattern == asked.pattern) != (b.tone == asked.tone)]
+    choices = [b for b in choices if b != task.source.background]
+    return replace(task, background=rng.choice(choices))
+
+
+CONTRASTS: dict[str, tuple[Callable[[EditTask, Random], EditTask | None], ...]] = {
+    "recolour": (_other_colour, _other_target),
+    "add": (_other_colour, _other_shape, _other_place),
+    "remove": (_other_target,),
+    "replace": (_other_colour, _other_shape, _other_target),
+    "move": (_other_place, _other_target),
+    "resize": (_other_target,),
+    "background": (_other_background,),
+}
+"""What a contrasting task can ask for otherwise, by category."""
+
+
+def contrasting_task(task: EditTask, rng: Random) -> EditTask | None:
+    """A task of the same category on the same source that asks for one thing else, or None if the scene has none.
+
+    The perfect edit of each is of score 2 under the other: an edit of the right kind, not the one asked for.
+    """
+    for make in rng.sample(CONTRASTS[task.category], len(CONTRASTS[task.category])):
+        if other := make(task, rng):
+            return other
+    return None
+
+
 def task_words(task: EditTask, language: str) -> dict[str, str]:
     """The words that fill the task's wordings (see `instructions`)."""
     words: dict[str, str] = {}

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from editreward.simulation.artefacts import ARTEFACTS, apply_artefact
-from editreward.simulation.edits import EditTask, realise, sample_task, task_words
+from editreward.simulation.edits import EditTask, contrasting_task, realise, sample_task, task_words
 from editreward.simulation.instructions import CATEGORIES, WORDINGS, fill_wording, varied_wording
 from editreward.simulation.rendering import render_scene
 from editreward.simulation.world import Scene, describe_change
@@ -20,6 +20,9 @@ from editreward.simulation.world import Scene, describe_change
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 ENTROPY_TAG = 20250926
 """Keeps these streams apart from any other use of small seeds. Changing it changes every group."""
+
+CONTRAST_TAG = 1
+"""Keeps contrasting groups apart from those of `simulate_group`."""
 
 MINIMUM_SIZE = 84
 """Below this side, slight artefacts and small faults are finer than a pixel."""
@@ -115,6 +118,19 @@ class SimulatedGroup:
         }
 
 
+def _check(seed: int, split: str, candidates: int, size: int) -> None:
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}")
+    if seed < 0 or candidates < 1 or size < MINIMUM_SIZE:
+        raise ValueError(f"need seed >= 0, candidates >= 1, size >= {MINIMUM_SIZE}; got {seed}, {candidates}, {size}")
+
+
+def _randoms(split: str, *numbers: int) -> tuple[Random, Random]:
+    """Two independent streams of random numbers, other ones for other arguments."""
+    state = np.random.SeedSequence([ENTROPY_TAG, SPLITS.index(split), *numbers]).generate_state(4)
+    return Random(int(state[0]) << 32 | int(state[1])), Random(int(state[2]) << 32 | int(state[3]))
+
+
 def _pick_editor(instruction_following: int, visual_quality: int, rng: Random) -> str:
     """An editor, by how likely its skill makes these scores: the scores themselves stay uniform."""
     point = ((instruction_following - 1) / 3, (visual_quality - 1) / 3)
@@ -160,12 +176,8 @@ def simulate_group(seed: int, split: str = "train", candidates: int = 7, size: i
     Raises:
         ValueError: an argument is out of its range.
     """
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}")
-    if seed < 0 or candidates < 1 or size < MINIMUM_SIZE:
-        raise ValueError(f"need seed >= 0, candidates >= 1, size >= {MINIMUM_SIZE}; got {seed}, {candidates}, {size}")
-    state = np.random.SeedSequence([ENTROPY_TAG, SPLITS.index(split), seed]).generate_state(4)
-    rng, score_rng = Random(int(state[0]) << 32 | int(state[1])), Random(int(state[2]) << 32 | int(state[3]))
+    _check(seed, split, candidates, size)
+    rng, score_rng = _randoms(split, seed)
     category = rng.choice(CATEGORIES)
     language = "en" if rng.random() < ENGLISH_SHARE else "zh"
     unseen_wording = split == "test" and rng.random() < 0.5
@@ -203,29 +215,56 @@ def simulate_groups(
         yield simulate_group(number, split=split, candidates=candidates, size=size)
 
 
-def mismatched(group: SimulatedGroup) -> SimulatedGroup:
-    """The group with an instruction that none of its edits is about, so that all score 1 in following it.
+def simulate_contrast(seed: int, split: str = "train", candidates: int = 7, size: int = 112) -> SimulatedGroup:
+    """Make one of two groups with the same images, in which only the instruction tells which edits are right.
 
-    The instruction is that of the next group of the split with another category, in the same language.
+    Seeds 2k and 2k + 1 make such a pair. The instructions differ in one thing: the colour, shape or place to give, the
+    object, or the background. Every candidate does perfectly what one of the two asks for, in turn, so that it scores
+    4 in one group and 2 in the other; artefacts, and with them visual quality, are as in `simulate_group`.
+
+    Args:
+        seed: number of the group within its split, >= 0.
+        split, candidates, size: as for `simulate_group`.
+
+    Returns:
+        The group, "simulated-SPLIT-SEED-contrast".
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
-    split, number = group.group_id.split("-")[1], int(group.group_id.split("-")[2])
-    other = group
-    while (other.category == group.category) or (other.language != group.language):
-        number += 1
-        other = simulate_group(number, split=split, candidates=1, size=MINIMUM_SIZE)
-    candidates = [
-        replace(candidate, scores={**candidate.scores, "instruction_following": 1}, fault="unrelated")
-        for candidate in group.candidates
+    _check(seed, split, candidates, size)
+    rng, _ = _randoms(split, seed // 2, CONTRAST_TAG)
+    language = "en" if rng.random() < ENGLISH_SHARE else "zh"
+    other = None
+    while other is None:
+        category = rng.choice(CATEGORIES)
+        task = sample_task(category, False, rng)
+        other = contrasting_task(task, rng)
+    tasks = (task, other)
+    wording = (
+        varied_wording(category, language, rng) if split == "train" else rng.choice(WORDINGS[category, language].train)
+    )
+    first, asked = rng.randrange(2), seed % 2
+    made = [
+        _simulate_candidate(tasks[(first + i) % 2], 4, rng.randint(1, 4), seed=rng.getrandbits(31), size=size)
+        for i in range(candidates)
     ]
-    return replace(
-        group,
-        group_id=f"{group.group_id}-mismatched",
-        instruction=other.instruction,
-        category=other.category,
-        unseen_wording=other.unseen_wording,
-        unseen_combination=other.unseen_combination,
-        task=other.task,
-        candidates=candidates,
+    return SimulatedGroup(
+        group_id=f"simulated-{split}-{seed:06d}-contrast",
+        source=render_scene(task.source, size),
+        scene=task.source,
+        instruction=fill_wording(wording, task_words(tasks[asked], language)),
+        language=language,
+        category=category,
+        unseen_wording=False,
+        unseen_combination=False,
+        task=tasks[asked],
+        candidates=[
+            candidate
+            if (first + i) % 2 == asked
+            else replace(candidate, scores={**candidate.scores, "instruction_following": 2}, fault="contrast")
+            for i, candidate in enumerate(made)
+        ],
     )
 
 

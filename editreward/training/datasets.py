@@ -15,7 +15,7 @@ from trl import ScriptArguments
 
 from configuration_editreward import DEFAULT_DIMENSIONS
 from editreward.data.storage import features_of, load_groups
-from editreward.simulation import annotate, mismatched, simulate_group
+from editreward.simulation import annotate, simulate_contrast, simulate_group
 from editreward.training.bad_rows import UnreadableRow
 from editreward.training.batching import Request, undecoded
 from editreward.training.dataloading import MIXTURE_PART, MIXTURE_ROW, MIXTURE_WEIGHT, GroupRows
@@ -97,11 +97,11 @@ class GroupDataArguments(ScriptArguments):
     simulated_train_start: int = field(
         default=0, metadata={"help": "Number of the first simulated group to train on; others are new groups."}
     )
-    simulated_mismatched: float = field(
+    simulated_contrast: float = field(
         default=0.0,
         metadata={
-            "help": "Share of the simulated training groups that show another group's instruction, which no edit "
-            "follows (docs/simulation.md)."
+            "help": "Share of the simulated training groups in which only the instruction tells which edits are right "
+            "(docs/simulation.md)."
         },
     )
     simulated_eval_groups: int = field(default=300, metadata={"help": "Simulated groups to evaluate on."})
@@ -205,7 +205,7 @@ def _load(
             _first(config.start, script_args.simulated_train_start if training else 0),
             script_args.simulated_annotators if training else 0,
             script_args.simulated_noise if training else 0.0,
-            script_args.simulated_mismatched if training else 0.0,
+            script_args.simulated_contrast if training else 0.0,
         )
         return streamed(simulated) if streaming else simulated
     if config.format is not None:
@@ -225,22 +225,22 @@ def simulated_dataset(
     start: int = 0,
     annotators: int = 0,
     noise: float = 0.0,
-    mismatched_share: float = 0.0,
+    contrast: float = 0.0,
 ) -> Dataset:
     """Edit groups that are rendered when they are read: a column of seeds and a transform.
 
     With `annotators`, scores are the means of so many, each off by one point with the probability `noise`. About
-    `mismatched_share` of the groups are [`mismatched`].
+    the share `contrast` of the groups are those of [`simulate_contrast`], always both of a pair.
     """
-    if not 0 <= mismatched_share <= 1:
-        raise ValueError(f"`--simulated_mismatched` must be a share from 0 to 1, got {mismatched_share}.")
+    if not 0 <= contrast <= 1:
+        raise ValueError(f"`--simulated_contrast` must be a share from 0 to 1, got {contrast}.")
     if noise > 0 and annotators == 0:
         raise ValueError(f"`--simulated_noise` {noise} needs annotators: set `--simulated_annotators`.")
 
     def render(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
-        made = [simulate_group(seed, split, size=image_size) for seed in batch["seed"]]
-        is_mismatched = [Random(f"mismatched {seed}").random() < mismatched_share for seed in batch["seed"]]
-        rows = [(mismatched(g) if other else g).to_row() for g, other in zip(made, is_mismatched, strict=True)]
+        kinds = [Random(f"contrast {seed // 2}").random() < contrast for seed in batch["seed"]]
+        makes = [simulate_contrast if kind else simulate_group for kind in kinds]
+        rows = [make(seed, split, size=image_size).to_row() for make, seed in zip(makes, batch["seed"], strict=True)]
         if annotators:
             rows = [annotate(row, annotators, noise) for row in rows]
         return {column: [row[column] for row in rows] for column in rows[0]}
