@@ -30,12 +30,14 @@ from editreward.commands.environment import add_env
 from editreward.commands.generate import add_generate
 from editreward.commands.merge import add_merge
 from editreward.commands.push import add_push
-from editreward.commands.score_dataset import add_dataset_options, run_score_dataset
+from editreward.commands.score_dataset import OF_DATASETS, add_dataset_options, run_score_dataset
 
 if TYPE_CHECKING:
     from editreward.scoring import BestEdit, EditRewardScorer
 
 DTYPES = ("float32", "bfloat16", "float16")
+EXTRAS = {"score": "data", "bench": "eval", "merge": "train"}
+"""Extra of the package that a command needs, where it has not the command's own name."""
 
 
 def add_score(commands: Any) -> None:
@@ -74,8 +76,8 @@ def run_score(args: argparse.Namespace) -> int | None:
     """Score one group of edits and print it as a table or as JSON, or a dataset into a file."""
     if args.dataset:
         return run_score_dataset(args)
-    if args.output or args.limit is not None:
-        raise ValueError("`--output` and `--limit` are for a `--dataset`.")
+    if given := [f"`--{name}`" for name in OF_DATASETS if getattr(args, name) is not None]:
+        raise ValueError(f"{', '.join(given)}: only with a `--dataset`.")
     scorer = load_scorer(args)  # before what imports torch, too
 
     from editreward.scoring.report import ranking_table
@@ -123,7 +125,9 @@ def add_demo(commands: Any) -> None:
         "them into a picture.",
         epilog="Example: editreward demo --output demo.png --seed 3",
     )
-    parser.add_argument("--output", default="out/demo.png", metavar="FILE", help="the picture (default: %(default)s)")
+    parser.add_argument(
+        "--output", default="out/demo.png", metavar="FILE", help="the picture, .png or .jpg (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="which simulated group (default: %(default)s)")
     add_model_options(parser)
     parser.set_defaults(run=run_demo)
@@ -131,6 +135,8 @@ def add_demo(commands: Any) -> None:
 
 def run_demo(args: argparse.Namespace) -> None:
     """Run the demo."""
+    if not args.output.lower().endswith((".png", ".jpg", ".jpeg")):
+        raise ValueError(f"`--output {args.output}` must end in .png or .jpg.")
     scorer = load_scorer(args)  # before what imports torch, too
 
     from editreward.demo import run
@@ -230,6 +236,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="FOLDER_OR_ID", help="model folder or Hub repository id (default: the bundled tiny model)"
     )
+    parser.add_argument("--model-revision", metavar="REVISION", help="commit, branch or tag of a model on the Hub")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best one available)")
     parser.add_argument(
         "--dtype",
@@ -248,7 +255,7 @@ def load_scorer(args: argparse.Namespace) -> "EditRewardScorer":
 
         transformers.logging.disable_progress_bar()
         enable_progress_bars()  # of downloads: the line above turns these off too
-        revision = getattr(args, "model_revision", None)
+        revision = args.model_revision
         return EditRewardScorer.from_pretrained(
             args.model,
             device=args.device,
@@ -355,7 +362,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         # Messages of libraries may span lines. Bad input is described by its message alone, a fault needs its type.
         message = " ".join(str(error).split())
-        if not isinstance(error, ValueError | OSError):
+        if isinstance(error, ModuleNotFoundError):
+            message = f'{message}: pip install "editreward[{EXTRAS.get(args.command, args.command)}]"'
+        elif not isinstance(error, ValueError | OSError):
             message = f"{type(error).__name__}: {message} (--debug shows the traceback)"
         command = " ".join(filter(None, [args.command, getattr(args, "subcommand", None)]))
         print(f"editreward {command}: error: {message}", file=sys.stderr)

@@ -1,8 +1,10 @@
 """The `editreward` command: tables, JSON, exit codes and one-line errors."""
 
+import argparse
 import json
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -107,6 +109,8 @@ def change(arguments: list[str], option: str, *values: str) -> list[str]:
         ("--device", ["warp"], "'warp' cannot be used"),
         ("--dtype", ["int8"], "invalid choice: 'int8'"),
         ("--edited", [], "--edited: expected at least one argument"),
+        ("--revision", ["v1"], "`--revision`: only with a `--dataset`"),
+        ("--split", ["test"], "`--split`: only with a `--dataset`"),
     ],
 )
 def test_errors_are_one_line_and_exit_code_2(score_arguments, option, values, message, capsys, monkeypatch, tmp_path):
@@ -136,6 +140,30 @@ def test_a_fault_of_the_program_is_told_by_its_type(score_arguments, capsys, mon
     monkeypatch.setattr(EditRewardScorer, "best_of", fail)
     assert cli.main(score_arguments) == 2
     assert capsys.readouterr().err.endswith("ZeroDivisionError: division by zero (--debug shows the traceback)\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "extra"),
+    [(["score"], "data"), (["data", "check", "x"], "data"), (["merge"], "train"), (["bench", "genai-bench"], "eval")],
+)
+def test_a_package_that_is_not_installed_is_named_with_what_brings_it(words, extra, capsys, monkeypatch):
+    def run(args):
+        import no_such_package  # noqa: F401
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", lambda *_: argparse.Namespace(**arguments))
+    arguments = {"command": words[0], "run": run, "debug": False}
+    assert cli.main(words) == 2
+    err = capsys.readouterr().err
+    assert f"No module named 'no_such_package': pip install \"editreward[{extra}]\"" in err
+    assert len(err.splitlines()) == 1
+    assert extra in metadata.metadata("editreward").get_all("Provides-Extra")
+
+
+@pytest.mark.parametrize("output", ["demo", "demo.xyz", "folder/"])
+def test_the_demos_picture_needs_a_name_that_can_be_written(output, capsys):
+    assert cli.main(["demo", "--output", output]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and f"`--output {output}` must end in .png or .jpg" in err
 
 
 def test_help_does_not_import_torch():

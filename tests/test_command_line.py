@@ -83,7 +83,7 @@ print("RESULT", len(sys.modules), *sorted(found - set(sys.stdlib_module_names)))
 
 
 def test_garbage_collection_is_as_it_was_after_loading(random_model_dir):
-    arguments = argparse.Namespace(model=str(random_model_dir), device="cpu", dtype=None)
+    arguments = argparse.Namespace(model=str(random_model_dir), model_revision=None, device="cpu", dtype=None)
     for enabled in (True, False):
         (gc.enable if enabled else gc.disable)()
         try:

@@ -5,9 +5,13 @@ import json
 import pytest
 import torch
 from backbones import make_image
+from peft import LoraConfig, get_peft_model
 from transformers import pipeline
 
 from editreward import EditRewardScorer
+from editreward.training.adapters import save_configuration
+from modeling_editreward import EditRewardModel
+from processing_editreward import EditRewardProcessor
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +103,19 @@ def test_what_is_for_the_model_stays_out_of_what_the_pipeline_saves(random_model
     assert "eager" not in (tmp_path / "tokenizer_config.json").read_text()
     again = pipeline("edit-reward", model=str(tmp_path), trust_remote_code=True, device="cpu")
     assert_close(again(groups[:2]), pipe(groups[:2]))
+
+
+def test_an_adapter_is_scored_with_its_base(random_model_dir, groups, tmp_path):
+    model = EditRewardModel.from_pretrained(random_model_dir)
+    target = LoraConfig(target_modules=r".*language_model.*_proj", modules_to_save=["heads"], init_lora_weights=False)
+    adapted = get_peft_model(model, target)
+    for parameter in adapted.model.heads.modules_to_save["default"].parameters():
+        parameter.data += 0.1  # trained whole, beside the adapter
+    adapted.save_pretrained(tmp_path)
+    save_configuration(model, tmp_path)
+    EditRewardProcessor.from_pretrained(random_model_dir).save_pretrained(tmp_path)
+    scorer = EditRewardScorer.from_pretrained(tmp_path, device="cpu")
+    piped = pipeline("edit-reward", model=str(tmp_path), trust_remote_code=True, device="cpu", dtype=torch.float32)
+    for group in groups[:2]:
+        found = [candidate["reward"] for candidate in piped(group)["candidates"]]
+        assert found == pytest.approx([score.reward for score in scorer.score(**group)], abs=1e-4)

@@ -197,10 +197,11 @@ def test_the_command_lists_bad_rows_and_exits_with_1(data, random_model_dir, tmp
         (["--dataset", "DATA", "--output", "a.csv"], ".jsonl or .parquet"),
         (["--dataset", "DATA", "--output", "a.jsonl", "--instruction", "x"], "without --instruction"),
         (["--dataset", "simulated", "--output", "a.jsonl"], "--limit"),
+        (["--dataset", "simulated", "--limit", "0", "--output", "a.jsonl"], "`--limit` must be at least 1"),
         (["--dataset", "simulated", "--split", "no", "--limit", "1", "--output", "a.jsonl"], "no split 'no'"),
         (["--dataset", "nowhere/at/all", "--output", "a.jsonl"], "nowhere/at/all"),
         (["--source", "a.png", "--instruction", "x"], "--edited"),
-        (["--source", "a.png", "--edited", "b.png", "--instruction", "x", "--limit", "3"], "for a `--dataset`"),
+        (["--source", "a.png", "--edited", "b.png", "--instruction", "x", "--limit", "3"], "only with a `--dataset`"),
     ],
 )
 def test_what_does_not_go_together_is_said_in_one_line(words, message, data, tmp_path, monkeypatch, capsys):

@@ -21,7 +21,6 @@ def add_scorer_options(parser: argparse.ArgumentParser) -> None:
         "a judge of pairs and is run (default: %(default)s)",
     )
     add_model_options(parser)
-    parser.add_argument("--model-revision", metavar="REVISION", help="commit, branch or tag of a model on the Hub")
     parser.add_argument("--max-batch-tokens", type=int, metavar="N", help="tokens of one pass through the model")
     parser.add_argument("--seed", type=int, default=0, help="of the scorers random and coin (default: %(default)s)")
 

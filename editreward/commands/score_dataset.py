@@ -7,6 +7,10 @@ if TYPE_CHECKING:
     from editreward.scoring.dataset import DatasetReport
 
 
+OF_DATASETS = ("output", "split", "revision", "limit")
+"""Options that only a dataset has."""
+
+
 class _InPlaceOfOneGroup(argparse.Action):
     """`--dataset`: the options of one group are no longer required, and `--output` is."""
 
@@ -32,7 +36,7 @@ def add_dataset_options(parser: argparse.ArgumentParser) -> None:
         help="edit groups: a folder, Parquet file or Hub id, which is streamed; or 'simulated'",
     )
     options.add_argument("--output", metavar="FILE", help="a .jsonl or .parquet file to write, a row per group")
-    options.add_argument("--split", default="train", help="(default: %(default)s)")
+    options.add_argument("--split", help="(default: train)")
     options.add_argument("--revision", help="commit, branch or tag of a dataset on the Hub")
     options.add_argument("--limit", type=int, metavar="N", help="stop after N rows; 'simulated' needs it")
     options.add_argument("--max-batch-tokens", type=int, metavar="N", help="tokens of one pass through the model")
@@ -46,6 +50,8 @@ def run_score_dataset(args: argparse.Namespace) -> int:
     given = [f"--{name}" for name in ("source", "edited", "instruction", "json") if getattr(args, name)]
     if given:
         raise ValueError(f"`--dataset` is scored into a file, without {', '.join(given)}.")
+    if args.limit is not None and args.limit < 1:
+        raise ValueError(f"`--limit` must be at least 1, not {args.limit}.")
     processes = Processes()
     args.device = args.device or processes.device
     scorer = load_scorer(args)
@@ -60,7 +66,7 @@ def run_score_dataset(args: argparse.Namespace) -> int:
         scorer,
         args.dataset,
         args.output,
-        split=args.split,
+        split=args.split or "train",
         limit=args.limit,
         revision=args.revision,
         fingerprint=RewardModelScorer(scorer).fingerprint,
