@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from transformers import (
     AttentionInterface,
     AutoModel,
     AutoTokenizer,
+    DynamicCache,
     PreTrainedConfig,
     PreTrainedModel,
     initialization,
@@ -65,7 +66,7 @@ def masked_attention(
 
 
 def tree_blocks_forward(
-    module: nn.Module,
+    module: Any,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -89,7 +90,12 @@ def tree_blocks_forward(
 
     outputs = []
     for query_index, key_index, mask in tree_blocks.levels:
-        blocks = gather(query, query_index), gather(key, key_index), gather(value, key_index)
+        keys, values = gather(key, key_index), gather(value, key_index)
+        if tree_blocks.prefix is not None:
+            before = (x.expand(len(keys), -1, -1, -1) for x in tree_blocks.prefix[module.layer_idx])
+            keys, values = (torch.cat(pair, dim=2) for pair in zip(before, (keys, values), strict=True))
+            mask = F.pad(mask, (keys.shape[2] - mask.shape[-1], 0), value=True)
+        blocks = gather(query, query_index), keys, values
         outputs.append(masked_attention(*blocks, mask, scaling).transpose(1, 2).flatten(0, 1))
     output = torch.cat(outputs).index_select(0, tree_blocks.slot_of_token.flatten())
     return output.view(groups, length, heads, head_dim), None
@@ -269,6 +275,9 @@ def tree_block_mask(segment_ids: torch.Tensor, ancestors: torch.Tensor) -> Block
     return create_block_mask(allowed, groups, None, length, length, device=segment_ids.device)
 
 
+Prefix: TypeAlias = list[tuple[torch.Tensor, torch.Tensor]]
+
+
 @dataclass
 class TreeBlocks:
     """A packed batch cut into segments, by their depth in the tree.
@@ -280,6 +289,8 @@ class TreeBlocks:
     # own included, (blocks, keys); and what attends to what, (blocks, 1, queries, keys).
     levels: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
     slot_of_token: torch.Tensor  # (rows, length), place of each token among the blocks' queries, level after level
+    # Keys and values of each layer that all tokens attend to, (1, heads, tokens, head_dim).
+    prefix: "Prefix | None" = None
 
     @classmethod
     def of(cls, segment_ids: torch.Tensor, ancestors: torch.Tensor) -> "TreeBlocks":
@@ -348,10 +359,12 @@ class _Sequences:
             positions=torch.stack([path_of_token, token_columns], dim=-1),
         )
 
-    def attention_inputs(self, attention: str) -> dict[str, Any]:
+    def attention_inputs(self, attention: str, prefix: Prefix | None = None) -> dict[str, Any]:
         """The tree in the form that an attention function takes."""
         if attention == TREE_BLOCKS:
-            return {"attention_mask": None, "tree_blocks": TreeBlocks.of(self.segment_ids, self.ancestors)}
+            tree_blocks = TreeBlocks.of(self.segment_ids, self.ancestors)
+            tree_blocks.prefix = prefix
+            return {"attention_mask": None, "tree_blocks": tree_blocks}
         if attention == TREE_FLEX:
             return {"attention_mask": tree_block_mask(self.segment_ids, self.ancestors)}
         if attention == "eager":  # adds its mask to the attention logits
@@ -671,6 +684,7 @@ class EditRewardModel(PreTrainedModel):
         group_index: torch.Tensor,
         image_index: torch.Tensor | None = None,
         image_features: Sequence[torch.Tensor] | None = None,
+        prefix: Prefix | None = None,
         hidden_positions: torch.Tensor | None = None,
         packing: str | None = None,
         **kwargs: Any,
@@ -692,6 +706,8 @@ class EditRewardModel(PreTrainedModel):
                 one, in order of appearance. By default each stands in one.
             image_features (`list[torch.FloatTensor]`, *optional*): Of each image, from `encode_images`, in place of
                 `pixel_values`.
+            prefix (`list[tuple[torch.FloatTensor, torch.FloatTensor]]`, *optional*): From `encode_prefix`, of the
+                tokens that all rows begin with, which are then not computed again. For the model's own attention.
             hidden_positions (`torch.LongTensor` of shape `(tokens, 2)`, *optional*): Row and column of further tokens
                 whose hidden states to return.
             packing (`str`, *optional*): `tree` runs a group as one row under a tree mask; `unpacked` runs each
@@ -707,6 +723,17 @@ class EditRewardModel(PreTrainedModel):
         check_choice("packing", packing, PACKINGS)
         if packing == "tree" and attention not in MASKED_ATTENTION:
             raise ValueError(f"Attention {attention!r} cannot run a tree mask; use `packing='unpacked'`.")
+
+        positions = reward_positions.flatten(0, 1)
+        reward_count = len(positions)
+        if hidden_positions is not None:
+            positions = torch.cat([positions, hidden_positions])
+        if prefix is not None:
+            if attention != TREE_BLOCKS or packing != "tree":
+                raise ValueError("`prefix` needs `attn_implementation='sdpa'` and `packing='tree'`.")
+            start = prefix[0][0].shape[2]
+            input_ids, segment_ids, position_ids = (x[..., start:] for x in (input_ids, segment_ids, position_ids))
+            positions = torch.stack([positions[:, 0], positions[:, 1] - start], dim=-1)
 
         if image_features is None:
             if pixel_values is None:
@@ -726,10 +753,6 @@ class EditRewardModel(PreTrainedModel):
         inputs_embeds = inputs_embeds.masked_scatter(is_visual.unsqueeze(-1), features.to(inputs_embeds.dtype))
         visual_index = (is_visual.flatten().long().cumsum(0) - 1).view_as(input_ids).masked_fill(~is_visual, -1)
 
-        positions = reward_positions.flatten(0, 1)
-        reward_count = len(positions)
-        if hidden_positions is not None:
-            positions = torch.cat([positions, hidden_positions])
         sequences = _Sequences(
             inputs_embeds, position_ids, visual_index, segment_ids, ancestor_table(segment_parents), positions
         )
@@ -743,7 +766,7 @@ class EditRewardModel(PreTrainedModel):
             visual_inputs["deepstack_visual_embeds"] = [layer[picked] for layer in deepstack]
         hidden_states = self.backbone.language_model(
             inputs_embeds=sequences.inputs_embeds,
-            **sequences.attention_inputs(attention),
+            **sequences.attention_inputs(attention, prefix),
             position_ids=sequences.position_ids,
             use_cache=False,
             **visual_inputs,
@@ -765,6 +788,20 @@ class EditRewardModel(PreTrainedModel):
             group_index=group_index,
             hidden_states=None if hidden_positions is None else hidden_states[reward_count:],
         )
+
+    def encode_prefix(self, input_ids: torch.Tensor) -> Prefix:
+        """Keys and values, by layer, of text that all rows begin with; `input_ids` of shape `(tokens,)`."""
+        segment_ids, cache = torch.zeros_like(input_ids)[None], DynamicCache()
+        ancestors = torch.ones(1, 1, 1, dtype=torch.bool, device=input_ids.device)
+        self.backbone.language_model(
+            inputs_embeds=self.get_input_embeddings()(input_ids[None]),
+            attention_mask=None,
+            tree_blocks=TreeBlocks.of(segment_ids, ancestors),
+            position_ids=torch.arange(len(input_ids), device=input_ids.device).expand(3, 1, -1),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return [(layer.keys, layer.values) for layer in cache.layers]
 
     def encode_images(self, pixel_values: torch.Tensor, image_grid_thw: torch.Tensor) -> list[torch.Tensor]:
         """What the language model is given of each image, `(1 + layers, visual_tokens, hidden_size)`.

@@ -88,11 +88,16 @@ def another_precision(model):
     model.to(torch.float64)
 
 
+def behind_pytorch(model):
+    for parameter in model.parameters():
+        parameter.data.mul_(0.9)
+
+
 def rounding(model):
     model.to(torch.bfloat16).to(torch.float32)  # into memory that the former weights may have left
 
 
-CHANGES = [in_place, a_training_step, other_weights, another_tensor, another_precision, rounding]
+CHANGES = [in_place, a_training_step, other_weights, another_tensor, another_precision, behind_pytorch, rounding]
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -100,10 +105,36 @@ def test_features_of_former_weights_are_forgotten(change):
     model, processor = build()
     scorer = EditRewardScorer(model, processor, image_cache_size=2)
     before = rewards(scorer, SOURCES[0], EDITS)
+    with Counted(model) as counted:
+        assert rewards(scorer, SOURCES[0], EDITS) == before
+    assert (counted.images, counted.calls) == (4, 1)  # not the source, not the prompt's beginning
     change(model)
     after = rewards(scorer, SOURCES[0], EDITS)
     assert after == pytest.approx(rewards(EditRewardScorer(model, processor), SOURCES[0], EDITS), abs=1e-6)
     assert change is another_precision or after != pytest.approx(before, abs=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["compact", "paper"])
+@pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])
+def test_the_beginning_of_the_prompt_computed_once_changes_no_score(kind, layout):
+    model, processor = build(kind, layout=layout)
+    prefix = processor.prefix_ids()
+    packed = [
+        processor.pack(SOURCES[0], EDITS[:3], "give the cat a red hat"),
+        processor.pack(SOURCES[:2], EDITS[:1], "\u628a\u5929\u7a7a\u6362\u6210\u9ec4\u660f"),
+    ]
+    assert len(prefix) > (100 if layout == "compact" else 10)
+    assert all(group.input_ids[: len(prefix)].tolist() == prefix for group in packed)
+    batch = processor.collate(packed)
+    with torch.no_grad():
+        whole, continued = model(**batch), model(**batch, prefix=model.encode_prefix(torch.tensor(prefix)))
+        for name in ("mean", "log_std"):
+            torch.testing.assert_close(continued[name], whole[name], rtol=0, atol=1e-6)
+    model.set_attn_implementation("eager")
+    found = rewards(EditRewardScorer(model, processor), SOURCES[0], EDITS[:3])
+    assert found == pytest.approx(whole.reward[:3].tolist(), abs=1e-5)
+    with pytest.raises(ValueError, match="`prefix` needs"):
+        model(**batch, prefix=[])
 
 
 def test_autocast_is_not_mixed_with_full_precision():
@@ -120,7 +151,7 @@ def test_a_model_with_an_adapter_and_a_negative_size_are_refused():
     with pytest.raises(ValueError, match="`image_cache_size`"):
         EditRewardScorer(model, processor, image_cache_size=-1)
     model.peft_config = {}
-    with pytest.raises(ValueError, match="merge it first"):
+    with pytest.raises(ValueError, match="merge adapters"):
         EditRewardScorer(model, processor, image_cache_size=1)
 
 

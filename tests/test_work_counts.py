@@ -82,18 +82,20 @@ def test_scoring_runs_once_over_each_batch_and_image(layout):
     sizes = [(1, 1), (3, 1), (3, 2), (7, 1)]
     groups = [make_group(*size) for size in sizes]
     lengths = [tokens_of(processor, *size) for size in sizes]
+    scorer = EditRewardScorer(model, processor)
     with Counted(model) as one_by_one:
         for group in groups:
-            EditRewardScorer(model, processor).score(*group)
-    assert one_by_one.calls == len(groups)
-    assert one_by_one.tokens == sum(lengths)
+            scorer.score(*group)
+    prefix = len(processor.prefix_ids())  # in a call of its own, once
+    assert one_by_one.calls == 1 + len(groups)
+    assert one_by_one.tokens == prefix + sum(length - prefix for length in lengths)
     assert one_by_one.images == sum(candidates + sources for candidates, sources in sizes)
     assert one_by_one.heads == sum(candidates for candidates, _ in sizes) * 2
     with Counted(model) as together:
         EditRewardScorer(model, processor, max_batch_tokens=10**6).score(*map(list, zip(*groups, strict=True)))
-    assert (together.calls, together.heads) == (1, one_by_one.heads)
+    assert (together.calls, together.heads) == (2, one_by_one.heads)
     assert together.images == 2 + 7  # the groups share sources and edits
-    assert together.tokens == len(groups) * max(lengths)  # padded
+    assert together.tokens == prefix + len(groups) * (max(lengths) - prefix)  # padded
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

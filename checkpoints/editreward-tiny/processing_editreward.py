@@ -6,6 +6,7 @@ import urllib.request
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -824,6 +825,11 @@ class EditRewardProcessor(ProcessorMixin):
                 "split into segments. Pass another as `chat_template`."
             )
         return self.image_token.join(pieces[:-1]), pieces[-1]
+
+    def prefix_ids(self) -> list[int]:
+        """Token ids that groups begin with, whatever their images and, for nearly all, their instruction."""
+        prompt = self._prompt(1)[0]
+        return list(commonprefix([self._tokenize(prompt, text)[0] for text in ("a", "7", "\n", "\u6362")]))
 
     def _tokenize(self, prompt: str, instruction: str) -> list[list[int]]:
         """Token ids of a rendered prompt, as runs between image tokens. The instruction is only ever plain text."""

@@ -4,12 +4,13 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from transformers import BatchFeature
 
+from editreward.scoring.watching import Watched, can_watch
 from modeling_editreward import EditRewardModel
 from processing_editreward import PackedGroup
 
@@ -19,17 +20,15 @@ _Key: TypeAlias = tuple[bytes, tuple[int, ...]]
 class SourceImageCache:
     """What the vision tower made of the source images that were scored last.
 
-    An image is known by the bytes of its resized and normalised patches. All entries are dropped when the tower is not
-    what it was: another parameter, device, type, attention or autocast, or a weight that was written to, by whatever
-    PyTorch counts as writing: optimizers, `load_state_dict`, operations in place. Writing through `.data` is not
-    counted: call `clear` after it. Models with adapters are refused, since peft merges them in that way.
+    An image is known by the bytes of its resized and normalised patches. All are forgotten when the tower is not what
+    it was, see `Watched`.
 
     Args:
         model: whose tower encodes.
         size: images to keep; those that were not used for longest go first.
 
     Raises:
-        ValueError: the model has an adapter, or `size` is less than 1.
+        ValueError: the model cannot be watched, see `can_watch`, or `size` is less than 1.
     """
 
     def __init__(self, model: EditRewardModel, size: int) -> None:
@@ -37,8 +36,8 @@ class SourceImageCache:
             raise ValueError(f"`image_cache_size` must be positive, or 0 for no cache; got {size}.")
         self._model, self._size = model, size
         self._features: OrderedDict[_Key, Tensor] = OrderedDict()
-        self._state: tuple[Any, ...] = ()
-        self._drop_unless_same_tower()
+        self._tower = Watched(model.backbone.visual)
+        self._forget_if_changed()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -61,7 +60,7 @@ class SourceImageCache:
             What `EditRewardModel.encode_images` would.
         """
         with self._lock:
-            self._drop_unless_same_tower()
+            self._forget_if_changed()
             grids = batch["image_grid_thw"]
             images = batch["pixel_values"].split(grids.prod(-1).tolist())
             keys = {index: _key(images[index], grids[index]) for index in _sources(groups, batch["image_index"])}
@@ -79,21 +78,14 @@ class SourceImageCache:
                 self._features.popitem(last=False)
             return [features[index] for index in range(len(images))]
 
-    def _drop_unless_same_tower(self) -> None:
-        """Forget all images if features now depend on something else than when they were computed."""
-        if hasattr(self._model, "peft_config"):
-            raise ValueError("`image_cache_size` is for models without adapters: merge it first (`editreward merge`).")
-        tower, device = self._model.backbone.visual, self._model.device.type
-        tensors = [*tower.parameters(), *tower.buffers()]
-        state = (
-            tower.config._attn_implementation,
-            torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
-            *((tensor.data_ptr(), tensor._version, tensor.dtype) for tensor in tensors),
-        )
-        if state != self._state:
+    def _forget_if_changed(self) -> None:
+        if not can_watch(self._model):
+            raise ValueError(
+                "`image_cache_size` is for models of plain weights: merge adapters (`editreward merge`), and do not "
+                "quantize or offload."
+            )
+        if self._tower.has_changed():
             self._features.clear()
-            # Held, so that no other weights can come to lie where these do.
-            self._state, self._held = state, [tensor.detach() for tensor in tensors]
 
 
 def _sources(groups: Sequence[PackedGroup], image_index: Tensor) -> list[int]:

@@ -27,6 +27,7 @@ from transformers import PreTrainedConfig
 from configuration_editreward import HUB_ARGUMENTS
 from editreward.scoring.image_cache import SourceImageCache
 from editreward.scoring.probability import best_of_probabilities, preference_probability
+from editreward.scoring.prompt_prefix import PromptPrefix
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor, PackedGroup
 
@@ -201,6 +202,8 @@ class EditRewardScorer:
             raise ValueError(f"`num_workers` must not be negative, got {num_workers}.")
         self.num_workers = num_workers
         self.model = model.eval()
+        self.reuse_prompt = True  # off to compare with
+        self._prefix = PromptPrefix(model, processor)
         self.image_cache = SourceImageCache(model, image_cache_size) if image_cache_size else None
         self.processor = processor
         self.name = name
@@ -539,6 +542,8 @@ class EditRewardScorer:
         if self.image_cache is not None:
             batch["image_features"] = self.image_cache.encode(groups, batch)
             batch["pixel_values"] = None
+        if self.reuse_prompt:
+            batch["prefix"] = self._prefix.of(batch)
         output = self.model(**batch.to(self.model.device))
         mean, std = output.mean.tolist(), output.log_std.exp().tolist()
         reward, reward_std = output.reward.tolist(), output.reward_std.tolist()
