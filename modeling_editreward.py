@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.utils.weak import WeakTensorKeyDictionary
 from transformers import (
     AttentionInterface,
     AutoModel,
@@ -101,6 +102,22 @@ def tree_blocks_forward(
     return output.view(groups, length, heads, head_dim), None
 
 
+_VISION_RUNS = WeakTensorKeyDictionary()
+
+
+def vision_runs(bounds: list[int], device: torch.device) -> dict[int, torch.Tensor | None]:
+    """Patches between bounds, those of runs of equal length together, by that length; None for all."""
+    starts: dict[int, list[int]] = {}
+    for start, end in zip(bounds, bounds[1:], strict=False):
+        starts.setdefault(end - start, []).append(start)
+    if len(starts) == 1:
+        return dict.fromkeys(starts)
+    return {
+        length: (torch.tensor(first)[:, None] + torch.arange(length)).flatten().to(device)
+        for length, first in starts.items()
+    }
+
+
 def packed_vision_forward(
     module: nn.Module,
     query: torch.Tensor,
@@ -112,28 +129,29 @@ def packed_vision_forward(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention within each image or window of a batch, `(1, heads, patches, head_dim)`, all of a length at once."""
-    bounds = [0, query.shape[2]] if cu_seq_lens_q is None else cu_seq_lens_q.tolist()
-    starts: dict[int, list[int]] = {}
-    for start, end in zip(bounds, bounds[1:], strict=False):
-        starts.setdefault(end - start, []).append(start)
+    runs: dict[int, torch.Tensor | None] = {query.shape[2]: None}
+    if cu_seq_lens_q is not None:
+        # All layers are given the same tensor, and reading it makes the host wait for a GPU.
+        if cu_seq_lens_q not in _VISION_RUNS:
+            _VISION_RUNS[cu_seq_lens_q] = vision_runs(cu_seq_lens_q.tolist(), query.device)
+        runs = _VISION_RUNS[cu_seq_lens_q]
 
     def attend(patches: torch.Tensor | None, length: int) -> torch.Tensor:
         """Attention within runs of `length` patches; `patches` picks them, `None` takes all."""
 
-        def runs(x: torch.Tensor) -> torch.Tensor:
+        def split(x: torch.Tensor) -> torch.Tensor:
             x = x[0].transpose(0, 1)  # (patches, heads, head_dim)
             x = x if patches is None else x.index_select(0, patches)
             return x.reshape(-1, length, *x.shape[1:]).transpose(1, 2)
 
-        output = masked_attention(runs(query), runs(key), runs(value), None, scaling)
+        output = masked_attention(split(query), split(key), split(value), None, scaling)
         return output.transpose(1, 2).flatten(0, 1)
 
-    if len(starts) == 1:
-        return attend(None, *starts).unsqueeze(0), None
-    patches = [(torch.tensor(first)[:, None] + torch.arange(length)).flatten() for length, first in starts.items()]
-    patches = [index.to(query.device) for index in patches]
-    output = torch.cat([attend(index, length) for index, length in zip(patches, starts, strict=True)])
-    return output.index_select(0, torch.cat(patches).argsort()).unsqueeze(0), None
+    if len(runs) == 1:
+        return attend(None, *runs).unsqueeze(0), None
+    output = torch.cat([attend(patches, length) for length, patches in runs.items()])
+    order = torch.cat([patches for patches in runs.values() if patches is not None]).argsort()
+    return output.index_select(0, order).unsqueeze(0), None
 
 
 # The backbones refuse flex attention by its own name, although their text models run on any attention function that

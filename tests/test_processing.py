@@ -744,3 +744,24 @@ def test_damaged_files_are_read_or_refused_and_raise_nothing_else(format):
                 assert load_image(bytes(damaged)).mode == "RGB"
             except ImageError:
                 pass
+
+
+def test_large_jpeg_files_are_decoded_at_a_reduced_size_where_asked(tmp_path):
+    colours = np.random.default_rng(0).integers(60, 200, (20, 30, 3), dtype=np.uint8)
+    smooth = Image.fromarray(colours).resize((1200, 800), Image.Resampling.BICUBIC)
+    file = tmp_path / "large.jpg"
+    smooth.save(file, quality=95, subsampling=0)
+    whole, draft = load_image(file), load_image(file, draft_pixels=300 * 200)
+    assert (whole.size, draft.size) == ((1200, 800), (300, 200))
+    small = whole.resize((300, 200), Image.Resampling.BOX)
+    assert np.abs(np.asarray(draft, dtype=int) - np.asarray(small, dtype=int)).max() <= 4
+    assert load_image(file, draft_pixels=300 * 201).size == (600, 400)  # never fewer pixels than asked for
+    with Image.open(file) as opened:
+        assert load_image(opened, draft_pixels=100).size == (1200, 800)
+    processor = build_processor(pixels=(4 * 28) ** 2)
+    plain = processor.pack(file, [file], "blur").pixel_values
+    processor.jpeg_draft = True
+    drafted = processor.pack(file, [file], "blur").pixel_values
+    assert 0 < (drafted - plain).abs().max() < 0.2
+    processor.save_pretrained(tmp_path)
+    assert EditRewardProcessor.from_pretrained(tmp_path, trust_remote_code=False).jpeg_draft

@@ -1,6 +1,7 @@
 """Processor of an EditReward model: edit groups in, one packed token sequence per group out."""
 
 import io
+import math
 import re
 import urllib.request
 import warnings
@@ -169,7 +170,9 @@ class ImageError(ValueError):
     """An image that cannot be used. The message names it and says why."""
 
 
-def load_image(image: Any, name: str = "image", image_mode: str = "upright") -> Image.Image:
+def load_image(
+    image: Any, name: str = "image", image_mode: str = "upright", draft_pixels: int | None = None
+) -> Image.Image:
     """Turn any common form of an image into an upright 8-bit RGB `PIL.Image`.
 
     Args:
@@ -180,6 +183,7 @@ def load_image(image: Any, name: str = "image", image_mode: str = "upright") -> 
         image_mode: `upright` takes the first frame, scales 16 bits to 8, turns the image by its EXIF orientation and
             composites transparency on white. `reference` is a plain `convert("RGB")`, as the published model was
             trained.
+        draft_pixels: Decode a JPEG file at 1/2, 1/4 or 1/8 of its size where that leaves as many pixels.
 
     Raises:
         ImageError: If the image is missing, unreadable, truncated, empty, longer than 200:1 or over 134 megapixels.
@@ -188,6 +192,7 @@ def load_image(image: Any, name: str = "image", image_mode: str = "upright") -> 
         image,
         name,
         lambda opened: opened.convert("RGB") if image_mode == "reference" else _to_upright_rgb(opened),
+        draft_pixels=draft_pixels,
     )
 
 
@@ -203,7 +208,13 @@ def image_size(image: Any, name: str = "image") -> tuple[int, int]:
     return _read_image(image, name, lambda opened: (opened.height, opened.width), decode=False)
 
 
-def _read_image(image: Any, name: str, use: Callable[[Image.Image], Any], decode: bool = True) -> Any:
+def _read_image(
+    image: Any,
+    name: str,
+    use: Callable[[Image.Image], Any],
+    decode: bool = True,
+    draft_pixels: int | None = None,
+) -> Any:
     """What `use` makes of an image, once it is sure that the image can be used."""
     if isinstance(image, (str, Path)):
         name = f"{name} ({str(image)[:200]!r})"
@@ -222,6 +233,9 @@ def _read_image(image: Any, name: str, use: Callable[[Image.Image], Any], decode
                 f"{name} is {width} x {height} pixels; one side is over {MAX_ASPECT_RATIO} times the other. Crop it."
             )
         if decode:
+            if draft_pixels is not None and opened is not image:  # a caller's image stays as it is
+                scale = (draft_pixels / (width * height)) ** 0.5
+                opened.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
             opened.load()
         return use(opened)
     except ImageError as error:
@@ -405,6 +419,7 @@ class EditRewardProcessor(ProcessorMixin):
         image_token (`str`): The backbone's placeholder for one visual token.
         image_mode (`str`): How images become RGB, see [`load_image`].
         max_length (`int`, *optional*): The backbone's context, in tokens from the root to a leaf.
+        jpeg_draft (`bool`): Decode large JPEG files at a reduced size: faster, but scores differ a little.
     """
 
     def __init__(
@@ -421,6 +436,7 @@ class EditRewardProcessor(ProcessorMixin):
         image_token: str = "<|image_pad|>",
         image_mode: str = "upright",
         max_length: int | None = None,
+        jpeg_draft: bool = False,
     ) -> None:
         super().__init__(image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template)
         dimensions = DEFAULT_DIMENSIONS if dimensions is None else dimensions
@@ -433,6 +449,7 @@ class EditRewardProcessor(ProcessorMixin):
         self.image_token = image_token
         self.image_mode = image_mode
         self.max_length = max_length
+        self.jpeg_draft = jpeg_draft
         check_choice("layout", layout, LAYOUTS)
         check_choice("position_scheme", position_scheme, POSITION_SCHEMES)
         check_choice("image_mode", image_mode, IMAGE_MODES)
@@ -661,8 +678,9 @@ class EditRewardProcessor(ProcessorMixin):
             raise ValueError(f"{name}edited is an empty list. Pass at least one edited image.")
         source_names = [f"{name}source[{i}]" if len(sources) > 1 else f"{name}source" for i in range(len(sources))]
         names = source_names + [f"{name}edited[{i}]" for i in range(len(candidates))]
+        draft_pixels = self.image_processor.size["longest_edge"] if self.jpeg_draft else None
         images = [
-            load_image(image, name=image_name, image_mode=self.image_mode)
+            load_image(image, name=image_name, image_mode=self.image_mode, draft_pixels=draft_pixels)
             for image, image_name in zip([*sources, *candidates], names, strict=True)
         ]
         patches = self.image_processor(images=images, return_tensors="pt")

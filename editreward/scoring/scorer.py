@@ -22,7 +22,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import PreTrainedConfig
+from transformers import BatchFeature, PreTrainedConfig
 
 from configuration_editreward import HUB_ARGUMENTS
 from editreward.scoring.image_cache import SourceImageCache
@@ -539,12 +539,13 @@ class EditRewardScorer:
     def _forward(self, groups: list[PackedGroup]) -> list[list[EditScore]]:
         """Scores of the candidates of each group, from one pass through the model."""
         batch = self.processor.collate(groups)
+        reused: dict[str, Any] = {}
         if self.image_cache is not None:
-            batch["image_features"] = self.image_cache.encode(groups, batch)
+            reused["image_features"] = self.image_cache.encode(groups, batch)
             batch["pixel_values"] = None
         if self.reuse_prompt:
-            batch["prefix"] = self._prefix.of(batch)
-        output = self.model(**batch.to(self.model.device))
+            reused["prefix"] = self._prefix.of(batch)
+        output = self.model(**_to_device(batch, self.model.device), **reused)
         mean, std = output.mean.tolist(), output.log_std.exp().tolist()
         reward, reward_std = output.reward.tolist(), output.reward_std.tolist()
         scores: list[list[EditScore]] = [[] for _ in groups]
@@ -553,6 +554,13 @@ class EditRewardScorer:
             dimensions = {name: DimensionScore(**score) for name, score in by_name.items()}
             scores[group].append(EditScore(dimensions, reward[candidate], reward_std[candidate]))
         return scores
+
+
+def _to_device(batch: BatchFeature, device: torch.device) -> BatchFeature:
+    """A batch on its device; this thread does not wait for copies to a CUDA GPU."""
+    if device.type == "cuda":
+        batch = BatchFeature({k: v.pin_memory() if isinstance(v, Tensor) else v for k, v in batch.items()})
+    return batch.to(device, non_blocking=device.type == "cuda")
 
 
 def _is_list(value: Any) -> bool:

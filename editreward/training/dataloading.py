@@ -135,7 +135,8 @@ def group_dataloader(
         put_on_device=accelerator.device_placement,
         rng_types=accelerator.rng_types.copy(),
         dispatch_batches=False,
-        non_blocking=accelerator.non_blocking,
+        # Copies of pinned memory to a GPU keep their place in its queue: nothing is gained by waiting for them.
+        non_blocking=accelerator.non_blocking or (args.dataloader_pin_memory and accelerator.device.type == "cuda"),
     )
     accelerator._dataloaders.append(prepared)
     return prepared
