@@ -41,9 +41,10 @@ def test_rankings_are_compared_pair_by_pair():
     assert (same["flipped"]["value"], same["kendall"]["value"], same["largest_difference"]) == (0, 1, 0)
 
 
-def test_precisions_of_the_bundled_model_are_compared_on_simulated_groups(tmp_path, capsys):
-    # As many as make a round and a batch more.
-    size = precision.GROUPS_PER_ROUND + 1
+def test_precisions_of_the_bundled_model_are_compared_on_simulated_groups(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(precision, "GROUPS_PER_ROUND", 4)
+    monkeypatch.setattr(precision, "GROUPS_PER_BATCH", 3)
+    size = 7  # two rounds, of two batches and of one
     groups = list(simulate_groups(size, "test", 0, 3, 112))
     test_set = TestSet("test", size, 3, 112, 0, groups_hash(groups))
     (tmp_path / "set.json").write_text(json.dumps(vars(test_set)))
