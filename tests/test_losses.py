@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import integrate, special
 
 from editreward.data.pairs import WeightedPairs, training_pairs, training_scores
-from editreward.scoring.probability import best_of_probabilities, preference_probability
+from editreward.scoring.probability import best_of_probabilities, percent, preference_probability
 from editreward.training import EditRewardTrainingArguments
 from editreward.training.losses import LOSSES, RegressionLoss
 
@@ -378,3 +378,20 @@ def test_unknown_link_is_named():
         preference_probability(0.0, 0.0, 0.0, 0.0, link="cauchy")
     with pytest.raises(ValueError, match="'cauchy'"):
         best_of_probabilities(torch.zeros(3), torch.zeros(3), link="cauchy")
+
+
+@pytest.mark.parametrize(
+    "probability, text",
+    [
+        (0.0, "0%"),
+        (1e-9, "<1%"),
+        (0.004, "<1%"),
+        (0.006, "1%"),
+        (0.5, "50%"),
+        (0.994, "99%"),
+        (0.997, ">99%"),
+        (1.0, "100%"),
+    ],
+)
+def test_only_what_is_certain_is_shown_as_certain(probability, text):
+    assert percent(probability) == text

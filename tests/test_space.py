@@ -10,6 +10,7 @@ import time
 import types
 import zipfile
 import zlib
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from PIL import Image
 
 from editreward.data.storage import write_groups
 from editreward.scoring import BestEdit, EditRewardScorer, SkippedGroup
+from editreward.scoring.probability import percent
 from editreward.scoring.sharing import GroupInput, SharedScorer
 from editreward_space import pages, tables
 from editreward_space.batch import FORMULA_STARTS, BatchProgress, run_batch, texts, write_files
@@ -545,10 +547,11 @@ def test_images_inputs_and_figures_are_named_and_scores_are_in_figures(service):
         for value in score.dimensions.values():
             assert f"{value.mean:.2f} ± {value.std:.2f}" in found["rank"]
         assert (
-            f"{score.reward:.2f} ± {score.reward_std:.2f}" in found["rank"] and f"{probability:.0%}" in found["rank"]
+            f"{score.reward:.2f} ± {score.reward_std:.2f}" in found["rank"]
+            and escape(percent(probability)) in found["rank"]
         )
     assert "uncalibrated" in found["rank"] and "uncalibrated" in found["compare"]
-    assert f"{best.probabilities[0]:.0%}" in found["compare"]
+    assert escape(percent(best.probabilities[0])) in found["compare"]
 
 
 def test_the_histogram_counts_every_score_once():

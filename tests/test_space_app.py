@@ -22,6 +22,7 @@ from hub_server import TOKEN, Handler, Hub, Repository, StoredFile
 from PIL import Image
 
 from editreward.data.storage import write_groups
+from editreward.scoring.probability import percent
 from editreward.simulation import simulate_groups
 from editreward_space import ui
 from editreward_space.batch import run_batch
@@ -460,7 +461,7 @@ def test_examples_errors_and_comparing_in_the_browser(browser, scorer):
     browser.click("#compare-button")
     browser.wait(lambda: browser.find("#compare-result .er-slider"))
     probability = scorer.preference(SCENE[0], SCENE[1], SCENE[2], INSTRUCTION)
-    assert f"{probability:.0%}" in browser.text("#compare-result .er-answer")
+    assert percent(probability) in browser.text("#compare-result .er-answer")
     rows = browser.find("#compare-result tbody tr")
     assert [row.text.split()[0] for row in rows] == ["Instruction", "Visual", "Overall"]
 

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
+from editreward.scoring.probability import percent
 from editreward.scoring.scorer import BestEdit
 
 # Sizes in pixels, colours, and a bar's colour per dimension.
@@ -129,7 +130,7 @@ def draw_scores(drawing: ImageDraw.ImageDraw, corner: tuple[int, int], name: str
             drawing.line((left, y + 24, right, y + 24), fill=INK, width=2)
         y += 42
     drawing.text((x, y + 4), f"reward {score.reward:.2f} ± {score.reward_std:.2f}", fill=INK, font=font(14))
-    drawing.text((x, y + 24), f"P(best) {best.probabilities[index]:.0%}", fill=FAINT, font=font(14))
+    drawing.text((x, y + 24), f"P(best) {percent(best.probabilities[index])}", fill=FAINT, font=font(14))
 
 
 def draw_line(

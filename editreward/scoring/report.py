@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from editreward.scoring.probability import percent
 from editreward.scoring.scorer import BestEdit
 
 
@@ -23,7 +24,7 @@ def ranking_table(names: Sequence[str], best: BestEdit) -> str:
     for index in best.order:
         score = best.scores[index]
         cells = [f"{value.mean:.2f} ± {value.std:.2f}" for value in score.dimensions.values()]
-        cells += [f"{score.reward:.3f} ± {score.reward_std:.3f}", f"{best.probabilities[index]:.0%}"]
+        cells += [f"{score.reward:.3f} ± {score.reward_std:.3f}", percent(best.probabilities[index])]
         rows.append([str(best.ranks[index]), names[index], *cells])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]

@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 
 from editreward.scoring import BestEdit, DimensionScore
+from editreward.scoring.probability import percent
 from editreward_space.batch import BatchProgress
 from editreward_space.images import data_uri
 from editreward_space.settings import Settings
@@ -50,11 +51,15 @@ def ranking_page(
     winner = escape(names[best.order[0]])
     return (
         f'<section class="er-result" aria-label="Ranking"><p class="er-answer" role="status">Best of {len(names)}: '
-        f"<b>{winner}</b>, with a probability of {best.probability:.0%} to be the best.</p>"
+        f"<b>{winner}</b>, with a probability of {_percent(best.probability)} to be the best.</p>"
         f'<div class="er-task"><figure class="er-sources">{shown}<figcaption>Source</figcaption></figure>'
         f'<blockquote class="er-instruction" dir="auto">{escape(instruction)}</blockquote></div>'
         f'<div class="er-cards">{cards}</div></section>'
     )
+
+
+def _percent(probability: float) -> str:
+    return escape(percent(probability))
 
 
 def _number(place: int, images: Sequence[Any]) -> str:
@@ -73,7 +78,7 @@ def _card(name: str, uri: str, best: BestEdit, index: int) -> str:
         '<div class="er-buttons"><button type="button" data-er="flicker" aria-pressed="false">Flicker</button>'
         '<button type="button" data-er="side" aria-pressed="false">Side by side</button></div>'
         f"{bars}"
-        f'<p class="er-line"><span>P(best)</span><b>{best.probabilities[index]:.0%}</b></p>'
+        f'<p class="er-line"><span>P(best)</span><b>{_percent(best.probabilities[index])}</b></p>'
         f"{share_bar(best.probabilities[index])}"
         f'<p class="er-line er-faint"><span>reward (raw)</span>'
         f"<span>{score.reward:.2f} ± {score.reward_std:.2f}</span></p></article>"
@@ -115,7 +120,7 @@ def comparison_page(
     first, second = (escape(name) for name in names)
     overall = comparison["probability_first"]
     rows = "".join(
-        f'<tr><th scope="row">{escape(title(name))}</th><td>{probability:.0%}{share_bar(probability)}</td>'
+        f'<tr><th scope="row">{escape(title(name))}</th><td>{_percent(probability)}{share_bar(probability)}</td>'
         f"<td>{_figures(best.scores[0].dimensions[name])}</td><td>{_figures(best.scores[1].dimensions[name])}</td></tr>"
         for name, probability in comparison["probability_first_by_dimension"].items()
     )
@@ -123,8 +128,8 @@ def comparison_page(
     scale = "1 to 4" if comparison["calibrated"] else "uncalibrated"
     return (
         '<section class="er-result" aria-label="Comparison">'
-        f'<p class="er-answer" role="status">The first edit is preferred with a probability of <b>{overall:.0%}</b>, '
-        f"the second with {1 - overall:.0%}.</p>"
+        '<p class="er-answer" role="status">The first edit is preferred with a probability of '
+        f"<b>{_percent(overall)}</b>, the second with {_percent(1 - overall)}.</p>"
         f'<div class="er-slider"><img src="{data_uri(edited[1])}" alt="Second edit, {second}">'
         f'<img class="er-over" src="{data_uri(edited[0])}" alt="First edit, {first}">'
         '<span class="er-split"></span></div>'
@@ -132,7 +137,7 @@ def comparison_page(
         'aria-label="How much of the first edit is shown, from the left, in percent"><span>Second</span></label>'
         f'<div class="er-scroll"><table><thead><tr><td></td><th scope="col">P(first preferred)</th>'
         f'<th scope="col">First<br><small>{first}</small></th><th scope="col">Second<br><small>{second}</small></th>'
-        f'</tr></thead><tbody>{rows}<tr><th scope="row">Overall</th><td>{overall:.0%}{share_bar(overall)}</td>'
+        f'</tr></thead><tbody>{rows}<tr><th scope="row">Overall</th><td>{_percent(overall)}{share_bar(overall)}</td>'
         f'{rewards}</tr></tbody></table></div><p class="er-faint">Dimensions: {scale}. Overall: raw rewards. What '
         "follows a ± is a standard deviation.</p></section>"
     )
