@@ -48,6 +48,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 # Lines of shell that are parsed and not run, by how they begin; the longest that fits counts.
 NOT_RUN = {
+    "editreward ablate": "hours: tests/test_ablation.py",
     "editreward annotate serve": "a server, which runs until it is stopped: tests/test_annotation_app.py",
     "editreward annotate report": "of ratings that people gave: tests/test_annotation_report.py",
     "editreward annotate export": "of ratings that people gave: tests/test_annotation_database.py",
