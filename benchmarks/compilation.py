@@ -13,7 +13,6 @@ which all compiling of the run is paid off.
 """
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
@@ -35,6 +34,7 @@ from measuring import (
     random_images,
     ratio_of,
     synchronize,
+    write_json,
 )
 from throughput import TOLERANCE, machine_name, progress
 from torch._dynamo.utils import counters
@@ -188,9 +188,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     print(f"{args.clock} time; compiling took {report['compiling_seconds']:.3g} s for {report['graphs']} graphs,")
     print(f"with {report['graph_breaks']} graph breaks.\n")
     print(table(report))
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_json(args.json, report)
     return report
 
 

@@ -234,6 +234,13 @@ def measure(run: Callable[[], Any], device: torch.device, clock: str = "wall") -
     return now() - start, result
 
 
+def write_json(path: Path | None, report: dict[str, Any]) -> None:
+    """Write a report where a path is given."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
 def ratio_of(baseline: Sequence[float], seconds: Sequence[float]) -> dict[str, Any]:
     """How many times faster than a baseline measured in turns with it: median of the ratios, and their range."""
     ratios = [a / b for a, b in zip(baseline, seconds, strict=True)]

@@ -16,7 +16,6 @@ model's calls, without the preparation of images.
 """
 
 import argparse
-import json
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -41,6 +40,7 @@ from measuring import (
     measure,
     random_images,
     ratio_of,
+    write_json,
 )
 from throughput import machine_name, progress
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
@@ -345,9 +345,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     peaks = ", ".join(f"{name} {peak / 1e9:,.0f} GFLOP/s" for name, peak in report["matrix_multiply_peak"].items())
     print(f"{args.preset} on {report['machine']}; {args.clock} time; matrix products: {peaks}.\n")
     print(table)
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_json(args.json, report)
     return report
 
 

@@ -23,7 +23,17 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from measuring import CLOCKS, INSTRUCTION, PRESETS, PeakMemory, build_model, build_processor, measure, random_images
+from measuring import (
+    CLOCKS,
+    INSTRUCTION,
+    PRESETS,
+    PeakMemory,
+    build_model,
+    build_processor,
+    measure,
+    random_images,
+    write_json,
+)
 from throughput import machine_name, progress
 
 CANDIDATES = (1, 2, 4, 8, 16, 32, 64)
@@ -225,9 +235,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         report["processes"] = process_series(args.rows[0], args.processes)
     progress("")
     print(json.dumps(report, indent=1))
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_json(args.json, report)
     if args.plot:
         draw(report, args.plot)
     return report

@@ -32,7 +32,6 @@ On a machine that others use, measure one thread's CPU time in place of the wall
 """
 
 import argparse
-import json
 import platform
 import statistics
 import sys
@@ -64,6 +63,7 @@ from measuring import (
     pair_loss,
     published_forward,
     random_images,
+    write_json,
 )
 from PIL import Image
 from transformers import BatchFeature
@@ -416,9 +416,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     print(f"on {report['machine']}; {args.clock} time; matrix products at {peak / 1e12:.3g} TFLOP/s.")
     print(f"Largest differences of scores in float32: {', '.join(f'{k} {v:.1g}' for k, v in equality.items())}.\n")
     print(table(report))
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_json(args.json, report)
     return report
 
 

@@ -712,22 +712,21 @@ def sample_task(category: str, unseen_combination: bool, rng: Random) -> EditTas
 # this scene does not allow it.
 
 
+def _asking(task: EditTask, result: SceneObject) -> EditTask:
+    """The task with another result, which is its target where it adds one."""
+    return replace(task, result=result, target=result if task.category == "add" else task.target)
+
+
 def _other_colour(task: EditTask, rng: Random) -> EditTask | None:
     target, result = _target(task), _result(task)
     colours = [c for c, s in _unused(task, task.source) if s == result.shape and c != target.colour]
-    if not colours:
-        return None
-    result = replace(result, colour=rng.choice(colours))
-    return replace(task, result=result, target=result if task.category == "add" else target)
+    return _asking(task, replace(result, colour=rng.choice(colours))) if colours else None
 
 
 def _other_shape(task: EditTask, rng: Random) -> EditTask | None:
     target, result = _target(task), _result(task)
     shapes = [s for c, s in _unused(task, task.source) if c == result.colour and s != target.shape]
-    if not shapes:
-        return None
-    result = replace(result, shape=rng.choice(shapes))
-    return replace(task, result=result, target=result if task.category == "add" else target)
+    return _asking(task, replace(result, shape=rng.choice(shapes))) if shapes else None
 
 
 def _other_place(task: EditTask, rng: Random) -> EditTask | None:
@@ -735,10 +734,7 @@ def _other_place(task: EditTask, rng: Random) -> EditTask | None:
     far = [place for place in _empty_places(task.source) if place_distance(place, result.place) >= 2]
     if task.category == "move":
         far = [place for place in far if place_distance(place, target.place) >= 2]
-    if not far:
-        return None
-    result = _at(result, rng.choice(far), rng)
-    return replace(task, result=result, target=result if task.category == "add" else target)
+    return _asking(task, _at(result, rng.choice(far), rng)) if far else None
 
 
 def _other_target(task: EditTask, rng: Random) -> EditTask | None:
