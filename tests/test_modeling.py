@@ -14,6 +14,7 @@ import torch
 from backbones import FACTOR, PAPER_TEMPLATES, backbone_folder, build, make_image, ordinary_text, paths, randomize
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
 from transformers import AttentionInterface, AutoModel, AutoModelForImageTextToText, BatchFeature, PreTrainedModel
 
 import modeling_editreward
@@ -222,6 +223,37 @@ def test_attention_implementations_agree_packed_and_unpacked(kind, layout):
         model.set_attn_implementation(attention)
         for packing in ("tree", "unpacked"):
             torch.testing.assert_close(scores(model, batch, packing=packing), expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize("at_once", [1, 3 * 5 * 7, 8 * 5 * 7])
+@pytest.mark.parametrize("masked", [True, False])
+def test_attention_by_plain_products_in_pieces_equals_the_librarys(masked, at_once, monkeypatch):
+    monkeypatch.setattr(modeling_editreward, "CACHED_LOGITS", at_once)  # a head of a row, three heads, two rows
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(5, 4, n, 6, dtype=torch.float64, requires_grad=True) for n in (5, 7, 7))
+    mask = torch.rand(5, 1, 5, 7) < 0.7 if masked else None
+    weights = torch.randn(5, 4, 5, 6, dtype=torch.float64)
+    expected = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=1.0)
+    output = modeling_editreward.plain_attention(query, key, value, mask)
+    torch.testing.assert_close(output, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad((output * weights).sum(), (query, key, value)),
+        torch.autograd.grad((expected * weights).sum(), (query, key, value)),
+    )
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+def test_attention_in_half_precision_stays_near_the_exact_one(autocast):
+    torch.manual_seed(0)
+    shapes = ((3, 4, 9, 16), (3, 2, 12, 16), (3, 2, 12, 16))
+    exact = [torch.randn(shape).bfloat16().float() for shape in shapes]
+    mask = torch.ones(9, 12, dtype=torch.bool).tril(3).expand(3, 1, 9, 12)
+    expected = modeling_editreward.masked_attention(*exact, mask, None)
+    inputs = exact if autocast else [x.bfloat16() for x in exact]
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        output = modeling_editreward.masked_attention(*inputs, mask, None)
+    assert output.dtype == torch.bfloat16
+    torch.testing.assert_close(output.float(), expected, atol=0.02, rtol=0.02)
 
 
 def test_attention_reaches_the_backbone_however_it_is_chosen(tmp_path):

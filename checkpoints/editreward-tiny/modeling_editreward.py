@@ -48,22 +48,42 @@ def tree_flex_forward(
     return output.transpose(1, 2).contiguous(), None
 
 
+CACHED_LOGITS = 2**20
+"""Attention logits that a CPU core's cache holds, roughly."""
+
+
 def masked_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scaling: float | None
 ) -> torch.Tensor:
     """Dot-product attention of `(batch, heads, tokens, head_dim)` under a bool mask; keys may have fewer heads."""
     if key.shape[1] != query.shape[1]:
         key, value = (x.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for x in (key, value))
-    if query.device.type != "cpu" or not (torch.is_grad_enabled() and query.requires_grad):
+    on_cpu = query.device.type == "cpu"
+    dtype = torch.get_autocast_dtype("cpu") if on_cpu and torch.is_autocast_enabled("cpu") else query.dtype
+    if not on_cpu or dtype.itemsize > 2:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
-    # At these lengths the backward pass of the fused CPU kernel takes several times as long as plain products.
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
+    # In half precision the fused CPU kernel takes twice as long as plain products, its backward pass up to five times.
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     with torch.autocast("cpu", enabled=False):
-        scores = (query * scaling).to(dtype) @ key.to(dtype).transpose(-1, -2)
-        if mask is not None:
-            scores = scores.masked_fill(~mask, torch.finfo(dtype).min)
-        return scores.softmax(-1) @ value.to(dtype)
+        return plain_attention((query * scaling).to(dtype), key.to(dtype), value.to(dtype), mask)
+
+
+def plain_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None
+) -> torch.Tensor:
+    """Attention by plain products, of so many rows and heads at once that the logits stay in the cache."""
+    rows, heads = query.shape[:2]
+    at_once = max(1, CACHED_LOGITS // (query.shape[2] * key.shape[2]))  # heads of all rows
+    if rows * heads > at_once:
+        dim, size = (0, max(1, at_once // heads)) if rows > 1 else (1, at_once)
+        queries, keys, values = (x.split(size, dim) for x in (query, key, value))
+        masks = mask.split(size) if mask is not None and dim == 0 else [mask] * len(keys)
+        pieces = zip(queries, keys, values, masks, strict=True)
+        return torch.cat([plain_attention(*piece) for piece in pieces], dim)
+    logits = query @ key.transpose(-1, -2)
+    if mask is not None:
+        logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
+    return logits.softmax(-1) @ value
 
 
 def tree_blocks_forward(
