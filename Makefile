@@ -3,7 +3,7 @@ PYTHON ?= python3
 TORCH_VERSION := 2.13.0
 # Options for pip when it installs PyTorch, for example `make demo TORCH_OPTIONS="--index-url <URL of the CPU wheels>"`.
 TORCH_OPTIONS ?=
-PYTEST_WORKERS ?= 2
+PYTEST_WORKERS ?= 3
 
 VENV := .venv
 BIN := $(VENV)/bin
