@@ -16,7 +16,7 @@ from statistics import median
 from unittest.mock import patch
 
 import torch
-from measuring import measure
+from measuring import measure, ratio_of
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -87,17 +87,18 @@ def main(words: Sequence[str] | None = None) -> str:
     for shape in SHAPES:
         for dtype in (torch.float32, torch.bfloat16):
             tensors, mask = shape.inputs(dtype)
-            taken: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
+            forward: dict[str, list[float]] = {way: [] for way in WAYS}
+            both: dict[str, list[float]] = {way: [] for way in WAYS}
             for repetition in range(-1, args.repetitions):
                 for way in WAYS:
                     result = seconds(way, tensors, mask)
                     if repetition >= 0:  # the first is to warm up
-                        taken[way].append(result)
-            cells = [", ".join(f"{1000 * median(times):.3g}" for times in zip(*taken["fused"], strict=True))]
+                        forward[way].append(result[0])
+                        both[way].append(result[1])
+            cells = [", ".join(f"{1000 * median(taken['fused']):.3g}" for taken in (forward, both))]
             for way in WAYS[1:]:
-                turns = zip(taken["fused"], taken[way], strict=True)
-                ratios = zip(*([a / b for a, b in zip(*turn, strict=True)] for turn in turns), strict=True)
-                cells.append(", ".join(f"{median(ratio):.2f}" for ratio in ratios))
+                ratios = (ratio_of(taken["fused"], taken[way])["ratio"] for taken in (forward, both))
+                cells.append(", ".join(f"{ratio:.2f}" for ratio in ratios))
             lines.append(f"| {shape.name} | {str(dtype).removeprefix('torch.')} | {' | '.join(cells)} |")
     table = "\n".join(lines)
     print(table)
