@@ -44,7 +44,7 @@ test-rest: $(VENV)/.installed-dev browser
 test-all: test test-rest
 
 bench: $(VENV)/.installed-demo
-	$(BIN)/python benchmarks/throughput.py --preset cpu-tiny
+	$(BIN)/python performance/throughput.py --preset cpu-tiny
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

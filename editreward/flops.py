@@ -9,8 +9,8 @@ An operation is a multiplication or an addition. A forward pass needs
 - in a reward head 2 x its weights for each reward.
 
 A backward pass needs twice that, but for the patch embedding once: no gradient goes to the pixels. Norms, activations,
-rotary positions, embeddings and the optimizer are left out. `tests/test_work_counts.py` holds the formula to torch's
-own count.
+rotary positions, embeddings and the optimizer are left out. `tests/scorers/test_work_counts.py` holds the formula to
+torch's own count.
 """
 
 from collections.abc import Iterable, Mapping

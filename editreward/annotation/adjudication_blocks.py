@@ -7,7 +7,7 @@ import gradio as gr
 
 from editreward.annotation import pages
 from editreward.annotation.adjudication import Adjudication, TuplePage
-from editreward.annotation.protocol import Protocol
+from editreward.groups.protocol import Protocol
 
 REFRESH_SECONDS = 5.0
 """How often the proposals of others are looked up."""

@@ -23,9 +23,9 @@ from editreward.annotation.adjudication_blocks import adjudication_blocks
 from editreward.annotation.database import Database
 from editreward.annotation.pages import sign_in_page
 from editreward.annotation.people import SESSION_DAYS, sign_in, sign_out, signed_in
-from editreward.annotation.protocol import Protocol
 from editreward.annotation.rating_blocks import rating_blocks
 from editreward.annotation.workflow import Workflow
+from editreward.groups.protocol import Protocol
 
 COOKIE = "editreward-annotate"
 STATIC = Path(__file__).with_name("static")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 
 from editreward.annotation.database import Assignment, Database
-from editreward.annotation.protocol import CalibrationTerms
+from editreward.groups.protocol import CalibrationTerms
 
 SKIP_LIMIT = 2
 """A group that so many annotators skipped is offered to no more of them."""

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from editreward.annotation.protocol import LEVELS
-from editreward.annotation.ratings import Purpose, Rating, TupleRanking
+from editreward.groups.protocol import LEVELS
+from editreward.groups.ratings import Purpose, Rating, TupleRanking
 
 SCHEMA_VERSION = "1"
 

@@ -13,10 +13,10 @@ from typing import Any
 from datasets import Dataset
 
 from editreward.annotation.database import Database
-from editreward.annotation.ratings import PSEUDONYM, Rating, TupleRanking
 from editreward.annotation.store import row_digest
 from editreward.data.schema import dimensions_of
 from editreward.data.storage import GroupWriter, raw_groups
+from editreward.groups.ratings import PSEUDONYM, Rating, TupleRanking
 
 
 @dataclass

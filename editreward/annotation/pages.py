@@ -5,8 +5,8 @@ from html import escape
 
 from editreward.annotation.adjudication import TuplePage
 from editreward.annotation.assignment import CalibrationResult
-from editreward.annotation.protocol import LEVELS, CalibrationTerms, Protocol
 from editreward.annotation.workflow import Page, letter
+from editreward.groups.protocol import LEVELS, CalibrationTerms, Protocol
 
 SHORTCUTS = (
     ("1 2 3 4", "score, and go on to the next"),

@@ -8,10 +8,10 @@ from statistics import median
 import numpy as np
 from scipy import stats
 
-from editreward.annotation.agreement import OVERALL, RESAMPLES, Agreement, agreement, dimensions_of_ratings
 from editreward.annotation.assignment import compare_with_reference
-from editreward.annotation.protocol import CalibrationTerms
-from editreward.annotation.ratings import Purpose, Rating
+from editreward.groups.protocol import CalibrationTerms
+from editreward.groups.ratings import Purpose, Rating
+from editreward.statistics.agreement import OVERALL, RESAMPLES, Agreement, agreement, dimensions_of_ratings
 
 NAN = float("nan")
 

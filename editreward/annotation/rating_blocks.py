@@ -7,8 +7,8 @@ from typing import Any
 import gradio as gr
 
 from editreward.annotation import pages
-from editreward.annotation.protocol import LEVELS
 from editreward.annotation.workflow import Page, Workflow
+from editreward.groups.protocol import LEVELS
 
 Updates = dict[Any, Any]
 

@@ -10,10 +10,7 @@ from typing import Any
 
 import jinja2
 
-from editreward.annotation.agreement import Estimate
 from editreward.annotation.quality import KnownAnswers, Quality, References, differences_by_annotator
-from editreward.annotation.rating_files import ratings_of_group
-from editreward.annotation.ratings import Rating
 from editreward.annotation.report_plots import (
     agreement_plot,
     confusion_plot,
@@ -23,7 +20,10 @@ from editreward.annotation.report_plots import (
     score_plot,
     time_plot,
 )
-from editreward.figures import figure_style
+from editreward.groups.rating_files import ratings_of_group
+from editreward.groups.ratings import Rating
+from editreward.reports.style import figure_style
+from editreward.statistics.agreement import Estimate
 
 TEMPLATE = Path(__file__).with_name("report.html")
 ROWS_SHOWN = 100

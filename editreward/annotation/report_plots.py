@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from editreward.annotation.agreement import Agreement
 from editreward.annotation.quality import AnnotatorQuality, Difference
-from editreward.annotation.rating_files import SCALE
-from editreward.annotation.ratings import Rating
-from editreward.figures import COLOURS, FAINT, GRID, INK
+from editreward.groups.rating_files import SCALE
+from editreward.groups.ratings import Rating
+from editreward.reports.style import COLOURS, FAINT, GRID, INK
+from editreward.statistics.agreement import Agreement
 
 FLAGGED = "#c0392b"
 SCORES = ("#c0392b", "#e08e5b", "#8fb8de", "#2f6fde")

@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 from datasets import Dataset
 from PIL import Image
 
-from editreward.annotation.ratings import Purpose
 from editreward.data.images import READ_ERRORS
 from editreward.data.schema import SCORE_RANGE
 from editreward.data.storage import load_groups, split_names
+from editreward.groups.ratings import Purpose
 
 MEDIA_TYPES = {
     "PNG": "image/png",

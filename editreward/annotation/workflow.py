@@ -17,9 +17,9 @@ from editreward.annotation.assignment import (
     work_left,
 )
 from editreward.annotation.database import Assignment, Database, Outcome, Progress
-from editreward.annotation.protocol import Protocol
-from editreward.annotation.ratings import Purpose
 from editreward.annotation.store import GroupStore
+from editreward.groups.protocol import Protocol
+from editreward.groups.ratings import Purpose
 
 NOTICES: dict[Outcome, str] = {
     "saved": "Saved.",

@@ -21,7 +21,7 @@ from configuration_editreward import DEFAULT_DIMENSIONS, check_choice
 from editreward.data.images import READ_ERRORS
 from editreward.data.importers.editreward_data import COMPANION_FILE
 from editreward.data.importers.formats import UNKNOWN, join_seed
-from editreward.data.pairs import TIE_TOLERANCE
+from editreward.groups.pairs import TIE_TOLERANCE
 
 PAIRS_FILE = "pairs.json"
 IMAGES_FOLDER = "images"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from trl import ModelConfig, RewardConfig
 
 from configuration_editreward import check_choice
-from editreward.data.pairs import TIES
+from editreward.groups.pairs import TIES
 from editreward.training.bad_rows import ON_BAD_ROW
 from editreward.training.losses import LOSSES
 from editreward.training.metrics import lower_is_better

@@ -13,7 +13,7 @@ import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from trl import RewardConfig
 
-from editreward.hub.models import PIPELINE_TAG
+from editreward.publishing.models import PIPELINE_TAG
 from editreward.training.curves import draw_curves
 from editreward.training.metrics import metric_name
 

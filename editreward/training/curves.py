@@ -5,7 +5,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from editreward.scoring.picture import BAR_COLOURS, FAINT, INK, TRACK
+from editreward.reports.picture import BAR_COLOURS, FAINT, INK, TRACK
 from editreward.training.metrics import metric_name
 
 

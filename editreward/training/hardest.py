@@ -18,10 +18,10 @@ from torch import Tensor
 from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback, rewrite_logs
 
 from configuration_editreward import EditRewardConfig
-from editreward.scoring.picture import ScoredGroup, draw_groups
-from editreward.scoring.probability import best_of_probabilities
-from editreward.scoring.report import ranking_table
-from editreward.scoring.scorer import BestEdit, DimensionScore, EditScore
+from editreward.reports.picture import ScoredGroup, draw_groups
+from editreward.reports.ranking import ranking_table
+from editreward.scorers.reward_model import BestEdit, DimensionScore, EditScore
+from editreward.statistics.preferences import best_of_probabilities
 from editreward.training.metrics import GroupScores
 
 # Pushes to the Hub leave out what begins with an underscore: the pictures show the data.

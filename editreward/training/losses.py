@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from configuration_editreward import DEFAULT_DIMENSIONS
-from editreward.data.pairs import WeightedPairs, WeightedScores, training_pairs, training_scores
-from editreward.expectations import expected_softplus, log_expected_sigmoid, log_ndtr
+from editreward.groups.pairs import WeightedPairs, WeightedScores, training_pairs, training_scores
+from editreward.statistics.expectations import expected_softplus, log_expected_sigmoid, log_ndtr
 
 if TYPE_CHECKING:
     from editreward.training.arguments import EditRewardTrainingArguments

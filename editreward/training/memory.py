@@ -15,7 +15,7 @@ micro-batch, L and D layers of the language model and of the vision tower, H and
 - 1.5 GiB for the CUDA context, libraries, fragments and work space.
 
 The coefficients of the layers follow from which tensors autograd saves under bfloat16 autocast with a float32
-residual stream; `tests/test_memory.py` holds them to what it saves in fact.
+residual stream; `tests/training/test_memory.py` holds them to what it saves in fact.
 """
 
 from dataclasses import dataclass

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from editreward.data.pairs import (
+from editreward.groups.pairs import (
     TIE_TOLERANCE,
     WeightedPairs,
     WeightedScores,
@@ -26,13 +26,13 @@ from editreward.data.pairs import (
     majority_preferences,
     training_pairs,
 )
-from editreward.evaluation import (
+from editreward.statistics import (
     CalibrationError,
     accuracy_with_ties,
     calibrate_groups,
     expected_calibration_error,
 )
-from editreward.scoring.probability import preference_probability
+from editreward.statistics.preferences import preference_probability
 
 logger = logging.getLogger(__name__)
 

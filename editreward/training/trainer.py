@@ -18,7 +18,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 from trl import RewardTrainer
 
-from editreward.data.pairs import WeightedPairs, WeightedScores
+from editreward.groups.pairs import WeightedPairs, WeightedScores
 from editreward.training.adapters import check_base, save_configuration, trained_weights
 from editreward.training.arguments import EditRewardTrainingArguments
 from editreward.training.bad_rows import BadRows

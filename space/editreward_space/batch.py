@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from editreward.scoring import BestEdit, SkippedGroup
+from editreward.scorers.reward_model import BestEdit, SkippedGroup
 from editreward_space.service import Service
 from editreward_space.settings import MEGABYTE, InputError
 from editreward_space.tables import BatchItem

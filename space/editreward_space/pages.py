@@ -7,8 +7,8 @@ from typing import Any
 
 from PIL import Image
 
-from editreward.scoring import BestEdit, DimensionScore
-from editreward.scoring.probability import percent
+from editreward.scorers.reward_model import BestEdit, DimensionScore
+from editreward.statistics.preferences import percent
 from editreward_space.batch import BatchProgress
 from editreward_space.images import data_uri
 from editreward_space.settings import Settings

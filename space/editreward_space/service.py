@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from editreward.scoring import BestEdit, EditRewardScorer, SkippedGroup
-from editreward.scoring.sharing import GroupInput, SharedScorer
+from editreward.scorers.reward_model import BestEdit, EditRewardScorer, SkippedGroup
+from editreward.serving.sharing import GroupInput, SharedScorer
 from editreward_space.images import NamedImage
 from editreward_space.settings import InputError, Settings
 

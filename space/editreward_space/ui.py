@@ -12,9 +12,8 @@ from typing import Any
 import gradio as gr
 from huggingface_hub import ModelCard
 
-from editreward.scoring import BestEdit
-from editreward.scoring.picture import ScoredGroup, draw_groups
-from editreward.scoring.scorer import bundled_model
+from editreward.reports.picture import ScoredGroup, draw_groups
+from editreward.scorers.reward_model import BestEdit, bundled_model
 from editreward_space import pages
 from editreward_space.batch import BatchProgress, run_batch, write_files
 from editreward_space.images import NamedImage, read_upload, shown

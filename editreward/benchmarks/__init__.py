@@ -1,0 +1,1 @@
+"""Benchmarks: data, protocol and published numbers of each; robustness; the evaluation on simulated groups."""

@@ -1,0 +1,64 @@
+"""`editreward bench robustness`: put a reward model or a baseline under stress."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from editreward.cli.bench_options import add_cache_options, add_scorer_options, make_scorer
+
+SIMULATED_GROUPS = 150
+
+
+def add_robustness(commands: Any) -> None:
+    """Declare `editreward bench robustness`."""
+    parser = commands.add_parser(
+        "robustness",
+        help="scores under stress: what should stay, fall, lose and gain nothing",
+        description="Tell whether scores stay where they should (re-encoding, resizing, another wording), fall where "
+        "they should (blur, noise, over-edits), and cannot be talked up, and print tables in Markdown. Answers are "
+        "cached by content: a run that was killed goes on. docs/robustness.md has the stresses.",
+        epilog="Example: editreward bench robustness --model org/EditReward --output results/",
+    )
+    add_scorer_options(parser)
+    parser.add_argument(
+        "--data",
+        metavar="DIR_OR_ID",
+        help="a dataset of edit groups, a folder or on the Hub (default: simulated groups, without a download)",
+    )
+    parser.add_argument(
+        "--groups",
+        type=int,
+        metavar="N",
+        help=f"number of groups (default: {SIMULATED_GROUPS} simulated ones, all groups of --data)",
+    )
+    parser.add_argument("--output", metavar="DIR", help="write result.json, result.md, robustness.png and the answers")
+    add_cache_options(parser)
+    parser.set_defaults(run=run_robustness)
+
+
+def run_robustness(args: argparse.Namespace) -> None:
+    """Put a scorer under stress and print what was found."""
+    from editreward.benchmarks import robustness
+    from editreward.benchmarks.runner import Runner
+    from editreward.scorers.cache import cache_folder
+    from editreward.scorers.processes import Processes
+    from editreward.scorers.scorers import Scorer
+
+    if args.groups is not None and args.groups < 2:
+        raise ValueError(f"--groups: intervals over groups need two or more, not {args.groups}.")
+    processes = Processes()
+    scorer = make_scorer(args, processes.device)
+    if not isinstance(scorer, Scorer):
+        raise ValueError(f"{scorer.name} judges pairs, but stresses move the scores of single edits: choose a scorer.")
+    if args.data:
+        data = robustness.stored(args.data, args.groups)
+    else:
+        data = robustness.simulated(args.groups or SIMULATED_GROUPS)
+    cache = Path(args.cache) if args.cache else cache_folder()
+    runner = Runner(cache=None if args.no_cache else cache, processes=processes)
+    result = robustness.run_robustness(data, scorer, runner)
+    if processes.is_main:
+        print(result.markdown())
+        if args.output:
+            for file in result.write(Path(args.output)):
+                print(f"Wrote {file}")

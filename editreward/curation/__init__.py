@@ -1,0 +1,1 @@
+"""Checks, flags, contamination, selection and the construction of benchmarks."""

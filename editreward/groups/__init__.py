@@ -1,0 +1,1 @@
+"""What all parts speak: edit groups, their scores, ratings and pairs. Nothing here needs torch but `pairs`."""

@@ -1,1 +1,0 @@
-"""Publishing on the Hub: models with their cards, and Spaces that show them."""

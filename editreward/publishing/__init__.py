@@ -1,0 +1,1 @@
+"""Publishing on the Hub: models, datasets and Spaces, with cards and statistics."""

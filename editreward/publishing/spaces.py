@@ -1,0 +1,60 @@
+"""The Space as it is published: its own files, and beside them this package with the model that comes with it."""
+
+import shutil
+import sysconfig
+from pathlib import Path
+
+from huggingface_hub import RepoCard
+
+import editreward
+from editreward.scorers.reward_model import BUNDLED_MODEL, bundled_model
+
+HUB_FILES = tuple(f"{part}_editreward.py" for part in ("configuration", "modeling", "pipeline", "processing"))
+MODEL_VARIABLE = "EDITREWARD_SPACE_MODEL"
+REVISION_VARIABLE = "EDITREWARD_SPACE_REVISION"
+
+IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+
+
+def space_folder() -> Path:
+    """Folder of the Space's own files.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    in_repository = Path(editreward.__file__).resolve().parents[1] / "space"
+    installed = Path(sysconfig.get_path("data")) / "share" / "editreward" / "space"
+    for folder in (in_repository, installed):
+        if (folder / "app.py").is_file():
+            return folder
+    raise FileNotFoundError(
+        f"The files of the Space are not there: neither {in_repository} nor {installed} holds an app.py. Install the "
+        "package from its complete repository."
+    )
+
+
+def write_space(folder: Path, model: str | None = None) -> None:
+    """Write what is published of the Space into a new folder, which runs where the package is not installed.
+
+    Its layout: the files of `space/`; `editreward/`; the Hub files; `checkpoints/editreward-tiny/`.
+
+    Args:
+        folder: must not exist, or be empty.
+        model: Hub id of the model that it shows, for the metadata; the Space itself reads `MODEL_VARIABLE`.
+
+    Raises:
+        ValueError: the folder is not empty.
+        FileNotFoundError: files of the Space are not installed.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is there and not empty: name another folder, or remove it.")
+    package = Path(editreward.__file__).resolve().parent
+    shutil.copytree(space_folder(), folder, ignore=IGNORED, dirs_exist_ok=True)
+    shutil.copytree(package, folder / package.name, ignore=IGNORED)
+    for name in HUB_FILES:
+        shutil.copyfile(package.parent / name, folder / name)
+    shutil.copytree(bundled_model(), folder / "checkpoints" / BUNDLED_MODEL, ignore=IGNORED)
+    if model is not None:
+        card = RepoCard.load(folder / "README.md", repo_type="space")
+        card.data.models = [model]
+        card.save(folder / "README.md")

@@ -1,0 +1,340 @@
+"""The statistics of a dataset as Markdown and as a figure."""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Patch
+from matplotlib.ticker import PercentFormatter
+
+from editreward.publishing.stats import LEVELS, OVERALL, DatasetStatistics, Estimate
+from editreward.reports.style import COLOURS, FAINT, INK, PAPER, POSTER, TRACK, figure_style, title_of
+
+NEUTRAL = "#7f8ca3"
+"""Of bars that belong to no dimension; those of dimensions take their colours in turn from `COLOURS`."""
+
+BARS = 12
+"""Names that a chart shows by themselves; the others are one bar."""
+
+
+def as_markdown(statistics: DatasetStatistics) -> str:
+    """The statistics as Markdown tables, without a title."""
+    dimensions = statistics.dimensions
+    sizes = ", ".join(f"{size} ({count:,} groups)" for size, count in statistics.group_sizes.items())
+    rows = [
+        ("groups", ", ".join(f"{split} {count:,}" for split, count in statistics.splits.items())),
+        ("candidates", f"{statistics.candidates:,}, of which {statistics.scored_candidates:,} have all scores"),
+        ("candidates per group", sizes or "none"),
+        ("different source images", f"{statistics.source_files:,}"),
+        ("different instructions", f"{statistics.instructions:,}"),
+        ("instruction length, characters", _spread(statistics.instruction_length, "g")),
+        ("source images, megapixels", _spread(statistics.source_sizes, ".2g")),
+        ("candidates, megapixels", _spread(statistics.candidate_sizes, ".2g")),
+        ("dimensions", ", ".join(dimensions)),
+        ("editors", f"{len(statistics.editors):,}"),
+        ("annotators", f"{statistics.annotators:,}" if statistics.annotators else "not recorded"),
+        ("annotations per candidate", ", ".join(f"{n} ({c:,})" for n, c in statistics.annotations.items()) or "none"),
+        ("possible pairs", f"{statistics.pairs:,}"),
+        ("preferences given", f"{statistics.preferences:,}"),
+    ]
+    parts = [_table(["", ""], rows)]
+    for what, counts in (
+        ("origin", statistics.origins),
+        ("category", statistics.categories),
+        ("language", statistics.languages),
+    ):
+        shares = [(name, f"{count:,}", _percent(count / statistics.groups)) for name, count in counts.items()]
+        parts.append(_table([what, "groups", "share"], shares))
+    names = list(dict.fromkeys([*dimensions, OVERALL]))  # the only dimension may be called so
+    parts.append("Mean scores (95 % intervals over groups); overall is the sum of the dimensions:")
+    means = [("all", statistics.candidates, statistics.means)]
+    means += [(name, statistics.editors[name], of_editor) for name, of_editor in statistics.editor_means.items()]
+    means_rows = [
+        (name, f"{number:,}", *(_mean(of_editor[dimension]) for dimension in names))
+        for name, number, of_editor in means
+    ]
+    parts.append(_table(["editor", "candidates", *names], means_rows))
+    rounding = " Scores between two whole numbers count for the nearer one." if statistics.fractional else ""
+    parts.append("Candidates by score." + rounding)
+    parts.append(
+        _table(
+            ["dimension", *map(str, LEVELS)],
+            [(name, *(f"{statistics.histograms[name][level]:,}" for level in LEVELS)) for name in dimensions],
+        )
+    )
+    for pair, joint in statistics.joint.items():
+        first, second = pair.split("|")
+        correlation = statistics.correlation[pair]
+        parts.append(
+            f"Candidates by {first} (rows) and {second} (columns); Spearman's rank correlation "
+            + ("is undefined." if correlation is None else f"{correlation:.2f}.")
+        )
+        rows_of = [(str(level), *(f"{n:,}" for n in counts)) for level, counts in zip(LEVELS, joint, strict=True)]
+        parts.append(_table(["", *map(str, LEVELS)], rows_of))
+    parts.append("Pairs of candidates of a group with equal scores:")
+    ties = [(name, f"{t.count:,}", _share(t)) for name, t in statistics.ties.items()]
+    disagreeing = statistics.disagreeing_ties
+    ties.append(("overall ties in which dimensions disagree", f"{disagreeing.count:,}", _share(disagreeing)))
+    parts.append(_table(["", "of", "ties"], ties))
+    parts.append("Training samples by tie strategy:")
+    parts.append(_table(["strategy", "samples"], [(name, f"{n:,}") for name, n in statistics.samples.items()]))
+    if statistics.agreement:
+        parts.append("Agreement of annotators (95 % intervals over groups):")
+        rows_of = [
+            (name, f"{found.exact.count:,}", _share(found.exact), _mean(found.alpha))
+            for name, found in statistics.agreement.items()
+        ]
+        parts.append(_table(["dimension", "candidates", "exact", "Krippendorff's alpha, ordinal"], rows_of))
+    parts += [f"Note: {note}" for note in statistics.notes]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(
+        "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
+
+
+def _spread(values: tuple[float, float, float] | None, form: str) -> str:
+    if values is None:
+        return "none"
+    low, middle, high = (format(value, form) for value in values)
+    return f"{middle}, from {low} to {high}" if low != high else middle
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _mean(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return "-"
+    interval = "" if estimate.low is None else f" ({estimate.low:.2f} to {estimate.high:.2f})"
+    return f"{estimate.value:.2f}{interval}"
+
+
+def _share(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return "-"
+    if estimate.low is None or estimate.high is None:
+        return _percent(estimate.value)
+    return f"{_percent(estimate.value)} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
+
+
+def draw(statistics: DatasetStatistics, path: str | os.PathLike[str], title: str) -> None:
+    """Draw the statistics: origins, categories, editors, score histograms, joint distribution and ties.
+
+    Args:
+        statistics: what to draw.
+        path: the picture, PNG, SVG or PDF by its suffix.
+        title: heading of the picture.
+    """
+    with figure_style(POSTER):
+        layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.16, wspace=0.04, hspace=0.04, rect=(0, 0, 1, 0.905))
+        figure = Figure(figsize=(13, 8.4), dpi=150, facecolor=PAPER, layout=layout)
+        FigureCanvasAgg(figure)
+        figure.text(0.012, 0.965, title, fontsize=17, fontweight="bold", va="center")
+        figure.text(0.012, 0.925, headline(statistics), fontsize=10.5, color=FAINT, va="center")
+        handles = [
+            Patch(color=COLOURS[place % len(COLOURS)], label=title_of(name))
+            for place, name in enumerate(statistics.dimensions)
+        ]
+        figure.legend(handles=handles, loc="center right", bbox_to_anchor=(0.99, 0.965), ncols=4, fontsize=10.5)
+        grid = figure.add_gridspec(2, 3, width_ratios=(1, 1, 1.2))
+        _bars(figure.add_subplot(grid[0, 0]), "Origins", statistics.origins)
+        _bars(figure.add_subplot(grid[0, 1]), "Categories", statistics.categories)
+        _editors(figure.add_subplot(grid[0, 2]), statistics)
+        _histograms(figure.add_subplot(grid[1, 0]), statistics)
+        _joint(figure.add_subplot(grid[1, 1]), statistics)
+        _ties(figure.add_subplot(grid[1, 2]), statistics)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+
+
+def write_report(statistics: DatasetStatistics, folder: str | os.PathLike[str], title: str) -> None:
+    """Write `statistics.json`, `statistics.md` and `statistics.png` into a folder, which is made."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    content = json.dumps(statistics.to_dict(), ensure_ascii=False, indent=2, allow_nan=False)
+    (folder / "statistics.json").write_text(content + "\n", encoding="utf-8")
+    (folder / "statistics.md").write_text(f"# {title}\n\n{as_markdown(statistics)}", encoding="utf-8")
+    draw(statistics, folder / "statistics.png", title)
+
+
+def headline(statistics: DatasetStatistics) -> str:
+    """The dataset in one line."""
+    counts = [
+        (statistics.groups, "group"),
+        (statistics.candidates, "candidate"),
+        (statistics.pairs, "pair"),
+        (len(statistics.editors), "editor"),
+        (statistics.annotators, "annotator"),
+    ]
+    parts = [f"{count:,} {what}{'' if count == 1 else 's'}" for count, what in counts if count]
+    if statistics.agreement:
+        alphas = {title_of(name).lower(): found.alpha.value for name, found in statistics.agreement.items()}
+        told = [f"{name} {alpha:.2f}" for name, alpha in alphas.items() if alpha is not None]
+        parts += [f"Krippendorff's α: {', '.join(told)}"] if told else []
+    return "   ·   ".join(parts)
+
+
+def _shorten(name: str, length: int = 26) -> str:
+    name = name.replace("$", r"\$")
+    return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def _bars(axes: Axes, title: str, counts: Mapping[str, int]) -> None:
+    """Horizontal bars of the most frequent names, the rest in one bar."""
+    shown = dict(list(counts.items())[:BARS])
+    rest = sum(counts.values()) - sum(shown.values())
+    if rest:
+        shown[f"{len(counts) - BARS} others"] = rest
+    total = sum(counts.values())
+    bars = axes.barh(range(len(shown)), list(shown.values()), color=NEUTRAL, height=0.68)
+    axes.bar_label(
+        bars, [f"{count:,}  ({100 * count / total:.0f}%)" for count in shown.values()], padding=4, color=FAINT
+    )
+    axes.set_yticks(range(len(shown)), [_shorten(name) for name in shown])
+    axes.set_ylim(max(len(shown), 4) - 0.4, -0.6)
+    axes.set_xlim(0, 1.42 * max(shown.values(), default=1))
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
+    axes.set_title(f"{title} (groups)")
+
+
+def _editors(axes: Axes, statistics: DatasetStatistics) -> None:
+    """Mean scores of the most frequent editors with their intervals, best first."""
+    editors = list(statistics.editor_means)[:BARS]
+    axes.set_title("Mean scores of editors")
+    if not any(mean.count for mean in statistics.means.values()):
+        _nothing(axes)
+        return
+
+    def rank(name: str) -> float:
+        value = statistics.editor_means[name][OVERALL].value
+        return -value if value is not None else 0.0
+
+    editors.sort(key=rank)
+    step = 0.5 / max(len(statistics.dimensions), 1)
+    for place, dimension in enumerate(statistics.dimensions):
+        offset = (place - (len(statistics.dimensions) - 1) / 2) * step
+        estimates = [statistics.editor_means[name][dimension] for name in editors]
+        rows = [row + offset for row in range(len(editors))]
+        value, low, high = (
+            [math.nan if number is None else number for number in numbers]
+            for numbers in zip(*((e.value, e.low, e.high) for e in estimates), strict=True)
+        )
+        colour = COLOURS[place % len(COLOURS)]
+        axes.hlines(rows, low, high, color=colour, lw=2)
+        axes.plot(value, rows, "o", ms=6, color=colour)
+    for row in range(0, len(editors), 2):
+        axes.axhspan(row - 0.5, row + 0.5, color=TRACK, zorder=0, lw=0)
+    labels = [f"{_shorten(name)}  ({statistics.editors[name]:,})" for name in editors]
+    axes.set_yticks(range(len(editors)), labels)
+    axes.set_ylim(max(len(editors), 4) - 0.5, -0.5)
+    axes.set_xlim(LEVELS[0] - 0.1, LEVELS[-1] + 0.1)
+    axes.set_xticks(LEVELS)
+    axes.grid(axis="x")
+    hidden = len(statistics.editors) - len(editors)
+    without = f"; {hidden} editors with fewer candidates are not shown" if hidden else ""
+    axes.set_xlabel(f"score with 95% interval{without}")
+
+
+def _histograms(axes: Axes, statistics: DatasetStatistics) -> None:
+    axes.set_title("Scores")
+    if not any(sum(counts.values()) for counts in statistics.histograms.values()):
+        _nothing(axes)
+        return
+    width = 0.8 / max(len(statistics.dimensions), 1)
+    for place, dimension in enumerate(statistics.dimensions):
+        counts = [statistics.histograms[dimension][level] for level in LEVELS]
+        total = sum(counts)
+        if not total:
+            continue
+        offset = (place - (len(statistics.dimensions) - 1) / 2) * width
+        bars = axes.bar(
+            [level + offset for level in LEVELS],
+            [count / total for count in counts],
+            width=0.92 * width,
+            color=COLOURS[place % len(COLOURS)],
+        )
+        axes.bar_label(bars, [f"{100 * count / total:.0f}" for count in counts], padding=2, color=FAINT, fontsize=8)
+    axes.set_xticks(LEVELS)
+    axes.set_xlabel("score, rounded" if statistics.fractional else "score")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.grid(axis="y")
+    axes.margins(y=0.1)
+
+
+def _joint(axes: Axes, statistics: DatasetStatistics) -> None:
+    """Joint distribution of the first two dimensions."""
+    axes.set_title("Joint distribution (% of candidates)")
+    pair = next(iter(statistics.joint), None)
+    counts = statistics.joint[pair] if pair else []
+    total = sum(map(sum, counts))
+    if pair is None or not total:
+        _nothing(axes)
+        return
+    shares = [[100 * count / total for count in row] for row in counts]
+    colours = LinearSegmentedColormap.from_list("paper to blue", (PAPER, "#cfe0fb", COLOURS[0], "#123a80"))
+    peak = max(map(max, shares))
+    axes.imshow(shares, cmap=colours, vmin=0, vmax=peak, origin="lower", aspect="auto")
+    for row, values in enumerate(shares):
+        for column, share in enumerate(values):
+            colour = PAPER if share > 0.55 * peak else INK
+            axes.text(column, row, f"{share:.1f}", ha="center", va="center", color=colour)
+    axes.set_xticks(range(len(LEVELS)), map(str, LEVELS))
+    axes.set_yticks(range(len(LEVELS)), map(str, LEVELS))
+    axes.set_xticks([level + 0.5 for level in range(len(LEVELS) - 1)], minor=True)
+    axes.set_yticks([level + 0.5 for level in range(len(LEVELS) - 1)], minor=True)
+    axes.grid(which="minor", color=PAPER, lw=2)
+    axes.tick_params(which="minor", length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    first, second = pair.split("|")
+    correlation = statistics.correlation[pair]
+    axes.set_ylabel(title_of(first))
+    axes.set_xlabel(title_of(second) + ("" if correlation is None else f"      (rank correlation {correlation:.2f})"))
+
+
+def _ties(axes: Axes, statistics: DatasetStatistics) -> None:
+    """Shares of pairs that scores decide and that they leave tied."""
+    axes.set_title("Pairs of candidates of a group")
+    names = [name for name in statistics.ties if statistics.ties[name].value is not None]
+    if not names:
+        _nothing(axes)
+        return
+    colours = [COLOURS[place % len(COLOURS)] for place in range(len(statistics.dimensions))] + [INK]
+    for row, name in enumerate(names):
+        tied = statistics.ties[name].value or 0.0
+        colour = colours[list(statistics.ties).index(name)]
+        axes.barh(row, 1 - tied, color=colour, height=0.56)
+        axes.barh(row, tied, left=1 - tied, color=colour, alpha=0.28, height=0.56)
+        axes.text(0.015, row, f"decided {100 * (1 - tied):.1f}%", va="center", color=PAPER, fontweight="bold")
+        axes.text(1.015, row, f"tied {100 * tied:.1f}%", va="center", color=FAINT)
+    disagreeing = statistics.disagreeing_ties
+    if disagreeing.value is not None and len(statistics.dimensions) > 1:
+        text = f"In {100 * disagreeing.value:.0f}% of the overall ties\nthe dimensions prefer different sides."
+        axes.text(0.015, len(names) - 0.45, text, va="top", color=FAINT)
+    axes.set_yticks(range(len(names)), [title_of(name) for name in names])
+    axes.set_ylim(max(len(names), 3) + 0.15, -0.6)
+    axes.set_xlim(0, 1.3)
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
+
+
+def _nothing(axes: Axes) -> None:
+    """Say that there are no scores."""
+    axes.text(0.5, 0.5, "no scores", transform=axes.transAxes, ha="center", va="center", color=FAINT)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)

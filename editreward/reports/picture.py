@@ -1,0 +1,178 @@
+"""Scored groups as a picture: the source, then the candidates in ranked order with their scores."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from typing import TypeAlias
+
+from PIL import Image, ImageDraw, ImageFont
+
+from editreward.scorers.reward_model import BestEdit
+from editreward.statistics.preferences import percent
+
+# Sizes in pixels, colours, and a bar's colour per dimension.
+COLUMN, GAP, MARGIN = 184, 16, 40
+INK, FAINT, PAPER, CARD, TRACK = "#1d2433", "#667085", "#f2f4f7", "#ffffff", "#e4e7ec"
+BAR_COLOURS = ("#2f6fde", "#0f9d7a", "#c2710c", "#8e44ad")
+SCALE = (1, 4)
+LEGEND = "Bars run from 1 to 4.\nThe line is ± one\nstandard deviation."
+
+# Pillow's own font has no Chinese. The others are tried in turn for characters that it lacks, where Pillow
+# finds them on the system: on Linux, macOS and Windows.
+FONTS = (
+    "NotoSansCJK-Regular.ttc",
+    "NotoSansCJKsc-Regular.otf",
+    "NotoSansSC-Regular.otf",
+    "wqy-microhei.ttc",
+    "wqy-zenhei.ttc",
+    "DroidSansFallbackFull.ttf",
+    "PingFang.ttc",
+    "Hiragino Sans GB.ttc",
+    "Arial Unicode.ttf",
+    "msyh.ttc",
+    "simhei.ttf",
+    "DejaVuSans.ttf",
+)
+NO_FONT = "(in characters that no font of this machine has; Noto Sans CJK has them)"
+
+Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+@dataclass(frozen=True)
+class ScoredGroup:
+    """One group to draw.
+
+    Attributes:
+        title: what the group is, one line.
+        sources: the images before the edit.
+        instruction: what the edits were to do.
+        names: what each candidate is.
+        edited: the candidates.
+        best: their scores and ranking.
+    """
+
+    title: str
+    sources: list[Image.Image]
+    instruction: str
+    names: list[str]
+    edited: list[Image.Image]
+    best: BestEdit
+
+
+def draw_groups(groups: Sequence[ScoredGroup], notes: Sequence[str] = ()) -> Image.Image:
+    """Draw groups below each other.
+
+    Args:
+        groups: the scored groups.
+        notes: lines for the foot of the picture.
+    """
+    columns = max(len(group.sources) + len(group.edited) for group in groups)
+    width = 2 * MARGIN + columns * (COLUMN + GAP) - GAP
+    sections = [draw_group(group, width - 2 * MARGIN) for group in groups]
+    foot = 24 * len(notes)
+    height = MARGIN + sum(section.height + MARGIN for section in sections) + foot + MARGIN // 2
+    picture = Image.new("RGB", (width, height), PAPER)
+    y = MARGIN
+    for section in sections:
+        picture.paste(section, (MARGIN, y))
+        y += section.height + MARGIN
+    for note in notes:
+        draw_line(ImageDraw.Draw(picture), (MARGIN, y), note, INK, 16, width - 2 * MARGIN)
+        y += 24
+    return picture
+
+
+def draw_group(group: ScoredGroup, width: int) -> Image.Image:
+    """One group as a row of cards below its title and instruction."""
+    images = [*group.sources, *(group.edited[index] for index in group.best.order)]
+    image_height = max(round(COLUMN * image.height / image.width) for image in images)
+    top, text_height = 72, 38 + 42 * len(group.best.scores[0].dimensions) + 52
+    section = Image.new("RGB", (width, top + image_height + text_height), PAPER)
+    drawing = ImageDraw.Draw(section)
+    draw_line(drawing, (0, 0), group.title, FAINT, 16, width)
+    draw_line(drawing, (0, 26), f"“{group.instruction}”", INK, 24, width)
+    for column, image in enumerate(images):
+        x = column * (COLUMN + GAP)
+        drawing.rounded_rectangle((x, top, x + COLUMN, section.height - 1), radius=8, fill=CARD)
+        size = (COLUMN, round(COLUMN * image.height / image.width))
+        section.paste(image.resize(size, Image.Resampling.LANCZOS), (x, top))
+        corner = (x + 10, top + image_height + 10)
+        if column >= len(group.sources):
+            index = group.best.order[column - len(group.sources)]
+            draw_scores(drawing, corner, group.names[index], group.best, index)
+            continue
+        drawing.text(corner, "source", fill=INK, font=font(16))
+        if column == 0:
+            calibrated = all(value.calibrated for value in group.best.scores[0].dimensions.values())
+            legend = LEGEND if calibrated else "Uncalibrated scores:\nno scale."
+            drawing.text((corner[0], corner[1] + 28), legend, fill=FAINT, font=font(13), spacing=6)
+    return section
+
+
+def draw_scores(drawing: ImageDraw.ImageDraw, corner: tuple[int, int], name: str, best: BestEdit, index: int) -> None:
+    """Rank, name and scores of one candidate: a bar on the scale with a line of ± std where there is a scale."""
+    x, y = corner
+    width, bar = COLUMN - 20, COLUMN - 106
+    score = best.scores[index]
+    draw_line(drawing, (x, y), f"{best.ranks[index]}.  {name}", INK, 16, width)
+    y += 28
+    for (dimension, value), colour in zip(score.dimensions.items(), cycle(BAR_COLOURS), strict=False):
+        drawing.text((x, y), dimension.replace("_", " "), fill=FAINT, font=font(13))
+        numbers = f"{value.mean:.2f} ± {value.std:.2f}"
+        drawing.text((x + width, y + 17), numbers, fill=INK, font=font(13), anchor="ra")
+        if value.calibrated:
+            marks = (value.mean - value.std, value.mean, value.mean + value.std)
+            shares = [(mark - SCALE[0]) / (SCALE[1] - SCALE[0]) for mark in marks]
+            left, middle, right = (x + bar * min(max(share, 0), 1) for share in shares)
+            drawing.rectangle((x, y + 20, x + bar, y + 28), fill=TRACK)
+            drawing.rectangle((x, y + 20, middle, y + 28), fill=colour)
+            drawing.line((left, y + 24, right, y + 24), fill=INK, width=2)
+        y += 42
+    drawing.text((x, y + 4), f"reward {score.reward:.2f} ± {score.reward_std:.2f}", fill=INK, font=font(14))
+    drawing.text((x, y + 24), f"P(best) {percent(best.probabilities[index])}", fill=FAINT, font=font(14))
+
+
+def draw_line(
+    drawing: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, colour: str, size: int, width: int
+) -> None:
+    """A line of text, cut to a width. Where no font has its characters, it says so instead."""
+    text = " ".join(text.split())
+    chosen = font_for(text, size)
+    if chosen is None:
+        text, chosen = NO_FONT, font(size)
+    if drawing.textlength(text, font=chosen) > width:
+        while text and drawing.textlength(text + "...", font=chosen) > width:
+            text = text[:-1]
+        text += "..."
+    drawing.text(corner, text, fill=colour, font=chosen)
+
+
+def font(size: int) -> Font:
+    """The font that Pillow ships: no Chinese."""
+    return ImageFont.load_default(size)
+
+
+def font_for(text: str, size: int) -> Font | None:
+    """The first font that has all characters of a text; `None`: there is none."""
+    fonts = (font(size), *(_installed_font(name, size) for name in FONTS))
+    return next((found for found in fonts if found is not None and _has_all(found, text)), None)
+
+
+@functools.cache
+def _installed_font(name: str, size: int) -> Font | None:
+    try:
+        return ImageFont.truetype(name, size)
+    except OSError:
+        return None
+
+
+def _has_all(chosen: Font, text: str) -> bool:
+    """Whether no character is drawn as one that fonts don't have."""
+    missing = _drawn(chosen, "\uffff")
+    return all(_drawn(chosen, character) != missing for character in set(text) if not character.isspace())
+
+
+def _drawn(chosen: Font, character: str) -> tuple[tuple[int, int], bytes]:
+    mask = chosen.getmask(character)
+    return mask.size, bytes(mask)

@@ -1,0 +1,1 @@
+"""Whatever rates edits: reward models, baselines and a user's own functions."""

@@ -1,0 +1,131 @@
+"""Answers of scorers on disk, found by content: Parquet files in a folder for each fingerprint.
+
+A key is the hash of all that an answer depends on, so that a changed image, instruction, model or setting is another
+key. Answers are added in small files as they come, which leaves a killed run's work in place, and gathered into one
+file when a run is complete.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from editreward.scorers.scorers import GroupScores
+
+CACHE_VARIABLE = "EDITREWARD_CACHE"
+"""Environment variable that names the folder of everything that can be made again."""
+
+NUMBERS = pa.list_(pa.float64())
+SCORES = pa.schema(
+    {
+        "key": pa.string(),
+        "overall": NUMBERS,
+        "dimensions": pa.map_(pa.string(), NUMBERS),
+        "stds": pa.map_(pa.string(), NUMBERS),
+        "probabilities": pa.list_(NUMBERS),
+    }
+)
+MARGINS = pa.schema({"key": pa.string(), "margin": pa.float64()})
+CHECKS = pa.schema({"key": pa.string(), "faults": pa.string()})
+
+
+def cache_folder() -> Path:
+    """The folder that the environment variable `EDITREWARD_CACHE` names, else one beside the Hub's cache."""
+    from huggingface_hub.constants import HF_HOME
+
+    return Path(os.environ.get(CACHE_VARIABLE) or Path(HF_HOME) / "editreward").expanduser()
+
+
+class ParquetStore:
+    """Rows by key in the Parquet files of a folder. Several processes may add to it at once.
+
+    Args:
+        folder: where, made when the first row is added.
+        schema: columns, among them `key`.
+        about: what the rows belong to; written beside them for people to read.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema, about: str = "") -> None:
+        self.folder, self.schema, self.about = folder, schema, about
+
+    def read(self) -> dict[str, dict[str, Any]]:
+        """All rows by key.
+
+        Raises:
+            ValueError: a file is damaged; it is named.
+        """
+        rows: dict[str, dict[str, Any]] = {}
+        for file in self._files():
+            try:
+                table = pq.read_table(file, schema=self.schema)
+            except FileNotFoundError:  # another process has just gathered it into a file that is read, too
+                return self.read()
+            except (pa.ArrowInvalid, OSError) as error:
+                raise ValueError(f"The cached answers in {file} cannot be read ({error}). Delete the file.") from error
+            for row in table.to_pylist():
+                rows[row.pop("key")] = row
+        return rows
+
+    def add(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        """Add rows by key. They are there completely or not at all."""
+        if not rows:
+            return
+        if not self.folder.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "about.json").write_text(self.about + "\n", encoding="utf-8")
+        table = pa.Table.from_pylist([{"key": key, **row} for key, row in rows.items()], schema=self.schema)
+        name = uuid4().hex
+        part = self.folder / f".{name}.part"
+        pq.write_table(table, part)
+        part.replace(self.folder / f"{name}.parquet")
+
+    def gather(self) -> None:
+        """Make one file of the small ones. Only one process may do it at a time."""
+        before = self._files()
+        if len(before) > 1:
+            self.add(self.read())
+            for file in before:
+                file.unlink(missing_ok=True)
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("*.parquet"))
+
+
+def store_for(fingerprint: str, schema: pa.Schema, folder: Path | None = None) -> ParquetStore:
+    """The store of one scorer's, judge's or check's answers.
+
+    Args:
+        fingerprint: of whoever gives them.
+        schema: `SCORES`, `MARGINS` or `CHECKS`.
+        folder: of the whole cache, `cache_folder()` by default.
+    """
+    name = hashlib.sha256(fingerprint.encode()).hexdigest()[:32]
+    return ParquetStore((folder or cache_folder()) / "answers" / name, schema, fingerprint)
+
+
+def scores_row(scores: GroupScores) -> dict[str, Any]:
+    """A row of `SCORES`, without its key."""
+    row = asdict(scores)
+    return row | {name: list(row[name].items()) for name in ("dimensions", "stds")}
+
+
+def scores_of(row: Mapping[str, Any]) -> GroupScores:
+    """The opposite of `scores_row`."""
+    return GroupScores(row["overall"], dict(row["dimensions"]), dict(row["stds"]), row["probabilities"])
+
+
+def faults_row(faults: Iterable[tuple[str, str, str]]) -> dict[str, Any]:
+    """A row of `CHECKS`, without its key: kind, place and message of each fault."""
+    return {"faults": json.dumps(list(faults), ensure_ascii=False)}
+
+
+def faults_of(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The opposite of `faults_row`."""
+    return [(kind, place, message) for kind, place, message in json.loads(row["faults"])]

@@ -1,0 +1,259 @@
+"""Scores of a whole dataset in a file, in bounded memory; a run that is stopped goes on where it was.
+
+Each process of `accelerate launch` scores every n-th row and appends to a file of its own beside the output, a line of
+JSON per row in order, of which the first says what is scored with which model. When all rows are there, the main
+process makes the output of these files.
+"""
+
+import itertools
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from editreward.data.storage import load_groups
+from editreward.scorers.processes import Processes
+from editreward.scorers.reward_model import EditRewardScorer, EditScore, SkippedGroup
+from editreward.simulation import SPLITS, simulate_group
+
+SIMULATED = "simulated"
+SUFFIXES = (".jsonl", ".parquet")
+COLUMNS = ("source_images", "candidates", "instruction")
+ROWS_PER_BATCH = 1000
+"""Rows of a Parquet file that are in memory at a time."""
+FAILURES_KEPT = 10
+
+
+@dataclass
+class DatasetReport:
+    """What became of a dataset.
+
+    Attributes:
+        groups, candidates: that were scored.
+        failed: groups that could not be.
+        failures: the first of these, what to call each and why.
+        reused: rows that an earlier run had done.
+    """
+
+    groups: int = 0
+    candidates: int = 0
+    failed: int = 0
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    reused: int = 0
+
+
+def rows_of(
+    name: str, split: str, start: int, step: int, limit: int | None = None, revision: str | None = None
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Every `step`-th row of a dataset, from `start` on, with its number; images as they are stored.
+
+    Args:
+        name: a folder, Parquet file or Hub id of edit groups, which are streamed; or "simulated".
+        split: of the dataset.
+        limit: number of the first row that is left out.
+        revision: of a Hub dataset.
+
+    Raises:
+        ValueError: the dataset lacks a column, there is no such split, or simulated groups have no limit.
+        FileNotFoundError: there is no such dataset.
+    """
+    if name == SIMULATED:
+        if limit is None:
+            raise ValueError(f"`--dataset {SIMULATED}` needs `--limit`, the number of groups.")
+        if split not in SPLITS:
+            raise ValueError(f"Simulated groups have no split {split!r}, only: {', '.join(SPLITS)}.")
+        return ((number, simulate_group(number, split).to_row()) for number in range(start, limit, step))
+    dataset = load_groups(name, split, streaming=True, revision=revision, strict=False)
+    missing = [column for column in COLUMNS if dataset.features is not None and column not in dataset.features]
+    if missing:
+        raise ValueError(f"{name} has no column {', '.join(missing)}: it is no dataset of edit groups.")
+    if dataset.features is not None:
+        dataset = dataset.decode(False)
+    rows = enumerate(dataset.skip(start), start)
+    return itertools.islice(rows, 0, None if limit is None else max(0, limit - start), step)
+
+
+def score_dataset(
+    scorer: EditRewardScorer,
+    name: str,
+    output: str | os.PathLike[str],
+    *,
+    split: str = "train",
+    limit: int | None = None,
+    revision: str | None = None,
+    fingerprint: str = "",
+    processes: Processes | None = None,
+) -> DatasetReport | None:
+    """Score all groups of a dataset into a file of a row per group.
+
+    A row has `row`, its number; `group_id`; `candidates`, with mean and standard deviation of each dimension, `reward`
+    and `reward_std`; `best`, the candidate of the highest reward; and `error`, null unless the group could not be
+    scored.
+
+    Args:
+        scorer: who scores.
+        name, split, limit, revision: see `rows_of`.
+        output: a `.jsonl` or `.parquet` file, which must not exist.
+        fingerprint: of the model; a run goes on only with the same.
+        processes: who shares the work.
+
+    Returns:
+        What became of the dataset; None in processes other than the main one.
+
+    Raises:
+        ValueError: the output has another suffix, an unfinished one is of other data, another model or another number
+            of processes; or as `rows_of`.
+        FileExistsError: the output is there.
+    """
+    output, processes = Path(output), processes or Processes()
+    if output.suffix not in SUFFIXES:
+        raise ValueError(f"`--output {output}` must end in {' or '.join(SUFFIXES)}.")
+    if output.exists():
+        raise FileExistsError(f"{output} is there already. Choose another name, or delete it.")
+    header = {
+        "dataset": name,
+        "split": split,
+        "revision": revision,
+        "model": scorer.name,
+        "fingerprint": fingerprint,
+        "dtype": str(scorer.model.dtype),
+        "processes": processes.count,
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    parts = [output.with_name(f"{output.name}.part-{index}-of-{processes.count}") for index in range(processes.count)]
+    others = sorted(set(output.parent.glob(f"{output.name}.part-*")) - set(parts))
+    if others:
+        raise ValueError(
+            f"{others[0]} is of an unfinished run with another number of processes. Run it with that, or delete it."
+        )
+    part = parts[processes.index]
+    done = _rows_done(part, header)
+    start = processes.index + (done or 0) * processes.count
+    numbered, rows = itertools.tee(rows_of(name, split, start, processes.count, limit, revision))
+    if done is None:
+        part.write_text(json.dumps(header) + "\n", encoding="utf-8")
+    scores = scorer.stream(_group(row) for _, row in rows)
+    with part.open("a", encoding="utf-8") as file:
+        for (number, row), scored in zip(numbered, scores, strict=True):
+            file.write(json.dumps(_record(number, row, scored), ensure_ascii=False) + "\n")
+            file.flush()
+    reused = sum(processes.together({str(processes.index): done or 0}).values())
+    if not processes.is_main:
+        return None
+    report = DatasetReport(reused=reused)
+    unfinished = output.with_name(output.name + ".unfinished")
+    _write(_counted(_in_order(parts, limit), report), unfinished, output.suffix, scorer.model.config.dimensions)
+    unfinished.replace(output)
+    for part in parts:
+        part.unlink()
+    return report
+
+
+def _group(row: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    candidates = row["candidates"] or []
+    return row["source_images"] or [], [(candidate or {}).get("image") for candidate in candidates], row["instruction"]
+
+
+def _record(number: int, row: Mapping[str, Any], scored: list[EditScore] | SkippedGroup) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "row": number,
+        "group_id": row.get("group_id"),
+        "candidates": [],
+        "best": None,
+        "error": None,
+    }
+    if isinstance(scored, SkippedGroup):
+        return record | {"error": re.sub(r"^groups\[\d+\]\.", "", scored.reason)}
+    rewards = [score.reward for score in scored]
+    candidates = [
+        {name: {"mean": value.mean, "std": value.std} for name, value in score.dimensions.items()}
+        | {"reward": score.reward, "reward_std": score.reward_std}
+        for score in scored
+    ]
+    return record | {"candidates": candidates, "best": rewards.index(max(rewards))}
+
+
+def _rows_done(part: Path, header: Mapping[str, Any]) -> int | None:
+    """The number of rows in a process's file, which is made ready to be gone on with; None where there is none."""
+    if not part.exists():
+        return None
+    with part.open("rb+") as file:
+        first = file.readline()
+        if not first.endswith(b"\n"):
+            return None
+        found = json.loads(first)
+        differing = [name for name in header if found.get(name) != header[name]]
+        if differing:
+            was = ", ".join(f"{name} {found.get(name)!r}" for name in differing)
+            raise ValueError(f"{part} is of an unfinished run with {was}. Repeat that, or delete the file.")
+        rows, end = 0, file.tell()
+        for line in file:
+            if line.endswith(b"\n"):  # a killed run leaves half a line
+                rows, end = rows + 1, end + len(line)
+        file.truncate(end)
+    return rows
+
+
+def _in_order(parts: Sequence[Path], limit: int | None) -> Iterator[dict[str, Any]]:
+    """The rows of all processes, which took turns."""
+    files = [part.open(encoding="utf-8") for part in parts]
+    try:
+        for file in files:
+            file.readline()
+        for file in itertools.cycle(files):
+            line = file.readline()
+            record = json.loads(line) if line else None
+            # An earlier run may have had a higher limit. The first process without a row left is behind the last one.
+            if record is None or (limit is not None and record["row"] >= limit):
+                return
+            yield record
+    finally:
+        for file in files:
+            file.close()
+
+
+def _counted(records: Iterable[dict[str, Any]], report: DatasetReport) -> Iterator[dict[str, Any]]:
+    for record in records:
+        if record["error"] is None:
+            report.groups += 1
+            report.candidates += len(record["candidates"])
+        else:
+            report.failed += 1
+            if len(report.failures) < FAILURES_KEPT:
+                report.failures.append((record["group_id"] or f"row {record['row']}", record["error"]))
+        yield record
+
+
+def _write(records: Iterable[dict[str, Any]], file: Path, suffix: str, dimensions: Sequence[str]) -> None:
+    if suffix == ".jsonl":
+        with file.open("w", encoding="utf-8") as lines:
+            for record in records:
+                lines.write(json.dumps(record, ensure_ascii=False) + "\n")
+        return
+    gaussian = {"mean": datasets.Value("float64"), "std": datasets.Value("float64")}
+    schema = datasets.Features(
+        {
+            "row": datasets.Value("int64"),
+            "group_id": datasets.Value("string"),
+            "candidates": datasets.List(
+                {
+                    **dict.fromkeys(dimensions, gaussian),
+                    "reward": datasets.Value("float64"),
+                    "reward_std": datasets.Value("float64"),
+                }
+            ),
+            "best": datasets.Value("int64"),
+            "error": datasets.Value("string"),
+        }
+    ).arrow_schema
+    records = iter(records)
+    with pq.ParquetWriter(file, schema) as writer:
+        while batch := list(itertools.islice(records, ROWS_PER_BATCH)):
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))

@@ -1,0 +1,1 @@
+"""Scoring for many callers at once."""

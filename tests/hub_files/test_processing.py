@@ -1,0 +1,767 @@
+"""The processor: any image to RGB, groups to tokens as the backbone's own chat template and tokenizer make them."""
+
+import io
+import json
+import shutil
+import struct
+import threading
+import unicodedata
+import warnings
+import zlib
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from transformers import Qwen2VLImageProcessorPil
+
+import processing_editreward
+from processing_editreward import EditRewardProcessor, ImageError, load_image
+from tests.helpers.backbones import (
+    FACTOR,
+    KINDS,
+    PAPER_TEMPLATES,
+    backbone_folder,
+    build,
+    build_processor,
+    make_image,
+    ordinary_text,
+    paths,
+)
+
+LAYOUTS = ["compact", "paper"]
+SOURCE, FIRST, SECOND = make_image(0, (60, 40)), make_image(1, (60, 40)), make_image(2, (28, 90))
+INSTRUCTIONS = [
+    "Add a red hat",
+    "  two spaces before, three after   ",
+    "a line\nanother\n\n\tand a tab\n",
+    "把天空换成黄昏，其余保持不变。",
+    "🧑‍🚀 on a 🏖️, no 🇫🇷 flags!!",
+    "don't I'LL we've 12345 + 6.7e-8",
+    "e\u0301 and A\u030a are é and Å, decomposed",
+    "\u200bzero\u00a0width\u3000spaces\r\n",
+    "{braces} {0} %s ${x} \\n </s> <b>",
+    "\ue000 and \ue001 are private",
+]
+
+
+def path_ids(processor: EditRewardProcessor, batch: dict[str, Any]) -> list[tuple[list[int], str, list[list[int]]]]:
+    """Each path's token ids, its dimension and the patch grids of its images, for a batch of one group."""
+    grids = batch["image_grid_thw"][batch["image_index"]].tolist()
+    candidates = len(batch["reward_positions"])
+    return [
+        (
+            batch["input_ids"][0, columns].tolist(),
+            processor.dimensions[dimension],
+            [*grids[: len(grids) - candidates], grids[len(grids) - candidates + candidate]],
+        )
+        for candidate, dimension, columns in paths(batch)
+    ]
+
+
+def expected_text(processor: EditRewardProcessor, instruction: str, dimension: str, grids: list[list[int]]) -> str:
+    """The ordinary text as far as the packed path goes: the compact layout ends with its last reward token."""
+    text = ordinary_text(processor, "\0", dimension, grids)
+    if processor.layout == "compact":
+        last = f"<|Reward_{processor.dimensions[-1]}|>"
+        text = text[: text.index(last) + len(last)]
+    return text.replace("\0", instruction)
+
+
+# Prompts
+
+
+@pytest.mark.parametrize("sources", [1, 2])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_path_reads_as_the_backbones_chat_template_renders_it(kind, layout, sources):
+    processor = build_processor(kind, layout=layout)
+    for instruction in INSTRUCTIONS[:4]:
+        batch = processor(source=[SOURCE, SECOND][:sources], edited=[FIRST, SECOND], instruction=instruction)
+        for ids, dimension, grids in path_ids(processor, batch):
+            assert processor.tokenizer.decode(ids) == expected_text(processor, instruction, dimension, grids)
+
+
+def test_the_turns_are_those_of_the_backbone():
+    text = {kind: processor_text(build_processor(kind, layout="paper")) for kind in ("qwen2_5_vl", "mimo")}
+    assert text["qwen2_5_vl"].startswith(
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
+    )
+    assert text["qwen2_5_vl"].endswith("Rating: <|Reward|>\n<|im_end|>\n<|im_start|>assistant\n")
+    assert text["mimo"].startswith("<|im_start|>system\nYou are a tiny model, made for tests.<|im_end|>\n")
+    assert text["mimo"].endswith("Rating: <|Reward|><|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n")
+
+
+def processor_text(processor: EditRewardProcessor) -> str:
+    batch = processor(source=SOURCE, edited=FIRST, instruction="Add a hat")
+    return processor.tokenizer.decode(path_ids(processor, batch)[0][0])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_system_prompt_replaces_the_chat_templates_own(layout):
+    processor = build_processor(layout=layout, system_prompt="Judge well.")
+    assert processor_text(processor).startswith("<|im_start|>system\nJudge well.<|im_end|>\n<|im_start|>user\n")
+    batch = processor(source=SOURCE, edited=[FIRST], instruction="Add a hat")
+    for ids, dimension, grids in path_ids(processor, batch):
+        assert processor.tokenizer.decode(ids) == expected_text(processor, "Add a hat", dimension, grids)
+
+
+IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
+IMAGES_OF_TURN = "{% for part in message.content if part.type == 'image' %}" + IMAGE + "{% endfor %}"
+TEXTS_OF_TURN = "{% for part in message.content if part.type == 'text' %}{{ part.text }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("layout", "turn"),
+    [
+        ("compact", IMAGES_OF_TURN + TEXTS_OF_TURN),
+        ("compact", TEXTS_OF_TURN + IMAGES_OF_TURN),
+        ("paper", TEXTS_OF_TURN + IMAGES_OF_TURN),
+        ("compact", TEXTS_OF_TURN),
+        ("paper", TEXTS_OF_TURN),
+        ("paper", IMAGES_OF_TURN),
+        ("paper", IMAGE + IMAGES_OF_TURN + TEXTS_OF_TURN),
+    ],
+)
+def test_a_chat_template_that_moves_or_drops_images_or_texts_is_refused(layout, turn):
+    processor = build_processor(layout=layout)
+    processor.chat_template = "{% for message in messages %}<|im_start|>user\n" + turn + "<|im_end|>\n{% endfor %}"
+    with pytest.raises(ValueError, match="does not keep images and texts of a user turn in order"):
+        processor(source=SOURCE, edited=[FIRST], instruction="Add a hat")
+
+
+def test_the_chat_template_may_lie_in_a_file_of_its_own(tmp_path):
+    folder = tmp_path / "backbone"
+    shutil.copytree(backbone_folder("qwen2_5_vl"), folder)
+    template = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").unlink()
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    processor = EditRewardProcessor.from_backbone(folder, pixels=56 * 56)
+    assert processor_text(processor) == processor_text(build_processor())
+
+
+def test_a_backbone_without_chat_template_is_refused(tmp_path):
+    folder = tmp_path / "backbone"
+    shutil.copytree(backbone_folder("qwen2_5_vl"), folder)
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(ValueError, match="no chat template"):
+        EditRewardProcessor.from_backbone(folder)
+
+
+# Tokens
+
+# Special tokens have a test of their own; hypothesis tries strings that it finds in the code, such as these.
+plain_text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30).filter(
+    lambda text: text.strip() and "<|" not in text
+)
+
+
+def check_tokens_of_paths(processor: EditRewardProcessor, instruction: str) -> None:
+    batch = processor(source=SOURCE, edited=[FIRST], instruction=instruction)
+    for ids, dimension, grids in path_ids(processor, batch):
+        text = expected_text(processor, instruction, dimension, grids)
+        assert ids == processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert processor.tokenizer.decode(ids) == unicodedata.normalize("NFC", text)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_tokens_of_a_path_are_those_of_its_whole_text(kind, layout):
+    processor = build_processor(kind, layout=layout)
+    for instruction in INSTRUCTIONS:
+        check_tokens_of_paths(processor, instruction)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_tokens_of_a_path_are_those_of_its_whole_text_for_any_instruction(layout):
+    processor = build_processor(layout=layout)
+
+    @settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(plain_text)
+    @example("\u0301starts with an accent")
+    def check(instruction):
+        check_tokens_of_paths(processor, instruction)
+
+    check()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_instruction_of_special_tokens_is_plain_text_and_is_scored(kind, layout):
+    model, processor = build(kind, layout=layout)
+    tokenizer = processor.tokenizer
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values()} | set(tokenizer.all_special_tokens)
+    assert {"<|image_pad|>", "<|im_end|>", "<|endoftext|>", *processor.reward_tokens} <= special
+    special_ids = set(tokenizer.convert_tokens_to_ids(sorted(special)))
+    hostile = [*sorted(special), "\ue000", "\ue001", "{text_prompt}", "{source}", "{}", "{{ messages }}", "<|Reward|>"]
+
+    def special_runs(batch):
+        """Special ids of each path in order, an image's tokens among them."""
+        return [[i for i in ids if i in special_ids] for ids, _, _ in path_ids(processor, batch)]
+
+    expected = special_runs(processor(source=SOURCE, edited=[FIRST, SECOND], instruction="hat"))
+    for text in [*hostile, "".join(hostile), " ".join(hostile * 2)]:
+        instruction = f"hat {text}"
+        batch = processor(source=SOURCE, edited=[FIRST, SECOND], instruction=instruction)
+        assert special_runs(batch) == expected
+        for ids, dimension, grids in path_ids(processor, batch):
+            assert tokenizer.decode(ids) == expected_text(processor, instruction, dimension, grids)
+    assert model(**batch).reward.isfinite().all(), "The last one, with every special token."
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_paths_have_in_common_is_packed_once(layout):
+    processor = build_processor(layout=layout)
+    packs = [processor.pack(SOURCE, [FIRST] * count, "Add a hat") for count in (1, 2, 3)]
+    per_candidate = packs[1].num_tokens - packs[0].num_tokens
+    assert packs[2].num_tokens - packs[1].num_tokens == per_candidate
+    visual_tokens = int(packs[0].image_grid_thw[1].prod()) // 4
+    if layout == "compact":
+        assert per_candidate == visual_tokens + 1 + 2, "An image, the end of its markup and two reward tokens."
+    else:
+        first, second = (ids for ids, _, _ in path_ids(processor, processor.collate(packs[:1])))
+        common = next(i for i, (one, other) in enumerate(zip(first, second, strict=False)) if one != other)
+        end_of_image = 1
+        assert packs[0].num_tokens == len(first) + len(second) - common + end_of_image
+        assert packs[0].num_tokens - per_candidate == common - end_of_image - visual_tokens
+
+
+# Batches
+
+
+def test_a_batch_is_its_groups_padded_on_the_right():
+    processor = build_processor()
+    groups: list[dict[str, Any]] = [
+        {"source": SOURCE, "edited": [FIRST, SECOND], "instruction": "a long instruction of many words"},
+        {"source": [SOURCE, FIRST], "edited": [SECOND], "instruction": "short"},
+    ]
+    batch = processor(**{field: [group[field] for group in groups] for field in groups[0]})
+    alone = [processor(**group) for group in groups]
+    assert sorted(batch) == sorted(processor.model_input_names)
+    for row, single in enumerate(alone):
+        length = single["input_ids"].shape[1]
+        segments = single["segment_parents"].shape[1]
+        assert torch.equal(batch["input_ids"][row, :length], single["input_ids"][0])
+        assert torch.equal(batch["segment_ids"][row, :length], single["segment_ids"][0])
+        assert torch.equal(batch["position_ids"][:, row, :length], single["position_ids"][:, 0])
+        assert torch.equal(batch["segment_parents"][row, :segments], single["segment_parents"][0])
+        assert (batch["segment_ids"][row, length:] == -1).all()
+        assert (batch["segment_parents"][row, segments:] == -1).all()
+        assert (batch["input_ids"][row, length:] == processor.pad_token_id).all()
+    # The second group's images are in the first, too.
+    assert torch.equal(batch["pixel_values"], alone[0]["pixel_values"])
+    assert torch.equal(batch["image_grid_thw"], alone[0]["image_grid_thw"])
+    assert batch["image_index"].tolist() == [0, 1, 2, 0, 1, 2]
+    assert batch["group_index"].tolist() == [0, 0, 1]
+    tokens = batch["input_ids"][batch["reward_positions"][..., 0], batch["reward_positions"][..., 1]]
+    assert tokens.tolist() == [processor.reward_token_ids] * 3
+
+
+def test_one_edited_image_needs_no_list():
+    processor = build_processor()
+    alone = processor(source=SOURCE, edited=FIRST, instruction="Add a hat")
+    listed = processor(source=[SOURCE], edited=[FIRST], instruction="Add a hat")
+    assert all(torch.equal(alone[field], listed[field]) for field in listed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"instruction": ""}, "instruction is empty"),
+        ({"instruction": " \n"}, "instruction is empty"),
+        ({"instruction": None}, "instruction must be a string, got NoneType"),
+        ({"instruction": 3}, "instruction must be a string, got int"),
+        ({"instruction": "\ud83d alone"}, "instruction is not valid text"),
+        ({"instruction": []}, "no group to score|`source` must be a list"),
+        ({"edited": []}, "edited is an empty list"),
+        ({"source": []}, "source is an empty list"),
+        ({"source": None}, "source is of type NoneType"),
+        ({"edited": [FIRST, None]}, r"edited\[1\] is of type NoneType"),
+        ({"source": [SOURCE, "missing.png"]}, r"source\[1\] \('missing.png'\) does not exist"),
+        ({"instruction": ["a", "b"]}, "2 groups' instructions; `source` must be a list of as many entries, got Image"),
+        ({"instruction": ["a"], "source": [SOURCE], "edited": [[FIRST], [FIRST]]}, "`edited` must be .*, got 2"),
+        ({"instruction": ["a", ""], "source": [SOURCE] * 2, "edited": [[FIRST]] * 2}, r"groups\[1\]\.instruction"),
+        ({"instruction": ["a", "b"], "source": [SOURCE, 1], "edited": [[FIRST]] * 2}, r"groups\[1\]\.source"),
+        ({"instruction": "word " * 5000}, "instruction is too long: .* context has 4096"),
+    ],
+)
+def test_unusable_groups_are_refused_with_the_field_named(arguments, message):
+    processor = build_processor()
+    with pytest.raises(ValueError, match=message):
+        processor(**{"source": SOURCE, "edited": [FIRST], "instruction": "Add a hat", **arguments})
+
+
+def test_the_longest_path_must_fit_the_context_and_the_pack_need_not():
+    processor = build_processor(layout="paper")
+    group = processor.pack(SOURCE, [FIRST] * 3, "Add a hat")
+    longest = max(len(ids) for ids, _, _ in path_ids(processor, processor.collate([group])))
+    assert group.path_lengths().max() == longest < group.num_tokens
+    processor.max_length = longest
+    processor.pack(SOURCE, [FIRST] * 3, "Add a hat")
+    processor.max_length = longest - 1
+    with pytest.raises(ValueError, match=f"has {longest} tokens"):
+        processor.pack(SOURCE, [FIRST] * 3, "Add a hat")
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"layout": "papr"}, "`layout` is 'papr'; choose one of: compact, paper"),
+        ({"position_scheme": "grid"}, "`position_scheme` is 'grid'; choose one of: mrope, sequential"),
+        ({"image_mode": "raw"}, "`image_mode` is 'raw'; choose one of: upright, reference"),
+        ({"dimensions": ["Visual Quality"]}, "`dimensions` holds 'Visual Quality'"),
+        ({"dimensions": ["a", "a"]}, "`dimensions` names a dimension twice"),
+        ({"dimensions": ["identity"], "layout": "paper"}, "`templates` has no entry 'identity'"),
+        ({"templates": {"compact": "{source} and no instruction"}}, "'{text_prompt}' exactly once"),
+        ({"templates": {"compact": "{text_prompt} and no image"}}, "'{source}' exactly once"),
+        ({"templates": {"compact": "{source}{source}{text_prompt}"}}, "'{source}' exactly once"),
+        ({"templates": {"compact": "{source}{text_prompt}<|Reward_visual_quality|>"}}, "must not hold '<|Reward_v"),
+        ({"templates": {"compact": "{source}{text_prompt}<|image_pad|>"}}, "must not hold '<|image_pad|>'"),
+        ({"templates": {"compct": "{source}{text_prompt}"}}, "no entry 'compact'"),
+        ({"templates": {"compact": "{source}{text_prompt}", "overal": ""}}, r"does not use: \['overal'\]"),
+        ({"templates": {"visual_quality": "{text_prompt}"}, "layout": "paper"}, "no entry 'instruction_following'"),
+        ({"templates": dict.fromkeys(PAPER_TEMPLATES, "none"), "layout": "paper"}, "'{text_prompt}' exactly once"),
+        ({"reward_suffix": "Rating:", "layout": "paper"}, "`reward_suffix` must hold '<|Reward|>' once"),
+        ({"reward_suffix": "<|Reward|><|Reward|>", "layout": "paper"}, "`reward_suffix` must hold"),
+    ],
+)
+def test_unusable_settings_are_refused_with_the_field_named(setting, message):
+    with pytest.raises(ValueError, match=message.replace("|", r"\|")):
+        EditRewardProcessor.from_backbone(backbone_folder("qwen2_5_vl"), **setting)
+
+
+def test_a_tokenizer_without_the_reward_tokens_is_refused():
+    processor = build_processor()
+    with pytest.raises(ValueError, match=r"no token '<\|Reward\|>'"):
+        EditRewardProcessor(processor.image_processor, processor.tokenizer, layout="paper")
+
+
+def test_the_papers_prompts_are_the_default_of_the_paper_layout():
+    for dimensions in (["instruction_following", "visual_quality"], ["overall"]):
+        processor = EditRewardProcessor.from_backbone(
+            backbone_folder("qwen2_5_vl"), layout="paper", dimensions=dimensions, pixels=56 * 56
+        )
+        for ids, _, _ in path_ids(processor, processor(source=SOURCE, edited=[FIRST], instruction="Add a hat")):
+            text = processor.tokenizer.decode(ids)
+            assert "<|vision_end|>You are tasked with evaluating an edited image" in text
+            assert "Text instruction - Add a hat\n\nRating: <|Reward|>\n<|im_end|>" in text
+
+
+def test_any_dimension_has_a_compact_prompt():
+    processor = build_processor(dimensions=["visual_quality", "text_legibility"])
+    text = processor_text(processor)
+    assert "- visual quality: the image is realistic" in text
+    assert "- text legibility\n" in text
+    assert text.endswith("<|Reward_visual_quality|><|Reward_text_legibility|>")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_saved_processor_gives_the_same_tensors_and_saves_the_same_files(kind, layout, tmp_path):
+    processor = build_processor(
+        kind, layout=layout, position_scheme="sequential", system_prompt="Judge.", image_mode="reference"
+    )
+    processor.save_pretrained(tmp_path / "first")
+    loaded = EditRewardProcessor.from_pretrained(tmp_path / "first")
+    assert type(loaded.image_processor) is Qwen2VLImageProcessorPil
+    for instruction in [*INSTRUCTIONS, "<|Reward|><|image_pad|>"]:
+        group: dict[str, Any] = {"source": [SOURCE, FIRST], "edited": [SECOND], "instruction": instruction}
+        expected, actual = processor(**group), loaded(**group)
+        assert expected.keys() == actual.keys()
+        assert all(torch.equal(actual[field], expected[field]) for field in expected)
+    loaded.save_pretrained(tmp_path / "second")
+    files = sorted(path.name for path in (tmp_path / "first").iterdir())
+    assert sorted(path.name for path in (tmp_path / "second").iterdir()) == files
+    for name in files:
+        assert (tmp_path / "second" / name).read_bytes() == (tmp_path / "first" / name).read_bytes(), name
+        assert str(tmp_path).encode() not in (tmp_path / "first" / name).read_bytes()
+
+
+def test_a_folder_without_processor_is_refused():
+    with pytest.raises(ValueError, match="has no EditReward processor"):
+        EditRewardProcessor.from_pretrained(backbone_folder("qwen2_5_vl"))
+
+
+def test_trl_can_ask_and_set_the_tokenizers_special_tokens():
+    processor = build_processor()
+    tokenizer = processor.tokenizer
+    assert (processor.pad_token, processor.pad_token_id) == ("<|endoftext|>", tokenizer.pad_token_id)
+    assert (processor.eos_token, processor.eos_token_id) == ("<|im_end|>", tokenizer.eos_token_id)
+    assert processor.get_vocab() == tokenizer.get_vocab()
+    processor.pad_token, processor.eos_token = "<|im_end|>", "<|endoftext|>"
+    assert (tokenizer.pad_token, tokenizer.eos_token) == ("<|im_end|>", "<|endoftext|>")
+
+
+# Image preprocessing
+
+
+def unpatched(pixel_values: np.ndarray, grid: list[int], patch_size: int) -> np.ndarray:
+    """The (height, width, 3) image that a backbone's patches were cut from."""
+    _, rows, columns = grid
+    patches = pixel_values.reshape(rows // 2, columns // 2, 2, 2, 3, 2, patch_size, patch_size)
+    assert np.array_equal(patches[..., 0, :, :], patches[..., 1, :, :]), "A still image fills both frames."
+    #  (rows, of merged patches, patch rows) x (columns, of merged patches, patch columns) x channels
+    return patches[..., 0, :, :].transpose(0, 2, 5, 1, 3, 6, 4).reshape(rows * patch_size, columns * patch_size, 3)
+
+
+@pytest.mark.parametrize("size", [(640, 480), (300, 1000), (31, 17), (448, 448), (2000, 20)])
+@pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])
+def test_images_are_resized_bicubically_to_the_budget_and_normalised(kind, size):
+    processor = EditRewardProcessor.from_backbone(backbone_folder(kind))
+    image = make_image(5, size)
+    batch = processor(source=image, edited=[FIRST], instruction="Add a hat")
+    grid = batch["image_grid_thw"][0].tolist()
+    patch_size, factor = FACTOR[kind] // 2, FACTOR[kind]
+    height, width = grid[1] * patch_size, grid[2] * patch_size
+    assert height % factor == width % factor == 0
+    # One multiple more on both sides would be too many pixels, one less too few.
+    assert (height - factor) * (width - factor) < 448 * 448 < (height + factor) * (width + factor)
+    if min(height, width) > 5 * factor:
+        assert width / height == pytest.approx(size[0] / size[1], rel=0.12)
+    resized = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float64) / 255
+    expected = (resized - [0.48145466, 0.4578275, 0.40821073]) / [0.26862954, 0.26130258, 0.27577711]
+    patches = batch["pixel_values"][: grid[1] * grid[2]].numpy()
+    np.testing.assert_allclose(unpatched(patches, grid, patch_size), expected, atol=1e-5)
+
+
+def test_preprocessing_is_the_librarys_with_equal_minimum_and_maximum():
+    images = [make_image(i, size) for i, size in enumerate([(640, 480), (90, 400), (56, 56)])]
+    library = Qwen2VLImageProcessorPil(min_pixels=200_704, max_pixels=200_704)(images=images, return_tensors="pt")
+    processor = EditRewardProcessor.from_backbone(backbone_folder("qwen2_5_vl"))
+    batch = processor(source=images[0], edited=images[1:], instruction="Add a hat")
+    assert torch.equal(batch["pixel_values"], library["pixel_values"])
+    assert torch.equal(batch["image_grid_thw"], library["image_grid_thw"])
+
+
+# Images
+
+
+def encoded(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def pixels(image: Any, **options: Any) -> np.ndarray:
+    loaded = load_image(image, **options)
+    assert loaded.mode == "RGB"
+    return np.asarray(loaded).astype(int)
+
+
+RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+ALPHA = np.random.default_rng(1).integers(0, 256, (6, 9), dtype=np.uint8)
+
+
+def on_white(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    share = alpha[..., None] / 255
+    return colours * share + 255 * (1 - share)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """Address of a web server on this machine: /image.png is one, all else is missing."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = self.path == "/image.png"
+            self.send_response(200 if found else 404)
+            self.end_headers()
+            self.wfile.write(encoded(Image.fromarray(RGB)) if found else b"")
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    web = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=web.serve_forever, daemon=True).start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("no_proxy", "127.0.0.1")
+        yield f"http://127.0.0.1:{web.server_port}"
+    web.shutdown()
+    web.server_close()
+
+
+def test_every_form_of_an_image_gives_the_same_pixels(tmp_path, server):
+    path = tmp_path / "image.png"
+    path.write_bytes(encoded(Image.fromarray(RGB)))
+    data = path.read_bytes()
+    tensor = torch.from_numpy(RGB)
+    forms = {
+        "PIL": Image.fromarray(RGB),
+        "path": path,
+        "str": str(path),
+        "url": f"{server}/image.png",
+        "bytes": data,
+        "bytearray": bytearray(data),
+        "memoryview": memoryview(data),
+        "bytes of datasets": {"bytes": data, "path": "gone.png"},
+        "path of datasets": {"bytes": None, "path": str(path)},
+        "uint8": RGB,
+        "int64": RGB.astype(np.int64),
+        "uint16": RGB.astype(np.uint16) * 257,
+        "float64": RGB / 255,
+        "float16": (RGB / 255).astype(np.float16),
+        "not contiguous": np.ascontiguousarray(RGB[:, ::-1])[:, ::-1],
+        "tensor": tensor,
+        "channels first": tensor.permute(2, 0, 1),
+        "float32 tensor": (tensor / 255).permute(2, 0, 1).requires_grad_(),
+    }
+    for name, form in forms.items():
+        assert np.array_equal(pixels(form), RGB), name
+    # bfloat16 holds 8 bits of mantissa.
+    assert np.abs(pixels((tensor / 255).to(torch.bfloat16)) - RGB).max() <= 1
+
+
+def test_grey_and_transparent_arrays_are_read_as_such():
+    grey, alpha = RGB[..., 0], np.dstack([RGB, ALPHA])
+    expected = np.repeat(grey[..., None], 3, axis=-1)
+    for form in (grey, grey[..., None], torch.from_numpy(grey), torch.from_numpy(grey)[None], grey / 255):
+        assert np.array_equal(pixels(form), expected)
+    assert np.array_equal(pixels(grey > 100), np.where(expected > 100, 255, 0))
+    for form in (alpha, torch.from_numpy(alpha).permute(2, 0, 1), alpha / 255):
+        assert np.abs(pixels(form) - on_white(RGB, ALPHA)).max() <= 1
+
+
+UPRIGHT = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: np.rot90(a),
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_images_are_turned_upright_by_their_exif_orientation(format, orientation):
+    options = {"lossless": True} if format == "WEBP" else {}
+    stored = pixels(encoded(Image.fromarray(RGB), format, **options))
+    assert format == "JPEG" or np.array_equal(stored, RGB)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = encoded(Image.fromarray(RGB), format, exif=exif, **options)
+    assert np.array_equal(pixels(turned), UPRIGHT[orientation](stored))
+    if format != "TIFF":  # which Pillow turns by itself
+        assert np.array_equal(pixels(turned, image_mode="reference"), stored)
+
+
+def transparent_images() -> dict[str, tuple[bytes, np.ndarray]]:
+    """Encoded images with what they look like on white."""
+    rgb, alpha = Image.fromarray(RGB), Image.fromarray(ALPHA)
+    grey = Image.fromarray(RGB[..., 0])
+    grey_as_rgb = np.repeat(RGB[..., :1], 3, axis=-1)
+    colours = np.array([[200, 10, 30], [5, 250, 60], [90, 80, 255]], dtype=np.uint8)
+    indices = np.random.default_rng(2).integers(0, 3, (6, 9))
+    palette = Image.new("P", (9, 6))
+    palette.putdata(indices.ravel().tolist())
+    palette.putpalette(colours.ravel().tolist())
+    two_colours = np.where(indices[..., None] > 0, [1, 2, 3], [250, 100, 0]).astype(np.uint8)
+    return {
+        "RGBA": (encoded(Image.merge("RGBA", [*rgb.split(), alpha])), on_white(RGB, ALPHA)),
+        "LA": (encoded(Image.merge("LA", [grey, alpha])), on_white(grey_as_rgb, ALPHA)),
+        "palette with one transparent entry": (
+            encoded(palette, transparency=1),
+            on_white(colours[indices], np.where(indices == 1, 0, 255)),
+        ),
+        "palette with alpha": (
+            encoded(palette, transparency=bytes([10, 128, 255])),
+            on_white(colours[indices], np.array([10, 128, 255])[indices]),
+        ),
+        "GIF": (
+            encoded(palette, "GIF", transparency=2),
+            on_white(colours[indices], np.where(indices == 2, 0, 255)),
+        ),
+        "RGB with a transparent colour": (
+            encoded(Image.fromarray(two_colours), transparency=(1, 2, 3)),
+            on_white(two_colours, np.where(indices > 0, 0, 255)),
+        ),
+        "grey with a transparent level": (
+            encoded(Image.fromarray(two_colours[..., 0]), transparency=250),
+            on_white(np.repeat(two_colours[..., :1], 3, axis=-1), np.where(indices > 0, 255, 0)),
+        ),
+        "WebP": (
+            encoded(Image.merge("RGBA", [*rgb.split(), alpha]), "WEBP", lossless=True, exact=True),
+            on_white(RGB, ALPHA),
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", transparent_images())
+def test_transparency_is_composited_on_white(name):
+    data, expected = transparent_images()[name]
+    assert np.abs(pixels(data) - expected).max() <= 1
+    as_it_is = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    assert np.array_equal(pixels(data, image_mode="reference"), as_it_is)
+
+
+@pytest.mark.parametrize("most", [255, 4000, 65535])
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_sixteen_bits_are_scaled_to_eight(format, most):
+    levels = np.random.default_rng(3).integers(0, most + 1, (6, 9)).astype(np.uint16)
+    expected = np.repeat((levels / 257)[..., None], 3, axis=-1)
+    assert np.abs(pixels(encoded(Image.fromarray(levels), format)) - expected).max() <= 0.5
+    assert np.abs(pixels(levels) - expected).max() <= 0.5
+
+
+def test_wide_and_float_images_are_scaled_to_eight_bits():
+    levels = np.linspace(0, 65535, 54).reshape(6, 9)
+    expected = np.repeat((levels / 257)[..., None], 3, axis=-1)
+    assert np.abs(pixels(Image.fromarray(levels.astype(np.int32))) - expected).max() <= 1
+    assert np.abs(pixels(Image.fromarray((levels / 65535).astype(np.float32))) - expected).max() <= 1
+    assert np.abs(pixels(Image.fromarray((levels / 257).astype(np.float32))) - expected).max() <= 1
+
+
+def test_print_colours_and_grey_become_rgb():
+    cmyk = np.random.default_rng(4).integers(0, 256, (6, 9, 4), dtype=np.uint8)
+    inks = cmyk.astype(float)
+    expected = (255 - inks[..., :3]) * (255 - inks[..., 3:]) / 255
+    assert np.abs(pixels(encoded(Image.fromarray(cmyk, "CMYK"), "TIFF")) - expected).max() <= 1
+    grey = encoded(Image.fromarray(RGB[..., 0]))
+    assert np.array_equal(pixels(grey), np.repeat(RGB[..., :1], 3, axis=-1))
+    black_and_white = encoded(Image.fromarray(RGB[..., 0] > 127))
+    assert np.array_equal(pixels(black_and_white), np.where(RGB[..., :1] > 127, 255, 0).repeat(3, axis=-1))
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_the_first_frame_of_an_animation_is_taken(format):
+    frames = [Image.new("RGB", (9, 6), colour) for colour in ("red", "lime", "blue")]
+    options = {"lossless": True} if format == "WEBP" else {}
+    data = encoded(frames[0], format, save_all=True, append_images=frames[1:], **options)
+    red = np.broadcast_to([255, 0, 0], (6, 9, 3))
+    assert np.array_equal(pixels(data), red)
+    opened = Image.open(io.BytesIO(data))
+    opened.seek(2)
+    assert np.array_equal(pixels(opened), red)
+
+
+def test_the_callers_image_is_left_as_it_is():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.open(io.BytesIO(encoded(Image.fromarray(np.dstack([RGB, ALPHA])), exif=exif)))
+    before = np.asarray(image).copy()
+    load_image(image)
+    assert image.mode == "RGBA" and image.getexif()[0x0112] == 6
+    assert np.array_equal(np.asarray(image), before)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that says how large it is and breaks off."""
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + b"\0\0\0\5IDAT"
+    )
+
+
+BAD_IMAGES: dict[str, tuple[Any, str]] = {
+    "truncated PNG": (encoded(make_image(0))[:-200], "cannot be read as an image"),
+    "truncated JPEG": (encoded(make_image(0, (200, 200)), "JPEG")[:-500], "cannot be read as an image"),
+    "damaged AVIF header": (b"\0\0\0\x1cftypavif" + b"\0" * 40, "cannot be read as an image|is not an image"),
+    "text": (b"GET / HTTP/1.1", "is not an image, or not in a format"),
+    "no bytes": (b"", "is not an image, or not in a format"),
+    "no pixels": (np.zeros((0, 5, 3), np.uint8), "is empty: its size is 5 x 0"),
+    "no pixels across": (Image.new("RGB", (0, 5)), "is empty: its size is 0 x 5"),
+    "too long": (Image.new("RGB", (2010, 10)), "one side is over 200 times the other"),
+    "too tall": (np.zeros((201, 1), np.uint8), "one side is over 200 times the other"),
+    "over 134 megapixels": (png_header(11_600, 11_600), "has 11600 x 11600 pixels; at most 134,217,728"),
+    "bomb": (png_header(60_000, 60_000), "has too many pixels; at most 134,217,728"),
+    "missing": ("no/such/image.png", r"\('no/such/image.png'\) does not exist. Check the path"),
+    "missing Path": (Path("no/such/image.png"), r"\('no/such/image.png'\) does not exist"),
+    "folder": (Path(__file__).parent, "is a folder, not an image file"),
+    "a NUL in the path": ("a\0b.png", "cannot be read as an image"),
+    "over-long path": ("x" * 5000, "cannot be read as an image"),
+    "None": (None, "is of type NoneType; pass a PIL image"),
+    "number": (3, "is of type int"),
+    "empty dict": ({"bytes": None, "path": None}, "is of type NoneType"),
+    "other dict": ({"url": "x"}, "is of type dict"),
+    "tuple": ((1, 2, 3), "is of type tuple"),
+    "video": (np.zeros((2, 5, 5, 3), np.uint8), r"has shape \(2, 5, 5, 3\)"),
+    "two channels": (np.zeros((5, 5, 2), np.uint8), r"has shape \(5, 5, 2\)"),
+    "channels first in numpy": (np.zeros((3, 5, 5), np.uint8), r"has shape \(3, 5, 5\)"),
+    "floats over 1": (RGB.astype(np.float32), "holds floats from 0 to 249; 0 to 1 are expected"),
+    "floats below 0": (torch.randn(3, 6, 9), "holds floats from -"),
+    "integers over 255": (np.full((5, 5), 256), "holds integers from 256 to 256"),
+    "negative integers": (np.full((5, 5), -1), "holds integers from -1 to -1"),
+    "NaN": (np.full((5, 5), np.nan), "holds NaN"),
+    "infinity": (torch.full((3, 5, 5), torch.inf), "holds NaN or infinite"),
+    "objects": (np.full((5, 5), None), "holds values of type object"),
+    "strings": (np.full((5, 5), "red"), "holds values of type <U3"),
+    "complex": (np.zeros((5, 5), complex), "holds values of type complex"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_IMAGES)
+@pytest.mark.parametrize("image_mode", ["upright", "reference"])
+def test_an_unusable_image_is_an_error_that_names_it_and_says_why(name, image_mode):
+    image, message = BAD_IMAGES[name]
+    with pytest.raises(ImageError, match=message) as error, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_image(image, name="edited[3]", image_mode=image_mode)
+    assert str(error.value).startswith("edited[3] ")
+    assert " at 0x" not in str(error.value)
+
+
+def test_images_at_the_limits_are_accepted(monkeypatch):
+    assert load_image(Image.new("RGB", (2000, 10))).size == (2000, 10)
+    assert load_image(Image.new("RGB", (1, 1))).size == (1, 1)
+    monkeypatch.setattr(processing_editreward, "MAX_IMAGE_PIXELS", 100)
+    assert load_image(Image.new("RGB", (10, 10))).size == (10, 10)
+    with pytest.raises(ImageError, match="has 11 x 10 pixels"):
+        load_image(Image.new("RGB", (11, 10)))
+
+
+def test_a_url_that_is_missing_or_sends_too_much_is_refused(server, monkeypatch):
+    with pytest.raises(ImageError, match="404"):
+        load_image(f"{server}/missing.png")
+    monkeypatch.setattr(processing_editreward, "MAX_DOWNLOAD_BYTES", 10)
+    with pytest.raises(ImageError, match="is longer than 10 bytes"):
+        load_image(f"{server}/image.png")
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "AVIF"])
+def test_damaged_files_are_read_or_refused_and_raise_nothing_else(format):
+    data = encoded(make_image(0), format)
+    random = np.random.default_rng(0)
+    for trial in range(60):
+        damaged = bytearray(data)
+        for place in random.integers(0, min(len(data), 400), random.integers(1, 20)):
+            damaged[place] = random.integers(0, 256)
+        if trial % 3 == 0:
+            del damaged[random.integers(1, len(damaged)) :]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                assert load_image(bytes(damaged)).mode == "RGB"
+            except ImageError:
+                pass
+
+
+def test_large_jpeg_files_are_decoded_at_a_reduced_size_where_asked(tmp_path):
+    colours = np.random.default_rng(0).integers(60, 200, (20, 30, 3), dtype=np.uint8)
+    smooth = Image.fromarray(colours).resize((1200, 800), Image.Resampling.BICUBIC)
+    file = tmp_path / "large.jpg"
+    smooth.save(file, quality=95, subsampling=0)
+    whole, draft = load_image(file), load_image(file, draft_pixels=300 * 200)
+    assert (whole.size, draft.size) == ((1200, 800), (300, 200))
+    small = whole.resize((300, 200), Image.Resampling.BOX)
+    assert np.abs(np.asarray(draft, dtype=int) - np.asarray(small, dtype=int)).max() <= 4
+    assert load_image(file, draft_pixels=300 * 201).size == (600, 400)  # never fewer pixels than asked for
+    with Image.open(file) as opened:
+        assert load_image(opened, draft_pixels=100).size == (1200, 800)
+    processor = build_processor(pixels=(4 * 28) ** 2)
+    plain = processor.pack(file, [file], "blur").pixel_values
+    processor.jpeg_draft = True
+    drafted = processor.pack(file, [file], "blur").pixel_values
+    assert 0 < (drafted - plain).abs().max() < 0.2
+    processor.save_pretrained(tmp_path)
+    assert EditRewardProcessor.from_pretrained(tmp_path, trust_remote_code=False).jpeg_draft

@@ -1,0 +1,240 @@
+"""`editreward score --dataset` and the scorer's stream: every row once, in order, bounded memory, after any stop."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from editreward.cli import main as cli
+from editreward.data.storage import write_groups
+from editreward.scorers.dataset import rows_of, score_dataset
+from editreward.scorers.reward_model import EditRewardScorer, SkippedGroup
+from editreward.simulation import simulate_group
+
+ROWS = 7
+
+
+class Share:
+    """One of several processes, which run here one after another."""
+
+    def __init__(self, index, count):
+        self.index, self.count, self.is_main, self.device = index, count, index == count - 1, None
+
+    def together(self, values):
+        return values
+
+
+@pytest.fixture(scope="module")
+def scorer(random_model_dir) -> EditRewardScorer:
+    return EditRewardScorer.from_pretrained(random_model_dir, device="cpu", max_batch_tokens=400)
+
+
+def groups():
+    return [simulate_group(number, candidates=1 + number % 3, size=84) for number in range(ROWS)]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Seven groups, of which row 4 has no candidate and row 5 a file that is no image."""
+    rows = [group.to_row() for group in groups()]
+    rows[4]["candidates"] = []
+    rows[5]["candidates"][1]["image"] = {"bytes": b"no image", "path": "broken.png"}
+    folder = tmp_path_factory.mktemp("data") / "groups"
+    write_groups(rows, folder)
+    return folder
+
+
+def read(file):
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def arguments(group):
+    return group.source, [candidate.image for candidate in group.candidates], group.instruction
+
+
+def test_a_dataset_has_a_line_per_row_with_the_scorers_scores_or_the_reason(data, scorer, tmp_path):
+    report = score_dataset(scorer, str(data), tmp_path / "scores.jsonl")
+    records = read(tmp_path / "scores.jsonl")
+    assert [record["row"] for record in records] == list(range(ROWS))
+    assert list(tmp_path.iterdir()) == [tmp_path / "scores.jsonl"]
+    for group, record in zip(groups(), records, strict=True):
+        assert record["group_id"] == group.group_id
+        if record["row"] in (4, 5):
+            assert record["candidates"] == [] and record["best"] is None
+            continue
+        best = scorer.best_of(*arguments(group))
+        assert record["error"] is None and record["best"] == best.index
+        for candidate, score in zip(record["candidates"], best.scores, strict=True):
+            assert candidate["reward"] == pytest.approx(score.reward, abs=1e-5)
+            assert candidate["visual_quality"]["std"] == pytest.approx(score.visual_quality.std, rel=1e-4)
+    assert records[4]["error"].startswith("edited is an empty list")
+    assert records[5]["error"].startswith("edited[1] is not an image")
+    assert (report.groups, report.failed, report.reused) == (5, 2, 0)
+    assert [name for name, _ in report.failures] == [groups()[4].group_id, groups()[5].group_id]
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3, ROWS])
+def test_a_run_that_was_stopped_goes_on_where_it_was(data, scorer, tmp_path, kept, monkeypatch):
+    score_dataset(scorer, str(data), tmp_path / "whole.jsonl")
+    output, part = tmp_path / "scores.jsonl", tmp_path / "scores.jsonl.part-0-of-1"
+    with pytest.MonkeyPatch.context() as patch:  # stops before the parts become the output
+        patch.setattr("editreward.scorers.dataset._write", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            score_dataset(scorer, str(data), output)
+    lines = part.read_bytes().splitlines(keepends=True)
+    part.write_bytes(b"".join(lines[: 1 + kept]) + (lines[1 + kept][:20] if kept < ROWS else b""))
+    asked = []
+    stream = scorer.stream
+    monkeypatch.setattr(scorer, "stream", lambda rows: stream(asked.append(row) or row for row in rows))
+    report = score_dataset(scorer, str(data), output)
+    assert len(asked) == ROWS - kept and report.reused == kept
+    for resumed, whole in zip(read(output), read(tmp_path / "whole.jsonl"), strict=True):
+        assert resumed["row"] == whole["row"] and resumed["error"] == whole["error"]
+        rewards = [[candidate["reward"] for candidate in record["candidates"]] for record in (resumed, whole)]
+        assert rewards[0] == pytest.approx(rewards[1], abs=1e-5)
+
+
+def test_a_run_goes_on_only_with_the_same_data_and_model(data, scorer, tmp_path):
+    output = tmp_path / "scores.jsonl"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("editreward.scorers.dataset._write", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            score_dataset(scorer, str(data), output, fingerprint="one", limit=1)
+    with pytest.raises(ValueError, match="unfinished run with fingerprint 'one'"):
+        score_dataset(scorer, str(data), output, fingerprint="another")
+    with pytest.raises(ValueError, match="another number of processes"):
+        score_dataset(scorer, str(data), output, fingerprint="one", processes=Share(0, 2))
+    assert score_dataset(scorer, str(data), output, fingerprint="one", limit=2).groups == 2
+    with pytest.raises(FileExistsError, match="there already"):
+        score_dataset(scorer, str(data), output)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_processes_share_the_rows_and_the_output_has_them_in_order(data, scorer, tmp_path, count):
+    output = tmp_path / "scores.jsonl"
+    reports = [score_dataset(scorer, str(data), output, processes=Share(index, count)) for index in range(count)]
+    assert reports[:-1] == [None] * (count - 1)
+    assert [record["row"] for record in read(output)] == list(range(ROWS))
+    assert reports[-1].groups + reports[-1].failed == ROWS
+
+
+def test_parquet_has_the_same_rows(data, scorer, tmp_path):
+    for suffix in ("jsonl", "parquet"):
+        score_dataset(scorer, str(data), tmp_path / f"scores.{suffix}", limit=6)
+    rows = pq.read_table(tmp_path / "scores.parquet").to_pylist()
+    assert len(rows) == 6
+    for row, record in zip(rows, read(tmp_path / "scores.jsonl"), strict=True):
+        assert row == record
+
+
+def test_rows_are_read_one_at_a_time_as_they_are_needed(data):
+    numbers = [number for number, _ in rows_of("simulated", "train", 3, 2, limit=8)]
+    assert numbers == [3, 5, 7]
+    endless = rows_of("simulated", "train", 0, 1, limit=10**9)
+    assert next(endless)[1]["group_id"] == "simulated-train-000000"
+    assert [number for number, _ in rows_of(str(data), "train", 1, 3, limit=6)] == [1, 4]
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_a_stream_holds_a_few_batches_of_groups_and_keeps_their_order(random_model_dir, workers):
+    scorer = EditRewardScorer.from_pretrained(random_model_dir, device="cpu", max_batch_tokens=300)
+    scorer.num_workers = workers
+    group = groups()[0]
+    tokens = scorer.processor.pack(*arguments(group)).num_tokens
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(len(taken))
+            broken = len(taken) % 5 == 0
+            yield group.source, [group.candidates[0].image], " " if broken else f"number {len(taken)}"
+
+    stream = scorer.stream(endless())
+    most = 0
+    for number in range(40):
+        result = next(stream)
+        most = max(most, len(taken) - number)
+        if number % 5 == 4:
+            assert isinstance(result, SkippedGroup) and result.index == number
+        else:
+            alone = scorer.score(group.source, [group.candidates[0].image], f"number {number + 1}")
+            assert result[0].reward == pytest.approx(alone[0].reward, abs=1e-5)
+    assert most <= 5 / 4 * (4 * 300 / tokens + 1) + 2 * workers + 2, most
+    stream.close()
+
+
+def test_threads_prepare_what_one_thread_prepares(random_model_dir):
+    scorer = EditRewardScorer.from_pretrained(random_model_dir, device="cpu")
+    batch = [arguments(group) for group in groups()] * 3
+    batch[5] = (batch[5][0], [], "nothing")
+    alone = list(scorer.stream(batch))
+    scorer.num_workers = 4
+    for one, other in zip(alone, scorer.stream(batch), strict=True):
+        assert one == other
+
+
+def test_the_command_lists_bad_rows_and_exits_with_1(data, random_model_dir, tmp_path, capsys):
+    model = ["--model", str(random_model_dir), "--device", "cpu"]
+    output = tmp_path / "scores.jsonl"
+    assert cli.main(["score", "--dataset", str(data), "--output", str(output), *model]) == 1
+    out, err = capsys.readouterr()
+    assert err == "" and "5 groups with" in out and "2 groups could not be scored" in out
+    assert f"{groups()[5].group_id}: edited[1] is not an image" in out and "uncalibrated" in out
+    simulated = ["score", "--dataset", "simulated", "--limit", "2", "--output", str(tmp_path / "simulated.parquet")]
+    assert cli.main([*simulated, *model]) == 0
+    assert pq.read_metadata(tmp_path / "simulated.parquet").num_rows == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--dataset", "DATA"], "--output"),
+        (["--dataset", "DATA", "--output", "a.csv"], ".jsonl or .parquet"),
+        (["--dataset", "DATA", "--output", "a.jsonl", "--instruction", "x"], "without --instruction"),
+        (["--dataset", "simulated", "--output", "a.jsonl"], "--limit"),
+        (["--dataset", "simulated", "--limit", "0", "--output", "a.jsonl"], "`--limit` must be at least 1"),
+        (["--dataset", "simulated", "--split", "no", "--limit", "1", "--output", "a.jsonl"], "no split 'no'"),
+        (["--dataset", "nowhere/at/all", "--output", "a.jsonl"], "nowhere/at/all"),
+        (["--source", "a.png", "--instruction", "x"], "--edited"),
+        (["--source", "a.png", "--edited", "b.png", "--instruction", "x", "--limit", "3"], "only with a `--dataset`"),
+    ],
+)
+def test_what_does_not_go_together_is_said_in_one_line(words, message, data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = cli.main(["score", *(str(data) if word == "DATA" else word for word in words)])
+    except SystemExit as exit:
+        status = exit.code
+    err = capsys.readouterr().err
+    assert status == 2 and message in err and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_process_loses_no_row_that_it_had_written(tmp_path, random_model_dir):
+    output = tmp_path / "scores.jsonl"
+    command = [sys.executable, "-m", "editreward.cli", "score", "--dataset", "simulated", "--limit", "10000"]
+    command += ["--output", str(output), "--model", str(random_model_dir), "--device", "cpu"]
+    part = tmp_path / "scores.jsonl.part-0-of-1"
+    with subprocess.Popen([*command, "--max-batch-tokens", "100"]) as process:
+        while not part.exists() or part.read_bytes().count(b"\n") < 4:
+            assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+    kept = part.read_bytes().count(b"\n") - 1
+    command[command.index("10000")] = str(kept + 3)
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"{kept} of them by an earlier run" in done.stdout
+    assert [record["row"] for record in read(output)] == list(range(kept + 3))
+
+
+def test_images_are_never_taken_from_elsewhere(data, scorer, tmp_path, monkeypatch):
+    # The name that is stored with an image may be that of a file here.
+    Image.new("RGB", (64, 64)).save(tmp_path / "broken.png")
+    monkeypatch.chdir(tmp_path)
+    score_dataset(scorer, str(data), "scores.jsonl")
+    assert "is not an image" in read(tmp_path / "scores.jsonl")[5]["error"]
