@@ -31,6 +31,9 @@ from editreward.simulation.world import (
     with_article,
 )
 
+Combination = tuple[str, str]
+"""A colour and a shape."""
+
 JITTER = 0.065
 """Largest offset of an object from its place's middle, in cells, in each direction."""
 
@@ -56,7 +59,7 @@ class EditTask:
     target: SceneObject | None
     result: SceneObject | None
     background: Background | None
-    combinations: frozenset[tuple[str, str]]
+    combinations: frozenset[Combination]
 
     @property
     def others(self) -> list[SceneObject]:
@@ -133,11 +136,11 @@ def _find(scene: Scene, key: int) -> SceneObject:
     return next(thing for thing in scene.objects if thing.key == key)
 
 
-def _pick(rng: Random, combinations: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
+def _pick(rng: Random, combinations: Sequence[Combination]) -> Combination | None:
     return rng.choice(combinations) if combinations else None
 
 
-def _unused(task: EditTask, scene: Scene) -> list[tuple[str, str]]:
+def _unused(task: EditTask, scene: Scene) -> list[Combination]:
     """Allowed combinations that neither the scene, nor the source, nor the instruction shows."""
     used = {thing.combination for thing in (*scene.objects, *task.source.objects)}
     if task.result:
@@ -637,75 +640,96 @@ def sample_task(category: str, unseen_combination: bool, rng: Random) -> EditTas
     Returns:
         The task.
     """
+    # Seeds are published (configs/simulated_test_set.json): the order of the draws, here and below, is part of the data.
     allowed = ALL_COMBINATIONS if unseen_combination else TRAIN_COMBINATIONS
-    held_out = sorted(HELD_OUT_COMBINATIONS)
-    target_pair: tuple[str, str] = rng.choice(allowed)
-    result_pair: tuple[str, str] | None = None
-    if category == "recolour":
-        if unseen_combination:
-            target_pair = rng.choice(held_out)
-        result_pair = rng.choice([c for c in allowed if c[1] == target_pair[1] and c != target_pair])
-    elif category == "replace":
-        result_pair = rng.choice(held_out if unseen_combination else allowed)
-        target_pair = rng.choice([c for c in allowed if c[0] != result_pair[0] and c[1] != result_pair[1]])
-    elif unseen_combination:
-        target_pair = rng.choice(held_out)
-    if category == "recolour" and unseen_combination and rng.random() < 0.5:
-        assert result_pair is not None
-        target_pair, result_pair = result_pair, target_pair
-
-    count = rng.randint(2, 5)
-    places = rng.sample(range(9), count + 1)
-    sizes = [rng.choice(SOURCE_SIZES) for _ in range(count + 1)]
-    if category == "resize":
-        sizes[0] = rng.choice(("small", "large"))
-    pairs = [target_pair]
-    taken = {target_pair, result_pair}
-    # Likely to be confused with the target: objects of its shape, of its colour, or of the requested colour.
-    wanted_colour = result_pair[0] if result_pair else target_pair[0]
-    while len(pairs) <= count:
-        choices = [c for c in allowed if c not in taken]
-        chance = rng.random()
-        if chance < 0.3:
-            choices = [c for c in choices if c[1] == target_pair[1]] or choices
-        elif chance < 0.55:
-            choices = [c for c in choices if c[0] == target_pair[0]] or choices
-        elif chance < 0.7:
-            choices = [c for c in choices if c[0] == wanted_colour] or choices
-        pairs.append(rng.choice(choices))
-        taken.add(pairs[-1])
-    things = []
-    for key, (pair, size, place) in enumerate(zip(pairs, sizes, places, strict=True)):
-        x, y = _coordinates(place, rng)
-        things.append(SceneObject(key, *pair, size, x, y))
-
-    target, rest = things[0], things[1:]
+    target_pair, result_pair = _pairs_of_edit(category, unseen_combination, rng)
+    target, *rest = _draw_objects(category, target_pair, result_pair, allowed, rng)
     background = rng.choice(BACKGROUNDS)
     present = rest if category == "add" else [target, *rest[:-1]]
     rng.shuffle(present)
     source = Scene(tuple(present), background)
-    requested: Background | None = None
-    result: SceneObject | None = None
-    if category == "add":
-        result = target
-    elif result_pair:
-        result = replace(target, colour=result_pair[0], shape=result_pair[1])
-    elif category == "move":
-        free = _empty_places(source)
-        far = [place for place in free if place_distance(place, target.place) >= 2]
-        result = _at(target, rng.choice(far or free), rng)
-    elif category == "resize":
-        result = replace(target, size="large" if target.size == "small" else "small")
-    elif category == "background":
-        requested = rng.choice([b for b in BACKGROUNDS if b != background])
     return EditTask(
         category=category,
         source=source,
         target=None if category == "background" else target,
-        result=result,
-        background=requested,
+        result=_draw_result(category, source, target, result_pair, rng),
+        background=rng.choice([b for b in BACKGROUNDS if b != background]) if category == "background" else None,
         combinations=frozenset(allowed),
     )
+
+
+def _pairs_of_edit(category: str, unseen_combination: bool, rng: Random) -> tuple[Combination, Combination | None]:
+    """The (colour, shape) of the object to edit, and what "recolour" and "replace" turn it into."""
+    allowed = ALL_COMBINATIONS if unseen_combination else TRAIN_COMBINATIONS
+    held_out = sorted(HELD_OUT_COMBINATIONS)
+    target = rng.choice(allowed)
+    if category == "replace":
+        result = rng.choice(held_out if unseen_combination else allowed)
+        return rng.choice([c for c in allowed if c[0] != result[0] and c[1] != result[1]]), result
+    if unseen_combination:
+        target = rng.choice(held_out)
+    if category != "recolour":
+        return target, None
+    result = rng.choice([c for c in allowed if c[1] == target[1] and c != target])
+    if unseen_combination and rng.random() < 0.5:
+        return result, target
+    return target, result
+
+
+def _draw_objects(
+    category: str, target: Combination, result: Combination | None, allowed: Sequence[Combination], rng: Random
+) -> list[SceneObject]:
+    """The object to edit, then two to five others, in places of their own."""
+    count = rng.randint(2, 5) + 1
+    places = rng.sample(range(9), count)
+    sizes = [rng.choice(SOURCE_SIZES) for _ in range(count)]
+    if category == "resize":
+        sizes[0] = rng.choice(("small", "large"))
+    pairs = _draw_pairs(count, target, result, allowed, rng)
+    things = []
+    for key, (pair, size, place) in enumerate(zip(pairs, sizes, places, strict=True)):
+        x, y = _coordinates(place, rng)
+        things.append(SceneObject(key, *pair, size, x, y))
+    return things
+
+
+def _draw_pairs(
+    count: int, target: Combination, result: Combination | None, allowed: Sequence[Combination], rng: Random
+) -> list[Combination]:
+    """The target's pair and `count - 1` others, no two the same and none the result's."""
+    pairs = [target]
+    taken = {target, result}
+    # Likely to be confused with the target: objects of its shape, of its colour, or of the requested colour.
+    wanted_colour = result[0] if result else target[0]
+    while len(pairs) < count:
+        choices = [c for c in allowed if c not in taken]
+        chance = rng.random()
+        if chance < 0.3:
+            choices = [c for c in choices if c[1] == target[1]] or choices
+        elif chance < 0.55:
+            choices = [c for c in choices if c[0] == target[0]] or choices
+        elif chance < 0.7:
+            choices = [c for c in choices if c[0] == wanted_colour] or choices
+        pairs.append(rng.choice(choices))
+        taken.add(pairs[-1])
+    return pairs
+
+
+def _draw_result(
+    category: str, source: Scene, target: SceneObject, pair: Combination | None, rng: Random
+) -> SceneObject | None:
+    """The object to edit as it should become; None where it goes, or where the background is edited."""
+    if category == "add":
+        return target
+    if pair:
+        return replace(target, colour=pair[0], shape=pair[1])
+    if category == "move":
+        free = _empty_places(source)
+        far = [place for place in free if place_distance(place, target.place) >= 2]
+        return _at(target, rng.choice(far or free), rng)
+    if category == "resize":
+        return replace(target, size="large" if target.size == "small" else "small")
+    return None
 
 
 # Another task of the same kind on the same source, which asks for one thing else. Each gives its parts, or None where
