@@ -640,7 +640,7 @@ def sample_task(category: str, unseen_combination: bool, rng: Random) -> EditTas
     Returns:
         The task.
     """
-    # Seeds are published (configs/simulated_test_set.json): the order of the draws, here and below, is part of the data.
+    # Seeds are published (configs/simulated_test_set.json): the order of draws, here and below, is part of the data.
     allowed = ALL_COMBINATIONS if unseen_combination else TRAIN_COMBINATIONS
     target_pair, result_pair = _pairs_of_edit(category, unseen_combination, rng)
     target, *rest = _draw_objects(category, target_pair, result_pair, allowed, rng)
