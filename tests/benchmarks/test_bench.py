@@ -15,7 +15,6 @@ import pytest
 from editreward.benchmarks import runner as runner_module
 from editreward.benchmarks.benchmarks import BENCHMARKS, StoredRows, load_benchmark, resize_edited, run_benchmark
 from editreward.benchmarks.protocols import EDITSCORE_GROUPS, Answers, calibration
-from editreward.benchmarks.published import POSITION_BIAS, PUBLISHED
 from editreward.benchmarks.reports.saved import read_result
 from editreward.benchmarks.runner import Preparation, Runner, shuffled_instructions
 from editreward.cli import main as cli
@@ -32,27 +31,22 @@ from editreward.scorers.scorers import (
     RewardModelScorer,
     Unscored,
 )
-from tests.benchmarks.test_simulated_benchmark import SMALL, described
-from tests.data.test_importers import bench_rows, import_bench, pair_rows, picture, run
-from tests.helpers.hub_server import Hub
+from tests.helpers.benchmarks import (
+    NO_SCORES,
+    SMALL,
+    Table,
+    command,
+    described,
+    imported,
+    result_of,
+    row_of,
+    tuple_bench,
+    values,
+)
+from tests.helpers.hub_server import Hub, run_with_hub
+from tests.helpers.pictures import file_of, noise, picture
 from tests.helpers.processes import errors_of, run_ranks
-from tests.publishing.test_data_publish import run_with_hub
-from tests.scorers.test_bench_scorers import file_of, noise
-
-NO_SCORES = {"instruction_following": None, "visual_quality": None}
-
-
-def row_of(number: int, candidates: int = 3, **columns) -> dict:
-    """A group of images of noise, another one for every number."""
-    made = [
-        {"image": {"bytes": picture(100 * number + index + 1), "path": None}, "editor": f"editor{index}", "seed": None}
-        | {"scores": NO_SCORES, "annotations": [], "rationale": None}
-        for index in range(candidates)
-    ]
-    texts = {"group_id": f"g{number}", "origin": "test", "category": "add", "instruction": f"edit {number}"}
-    source = [{"bytes": picture(100 * number), "path": None}]
-    row = {**texts, "language": "en", "source_images": source, "candidates": made, "preferences": []}
-    return row | columns
+from tests.helpers.published_rows import bench_rows, import_bench, pair_rows, run
 
 
 class Counting:
@@ -239,51 +233,6 @@ def test_shuffled_instructions_are_another_group_s():
 
 
 # The protocols
-
-
-def imported(name: str, folder: Path):
-    return load_benchmark(BENCHMARKS[name], str(folder), cache=folder / "cache", progress=False)
-
-
-def result_of(name: str, folder: Path, scorer, **options):
-    result = run_benchmark(BENCHMARKS[name], imported(name, folder), scorer, Runner(progress=False), **options)
-    columns = {measure.column for measure in result.measures} - {None, *POSITION_BIAS.columns}
-    assert columns <= set(PUBLISHED[name].columns if name in PUBLISHED else ()), "columns of no published table"
-    return result
-
-
-def values(result) -> dict[tuple[str, str], float]:
-    return {(measure.name, measure.subset): measure.estimate.value for measure in result.measures}
-
-
-class Table:
-    """Scores from a table by image; dimensions where the table holds several numbers."""
-
-    def __init__(self, table: dict[bytes, float], dimensions: dict[str, dict[bytes, float]] | None = None) -> None:
-        self.name = self.fingerprint = "table"
-        self.table, self.dimensions = table, dimensions or {}
-
-    def __call__(self, groups):
-        return [
-            GroupScores(
-                [self.table[image] for image in group.edited],
-                {name: [table[image] for image in group.edited] for name, table in self.dimensions.items()},
-            )
-            for group in groups
-        ]
-
-
-RANKINGS = ["A>B", "B>A", "A=B=Good", "A=B=Bad", "B>A", "A>B", "C>A>B", "A>B>C", "B>C>A", "D>B>A>C", "A>B>C>D"]
-
-
-def tuple_bench(folder: Path) -> list[tuple[str, int]]:
-    rows, made = [], []
-    for number, ranking in enumerate(RANKINGS):
-        size = len(set(ranking) & set("ABCD"))
-        rows += bench_rows(f"t{number}", size, ranking, 100 * (number + 1))
-        made.append((ranking, 100 * (number + 1)))
-    import_bench(rows, folder)
-    return made
 
 
 def test_tuples_are_judged_as_brute_force_does(tmp_path):
@@ -698,10 +647,6 @@ def test_groups_that_cannot_be_scored_are_left_out_with_the_reason(tmp_path):
     result = result_of("editreward-bench", tmp_path / "out", Picky())
     assert result.data["items_left_out"] == {"not_answered": ["t3"]}
     assert result.data["not_answered"] == {"t3": "too hard"} and result.data["items_judged"] == 10
-
-
-def command(*arguments) -> int:
-    return cli.main(["bench", *map(str, arguments)])
 
 
 def test_the_command_imports_runs_prints_and_writes(tmp_path, capsys):

@@ -29,8 +29,9 @@ from editreward.benchmarks.runner import GroupRecord, Runner
 from editreward.data.benchmark_items import BenchmarkItem, comparisons_of
 from editreward.scorers.scorers import CoinPerPair, GroupScores, RandomScores
 from editreward.statistics import compare_shares, holm
-from tests.benchmarks.test_bench import Table, command, imported, result_of, tuple_bench
-from tests.data.test_importers import bench_rows, import_bench, picture
+from tests.helpers.benchmarks import Table, command, imported, result_of, tuple_bench
+from tests.helpers.pictures import picture
+from tests.helpers.published_rows import bench_rows, import_bench
 
 TASKS = [task for tasks in EDITSCORE_GROUPS.values() for task in tasks]
 

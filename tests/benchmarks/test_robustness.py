@@ -36,7 +36,7 @@ from editreward.data.storage import write_groups
 from editreward.scorers.baselines import decode, pixel_likeness
 from editreward.scorers.scorers import EditGroup, GroupScores, Unscored
 from editreward.simulation import over_edits, simulate_group
-from tests.benchmarks.test_bench import row_of
+from tests.helpers.benchmarks import row_of
 
 GROUPS = 12
 RUNNER = Runner(progress=False)

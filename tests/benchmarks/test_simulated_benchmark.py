@@ -4,7 +4,7 @@ import importlib.util
 import json
 import math
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -21,17 +21,9 @@ from editreward.data.images import read_image
 from editreward.data.storage import load_groups, raw_groups
 from editreward.scorers.scorers import CoinPerPair, GroupScores, versions
 from editreward.simulation import simulate_group, simulate_groups
+from tests.helpers.benchmarks import SMALL, described
 
 DIMENSIONS = ("instruction_following", "visual_quality")
-SMALL = SimulatedBenchmark("test", 10_000, 60, 7, 84, 3, 0.1, 20, "", "", {})
-
-
-def described(folder: Path, benchmark: SimulatedBenchmark = SMALL) -> Path:
-    """A file that describes a small benchmark, with its hashes."""
-    benchmark.build(folder / "bench", progress=False)
-    file = folder / "description.json"
-    file.write_text(json.dumps(asdict(benchmark) | found_in(folder / "bench")))
-    return file
 
 
 @pytest.fixture(scope="module")

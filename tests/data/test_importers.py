@@ -30,25 +30,10 @@ from editreward.data.importers.editreward_bench import parse_ranking, verdict_of
 from editreward.data.importers.faults import RowFault
 from editreward.data.importers.reading import read_rows
 from editreward.data.storage import load_groups, raw_groups, write_groups
+from tests.helpers.pictures import picture, save
+from tests.helpers.published_rows import bench_rows, import_bench, pair_rows, run
 
 DIMENSIONS = ("instruction_following", "visual_quality")
-
-
-def picture(seed: int, format: str = "PNG") -> bytes:
-    """The file of a small image of noise, another one for every seed."""
-    out = io.BytesIO()
-    Image.frombytes("RGB", (12, 10), random.Random(seed).randbytes(360)).save(out, format)
-    return out.getvalue()
-
-
-def save(root: Path, path: str, seed: int) -> str:
-    (root / path).parent.mkdir(parents=True, exist_ok=True)
-    (root / path).write_bytes(picture(seed))
-    return path
-
-
-def run(name: str, file: Path | str, output: Path, **options: Any) -> dict[str, Any]:
-    return import_dataset(FORMATS[name], [Source(str(file))], output, progress=False, **options)
 
 
 def groups_of(output: Path, split: str = "train") -> list[dict[str, Any]]:
@@ -751,34 +736,6 @@ def test_the_export_refuses_splits_of_different_dimensions(tmp_path, capsys):
     assert "splits have different dimensions" in capsys.readouterr().err
 
 
-def bench_rows(name: str, size: int, ranking: str, seed: int, first_release: bool = False) -> list[dict[str, Any]]:
-    """The published rows of a tuple whose candidates are ranked like "B>A>C"."""
-    order = ranking.replace("=", ">").split(">")
-    tie = "=" in ranking
-    rows = []
-    for a, b in combinations("ABCD"[:size], 2):
-        row = {"id": f"{name}_{a}vs{b}", "dataset": f"{size}pair", "instruction": f"edit {name}"}
-        row |= {"source_image": {"bytes": picture(seed)}, "comparison_type": f"{a}vs{b}"}
-        row["ranking"] = ranking if tie else (f"{a}>{b}" if order.index(a) < order.index(b) else f"{b}>{a}")
-        for side, letter in ((1, a), (2, b)):
-            row[f"candidate_{side}"] = {"bytes": picture(seed + 1 + "ABCD".index(letter))}
-            row[f"model_{side}"] = f"model{letter}_seed{seed}"
-            score = 7.0 if tie else 8.0 - order.index(letter)
-            row[f"score_{side}"] = score
-            if not first_release:
-                row[f"overall_score_{side}"] = score
-                row[f"instruction_following_{side}"] = score / 2 - 0.25
-                row[f"visual_quality_{side}"] = score / 2 + 0.25 - 0.5 * (score == 8)
-        rows.append(row)
-    return rows
-
-
-def import_bench(rows: list[dict], tmp_path: Path, name: str = "editreward-bench", **options: Any) -> dict[str, Any]:
-    file = tmp_path / "rows.parquet"
-    pq.write_table(pa.Table.from_pylist(rows), file)
-    return run(name, file, tmp_path / "out", **options)
-
-
 def test_benchmark_rows_become_tuples_with_all_their_verdicts(tmp_path):
     rows = [
         *bench_rows("aa", 2, "B>A", 10),
@@ -999,25 +956,6 @@ def test_compass_keeps_dimension_ties_and_several_sources(tmp_path):
     tie, multiple = groups_of(tmp_path / "out", "test")
     assert tie["preferences"] == [] and len(tie["candidates"]) == 2
     assert len(multiple["source_images"]) == 2 and len(multiple["preferences"]) == 1
-
-
-def pair_rows(root: Path) -> list[dict[str, Any]]:
-    """Rows in the shape of GenAI-Bench; the overall scores contradict the labels, as in half of the published rows."""
-
-    def row(source: str, first: str, second: str, labels: tuple[int, int]) -> dict[str, Any]:
-        texts = {"prompt": "edit", "choice_dist": None, "confidence": None, "model1": "one", "model2": "two"}
-        label = {"model1_dim1_score": labels[0], "model2_dim1_score": labels[1]}
-        overall = {"model1_overall_score": 0.1 - labels[0], "model2_overall_score": 0.9 - labels[1]}
-        return {**texts, "path_src": source, "path1": first, "path2": second, **label, **overall}
-
-    for seed, name in enumerate(("x_src", "y_src", "a", "b", "c")):
-        save(root, f"images/{name}.jpg", seed)
-    return [
-        row("images/x_src.jpg", "images/a.jpg", "images/b.jpg", (4, 2)),
-        row("images/x_src.jpg", "images/b.jpg", "images/c.jpg", (2, 4)),
-        row("images/x_src.jpg", "images/a.jpg", "images/c.jpg", (2, 2)),
-        row("images/y_src.jpg", "images/a.jpg", "images/b.jpg", (2, 4)),
-    ]
 
 
 @pytest.mark.parametrize("name", ["genai-bench", "aurora-bench"])

@@ -8,10 +8,14 @@ redirects to storage for LFS files, and ranges). Writing needs the token, and so
 import base64
 import hashlib
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 TOKEN = "hf_test"
@@ -365,3 +369,19 @@ ROUTES = [
     ("GET HEAD", f"(?:/datasets|/spaces)?/{REPO}/resolve/{REVISION}/(?P<path>.+)", Handler.resolve, False),
     ("GET HEAD", "/storage/(?P<oid>[0-9a-f]{64})", Handler.storage, False),
 ]
+
+
+def run_with_hub(hub: Hub, tmp_path: Path, code: str, *arguments: object, token: str = TOKEN):
+    """Run Python code in a process whose Hub is this one, since `huggingface_hub` reads its settings once."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
+    environment |= {
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HOME": str(tmp_path / "hf_home"),
+        "HF_TOKEN": token,
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "no_proxy": "127.0.0.1,localhost",
+    }
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)

@@ -6,8 +6,6 @@ import io
 import itertools
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,7 +22,7 @@ from editreward.publishing.card import build_card, card_folder, read_fields, rea
 from editreward.publishing.datasets import PublishOptions, pseudonyms
 from editreward.publishing.stats import DatasetStatistics, dataset_statistics
 from editreward.simulation import simulate_groups
-from tests.helpers.hub_server import TOKEN, Hub
+from tests.helpers.hub_server import Hub, run_with_hub
 
 REPO = "org/EditReward-Data"
 
@@ -297,7 +295,7 @@ def test_the_template_is_found_where_an_installation_puts_it(tmp_path, monkeypat
     assert card_folder() == installed
 
 
-# Runs in a process of its own, since `huggingface_hub` reads its settings once. Arguments: first and second dataset.
+# For `run_with_hub`. Arguments: first and second dataset.
 PUSH = """
 import hashlib, json, sys
 from datasets import load_dataset
@@ -329,21 +327,6 @@ result["second"] = rows(True)
 result["checked"] = cli.main(["data", "check", repo])
 print("RESULT" + json.dumps(result))
 """
-
-
-def run_with_hub(hub: Hub, tmp_path: Path, code: str, *arguments: object, token: str = TOKEN):
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
-    environment |= {
-        "HF_ENDPOINT": hub.endpoint,
-        "HF_HOME": str(tmp_path / "hf_home"),
-        "HF_TOKEN": token,
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "NO_PROXY": "127.0.0.1,localhost",
-        "no_proxy": "127.0.0.1,localhost",
-    }
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
 
 
 @pytest.fixture(scope="module")

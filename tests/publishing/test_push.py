@@ -13,8 +13,7 @@ from editreward.cli import main as cli
 from editreward.publishing.spaces import MODEL_VARIABLE, REVISION_VARIABLE
 from editreward.scorers.reward_model import bundled_model
 from tests.helpers.backbones import make_image
-from tests.helpers.hub_server import Hub
-from tests.publishing.test_data_publish import run_with_hub
+from tests.helpers.hub_server import Hub, run_with_hub
 
 ROOT = Path(__file__).parents[2]
 REPO, PRIVATE, PLAIN, SPACE = "org/EditReward", "org/Private", "org/Plain", "org/Space"

@@ -1,7 +1,5 @@
 """What is compared on benchmarks: the reward model as a scorer, chance, likeness to the source, CLIP and LPIPS."""
 
-import io
-import random
 import sys
 from collections import Counter
 from types import SimpleNamespace
@@ -35,16 +33,7 @@ from editreward.scorers.scorers import (
     content_hash,
 )
 from editreward.simulation import simulate_groups
-
-
-def file_of(image: Image.Image) -> bytes:
-    out = io.BytesIO()
-    image.save(out, "PNG")
-    return out.getvalue()
-
-
-def noise(seed: int, size: tuple[int, int] = (24, 20)) -> Image.Image:
-    return Image.frombytes("RGB", size, random.Random(seed).randbytes(3 * size[0] * size[1]))
+from tests.helpers.pictures import file_of, noise
 
 
 def simulated(count: int = 3, candidates: int = 3) -> list[EditGroup]:

@@ -6,7 +6,7 @@ from PIL import Image
 
 from editreward.scorers.reward_model import EditRewardScorer
 from tests.helpers.backbones import build, make_image
-from tests.scorers.test_work_counts import Counted
+from tests.helpers.work import Counted
 
 SOURCES = [make_image(number, (56, 56)) for number in range(3)]
 EDITS = [make_image(10 + number, (56, 56)) for number in range(4)]

@@ -15,7 +15,7 @@ from editreward.benchmarks.simulated import Judgements, TestSet, evaluate, judge
 from editreward.scorers.reward_model import bundled_model
 from editreward.simulation import groups_hash, simulate_groups
 from modeling_editreward import EditRewardModel
-from tests.scorers.test_work_counts import tiny_shape
+from tests.helpers.work import tiny_shape
 
 NARROW = ["bfloat16", "autocast"]
 has_torchao = pytest.mark.skipif(find_spec("torchao") is None, reason="needs torchao")

@@ -1,8 +1,6 @@
 """How much work groups are, by counts rather than times: no token, image or pass comes back that packing has saved."""
 
-import functools
 import json
-from pathlib import Path
 
 import pytest
 import scaling
@@ -19,6 +17,7 @@ from editreward.training.arguments import EditRewardTrainingArguments
 from editreward.training.trainer import EditRewardTrainer
 from modeling_editreward import EditRewardModel, TreeBlocks, ancestor_table, tree_mask
 from tests.helpers.backbones import FACTOR, build, make_image
+from tests.helpers.work import Counted, tiny_shape
 
 LAYOUTS = ["compact", "paper"]
 KINDS = ["qwen2_5_vl", "qwen3_vl"]
@@ -27,36 +26,6 @@ INSTRUCTION = "give the cat a red hat"
 
 def make_group(candidates, sources=1):
     return [make_image(i) for i in range(sources)], [make_image(10 + i) for i in range(candidates)], INSTRUCTION
-
-
-class Counted:
-    """What a model is given while the block runs."""
-
-    def __init__(self, model):
-        self.model, self.calls, self.tokens, self.images, self.heads = model, 0, 0, 0, 0
-
-    def __enter__(self):
-        def language_model(module, args, kwargs):
-            self.calls += 1
-            self.tokens += kwargs["inputs_embeds"].shape[:2].numel()
-
-        def tower(module, args, kwargs):
-            self.images += len(kwargs["grid_thw"])
-
-        def heads(module, args):
-            self.heads += args[0].shape[:-1].numel()
-
-        backbone = self.model.backbone
-        self.hooks = [
-            backbone.language_model.register_forward_pre_hook(language_model, with_kwargs=True),
-            backbone.visual.register_forward_pre_hook(tower, with_kwargs=True),
-            *(mlp[0].register_forward_pre_hook(heads) for mlp in self.model.heads.mlps),
-        ]
-        return self
-
-    def __exit__(self, *error):
-        for hook in self.hooks:
-            hook.remove()
 
 
 def tokens_of(processor, candidates, sources=1):
@@ -211,18 +180,6 @@ def test_the_7b_shape_costs_what_its_matrices_do():
 
 
 # The benchmark
-
-
-@functools.cache
-def tiny_shape(folder):
-    text = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-    text |= {"num_key_value_heads": 2, "vocab_size": 2000, "tie_word_embeddings": False}
-    text["rope_parameters"] = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 3, 3]}
-    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64}
-    vision |= {"window_size": 56, "fullatt_block_indexes": [1]}
-    file = Path(folder) / "shape.json"
-    file.write_text(json.dumps({"model_type": "qwen2_5_vl", "text_config": text, "vision_config": vision}))
-    return file
 
 
 def test_the_benchmark_of_7b_runs_on_a_small_shape(tmp_path, capsys):

@@ -20,7 +20,7 @@ from transformers.integrations import deepspeed as transformers_deepspeed
 
 from editreward.training.sharding import configure_deepspeed, configure_fsdp
 from tests.helpers.backbones import backbone_folder, build
-from tests.training.test_trainer import make_arguments
+from tests.helpers.trainers import make_arguments
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "configs" / "accelerate"

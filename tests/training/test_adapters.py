@@ -17,7 +17,7 @@ from editreward.training.adapters import adapter_config, merge_adapter, quantiza
 from editreward.training.parameters import part_of
 from modeling_editreward import EditRewardModel
 from tests.helpers.backbones import backbone_folder, build, build_processor, make_image
-from tests.training.test_trainer import as_dataset, make_arguments, make_rows, run_script
+from tests.helpers.trainers import as_dataset, make_arguments, make_rows, run_script
 
 HUB_FILES = {f"{part}_editreward.py" for part in ("configuration", "modeling", "pipeline", "processing")}
 

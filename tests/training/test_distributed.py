@@ -13,13 +13,10 @@ from transformers import AutoModel, AutoProcessor
 
 from editreward.training.checkpoints import INCOMPLETE
 from tests.helpers import distributed_run
-from tests.helpers.distributed_run import ROWS, report, trainer_of_run
+from tests.helpers.distributed_run import MEAN_BIAS, ROWS, report, trainer_of_run
 from tests.helpers.processes import errors_of, run_ranks
 
 pytestmark = pytest.mark.slow
-
-# Only differences of rewards are trained, so that rounding alone moves the bias of the mean.
-MEAN_BIAS = "5.bias"
 
 
 def run_two(folder: Path, run: Callable[..., None], *arguments: object) -> tuple[Path, list[dict], list[int | None]]:

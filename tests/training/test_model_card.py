@@ -25,7 +25,7 @@ from editreward.training.curves import draw_curves, series
 from editreward.training.hardest import FOLDER
 from tests.helpers.backbones import build, make_image
 from tests.helpers.hub_server import TOKEN, Hub
-from tests.training.test_trainer import DIMENSIONS, as_dataset, make_arguments, make_rows, make_trainer
+from tests.helpers.trainers import DIMENSIONS, as_dataset, make_arguments, make_rows, make_trainer
 
 REPO = "someone/EditReward-tiny"
 

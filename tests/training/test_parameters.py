@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from editreward.training.parameters import PARTS, RewardTokenEmbedding, check_precision, part_of, upcast_trained
 from modeling_editreward import EditRewardModel
 from tests.helpers.backbones import KINDS, build, make_image
-from tests.training.test_trainer import make_arguments, make_rows, make_trainer
+from tests.helpers.trainers import make_arguments, make_rows, make_trainer
 
 EMBEDDINGS = "backbone.language_model.embed_tokens.weight"
 ROWS = "backbone.language_model.embed_tokens.reward_tokens"

@@ -14,7 +14,7 @@ from editreward.training.rationales import REQUESTS, RationaleLoss, language_mod
 from editreward.training.row_sizes import TokenCounter, scan_dataset
 from modeling_editreward import EditRewardModel
 from tests.helpers.backbones import backbone_folder, build, build_backbone, build_processor, make_image
-from tests.training.test_trainer import SCORES, as_dataset, make_arguments, make_row, make_trainer
+from tests.helpers.trainers import SCORES, as_dataset, make_arguments, make_row, make_trainer
 
 RATIONALES = ["The hat is blue, not red.", None, "好 ☕ <|im_end|> and <|image_pad|> are plain <|Reward|> text", "  "]
 

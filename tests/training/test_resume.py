@@ -22,7 +22,7 @@ from editreward.training.checkpoints import (
     rotate_checkpoints,
 )
 from tests.helpers.backbones import build
-from tests.training.test_trainer import make_row, make_trainer
+from tests.helpers.trainers import make_row, make_trainer
 
 # Three optimizer steps an epoch, of which one ends in the middle of the second epoch; with a worker and dropout.
 ROWS = [make_row(index, [(4.0, 3.0), (1.0 + index / 2, 2.0)]) for index in range(6)]

@@ -11,7 +11,7 @@ from trl import ModelConfig
 import train_trl
 from editreward.training import EditRewardTrainingArguments
 from editreward.training.safety import NonFiniteError, memory_options
-from tests.training.test_trainer import make_arguments, make_row, make_trainer
+from tests.helpers.trainers import make_arguments, make_row, make_trainer
 
 ROWS = [make_row(index, [(4.0, 3.0), (2.0, 2.0)]) for index in range(4)]
 

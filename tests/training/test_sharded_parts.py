@@ -8,9 +8,8 @@ from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 
 from editreward.training.parameters import RewardTokenEmbedding
-from tests.helpers.distributed_run import FSDP, allow_fsdp_on_cpu, trainer_of_run
+from tests.helpers.distributed_run import FSDP, MEAN_BIAS, allow_fsdp_on_cpu, trainer_of_run
 from tests.helpers.processes import errors_of, run_ranks
-from tests.training.test_distributed import MEAN_BIAS
 
 pytestmark = pytest.mark.slow
 

@@ -41,7 +41,7 @@ from editreward.training.subsets import (
 )
 from tests.helpers.backbones import build, build_processor, make_image
 from tests.helpers.processes import as_script, errors_of, run_ranks
-from tests.training.test_trainer import ROOT, SCORES, SCRIPT, broken, make_row, make_rows, make_trainer, step_of
+from tests.helpers.trainers import ROOT, SCORES, SCRIPT, broken, make_row, make_rows, make_trainer, step_of
 
 ID, SCORE = "group_id", "instruction_following"
 

@@ -30,7 +30,7 @@ from editreward.training.metrics import (
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor
 from tests.helpers.backbones import build, build_processor, make_image
-from tests.training.test_trainer import DIMENSIONS, as_dataset, make_arguments, make_row, make_rows, make_trainer
+from tests.helpers.trainers import DIMENSIONS, as_dataset, make_arguments, make_row, make_rows, make_trainer
 
 BUNDLED = Path(__file__).parents[2] / "checkpoints" / "editreward-tiny"
 ONE_PROCESS = SimpleNamespace(num_processes=1, device=torch.device("cpu"))
