@@ -24,7 +24,8 @@ from editreward.annotation.people import annotators
 from editreward.annotation.store import GroupStore, open_groups
 from editreward.annotation.workflow import Workflow
 from editreward.cli import main as cli
-from editreward.data.storage import raw_groups, write_groups
+from editreward.data.sources import raw_groups
+from editreward.data.storage import write_groups
 from editreward.editors.editors import SimulatedEditor, read_editors
 from editreward.groups.protocol import DEFAULT_PROTOCOL, read_protocol
 from editreward.simulation import simulate_groups

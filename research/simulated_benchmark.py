@@ -18,15 +18,15 @@ import numpy as np
 import transformers
 
 from editreward import EditRewardScorer
-from editreward.benchmarks.benchmarks import BENCHMARKS, BenchmarkResult, load_benchmark, run_benchmark
-from editreward.benchmarks.protocols import HUMAN, OVERALL, Cases, Measure
+from editreward.benchmarks import BENCHMARKS, BenchmarkResult, load_benchmark, run_benchmark
+from editreward.benchmarks.measures import Cases, Measure
+from editreward.benchmarks.protocols import HUMAN, OVERALL
 from editreward.benchmarks.reports.saved import RESULT, write_answers
 from editreward.benchmarks.runner import Runner
-from editreward.benchmarks.simulated_protocol import AGREEMENT, CEILING, EXACT
+from editreward.benchmarks.simulated import AGREEMENT, CEILING, EXACT
 from editreward.scorers.baselines import LIKENESSES, SourceLikeness
 from editreward.scorers.cache import cache_folder
 from editreward.scorers.scorers import CoinPerPair, EditGroup, GroupScores, RandomScores, RewardModelScorer
-from editreward.statistics import compare_shares
 
 DOCS = Path("docs/benchmarks.md")
 NUMBERS = Path("docs/benchmarks/simulated.json")
@@ -161,8 +161,8 @@ def gap(cases: dict[str, Cases]) -> list[str]:
     if not len(model.values):
         return ["-"] * 3
     best = max(BLIND, key=lambda name: cases[name].values.mean())
-    assert cases[best].keys == model.keys
-    found = compare_shares(model.values, cases[best].values, model.groups)
+    found, shared = model.difference(cases[best])
+    assert shared == len(model.keys)
     difference = f"{100 * found.difference:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
     return [f"{100 * model.values.mean():.1f}", f"{100 * cases[best].values.mean():.1f} ({best})", difference]
 

@@ -15,7 +15,8 @@ from datasets import Dataset
 from editreward.annotation.database import Database
 from editreward.annotation.store import row_digest
 from editreward.data.schema import dimensions_of
-from editreward.data.storage import GroupWriter, raw_groups
+from editreward.data.sources import raw_groups
+from editreward.data.storage import GroupWriter
 from editreward.groups.ratings import PSEUDONYM, Rating, TupleRanking
 
 

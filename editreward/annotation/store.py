@@ -15,7 +15,7 @@ from PIL import Image
 
 from editreward.data.images import READ_ERRORS
 from editreward.data.schema import SCORE_RANGE
-from editreward.data.storage import load_groups, split_names
+from editreward.data.sources import load_groups, split_names
 from editreward.groups.ratings import Purpose
 
 MEDIA_TYPES = {

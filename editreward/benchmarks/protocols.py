@@ -1,11 +1,15 @@
-"""The protocols of the benchmarks: from items and answers to measures. docs/benchmarks.md has each in short."""
+"""What protocols of several benchmarks share: answers, pairs of answers, and measures from them.
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+A protocol is a function from answers to measures. docs/benchmarks.md has each in short.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 
+from editreward.benchmarks.measures import SHARE, Cases, MeanOfGroups, Measure, Statistic, StatisticOfRows, json_number
 from editreward.benchmarks.runner import GroupRecord
 from editreward.data.benchmark_items import BenchmarkItem, Comparison
 from editreward.scorers.scorers import GroupScores
@@ -13,35 +17,26 @@ from editreward.statistics import (
     Estimate,
     Share,
     TupleOutcomes,
-    accuracy_at_threshold,
-    accuracy_without_ties,
+    accuracy_with_ties,
     bootstrap,
     brier_score,
     coin_floor,
     compare_shares,
     correlation,
-    dimension_metrics,
     expected_calibration_error,
     grouped_correlation,
     human_to_human,
     interval_coverage,
-    macro_share,
-    mean_of_groups,
-    near_tie_accuracy,
-    pair_metrics,
     predicted_relations,
     random_scores_floor,
     relations_of_scores,
     share_of_rows,
-    shares_by,
     tuned_random_accuracy,
-    tuple_accuracy,
     tuple_outcomes,
     z_normalised,
     z_normalised_correlation,
 )
 from editreward.statistics.checks import group_index
-from editreward.statistics.pairs import NEAR_TIE
 
 PairKey: TypeAlias = tuple[str, str, int, int]
 """Group id, judged dimension, and the indices of two candidates."""
@@ -51,79 +46,6 @@ EVERYTHING = "all"
 OVERALL = "overall"
 HUMAN = "human to human"
 COVERED = (0.5, 0.95)
-
-EDITSCORE_GROUPS = {
-    "object": ("subject-add", "subject-remove", "subject-replace"),
-    "appearance": ("color_alter", "material_alter", "style_change", "tone_transfer"),
-    "scene": ("background_change", "extract"),
-    "advanced": ("ps_human", "text_change", "motion_change", "compose"),
-}
-
-
-@dataclass(frozen=True, eq=False)
-class Cases:
-    """What a measure was computed from, row by row, for a paired comparison with another scorer's.
-
-    Attributes:
-        keys: what each row is, the same for every scorer, such as (group id, dimension, first, second).
-        groups: of each row, which are what is resampled.
-        values: whether the scorer is right (1 or 0), or its score, or its probability, shape (rows,).
-        statistic: from values of some rows and the indices of these rows, shape (any number,) each, to the measure;
-            None: the share of rows that are right.
-    """
-
-    keys: Sequence[Hashable]
-    groups: Sequence[str]
-    values: np.ndarray
-    statistic: Callable[[np.ndarray, np.ndarray], float] | None = None
-
-    def only(self, chosen: np.ndarray) -> "Cases":
-        """The chosen rows, shape (rows,). The statistic is then one of their indices."""
-        rows = np.flatnonzero(chosen).tolist()
-        keys, groups = [self.keys[row] for row in rows], [self.groups[row] for row in rows]
-        return Cases(keys, groups, self.values[rows], self.statistic)
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One number of a result.
-
-    Attributes:
-        name: what is measured, such as "accuracy with ties".
-        subset: of which part of the benchmark, such as "K = 2" or a task.
-        estimate: the number with its interval, a `Share` or a correlation or the like.
-        chance: what random scores reach in expectation, None where it isn't known in closed form.
-        coin: what a judge reaches that answers every pair at random; likewise.
-        column: of the published table, where the number is to be compared with it.
-        details: what else belongs to it, such as the tie threshold.
-        lower_is_better: it is an error.
-        cases: what it was computed from; None where no paired comparison is to be made.
-    """
-
-    name: str
-    subset: str
-    estimate: Estimate
-    chance: float | None = None
-    coin: float | None = None
-    column: str | None = None
-    details: Mapping[str, Any] = field(default_factory=dict)
-    lower_is_better: bool = False
-    cases: Cases | None = field(default=None, repr=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON data; what is undefined is null."""
-        numbers = {name: _json_number(getattr(self.estimate, name)) for name in ("value", "low", "high")}
-        optional = {"chance": self.chance, "coin": self.coin, "column": self.column}
-        return {
-            "name": self.name,
-            "subset": self.subset,
-            "unit": "share" if isinstance(self.estimate, Share) else "number",
-            **numbers,
-            "total": self.estimate.total,
-            **{name: value for name, value in optional.items() if value is not None},
-            **({"details": dict(self.details)} if self.details else {}),
-            **({"lower_is_better": True} if self.lower_is_better else {}),
-        }
 
 
 @dataclass(frozen=True)
@@ -217,21 +139,21 @@ class Pairs:
         """Identity of each row's item: published ids may occur twice, and items of several dimensions share one."""
         return [(item.group_id, item.item_id, item.dimension) for item in self.items]
 
-    def cases(
-        self,
-        right: np.ndarray,
-        chosen: np.ndarray | None = None,
-        statistic: Callable[[np.ndarray, np.ndarray], float] | None = None,
-    ) -> Cases:
-        """Rows as `Cases`.
+    @property
+    def sizes(self) -> np.ndarray:
+        """Number of candidates of each row's item, shape (pairs,)."""
+        return np.array([len(item.candidates) for item in self.items])
+
+    def cases(self, values: np.ndarray, chosen: np.ndarray | None = None, statistic: Statistic = SHARE) -> Cases:
+        """Rows as the cases of a measure.
 
         Args:
-            right: whether each row is right, shape (pairs,).
+            values: of each row, such as whether the scorer is right, shape (pairs,).
             chosen: which rows count, shape (pairs,); None: all.
-            statistic: see `Cases`.
+            statistic: of the values of all rows.
         """
         keys = [(*key, c.first, c.second) for key, c in zip(self.tuples, self.comparisons, strict=True)]
-        cases = Cases(keys, self.groups, np.asarray(right, dtype=float), statistic)
+        cases = Cases(keys, self.groups, np.asarray(values, dtype=float), statistic)
         return cases if chosen is None else cases.only(chosen)
 
 
@@ -242,21 +164,16 @@ def pairs_with_ties(answers: Answers) -> list[Measure]:
     """
     pairs = answers.pairs()
     ties = int((pairs.truths == 0).sum())
-    if answers.margins is None:
-        found = pair_metrics(pairs.differences, pairs.truths, pairs.groups)
-        with_ties, without, threshold = found.with_ties, found.without_ties, _json_number(found.tie_threshold)
-    else:
-        with_ties = accuracy_at_threshold(pairs.differences, pairs.truths, 0, pairs.groups)
-        without, threshold = accuracy_without_ties(pairs.differences, pairs.truths, pairs.groups), None
+    threshold = None if answers.margins is not None else accuracy_with_ties(pairs.differences, pairs.truths)[1]
+    right = predicted_relations(pairs.differences, np.nan_to_num(threshold or 0.0)) == pairs.truths
+    strictly_right = np.sign(pairs.differences) == pairs.truths
     coin = coin_floor({2: len(pairs.truths)}, ties).by_k[2] if len(pairs.truths) else None
     chance = tuned_random_accuracy(len(pairs.truths), ties)
-    details = {"ties": ties, "tie_threshold": threshold}
-    right = predicted_relations(pairs.differences, threshold or 0.0) == pairs.truths
-    strictly_right = np.sign(pairs.differences) == pairs.truths
-    all_cases, strict_cases = pairs.cases(right), pairs.cases(strictly_right, pairs.truths != 0)
+    details = {"ties": ties, "tie_threshold": None if threshold is None else json_number(threshold)}
+    without_ties = pairs.cases(strictly_right, pairs.truths != 0)
     return [
-        Measure("accuracy with ties", EVERYTHING, with_ties, chance, coin, "pairs", details, cases=all_cases),
-        Measure("accuracy without ties", EVERYTHING, without, 0.5, 0.25, cases=strict_cases),
+        Measure("accuracy with ties", EVERYTHING, pairs.cases(right), chance, coin, "pairs", details),
+        Measure("accuracy without ties", EVERYTHING, without_ties, 0.5, 0.25),
         *calibration(answers, pairs),
     ]
 
@@ -275,59 +192,32 @@ def ratings(answers: Answers) -> list[Measure]:
     editors = np.array([answers.groups[item.group_id].editors[index] for item, index in place])
     groups = np.array([item.group_id for item in answers.items])
 
-    def estimate(statistic: Callable[[np.ndarray], float]) -> Estimate:
-        return bootstrap(statistic, len(scores), list(groups))
-
-    def by_editor(rows: np.ndarray) -> Any:
-        return grouped_correlation(scores[rows], truths[rows], editors[rows])
-
     keys = [(item.group_id, item.item_id, index) for item, index in place]
 
-    def cases(statistic: Callable[[np.ndarray, np.ndarray], float]) -> Cases:
-        return Cases(keys, groups.tolist(), scores, statistic)
+    def cases(function: Callable[..., float], *columns: np.ndarray) -> Cases:
+        return Cases(keys, groups.tolist(), scores, StatisticOfRows(function, columns))
 
-    of_editors = by_editor(np.arange(len(scores)))
+    of_editors = grouped_correlation(scores, truths, editors)
     details = {
         "by_editor": {str(name): value for name, value in of_editors.by_subset.items()},
         "constant_scores": [str(name) for name in of_editors.constant_scores],
         "constant_truths": [str(name) for name in of_editors.constant_truths],
     }
-    within_prompts = grouped_correlation(scores, truths, groups)
-    per_prompt = mean_of_groups(list(within_prompts.by_subset.values()))  # drawn twice, a prompt counts twice
-    normalised = _normalised_correlation(scores, truths, groups)
-    pooled = estimate(lambda rows: correlation(scores[rows], truths[rows]))
-    kendall = estimate(lambda rows: correlation(scores[rows], truths[rows], "kendall"))
-    fisher = estimate(lambda rows: by_editor(rows).fisher)
-    script = estimate(lambda rows: by_editor(rows).mean_then_tanh)
-    cases_of = {
-        "fisher": cases(lambda values, rows: grouped_correlation(values, truths[rows], editors[rows]).fisher),
-        "script": cases(lambda values, rows: grouped_correlation(values, truths[rows], editors[rows]).mean_then_tanh),
-        "pooled": cases(lambda values, rows: correlation(values, truths[rows])),
-        "kendall": cases(lambda values, rows: correlation(values, truths[rows], "kendall")),
-    }
-    prompts = list(within_prompts.by_subset)
-    rhos = np.array(list(within_prompts.by_subset.values()), dtype=float)
-    names = [str(prompt) for prompt in prompts]
-    of_prompts = Cases(prompts, names, rhos, lambda values, rows: float(np.mean(values)) if len(values) else np.nan)
+    fisher = cases(lambda *columns: grouped_correlation(*columns).fisher, truths, editors)
+    script = cases(lambda *columns: grouped_correlation(*columns).mean_then_tanh, truths, editors)
+    pooled = cases(correlation, truths)
+    kendall = cases(lambda values, known: correlation(values, known, "kendall"), truths)
+    within = grouped_correlation(scores, truths, groups).by_subset
+    per_prompt = Cases(list(within), list(map(str, within)), np.array(list(within.values()), float), MeanOfGroups())
     name = "Spearman per editing model"
     return [
-        Measure(f"{name}, Fisher average", EVERYTHING, fisher, 0, details=details, cases=cases_of["fisher"]),
-        Measure(f"{name}, tanh of the mean", EVERYTHING, script, 0, column="ratings", cases=cases_of["script"]),
-        Measure("Spearman of all edits", EVERYTHING, pooled, 0, cases=cases_of["pooled"]),
-        Measure("Kendall of all edits", EVERYTHING, kendall, 0, cases=cases_of["kendall"]),
-        Measure("Spearman per prompt, mean", EVERYTHING, per_prompt, 0, cases=of_prompts),
-        Measure("Spearman, normalised per prompt", EVERYTHING, normalised, 0),
+        Measure(f"{name}, Fisher average", EVERYTHING, fisher, 0, details=details),
+        Measure(f"{name}, tanh of the mean", EVERYTHING, script, 0, column="ratings"),
+        Measure("Spearman of all edits", EVERYTHING, pooled, 0),
+        Measure("Kendall of all edits", EVERYTHING, kendall, 0),
+        Measure("Spearman per prompt, mean", EVERYTHING, per_prompt, 0),
+        Measure("Spearman, normalised per prompt", EVERYTHING, _normalised_correlation(scores, truths, groups), 0),
     ]
-
-
-def aurora(answers: Answers) -> list[Measure]:
-    """AURORA-Bench: both parts, each where the data has it."""
-    measures = []
-    for subset, protocol in (("pairwise", pairs_with_ties), ("pointwise", ratings)):
-        items = [item for item in answers.items if item.subset == subset]
-        if items and (subset == "pairwise" or answers.scores is not None):
-            measures += [_renamed(measure, subset) for measure in protocol(_only(answers, items))]
-    return measures
 
 
 def tuples(answers: Answers) -> list[Measure]:
@@ -338,43 +228,55 @@ def tuples(answers: Answers) -> list[Measure]:
     what people themselves reach where the annotators are.
     """
     pairs = answers.pairs()
-    sizes = np.array([len(item.candidates) for item in pairs.items])
-    threshold = None if answers.margins is None else 0.0
-    found = tuple_accuracy(pairs.differences, pairs.truths, pairs.tuples, sizes, pairs.groups, threshold)
-    number = {k: share.total for k, share in found.strict.items()}
+    sizes = pairs.sizes
+    outcomes = tuple_outcomes(
+        pairs.differences, pairs.truths, pairs.tuples, sizes, None if answers.margins is None else 0.0
+    )
+    strict = Cases(outcomes.tuples, [str(key[0]) for key in outcomes.tuples], outcomes.right.astype(float))  # type: ignore[index]
+    number = {k: int((outcomes.sizes == k).sum()) for k in sorted(set(outcomes.sizes.tolist()))}
     ties = int(((pairs.truths == 0) & (sizes == 2)).sum())
     chance, coin = random_scores_floor(number, ties), coin_floor(number, ties)
-    outcomes = tuple_outcomes(pairs.differences, pairs.truths, pairs.tuples, sizes, threshold)
-    strict_cases = Cases(outcomes.tuples, [str(key[0]) for key in outcomes.tuples], outcomes.right.astype(float))  # type: ignore[index]
     measures = []
-    for k, share in found.strict.items():
-        details = {"ties": ties, "tie_threshold": _json_number(found.tie_threshold)} if k == 2 else {}
-        cases = strict_cases.only(outcomes.sizes == k)
-        floors = chance.by_k[k], coin.by_k[k]
-        measures.append(Measure("strict accuracy", f"K = {k}", share, *floors, f"K = {k}", details, cases=cases))
-    floors = chance.overall, coin.overall
-    measures.append(Measure("strict accuracy", OVERALL, found.overall, *floors, OVERALL, cases=strict_cases))
-    for k, share in found.pairwise.items():
-        cases = pairs.cases(outcomes.pair_right, sizes == k)
+    for k in number:
+        details = {"ties": ties, "tie_threshold": json_number(outcomes.tie_threshold)} if k == 2 else {}
+        of_size = strict.only(outcomes.sizes == k)
+        measures.append(
+            Measure("strict accuracy", f"K = {k}", of_size, chance.by_k[k], coin.by_k[k], f"K = {k}", details)
+        )
+    measures.append(Measure("strict accuracy", OVERALL, strict, chance.overall, coin.overall, OVERALL))
+    for k in number:
         floors = (chance.by_k[k], coin.by_k[k]) if k == 2 else (0.5, 0.5)
-        measures.append(Measure("pair-wise accuracy", f"K = {k}", share, *floors, cases=cases))
-    cases = pairs.cases(outcomes.pair_right)
+        measures.append(
+            Measure("pair-wise accuracy", f"K = {k}", pairs.cases(outcomes.pair_right, sizes == k), *floors)
+        )
     of_two = float((sizes == 2).mean())
     floors = 0.5 + of_two * (chance.by_k.get(2, 0.5) - 0.5), 0.5 + of_two * (coin.by_k.get(2, 0.5) - 0.5)
-    measures.append(Measure("pair-wise accuracy", OVERALL, found.pairwise_overall, *floors, cases=cases))
-    truths = {name: answers.truths_in(pairs, name) for name in answers.dimensions}
-    truths = {name: truth for name, truth in truths.items() if not np.isnan(truth).all()}
-    differences = {name: answers.differences_in(pairs, name) for name in truths}
-    for name, of_dimension in dimension_metrics(differences, truths, pairs.groups).items():
-        threshold_of = {"tie_threshold": _json_number(of_dimension.tie_threshold)}
-        right = predicted_relations(differences[name], np.nan_to_num(of_dimension.tie_threshold)) == truths[name]
-        cases = pairs.cases(right, ~np.isnan(truths[name]))
-        with_ties = of_dimension.with_ties
-        measures.append(Measure("pair-wise accuracy with ties", name, with_ties, details=threshold_of, cases=cases))
-        cases = pairs.cases(np.sign(differences[name]) == truths[name], np.abs(truths[name]) == 1)
-        without = of_dimension.without_ties
-        measures.append(Measure("pair-wise accuracy without ties", name, without, 0.5, cases=cases))
-    return [*measures, *calibration(answers, pairs), *coverage(answers), *people(answers, pairs)]
+    measures.append(Measure("pair-wise accuracy", OVERALL, pairs.cases(outcomes.pair_right), *floors))
+    return [
+        *measures,
+        *by_dimension(answers, pairs),
+        *calibration(answers, pairs),
+        *coverage(answers),
+        *people(answers, pairs),
+    ]
+
+
+def by_dimension(answers: Answers, pairs: Pairs) -> list[Measure]:
+    """Accuracies in each of the scorer's dimensions that has scores of people, with a tie threshold of its own."""
+    measures = []
+    for name in answers.dimensions:
+        truths = answers.truths_in(pairs, name)
+        known = ~np.isnan(truths)
+        if known.any():
+            differences = answers.differences_in(pairs, name)
+            _, threshold = accuracy_with_ties(differences[known], truths[known])
+            right = predicted_relations(differences, threshold) == truths
+            with_ties = pairs.cases(right, known)
+            without_ties = pairs.cases(np.sign(differences) == truths, np.abs(truths) == 1)
+            details = {"tie_threshold": json_number(threshold)}
+            measures.append(Measure("pair-wise accuracy with ties", name, with_ties, details=details))
+            measures.append(Measure("pair-wise accuracy without ties", name, without_ties, chance=0.5))
+    return measures
 
 
 def people(answers: Answers, pairs: Pairs) -> list[Measure]:
@@ -393,8 +295,7 @@ def people(answers: Answers, pairs: Pairs) -> list[Measure]:
     starts = dict(zip(records, (ends - [record.size for record in records.values()]).tolist(), strict=True))
     entries = list(zip(pairs.groups, pairs.comparisons, strict=True))
     first, second = (np.array([starts[g] + getattr(c, side) for g, c in entries]) for side in ("first", "second"))
-    sizes = np.array([len(item.candidates) for item in pairs.items])
-    of_tuple, _ = group_index(pairs.tuples, len(pairs.items))
+    sizes, (of_tuple, _) = pairs.sizes, group_index(pairs.tuples, len(pairs.items))
     found: list[tuple[TupleOutcomes, np.ndarray]] = []
 
     def judged(rating: np.ndarray, others: np.ndarray, rows: np.ndarray) -> float:
@@ -427,7 +328,7 @@ def accuracies_of(name: str, pairs: Pairs, judged: Sequence[tuple[TupleOutcomes,
         pairs: the comparisons.
         judged: of each judge the outcomes, and which rows of the pairs they are of.
     """
-    groups, sizes = np.array(pairs.groups), np.array([len(item.candidates) for item in pairs.items])
+    groups, sizes = np.array(pairs.groups), pairs.sizes
     outcomes, rows = [one for one, _ in judged], np.concatenate([chosen for _, chosen in judged])
     of_tuples = np.array([str(key[0]) for one in outcomes for key in one.tuples])  # type: ignore[index]
     tuple_sizes = np.concatenate([one.sizes for one in outcomes])
@@ -444,69 +345,19 @@ def accuracies_of(name: str, pairs: Pairs, judged: Sequence[tuple[TupleOutcomes,
     return measures
 
 
-def tasks(answers: Answers) -> list[Measure]:
-    """EditReward-Bench (EditScore): accuracy by dimension and task; groups of tasks and all tasks averaged."""
-    measures = []
-    for dimension in dict.fromkeys(item.dimension for item in answers.items):
-        pairs = answers.pairs([item for item in answers.items if item.dimension == dimension])
-        right = np.sign(pairs.differences) == pairs.truths
-        of_task = np.array([item.task or "" for item in pairs.items])
-        scored_by = {"score": answers.answering(dimension) if answers.scores else "verdict"}
-        average = macro_share(right, list(of_task), pairs.groups)
-        cases = _macro_cases(pairs, right, of_task)
-        name = "accuracy, average over tasks"
-        measures.append(Measure(name, dimension, average, 0.5, 0.5, details=scored_by, cases=cases))
-        for kind, members in EDITSCORE_GROUPS.items():
-            chosen = np.isin(of_task, members)
-            if chosen.any():
-                groups = [group for group, is_chosen in zip(pairs.groups, chosen, strict=True) if is_chosen]
-                share = macro_share(right[chosen], list(of_task[chosen]), groups)
-                cases = _macro_cases(pairs, right, of_task, chosen)
-                measures.append(Measure(name, f"{dimension}: {kind}", share, 0.5, 0.5, cases=cases))
-        for task, share in sorted(
-            shares_by(right, list(of_task), pairs.groups).items(), key=lambda pair: str(pair[0])
-        ):
-            cases = pairs.cases(right, of_task == task)
-            measures.append(Measure("accuracy", f"{dimension}: {task}", share, 0.5, 0.5, cases=cases))
-    return measures
-
-
-def near_ties(answers: Answers) -> list[Measure]:
-    """EditReward-Compass: a preference is right if the winner scores higher, a tie if the scores hardly differ."""
-    measures = []
-    dimensions = dict.fromkeys(item.dimension for item in answers.items)
-    for dimension in [*dimensions, EVERYTHING]:
-        pairs = answers.pairs([item for item in answers.items if dimension in (item.dimension, EVERYTHING)])
-        found = near_tie_accuracy(pairs.differences, pairs.truths, pairs.groups)
-        details = {"score": answers.answering(dimension) if answers.scores else "verdict"}
-        details = details if dimension != EVERYTHING else {}
-        tied = pairs.truths == 0
-        right = np.where(tied, np.abs(pairs.differences) < NEAR_TIE, np.sign(pairs.differences) == pairs.truths)
-        for name, share, chance, chosen in (
-            ("accuracy", found.together, None, None),
-            ("accuracy on preferences", found.preferences, 0.5, ~tied),
-            ("accuracy on ties", found.ties, 0.0, tied),
-        ):
-            cases = pairs.cases(right, chosen)
-            measures.append(Measure(name, dimension, share, chance, details=details, cases=cases))
-    return measures
-
-
 def calibration(answers: Answers, pairs: Pairs) -> list[Measure]:
     """Whether the probabilities of preferences come true, for scorers that have them, on pairs that are no tie."""
     of_pair = preference_probabilities(answers, pairs)
     known = ~np.isnan(of_pair)
-    probabilities = of_pair[known]
-    if not len(probabilities):
+    if not known.any():
         return []
     measures = []
-    for name, chance, statistic in (
+    for name, chance, function in (
         ("expected calibration error", None, expected_calibration_error),
         ("Brier score", 0.25, brier_score),
     ):
-        cases = pairs.cases(of_pair, known, lambda values, rows, statistic=statistic: statistic(values))  # type: ignore[misc]
-        estimate = _plain(statistic(probabilities), len(probabilities))
-        measures.append(Measure(name, "preferences", estimate, chance, lower_is_better=True, cases=cases))
+        cases = pairs.cases(of_pair, known, StatisticOfRows(function, has_interval=False))
+        measures.append(Measure(name, "preferences", cases, chance, lower_is_better=True))
     return measures
 
 
@@ -568,7 +419,7 @@ def position_bias(pairs: Pairs, shown_first: Mapping[PairKey, float]) -> list[Me
     return [
         Measure("position bias", "better edit shown first", share_of_rows(first, of_group), column="first"),
         Measure("position bias", "better edit shown second", share_of_rows(second, of_group), column="second"),
-        Measure("position bias", "gap", estimate, 0.0, 0.0, details={"p_value": _json_number(gap.p_value)}),
+        Measure("position bias", "gap", estimate, 0.0, 0.0, details={"p_value": json_number(gap.p_value)}),
     ]
 
 
@@ -580,32 +431,3 @@ def _normalised_correlation(scores: np.ndarray, truths: np.ndarray, prompts: np.
     scores, truths = z_normalised(scores, prompts)[chosen], truths[chosen]
     found = bootstrap(lambda rows: correlation(scores[rows], truths[rows]), len(scores), list(prompts[chosen]))
     return Estimate(value, found.low, found.high, len(prompts))
-
-
-def _macro_cases(pairs: Pairs, right: np.ndarray, labels: np.ndarray, chosen: np.ndarray | None = None) -> Cases:
-    """Cases of the mean over labels of the share of right pairs."""
-    _, number = np.unique(labels if chosen is None else labels[chosen], return_inverse=True)
-
-    def statistic(values: np.ndarray, rows: np.ndarray) -> float:
-        totals = np.bincount(number[rows])
-        return float((np.bincount(number[rows], values)[totals > 0] / totals[totals > 0]).mean())
-
-    return pairs.cases(right, chosen, statistic)
-
-
-def _only(answers: Answers, items: Sequence[BenchmarkItem]) -> Answers:
-    return replace(answers, items=items)
-
-
-def _renamed(measure: Measure, subset: str) -> Measure:
-    """The measure as one of a part of AURORA-Bench, of which the published table has the pair-wise one."""
-    name = subset if measure.subset == EVERYTHING else f"{subset}: {measure.subset}"
-    return replace(measure, subset=name, column=measure.column if subset == "pairwise" else None)
-
-
-def _plain(value: float, total: int) -> Estimate:
-    return Estimate(value, float("nan"), float("nan"), total)
-
-
-def _json_number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

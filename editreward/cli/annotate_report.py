@@ -58,7 +58,7 @@ def run_report(args: argparse.Namespace) -> None:
     """Write the report and print its main results."""
     from editreward.annotation.quality import Limits, assess
     from editreward.annotation.report import as_text, references_of_dataset, write_report
-    from editreward.data.storage import raw_groups, stream_splits
+    from editreward.data.sources import raw_groups, stream_splits
     from editreward.groups.protocol import DEFAULT_PROTOCOL, read_protocol
 
     ratings, references = read_source(args)
@@ -83,7 +83,7 @@ def read_source(args: argparse.Namespace) -> "tuple[list[Rating], dict[str, list
 
     from editreward.annotation.database import Database
     from editreward.annotation.report import ratings_of_dataset
-    from editreward.data.storage import raw_groups, stream_splits
+    from editreward.data.sources import raw_groups, stream_splits
     from editreward.groups.rating_files import check_ratings, read_ratings
 
     if args.database:

@@ -1,7 +1,8 @@
 """`editreward bench`: run a reward model, a baseline or a judge of pairs on a benchmark, and compare results.
 
-Every benchmark is a command, and so is what else there is, a pair of functions `add_NAME` and `run_NAME` as in
-`editreward.cli.main`. To add one, write the pair, in a module of this folder, and list `add_NAME` in `BENCH_COMMANDS`.
+Every benchmark of `editreward.benchmarks` is a command, and so is what else there is, a pair of functions `add_NAME`
+and `run_NAME` as in `editreward.cli.main`. To add one of these, write the pair, in a module of this folder, and list
+`add_NAME` in `BENCH_COMMANDS`.
 """
 
 import argparse
@@ -9,20 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from editreward.benchmarks.registry import BENCHMARKS
 from editreward.cli.bench_compare import add_compare
 from editreward.cli.bench_options import add_cache_options, add_scorer_options, make_scorer
 from editreward.cli.bench_robustness import add_robustness
-
-BENCHMARK_NAMES = {
-    "genai-bench": "pairs with ties (GenAI-Bench, image editing)",
-    "aurora-bench": "pairs with ties, and ratings (AURORA-Bench)",
-    "imagenhub": "ratings of single edits (ImagenHub)",
-    "editreward-bench": "tuples of 2, 3 and 4 (TIGER-Lab)",
-    "editscore-bench": "pairs by dimension and task (EditScore)",
-    "editreward-compass": "preferences and near-ties by dimension",
-    "simulated": "held-out simulated groups, no download",
-}
-"""Keys of `editreward.benchmarks.benchmarks.BENCHMARKS`, which takes too long to import for `--help`."""
 
 BENCH_COMMANDS: tuple[Callable[[Any], None], ...] = (
     add_compare,  # one a line
@@ -42,8 +33,8 @@ def add_bench(commands: Any) -> None:
     subcommands = parser.add_subparsers(
         title="benchmarks and commands", dest="subcommand", required=True, metavar="NAME"
     )
-    for name, about in BENCHMARK_NAMES.items():
-        add_benchmark(subcommands, name, about)
+    for name in BENCHMARKS:
+        add_benchmark(subcommands, name, BENCHMARKS.about(name))
     for add_command in BENCH_COMMANDS:
         add_command(subcommands)
 
@@ -86,7 +77,7 @@ def add_benchmark(commands: Any, name: str, about: str) -> None:
 
 def run_bench(args: argparse.Namespace) -> None:
     """Run a benchmark and print the result."""
-    from editreward.benchmarks.benchmarks import BENCHMARKS, load_benchmark, run_benchmark
+    from editreward.benchmarks import load_benchmark, run_benchmark
     from editreward.benchmarks.runner import Runner
     from editreward.scorers.cache import cache_folder
     from editreward.scorers.processes import Processes

@@ -81,7 +81,7 @@ def add_build_bench(commands: Any) -> None:
 def run_build_bench(args: argparse.Namespace) -> None:
     """Build the benchmark and say what it holds."""
     from editreward.curation.benchmark import BuildOptions, build_benchmark
-    from editreward.data.storage import common_dimensions
+    from editreward.data.sources import common_dimensions
     from editreward.groups.rating_files import read_rankings
 
     options = BuildOptions(

@@ -29,7 +29,7 @@ def run_check(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from editreward.curation.check import FAULTS, CheckReport, fault_as_json, find_faults
-    from editreward.data.storage import raw_groups
+    from editreward.data.sources import raw_groups
 
     unknown = [kind for kind in args.allow if kind not in FAULTS]
     if unknown:

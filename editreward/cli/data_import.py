@@ -7,17 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from editreward.cli.data_options import add_dataset_options, open_splits
-
-FORMAT_NAMES = (
-    "editreward-data",
-    "editreward-bench",
-    "editscore-bench",
-    "editreward-compass",
-    "genai-bench",
-    "aurora-bench",
-    "imagenhub",
-)
-"""Keys of `editreward.data.importers.FORMATS`, which takes too long to import for `--help`; a test compares them."""
+from editreward.data.registry import FORMATS
 
 
 def add_import(commands: Any) -> None:
@@ -30,7 +20,7 @@ def add_import(commands: Any) -> None:
         epilog="Example: editreward data import --format editreward-data --input train.json --images images/ "
         "--output groups/",
     )
-    parser.add_argument("--format", required=True, choices=FORMAT_NAMES, help="the format of the input")
+    parser.add_argument("--format", required=True, choices=list(FORMATS), help="the format of the input")
     parser.add_argument(
         "--input",
         required=True,
@@ -82,12 +72,9 @@ def add_import(commands: Any) -> None:
 def run_import(args: argparse.Namespace) -> None:
     """Import and print what was written."""
     from configuration_editreward import DEFAULT_DIMENSIONS
-    from editreward.data.importers import FORMATS, Source, import_dataset
+    from editreward.data.importers import ImportOptions, Source, import_dataset
 
-    report = import_dataset(
-        FORMATS[args.format],
-        [Source(name, args.split, args.config, args.revision) for name in args.input],
-        args.output,
+    options = ImportOptions(
         images=args.images,
         columns=_columns(args.column),
         strip=args.strip,
@@ -99,6 +86,8 @@ def run_import(args: argparse.Namespace) -> None:
         decode=not args.headers_only,
         overwrite=args.overwrite,
     )
+    inputs = [Source(name, args.split, args.config, args.revision) for name in args.input]
+    report = import_dataset(FORMATS[args.format], inputs, args.output, options)
     rows = ", ".join(f"{count:,} of {label}" for label, count in report["rows"].items())
     print(f"Rows read    {rows}")
     items = f", {report['items']:,} benchmark items" if "items" in report else ""
@@ -146,7 +135,7 @@ def run_export(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from editreward.data.export import PAIRS_FILE, export_pairs
-    from editreward.data.storage import common_dimensions, raw_groups
+    from editreward.data.sources import common_dimensions, raw_groups
 
     splits = open_splits(args)
     dimensions = common_dimensions(splits)
@@ -195,7 +184,7 @@ def run_contamination(args: argparse.Namespace) -> int:
 
     from editreward.curation.contamination import shared_instructions, shared_sources, take_prints
     from editreward.data.images import NEAR_BITS
-    from editreward.data.storage import raw_groups, stream_splits
+    from editreward.data.sources import raw_groups, stream_splits
 
     prints = []
     for name, splits in ((args.a, args.split_a), (args.b, args.split_b)):
@@ -267,7 +256,7 @@ def run_flag(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from editreward.curation.flags import WORDS, face_counter, flag_groups, load_filter, read_words
-    from editreward.data.storage import raw_groups
+    from editreward.data.sources import raw_groups
 
     counter = None if args.faces is False else face_counter()
     if args.faces and counter is None:

@@ -17,6 +17,6 @@ def add_dataset_options(parser: argparse.ArgumentParser) -> None:
 
 def open_splits(args: argparse.Namespace) -> "dict[str, IterableDataset]":
     """The splits that the options of `add_dataset_options` ask for, streaming."""
-    from editreward.data.storage import stream_splits
+    from editreward.data.sources import stream_splits
 
     return stream_splits(args.dataset, args.split, args.config, args.revision)

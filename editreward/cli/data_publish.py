@@ -52,7 +52,7 @@ def run_publish(args: argparse.Namespace) -> None:
     """Write the dataset, and push it unless it is a dry run."""
     from tqdm import tqdm
 
-    from editreward.data.storage import common_dimensions, raw_groups
+    from editreward.data.sources import common_dimensions, raw_groups
     from editreward.publishing.card import UNKNOWN_LICENCE, read_fields
     from editreward.publishing.datasets import (
         PublishOptions,

@@ -30,7 +30,7 @@ def run_stats(args: argparse.Namespace) -> None:
     """Print the statistics, and write them where that is asked for."""
     from tqdm import tqdm
 
-    from editreward.data.storage import common_dimensions, raw_groups
+    from editreward.data.sources import common_dimensions, raw_groups
     from editreward.publishing.stats import dataset_statistics
     from editreward.publishing.stats_report import as_markdown, write_report
 

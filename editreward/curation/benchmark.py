@@ -34,7 +34,8 @@ from editreward.curation.tuples import (
 from editreward.data.benchmark_items import BENCHMARK_FILE, BenchmarkItem, comparisons_of
 from editreward.data.images import NEAR_BITS
 from editreward.data.schema import dimensions_of
-from editreward.data.storage import GroupWriter, features_of, raw_groups, stream_splits
+from editreward.data.sources import features_of, raw_groups, stream_splits
+from editreward.data.storage import GroupWriter
 from editreward.groups.ratings import TupleRanking
 
 PENDING = "tuples.jsonl"

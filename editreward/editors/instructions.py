@@ -13,7 +13,8 @@ from typing import Any
 from datasets import Dataset, Features, Image, Value, load_dataset, load_from_disk
 from PIL import Image as PillowImage
 
-from editreward.data.storage import ROWS_PER_BATCH, split_names
+from editreward.data.sources import split_names
+from editreward.data.storage import ROWS_PER_BATCH
 from editreward.simulation import SPLITS, simulate_group
 
 FAULTS_SHOWN = 10

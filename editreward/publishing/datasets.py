@@ -16,8 +16,9 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id  # type: i
 from editreward.curation.check import FAULTS, CheckReport, Fault, find_faults
 from editreward.data.images import NEAR_BITS, perceptual_hash, read_image
 from editreward.data.schema import Group
+from editreward.data.sources import raw_groups, stream_splits
 from editreward.data.splits import Sources, assign_splits, check_fractions, find_leak
-from editreward.data.storage import MAX_SHARD_BYTES, GroupWriter, raw_groups, stream_splits
+from editreward.data.storage import MAX_SHARD_BYTES, GroupWriter
 from editreward.groups.protocol import RubricDimension
 from editreward.groups.ratings import PSEUDONYM
 from editreward.publishing.card import UNKNOWN_LICENCE, build_card, read_rubric

@@ -18,7 +18,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from editreward.data.storage import load_groups
+from editreward.data.sources import load_groups
 from editreward.scorers.processes import Processes
 from editreward.scorers.reward_model import EditRewardScorer, EditScore, SkippedGroup
 from editreward.simulation import SPLITS, simulate_group

@@ -280,3 +280,12 @@ def groups_hash(groups: Iterable[SimulatedGroup]) -> str:
         for image in (group.source, *(candidate.image for candidate in group.candidates)):
             digest.update(image.tobytes())
     return digest.hexdigest()
+
+
+def novelty_in_words(unseen_wording: bool, unseen_combination: bool) -> str:
+    """Which of a group's wording and combination occur only in the test split, in words."""
+    if unseen_wording and unseen_combination:
+        return "unseen wording and combination"
+    if unseen_wording or unseen_combination:
+        return "unseen wording" if unseen_wording else "unseen combination"
+    return "seen wording and combination"

@@ -14,7 +14,7 @@ from filelock import FileLock
 from trl import ScriptArguments
 
 from configuration_editreward import DEFAULT_DIMENSIONS
-from editreward.data.storage import features_of, load_groups
+from editreward.data.sources import features_of, load_groups
 from editreward.simulation import annotate, simulate_contrast, simulate_group
 from editreward.training.bad_rows import UnreadableRow
 from editreward.training.batching import Request, undecoded
@@ -266,7 +266,7 @@ def import_published(config: GroupDatasetConfig, split: str, on_fault: str = "st
     Args:
         config: Names path, format and images.
         split: Split to read, where the path is a dataset that has some.
-        on_fault: As for `editreward.data.importers.import_dataset`.
+        on_fault: As for `editreward.data.importers.ImportOptions`.
 
     Returns:
         The folder, and the split that it holds.
@@ -274,10 +274,10 @@ def import_published(config: GroupDatasetConfig, split: str, on_fault: str = "st
     Raises:
         ValueError: If the format is unknown, or the input has an error.
     """
-    from editreward.data.importers import FORMATS, Source, import_dataset
+    from editreward.data.importers import FORMATS, ImportOptions, Source, import_dataset
     from editreward.data.importers.running import REPORT_FILE
 
-    if config.format not in FORMATS:
+    if config.format is None or config.format not in FORMATS:
         raise ValueError(f"`--dataset_format` {config.format!r} is unknown. Known are {', '.join(FORMATS)}.")
     source = Source(config.path, split if not Path(config.path).is_file() else "train", config.name, config.revision)
     images = str(Path(config.images).resolve()) if config.images else None
@@ -287,7 +287,8 @@ def import_published(config: GroupDatasetConfig, split: str, on_fault: str = "st
     with FileLock(f"{folder}.lock"):  # one process imports, the others wait for it
         report = folder / REPORT_FILE
         if not report.exists() or (folder / ".import").exists():
-            import_dataset(FORMATS[config.format], [source], folder, images=images, on_fault=on_fault)
+            options = ImportOptions(images=images, on_fault=on_fault)
+            import_dataset(FORMATS[config.format], [source], folder, options)
         return folder, json.loads(report.read_text(encoding="utf-8"))["split"]
 
 

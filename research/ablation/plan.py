@@ -73,7 +73,7 @@ class Evaluation:
     """What a trained model is evaluated on.
 
     Attributes:
-        test_set: JSON file of a `editreward.benchmarks.simulated.TestSet`.
+        test_set: JSON file of a `editreward.benchmarks.simulated_test_set.TestSet`.
         groups: how many of its groups, the first ones; all if not given.
         validation_groups: simulated groups that the maps onto the scale of the scores are fitted on.
     """

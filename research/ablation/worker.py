@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from editreward.benchmarks.simulated import TestSet
+from editreward.benchmarks.simulated_test_set import TestSet
 from editreward.scorers.reward_model import EditRewardScorer
 from editreward.simulation import SimulatedGroup, simulate_groups
 from editreward.statistics import (

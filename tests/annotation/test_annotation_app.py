@@ -21,7 +21,8 @@ from editreward.annotation import people
 from editreward.annotation.app import COOKIE
 from editreward.annotation.database import Database
 from editreward.cli import main as cli
-from editreward.data.storage import load_groups, write_groups
+from editreward.data.sources import load_groups
+from editreward.data.storage import write_groups
 from editreward.groups.protocol import DEFAULT_PROTOCOL, read_protocol
 from tests.helpers.browser import PATIENCE, headless_chromium, requested, wait_for
 

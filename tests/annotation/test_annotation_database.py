@@ -28,7 +28,8 @@ from editreward.annotation.store import GroupStore
 from editreward.annotation.workflow import Page, Workflow, letter
 from editreward.cli import main as cli
 from editreward.data.schema import group_features
-from editreward.data.storage import load_groups, write_groups
+from editreward.data.sources import load_groups
+from editreward.data.storage import write_groups
 from editreward.groups.protocol import DEFAULT_PROTOCOL, LEVELS, CalibrationTerms, read_protocol
 from editreward.groups.ratings import Rating, TupleRanking
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import subprocess
 import sys
 from dataclasses import asdict, replace
 from itertools import combinations
@@ -12,15 +13,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from editreward.benchmarks import BENCHMARKS, load_benchmark, run_benchmark
 from editreward.benchmarks import runner as runner_module
-from editreward.benchmarks.benchmarks import BENCHMARKS, StoredRows, load_benchmark, resize_edited, run_benchmark
-from editreward.benchmarks.protocols import EDITSCORE_GROUPS, Answers, calibration
+from editreward.benchmarks.editscore_bench import TASK_GROUPS, resize_edited
+from editreward.benchmarks.protocols import Answers, calibration
 from editreward.benchmarks.reports.saved import read_result
 from editreward.benchmarks.runner import Preparation, Runner, shuffled_instructions
 from editreward.cli import main as cli
-from editreward.cli.bench import BENCHMARK_NAMES
 from editreward.data.benchmark_items import BENCHMARK_FILE, BenchmarkItem, comparisons_of, read_benchmark
+from editreward.data.sources import StoredRows
 from editreward.data.storage import write_groups
+from editreward.modules import ModuleRegistry
 from editreward.scorers.cache import SCORES, store_for
 from editreward.scorers.reward_model import EditRewardScorer
 from editreward.scorers.scorers import (
@@ -410,7 +413,7 @@ def test_tasks_and_dimensions_are_averaged_as_editscore_does(tmp_path):
     scored_by = {measure.subset: measure.details for measure in result.measures if measure.details}
     assert scored_by["prompt_following"] == {"score": "instruction_following"}
     assert scored_by["overall"] == {"score": "overall"}
-    assert len({task for members in EDITSCORE_GROUPS.values() for task in members}) == 13
+    assert len({task for members in TASK_GROUPS.values() for task in members}) == 13
 
 
 def test_edited_images_of_editscore_are_judged_at_the_size_of_the_source():
@@ -715,7 +718,34 @@ def test_the_command_takes_scorers_of_one_s_own_and_says_what_is_wrong(tmp_path,
     for arguments, message in wrong:
         assert command(*arguments) == 2
         assert message in capsys.readouterr().err
-    assert set(BENCHMARK_NAMES) == set(BENCHMARKS)
+
+
+def test_a_benchmark_is_found_by_its_file(tmp_path, monkeypatch):
+    names = {"genai-bench", "aurora-bench", "imagenhub", "editreward-bench", "editscore-bench", "editreward-compass"}
+    assert set(BENCHMARKS) == names | {"simulated"}
+    assert all(benchmark.name == name and BENCHMARKS.about(name) for name, benchmark in BENCHMARKS.items())
+    package = tmp_path / "of_mine"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "next_bench.py").write_text('ABOUT = "the next one"\n\nBENCHMARK = "it"\n')
+    (package / "silent_bench.py").write_text("raise SystemExit\nBENCHMARK: int = 1\n")
+    (package / "shared.py").write_text("BENCHMARKS = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = ModuleRegistry("BENCHMARK", "of_mine")
+    assert list(found) == ["next-bench", "silent-bench"]
+    assert found.about("next-bench") == "the next one" and found["next-bench"] == "it"
+    with pytest.raises(ValueError, match="silent_bench.py has no line `ABOUT"):
+        found.about("silent-bench")
+    with pytest.raises(KeyError):
+        found["shared"]
+
+
+def test_help_names_benchmarks_and_formats_without_what_takes_long_to_import():
+    code = (
+        "import sys; from editreward.cli.main import build_parser; build_parser().format_help(); print(*sys.modules)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "datasets", "scipy", "editreward.benchmarks.genai_bench"} & set(loaded)
 
 
 def test_the_command_scores_with_a_model_and_uses_the_cache(tmp_path, test_set, random_model_dir, capsys, monkeypatch):

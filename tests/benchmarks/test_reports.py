@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from editreward.benchmarks import protocols
-from editreward.benchmarks.benchmarks import BENCHMARKS, run_benchmark
-from editreward.benchmarks.protocols import EDITSCORE_GROUPS, Answers
-from editreward.benchmarks.reports.comparison import compare_results, paired_difference
+from editreward.benchmarks import BENCHMARKS, protocols, run_benchmark
+from editreward.benchmarks.editscore_bench import TASKS
+from editreward.benchmarks.measures import MacroShare, MeanOfGroups, StatisticOfRows
+from editreward.benchmarks.protocols import Answers
+from editreward.benchmarks.reports.comparison import compare_results
 from editreward.benchmarks.reports.findings import (
     AHEAD,
     BEHIND,
@@ -32,8 +33,6 @@ from editreward.statistics import compare_shares, holm
 from tests.helpers.benchmarks import Table, command, imported, result_of, tuple_bench
 from tests.helpers.pictures import picture
 from tests.helpers.published_rows import bench_rows, import_bench
-
-TASKS = [task for tasks in EDITSCORE_GROUPS.values() for task in tasks]
 
 
 def record(number: int, candidates: int, rng: np.random.Generator) -> GroupRecord:
@@ -87,21 +86,35 @@ def rated() -> Answers:
         (protocols.pairs_with_ties, made(sizes=(2,), judge=True)),
         (protocols.tuples, made()),
         (protocols.tuples, made(judge=True)),
-        (protocols.tasks, made(sizes=(2,), ties=False)),
-        (protocols.near_ties, made(sizes=(2,))),
+        (BENCHMARKS["editscore-bench"].protocol, made(sizes=(2,), ties=False)),
+        (BENCHMARKS["editreward-compass"].protocol, made(sizes=(2,))),
         (protocols.ratings, rated()),
     ],
 )
-def test_the_cases_of_a_measure_give_its_value(protocol, answers):
+def test_the_estimate_and_the_difference_of_a_measure_are_of_one_number(protocol, answers):
     measures = protocol(answers)
     with_cases = [measure for measure in measures if measure.cases is not None]
     assert len(with_cases) >= len(measures) - 1, "only the normalised correlation has none"
     for measure in with_cases:
         cases = measure.cases
-        rows = np.arange(len(cases.values))
-        again = cases.values.mean() if cases.statistic is None else cases.statistic(cases.values, rows)
-        assert again == pytest.approx(measure.estimate.value, nan_ok=True), (measure.name, measure.subset)
+        name = (measure.name, measure.subset)
+        assert measure.value == pytest.approx(measure.estimate.value, nan_ok=True), name
+        assert measure.estimate.total == len(cases.values), name
+        turned = replace(cases, values=cases.values[::-1].copy())
+        paired, shared = cases.difference(turned)
+        assert paired.difference == pytest.approx(cases.value - turned.value, nan_ok=True), name
+        assert shared == len(cases.values), name
         assert len(set(cases.keys)) == len(cases.keys) == len(cases.groups) == len(cases.values)
+
+
+@pytest.mark.parametrize("statistic", [MacroShare(np.array(list("aab") * 40)), MeanOfGroups()])
+def test_intervals_that_are_computed_faster_are_those_of_the_bootstrap_of_the_same_number(statistic):
+    groups = [f"g{row // 2 if isinstance(statistic, MacroShare) else row}" for row in range(120)]
+    values = np.random.default_rng(3).integers(0, 2, 120).astype(float)
+    slow = StatisticOfRows(statistic.function, statistic.columns).estimate(values, groups)
+    fast = statistic.estimate(values, groups)
+    assert (fast.value, fast.low, fast.high) == pytest.approx((slow.value, slow.low, slow.high))
+    assert fast.value == statistic.value(values) and fast.low < fast.value < fast.high
 
 
 def test_confusion_counts_ranks_where_ties_share_the_better_one():
@@ -190,16 +203,16 @@ def test_scorers_are_compared_on_the_cases_that_both_have():
     cases = protocols.tuples(made())[0].cases
     other = replace(cases, values=1 - cases.values).only(np.arange(len(cases.values)) >= 3)
     shared = cases.values[3:]
-    paired, number = paired_difference(cases, other)
+    paired, number = cases.difference(other)
     assert number == len(shared) and paired == compare_shares(shared, 1 - shared, cases.groups[3:])
-    turned, _ = paired_difference(other, cases)
+    turned, _ = other.difference(cases)
     assert turned.difference == pytest.approx(-paired.difference) and turned.p_value == pytest.approx(paired.p_value)
     correlations = protocols.ratings(rated())[2].cases
     better = replace(correlations, values=np.array([item.score for item in rated().items]))
     fewer = better.only(np.arange(len(better.values)) % 2 == 0)
-    paired, number = paired_difference(correlations, fewer)
+    paired, number = correlations.difference(fewer)
     rows = np.arange(0, len(better.values), 2)
-    expected = correlations.statistic(correlations.values[rows], rows) - 1
+    expected = correlations.only(np.isin(np.arange(len(better.values)), rows)).value - 1
     assert paired.difference == pytest.approx(expected) and number == len(rows)
 
 

@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from editreward.benchmarks import simulated_benchmark as module
-from editreward.benchmarks.benchmarks import BENCHMARKS, load_benchmark, run_benchmark, simulated_benchmark
+from editreward.benchmarks import BENCHMARKS, load_benchmark, run_benchmark
+from editreward.benchmarks import simulated as module
+from editreward.benchmarks.measures import SHARE
 from editreward.benchmarks.runner import Runner
-from editreward.benchmarks.simulated import novelty
-from editreward.benchmarks.simulated_benchmark import PACKAGES, SimulatedBenchmark, found_in, hashes
+from editreward.benchmarks.simulated import PACKAGES, SimulatedBenchmark, description_file, found_in, hashes
+from editreward.benchmarks.simulated_test_set import novelty
 from editreward.data.benchmark_items import read_benchmark
 from editreward.data.images import read_image
-from editreward.data.storage import load_groups, raw_groups
+from editreward.data.sources import load_groups, raw_groups
 from editreward.scorers.scorers import CoinPerPair, GroupScores, versions
 from editreward.simulation import simulate_group, simulate_groups
 from tests.helpers.benchmarks import SMALL, described
@@ -71,7 +72,7 @@ def test_hashes_tell_labels_from_pixels(tmp_path, description):
 
 
 def test_the_generator_the_annotators_and_the_builder_make_what_the_committed_benchmark_was_made_of(tmp_path):
-    committed = SimulatedBenchmark.from_json(simulated_benchmark())
+    committed = SimulatedBenchmark.from_json(description_file())
     replace(committed, pool=30, tuples=12).build(tmp_path / "bench", progress=False)
     found = found_in(tmp_path / "bench")
     # A change of these hashes changes the benchmark: the numbers in docs/benchmarks.md are then to be made anew, with
@@ -83,7 +84,7 @@ def test_the_generator_the_annotators_and_the_builder_make_what_the_committed_be
 
 @pytest.mark.slow
 def test_the_committed_benchmark_has_the_committed_hashes_and_numbers_of_tuples(tmp_path):
-    committed = SimulatedBenchmark.from_json(simulated_benchmark())
+    committed = SimulatedBenchmark.from_json(description_file())
     folder = committed.load(tmp_path, progress=False)
     if versions(*PACKAGES) == committed.made_with:
         assert committed.notes(folder) == []
@@ -192,7 +193,7 @@ def run(data, scorer) -> dict[tuple[str, str], float]:
     result = run_benchmark(BENCHMARKS["simulated"], data, scorer, Runner(progress=False))
     assert all(measure.column is None for measure in result.measures), "there is no published table"
     for measure in result.measures:  # what compares two models is what the measure is the mean of
-        if measure.cases is not None and measure.cases.statistic is None:
+        if measure.cases is not None and measure.cases.statistic is SHARE:
             assert measure.cases.values.mean() == pytest.approx(measure.estimate.value)
     return {(measure.name, measure.subset): measure.estimate.value for measure in result.measures}
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from editreward.benchmarks.editreward_bench import FORMAT
 from editreward.cli import main as cli
 from editreward.curation.tuples import (
     SIZES,
@@ -27,10 +28,10 @@ from editreward.curation.tuples import (
     tuple_id,
 )
 from editreward.data.benchmark_items import Comparison, read_benchmark
-from editreward.data.importers.editreward_bench import FORMAT
 from editreward.data.importers.reading import Source
 from editreward.data.importers.running import import_dataset
-from editreward.data.storage import load_groups, split_names, write_groups
+from editreward.data.sources import load_groups, split_names
+from editreward.data.storage import write_groups
 from editreward.groups.ratings import TupleRanking
 
 DIMENSIONS = ("instruction_following", "visual_quality")

@@ -13,7 +13,8 @@ from PIL import Image
 
 from editreward.cli import main as cli
 from editreward.curation.check import FAULTS, CheckReport, check_group, find_faults
-from editreward.data.storage import load_groups, write_groups
+from editreward.data.sources import load_groups
+from editreward.data.storage import write_groups
 
 
 def png(seed: int, form: str = "PNG") -> dict:

@@ -21,15 +21,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from editreward.benchmarks import BENCHMARKS
+from editreward.benchmarks.editreward_bench import parse_ranking, verdict_of
 from editreward.cli import main as cli
-from editreward.cli.data_import import FORMAT_NAMES
 from editreward.data.benchmark_items import BenchmarkItem, Comparison, comparisons_of, read_benchmark
 from editreward.data.export import export_pairs
-from editreward.data.importers import FORMATS, ImportFault, Source, import_dataset, running
-from editreward.data.importers.editreward_bench import parse_ranking, verdict_of
+from editreward.data.importers import FORMATS, ImportFault, ImportOptions, Source, import_dataset, running
 from editreward.data.importers.faults import RowFault
 from editreward.data.importers.reading import read_rows
-from editreward.data.storage import load_groups, raw_groups, write_groups
+from editreward.data.sources import load_groups, raw_groups
+from editreward.data.storage import write_groups
 from tests.helpers.pictures import picture, save
 from tests.helpers.published_rows import bench_rows, import_bench, pair_rows, run
 
@@ -305,10 +306,9 @@ def test_inputs_of_the_same_name_are_told_apart(tmp_path):
         inputs.append(tmp_path / str(number) / "train.json")
         inputs[-1].parent.mkdir()
         inputs[-1].write_text(json.dumps([*rows, "bad"]))
-    options = {"images": tmp_path / "images", "on_fault": "list", "progress": False}
-    report = import_dataset(
-        FORMATS["editreward-data"], [Source(str(file)) for file in inputs], tmp_path / "out", **options
-    )
+    options = ImportOptions(images=tmp_path / "images", on_fault="list")
+    sources = [Source(str(file)) for file in inputs]
+    report = import_dataset(FORMATS["editreward-data"], sources, tmp_path / "out", options, progress=False)
     assert report["rows"] == {str(file): 2 for file in inputs} and report["groups"] == 2
     assert [fault["file"] for fault in faults_of(tmp_path / "out")] == [str(file) for file in inputs]
 
@@ -520,7 +520,8 @@ def test_an_import_whose_process_is_killed_is_continued_to_the_same_result(tmp_p
         "from editreward.data.importers import FORMATS, Source, import_dataset, running\n"
         "whole = running._rows_of\n"
         "running._rows_of = lambda *args: time.sleep(0.05) or whole(*args)\n"  # slow enough to be caught in the middle
-        "import_dataset(FORMATS['editreward-data'], [Source(sys.argv[1])], sys.argv[2], groups_per_shard=4)\n"
+        "options = running.ImportOptions(groups_per_shard=4)\n"
+        "import_dataset(FORMATS['editreward-data'], [Source(sys.argv[1])], sys.argv[2], options)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script, str(file), str(output)])
     shards = output / ".import" / "shards"
@@ -1042,7 +1043,7 @@ def test_benchmark_lines_are_read_strictly(tmp_path):
 
 
 def test_the_command_offers_every_format():
-    assert tuple(FORMATS) == FORMAT_NAMES
+    assert set(FORMATS) == {"editreward-data", *BENCHMARKS} - {"simulated"}
     assert all(format.name == name for name, format in FORMATS.items())
 
 

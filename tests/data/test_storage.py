@@ -14,7 +14,8 @@ from datasets.exceptions import DatasetNotFoundError
 from PIL import Image
 
 from editreward.data.schema import check_features, dimensions_of, encode_group, group_features
-from editreward.data.storage import GroupWriter, load_groups, raw_groups, split_names, write_groups
+from editreward.data.sources import load_groups, raw_groups, split_names
+from editreward.data.storage import GroupWriter, write_groups
 
 
 def picture(seed: int, size: int = 16) -> Image.Image:
@@ -314,10 +315,10 @@ def test_a_name_that_is_neither_here_nor_on_the_hub_is_told(monkeypatch):
     def unreachable(*_, **__):
         raise ConnectionError("no route")
 
-    monkeypatch.setattr("editreward.data.storage.get_dataset_split_names", not_there)
+    monkeypatch.setattr("editreward.data.sources.get_dataset_split_names", not_there)
     with pytest.raises(FileNotFoundError, match="no folder or file nope here, and no such dataset on the Hub"):
         load_groups("nope")
-    monkeypatch.setattr("editreward.data.storage.get_dataset_split_names", unreachable)
+    monkeypatch.setattr("editreward.data.sources.get_dataset_split_names", unreachable)
     with pytest.raises(
         ConnectionError, match="no folder or file nope here, and the Hub.* cannot be reached: no route"
     ):
@@ -360,7 +361,7 @@ def test_splits_of_other_columns_are_named(groups, tmp_path):
 # Streams a dataset in a process of its own and prints by how many bytes its memory grew.
 STREAM = """
 import resource, sys
-from editreward.data.storage import load_groups, raw_groups
+from editreward.data.sources import load_groups, raw_groups
 
 groups = raw_groups(load_groups(sys.argv[1], streaming=True))
 next(groups)

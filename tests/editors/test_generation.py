@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from editreward.cli import main as cli
-from editreward.data.storage import load_groups, raw_groups, write_groups
+from editreward.data.sources import load_groups, raw_groups
+from editreward.data.storage import write_groups
 from editreward.editors.dataset import BalancedDraw
 from editreward.editors.editors import SimulatedEditor, read_editors, resize
 from editreward.editors.instructions import SourceRow, dataset_instructions, simulated_instructions

@@ -4,10 +4,10 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from editreward.benchmarks.benchmarks import BENCHMARKS, load_benchmark, run_benchmark
-from editreward.benchmarks.published import POSITION_BIAS, PUBLISHED
+from editreward.benchmarks import BENCHMARKS, load_benchmark, run_benchmark
+from editreward.benchmarks.published import POSITION_BIAS
 from editreward.benchmarks.runner import Runner
-from editreward.benchmarks.simulated_benchmark import SimulatedBenchmark, found_in
+from editreward.benchmarks.simulated import SimulatedBenchmark, found_in
 from editreward.cli import main as cli
 from editreward.scorers.scorers import GroupScores
 from tests.helpers.pictures import picture
@@ -48,7 +48,8 @@ def result_of(name: str, folder: Path, scorer, **options):
     """The result of a benchmark that `imported` finds in the folder; its columns are those of published tables."""
     result = run_benchmark(BENCHMARKS[name], imported(name, folder), scorer, Runner(progress=False), **options)
     columns = {measure.column for measure in result.measures} - {None, *POSITION_BIAS.columns}
-    assert columns <= set(PUBLISHED[name].columns if name in PUBLISHED else ()), "columns of no published table"
+    published = BENCHMARKS[name].published
+    assert columns <= set(published.columns if published else ()), "columns of no published table"
     return result
 
 

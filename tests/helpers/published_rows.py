@@ -7,13 +7,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from editreward.data.importers import FORMATS, Source, import_dataset
+from editreward.data.importers import FORMATS, ImportOptions, Source, import_dataset
 from tests.helpers.pictures import picture, save
 
 
 def run(name: str, file: Path | str, output: Path, **options: Any) -> dict[str, Any]:
     """Import a file of the named format; returns the report."""
-    return import_dataset(FORMATS[name], [Source(str(file))], output, progress=False, **options)
+    return import_dataset(FORMATS[name], [Source(str(file))], output, ImportOptions(**options), progress=False)
 
 
 def bench_rows(name: str, size: int, ranking: str, seed: int, first_release: bool = False) -> list[dict[str, Any]]:

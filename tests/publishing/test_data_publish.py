@@ -15,7 +15,8 @@ from PIL import Image
 
 from editreward.cli import main as cli
 from editreward.data.images import perceptual_hash, read_image
-from editreward.data.storage import load_groups, raw_groups, split_names, write_groups
+from editreward.data.sources import load_groups, raw_groups, split_names
+from editreward.data.storage import write_groups
 from editreward.publishing import card
 from editreward.publishing import datasets as publishing
 from editreward.publishing.card import build_card, card_folder, read_fields, read_rubric
@@ -300,7 +301,7 @@ PUSH = """
 import hashlib, json, sys
 from datasets import load_dataset
 from editreward.cli import main as cli
-from editreward.data.storage import raw_groups
+from editreward.data.sources import raw_groups
 
 repo, first, second = sys.argv[1:]
 

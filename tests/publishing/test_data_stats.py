@@ -15,7 +15,8 @@ from scipy.sparse import csr_array
 
 from editreward.cli import main as cli
 from editreward.data.schema import group_features
-from editreward.data.storage import load_groups, write_groups
+from editreward.data.sources import load_groups
+from editreward.data.storage import write_groups
 from editreward.publishing import stats
 from editreward.publishing.stats import NOT_GIVEN, Estimate, bootstrap_ratios, dataset_statistics
 from editreward.publishing.stats_report import as_markdown, draw

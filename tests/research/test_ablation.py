@@ -14,7 +14,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from editreward.benchmarks.simulated import TestSet, evaluate, judge
+from editreward.benchmarks.simulated_test_set import TestSet, evaluate, judge
 from editreward.cli import main as cli
 from editreward.scorers.reward_model import EditRewardScorer
 from editreward.simulation import groups_hash, simulate_groups

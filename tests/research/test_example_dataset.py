@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from editreward.cli import main as cli
-from editreward.data.storage import load_groups, raw_groups
+from editreward.data.sources import load_groups, raw_groups
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "simulated-edits"

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 from editreward import EditRewardScorer
-from editreward.benchmarks.simulated import TestSet, evaluate, judge
+from editreward.benchmarks.simulated_test_set import TestSet, evaluate, judge
 from editreward.publishing.models import PIPELINE_TAG
 from editreward.simulation import simulate_groups
 from modeling_editreward import EditRewardModel

@@ -11,7 +11,7 @@ from measuring import PRESETS
 from transformers import TorchAoConfig
 
 from editreward import EditRewardScorer
-from editreward.benchmarks.simulated import Judgements, TestSet, evaluate, judge
+from editreward.benchmarks.simulated_test_set import Judgements, TestSet, evaluate, judge
 from editreward.scorers.reward_model import bundled_model
 from editreward.simulation import groups_hash, simulate_groups
 from modeling_editreward import EditRewardModel

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from editreward.benchmarks.simulated import (
+from editreward.benchmarks.simulated_test_set import (
     Judgements,
     TestSet,
     evaluate,

@@ -18,7 +18,8 @@ from datasets import Dataset, IterableDataset
 from safetensors.torch import load_file
 
 from editreward.data.export import export_pairs
-from editreward.data.storage import load_groups, write_groups
+from editreward.data.sources import load_groups
+from editreward.data.storage import write_groups
 from editreward.simulation import simulate_group
 from editreward.training import EditGroupCollator, EditRewardTrainingArguments
 from editreward.training.bad_rows import BadRows

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from editreward.benchmarks.protocols import Cases, Measure
+from editreward.benchmarks.measures import Measure, json_number
 from editreward.benchmarks.reports import plots
 from editreward.benchmarks.reports.report import number, with_interval
 from editreward.benchmarks.reports.saved import SavedResult, read_result
 from editreward.reports.page import Cell, Page, Plot, Section, Strong, Table
-from editreward.statistics import Estimate, PairedDifference, compare, compare_shares, holm
+from editreward.statistics import Estimate, PairedDifference, holm
 
 STEM = "comparison"
 ALPHA = 0.05
@@ -349,7 +349,7 @@ def _measures(result: SavedResult) -> dict[tuple[str, str], Measure | dict[str, 
     }
     for measure in result.benchmark.protocol(result.answers):
         saved = found.get((measure.name, measure.subset))
-        again = measure.to_dict()["value"]
+        again = json_number(measure.value)
         if not isinstance(saved, dict) or (saved["value"] is None) != (again is None):
             fits = False
         else:
@@ -373,7 +373,7 @@ def _compared(
     for first, second in combinations(range(len(found)), 2):
         cases = [one.cases if isinstance(one, Measure) else None for one in (found[first], found[second])]
         if cases[0] is not None and cases[1] is not None:
-            paired, shared = paired_difference(cases[0], cases[1])
+            paired, shared = cases[0].difference(cases[1])
             if not math.isnan(paired.p_value):
                 tests.append((first, second, paired, shared))
     adjusted = holm([paired.p_value for _, _, paired, _ in tests]).tolist()
@@ -388,28 +388,6 @@ def _compared(
             for (first, second, paired, shared), p in zip(tests, adjusted, strict=True)
         ],
     )
-
-
-def paired_difference(first: Cases, second: Cases) -> tuple[PairedDifference, int]:
-    """Compare two scorers in one measure on the cases that both have.
-
-    Args:
-        first, second: of the same measure and the same data.
-
-    Returns:
-        The difference, first minus second, and the number of shared cases.
-    """
-    place = {key: row for row, key in enumerate(second.keys)}
-    rows = np.array([row for row, key in enumerate(first.keys) if key in place], dtype=int)
-    others = np.array([place[first.keys[row]] for row in rows], dtype=int)
-    groups = [first.groups[row] for row in rows]
-    if first.statistic is None:
-        return compare_shares(first.values[rows], second.values[others], groups), len(rows)
-    statistic: Callable[[np.ndarray, np.ndarray], float] = first.statistic
-    paired = compare(
-        lambda values, index: statistic(values, rows[index]), first.values[rows], second.values[others], groups
-    )
-    return paired, len(rows)
 
 
 def _estimate(measure: dict[str, Any]) -> Estimate:

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from editreward.benchmarks.benchmarks import BenchmarkResult
-from editreward.benchmarks.protocols import OVERALL, Answers, Measure, preference_probabilities
-from editreward.benchmarks.published import POSITION_BIAS, PUBLISHED, Published
+from editreward.benchmarks.measures import Measure
+from editreward.benchmarks.protocols import OVERALL, Answers, preference_probabilities
+from editreward.benchmarks.published import Published
 from editreward.benchmarks.reports import plots
 from editreward.benchmarks.reports.findings import (
     ACCURACY,
@@ -25,6 +25,7 @@ from editreward.benchmarks.reports.findings import (
     worst_mistakes,
 )
 from editreward.benchmarks.reports.saved import RESULT, write_answers
+from editreward.benchmarks.result import BenchmarkResult
 from editreward.benchmarks.runner import Rows, rows_at
 from editreward.data.images import READ_ERRORS, flatten, read_image
 from editreward.reports.page import Cell, Example, Page, Picture, Plot, Section, Strong, Table
@@ -103,10 +104,8 @@ def with_interval(estimate: Any, is_share: bool | None = None) -> str:
 
 def _published(result: BenchmarkResult) -> list[Section]:
     """The run among published numbers, where there are any."""
-    tables = [PUBLISHED[result.benchmark.name]] if result.benchmark.name in PUBLISHED else []
-    tables += [POSITION_BIAS] if result.settings["position_bias"] else []
     sections = []
-    for published in tables:
+    for published in result.published:
         ours = {m.column: m for m in result.measures if m.column is not None and m.column in published.columns}
         if ours:
             sections.append(_published_section(published, ours, result.model["name"]))

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from editreward.benchmarks.benchmarks import BENCHMARKS, RESULT_VERSION, Benchmark
+from editreward.benchmarks.benchmark import Benchmark
 from editreward.benchmarks.protocols import Answers
+from editreward.benchmarks.registry import BENCHMARKS
+from editreward.benchmarks.result import RESULT_VERSION
 from editreward.benchmarks.runner import GroupRecord
 from editreward.data.benchmark_items import BenchmarkItem, Comparison
 from editreward.scorers.scorers import GroupScores

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from editreward.benchmarks.benchmarks import StoredRows
 from editreward.benchmarks.runner import GroupRecord, Rows
+from editreward.data.sources import StoredRows
 from editreward.groups.pairs import TIE_TOLERANCE
 from editreward.simulation import (
     WORDINGS,

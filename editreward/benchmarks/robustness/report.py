@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from editreward.benchmarks.protocols import OVERALL, Measure
+from editreward.benchmarks.measures import Measure
+from editreward.benchmarks.protocols import OVERALL
 from editreward.benchmarks.robustness.measures import (
     BEATEN,
     EDITS_RANKED,

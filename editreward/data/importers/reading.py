@@ -45,6 +45,27 @@ class Source:
         return [str(path.resolve()) if path.exists() else self.name, self.split, self.config, self.revision]
 
 
+def sources_of(name: str, split: str | None = None, revision: str | None = None) -> list[Source]:
+    """All splits, or one, of all configurations of a dataset here or on the Hub.
+
+    Raises:
+        ValueError: there is no such split.
+        FileNotFoundError: there is no such dataset.
+    """
+    from datasets import get_dataset_config_names, get_dataset_split_names
+
+    from editreward.data.sources import opening
+
+    found = []
+    with opening(name):
+        for config in get_dataset_config_names(name, revision=revision):
+            splits = get_dataset_split_names(name, config_name=config, revision=revision)
+            found += [Source(name, one, config, revision) for one in splits if split in (None, one)]
+    if not found:
+        raise ValueError(f"{name} has no split {split!r}.")
+    return found
+
+
 @dataclass(frozen=True)
 class RawRow:
     """A row as it was read, images not decoded.
@@ -112,11 +133,11 @@ def _dataset_rows(source: Source, start: int, state: dict[str, Any] | None) -> I
     from datasets import Dataset, load_dataset_builder, load_from_disk
     from datasets.packaged_modules.parquet.parquet import Parquet
 
-    from editreward.data.storage import check_path, opening
+    from editreward.data.sources import check_path, is_saved_to_disk, opening
 
     path = Path(source.name)
     check_path(source.name, (*JSON_SUFFIXES, *TABLE_BUILDERS))
-    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+    if is_saved_to_disk(path):
         saved = load_from_disk(str(path))
         if not isinstance(saved, Dataset):
             _check_split(source, list(saved))

@@ -15,7 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,30 +51,11 @@ CREATE TABLE IF NOT EXISTS shards (number INTEGER PRIMARY KEY, keys INTEGER, fil
 """
 
 
-def import_dataset(
-    format: Format,
-    inputs: Sequence[Source],
-    output: str | Path,
-    images: str | Path | None = None,
-    columns: Mapping[str, str] | None = None,
-    strip: str = "",
-    split: str | None = None,
-    dimensions: Sequence[str] = DEFAULT_DIMENSIONS,
-    on_fault: str = "stop",
-    origin: str | None = None,
-    language: str | None = None,
-    decode: bool = True,
-    overwrite: bool = False,
-    max_shard_bytes: int = MAX_SHARD_BYTES,
-    groups_per_shard: int = GROUPS_PER_SHARD,
-    progress: bool | None = None,
-) -> dict[str, Any]:
-    """Turn a published dataset into groups.
+@dataclass(frozen=True)
+class ImportOptions:
+    """How published data are read, and what is written.
 
-    Args:
-        format: one of `editreward.data.importers.FORMATS`.
-        inputs: what to read.
-        output: the dataset's folder. An interrupted import with the same arguments is continued.
+    Attributes:
         images: folder that image paths are relative to. Default: the folder of the first input.
         columns: names that the format's fields have in the input, where they differ.
         strip: prefix to take off image paths.
@@ -86,6 +67,86 @@ def import_dataset(
         overwrite: start again where the folder holds an interrupted import, and replace a dataset that it holds once
             the new one is complete.
         max_shard_bytes, groups_per_shard: a shard ends when it reaches either.
+
+    Raises:
+        ValueError: `on_fault` is another word, or the split's name is none that `datasets` accepts.
+    """
+
+    images: str | Path | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    strip: str = ""
+    split: str | None = None
+    dimensions: Sequence[str] = tuple(DEFAULT_DIMENSIONS)
+    on_fault: str = "stop"
+    origin: str | None = None
+    language: str | None = None
+    decode: bool = True
+    overwrite: bool = False
+    max_shard_bytes: int = MAX_SHARD_BYTES
+    groups_per_shard: int = GROUPS_PER_SHARD
+
+    def __post_init__(self) -> None:
+        check_choice("on_fault", self.on_fault, ON_FAULT)
+        if self.split is not None and not re.fullmatch(r"\w+(\.\w+)*", self.split):
+            raise ValueError(f"The name of a split has letters, digits, '_' and '.' only, unlike {self.split!r}.")
+
+    def fields_of(self, format: Format) -> dict[str, str]:
+        """The columns of the input by the fields of the format that they are for.
+
+        Raises:
+            ValueError: `columns` names a field that there is not.
+        """
+        fields = {name: name for name in format.fields_for(self.dimensions)}
+        for name in self.columns.keys() - fields.keys():
+            raise ValueError(
+                f"{format.name} has no field {name!r} that a column could be for, only: {', '.join(fields)}."
+            )
+        return fields | dict(self.columns)
+
+    def image_root(self, inputs: Sequence[Source]) -> Path:
+        """The folder that image paths are relative to.
+
+        Raises:
+            FileNotFoundError: there is no such folder.
+        """
+        if self.images is None:
+            path = Path(inputs[0].name)
+            return path.parent if path.is_file() else path if path.is_dir() else Path(".")
+        if not Path(self.images).is_dir():
+            raise FileNotFoundError(f"There is no image folder {self.images}.")
+        return Path(self.images)
+
+    def arguments(self, format: Format, inputs: Sequence[Source], root: Path) -> dict[str, Any]:
+        """What must be the same when an interrupted import goes on, as JSON data."""
+        return {
+            "format": format.name,
+            "input": [source.fingerprint() for source in inputs],
+            "images": str(root.resolve()),
+            "columns": dict(self.columns),
+            "strip": self.strip,
+            "split": self.split or format.split,
+            "dimensions": list(self.dimensions),
+            "origin": self.origin,
+            "language": self.language,
+            "decode": self.decode,
+            "shards": [self.max_shard_bytes, self.groups_per_shard],
+        }
+
+
+def import_dataset(
+    format: Format,
+    inputs: Sequence[Source],
+    output: str | Path,
+    options: ImportOptions | None = None,
+    progress: bool | None = None,
+) -> dict[str, Any]:
+    """Turn a published dataset into groups.
+
+    Args:
+        format: one of `editreward.data.registry.FORMATS`.
+        inputs: what to read.
+        output: the dataset's folder. An interrupted import with the same arguments is continued.
+        options: how.
         progress: show progress bars. Default: in a terminal.
 
     Returns:
@@ -96,49 +157,21 @@ def import_dataset(
         ValueError: the folder holds something else, no group is left, or `columns` names a field that there is not.
         FileNotFoundError: there is no such input.
     """
-    check_choice("on_fault", on_fault, ON_FAULT)
-    output, split = Path(output), split or format.split
-    if not re.fullmatch(r"\w+(\.\w+)*", split):
-        raise ValueError(f"The name of a split has letters, digits, '_' and '.' only, unlike {split!r}.")
-    fields = {name: name for name in format.fields_for(dimensions)}
-    for name in (columns or {}).keys() - fields.keys():
-        raise ValueError(f"{format.name} has no field {name!r} that a column could be for, only: {', '.join(fields)}.")
-    fields |= columns or {}
+    output, options = Path(output), options or ImportOptions()
+    fields = options.fields_of(format)
     inputs = [*inputs, *_companions(format, inputs)]
-    root = Path(images) if images is not None else _default_root(inputs[0])
-    if images is not None and not root.is_dir():
-        raise FileNotFoundError(f"There is no image folder {root}.")
-    arguments = {
-        "format": format.name,
-        "input": [source.fingerprint() for source in inputs],
-        "images": str(root.resolve()),
-        "columns": dict(columns or {}),
-        "strip": strip,
-        "split": split,
-        "dimensions": list(dimensions),
-        "origin": origin,
-        "language": language,
-        "decode": decode,
-        "shards": [max_shard_bytes, groups_per_shard],
-    }
+    root = options.image_root(inputs)
+    arguments = options.arguments(format, inputs, root)
     is_new = not output.exists()
-    replaced = _prepare(output, overwrite)
+    replaced = _prepare(output, options.overwrite)
     work = output / WORK_FOLDER
-    faults = Faults(on_fault)
-    store = ImageStore(root, work / "images", strip, decode)
-    assembly = Assembly(format.name, faults, store, tuple(dimensions), origin, language)
     database = _open(work, arguments, replaced)
     try:
         if _meta(database, "finished") is None:
-            labels = [source.label for source in inputs]
-            if len(set(labels)) < len(labels):
-                labels = [source.name for source in inputs]
-            for number, source in enumerate(inputs):
-                _read(database, number, source, labels[number], fields, format, store, faults, progress)
-            _write(database, labels, format, assembly, work, max_shard_bytes, groups_per_shard, progress)
+            _Run(format, inputs, fields, root, options, work, database, progress).run()
             database.execute("INSERT INTO meta VALUES ('finished', 'true')")
             database.commit()
-        report = _finish(database, output, split, format, arguments)
+        report = _finish(database, output, arguments["split"], format, arguments)
     except Exception:
         if _meta(database, "input-0") is None:  # no row was read: there is nothing to go on with
             database.close()
@@ -159,11 +192,6 @@ def _companions(format: Format, inputs: Sequence[Source]) -> list[Source]:
     beside = dict.fromkeys(file.parent / format.companion for file in files)
     named = {file.resolve() for file in files}
     return [Source(str(file)) for file in beside if file.is_file() and file.resolve() not in named]
-
-
-def _default_root(source: Source) -> Path:
-    path = Path(source.name)
-    return path.parent if path.is_file() else path if path.is_dir() else Path(".")
 
 
 def _prepare(output: Path, overwrite: bool) -> list[str]:
@@ -229,52 +257,126 @@ def _save_faults(database: sqlite3.Connection, faults: Faults) -> None:
     )
 
 
-def _read(
-    database: sqlite3.Connection,
-    input: int,
-    source: Source,
-    label: str,
-    fields: Mapping[str, str],
-    format: Format,
-    store: ImageStore,
-    faults: Faults,
-    progress: bool | None,
-) -> None:
-    """Put the rows of one input into the database, from the first on that is not there."""
-    position = json.loads(_meta(database, f"input-{input}") or '{"start": 0, "state": null, "done": false}')
-    if position["done"]:
-        return
-    counts: Counter[str] = Counter()
-    pending: list[tuple[int, int, str, str]] = []
+class _Run:
+    """Reads the inputs into the work database, and writes the groups that their rows make; goes on where it was."""
 
-    def commit(position: dict[str, Any]) -> None:
-        database.executemany("INSERT INTO rows (input, number, key, data) VALUES (?, ?, ?, ?)", pending)
-        _save_counts(database, counts)
-        _save_faults(database, faults)
-        database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", [f"input-{input}", json.dumps(position)])
-        database.commit()
+    def __init__(
+        self,
+        format: Format,
+        inputs: Sequence[Source],
+        fields: Mapping[str, str],
+        root: Path,
+        options: ImportOptions,
+        work: Path,
+        database: sqlite3.Connection,
+        progress: bool | None,
+    ) -> None:
+        self.format, self.inputs, self.fields, self.options = format, inputs, fields, options
+        self.work, self.database, self.hidden = work, database, _hidden(progress)
+        self.faults = Faults(options.on_fault)
+        self.store = ImageStore(root, work / "images", options.strip, options.decode)
+        self.assembly = Assembly(
+            format.name, self.faults, self.store, tuple(options.dimensions), options.origin, options.language
+        )
+        self.labels = [source.label for source in inputs]
+        if len(set(self.labels)) < len(self.labels):
+            self.labels = [source.name for source in inputs]
+        self.ids: set[str] = set()
+
+    def run(self) -> None:
+        """Read and write what is left to do."""
+        for number in range(len(self.inputs)):
+            self._read(number)
+        self._write()
+
+    def _read(self, number: int) -> None:
+        """Put the rows of one input into the database, from the first on that is not there."""
+        position = json.loads(_meta(self.database, f"input-{number}") or '{"start": 0, "state": null, "done": false}')
+        if position["done"]:
+            return
+        label, start, since_commit = self.labels[number], position["start"], 0
+        used = frozenset(self.fields.values())
+        counts: Counter[str] = Counter()
+        pending: list[tuple[int, int, str, str]] = []
+        with tqdm(desc=f"Reading {label}", unit=" rows", initial=start, disable=self.hidden) as bar:
+            for raw in read_rows(self.inputs[number], start, position["state"]):
+                row = Row(label, raw.number, {})
+                counts[f"rows of {label}"] += 1
+                since_commit += 1
+                try:
+                    row = _refer(row, raw.values, self.fields, self.format, self.store)
+                    counts.update(f"ignored column {name}" for name in _ignored(raw.values, used))
+                    key = hashlib.sha256(json.dumps(self.format.key(row)).encode()).hexdigest()[:32]
+                    pending.append((number, raw.number, key, json.dumps(row.values, ensure_ascii=False)))
+                except RowFault as fault:
+                    self.faults.error(row, fault.kind, str(fault), "the row is left out")
+                bar.update()
+                if since_commit == ROWS_PER_COMMIT:
+                    position = {"start": raw.number + 1, "state": raw.state(), "done": False}
+                    self._commit_rows(number, pending, counts, position)
+                    since_commit = 0
+            self._commit_rows(number, pending, counts, {"start": 0, "state": None, "done": True})
+
+    def _commit_rows(
+        self,
+        number: int,
+        pending: list[tuple[int, int, str, str]],
+        counts: Counter[str],
+        position: dict[str, Any],
+    ) -> None:
+        """Record rows with their counts and faults, and where reading goes on; rows and counts start anew."""
+        self.database.executemany("INSERT INTO rows (input, number, key, data) VALUES (?, ?, ?, ?)", pending)
+        _save_counts(self.database, counts)
+        _save_faults(self.database, self.faults)
+        meta = [f"input-{number}", json.dumps(position)]
+        self.database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta)
+        self.database.commit()
         pending.clear()
         counts.clear()
 
-    start, since_commit, used = position["start"], 0, frozenset(fields.values())
-    bar = tqdm(desc=f"Reading {label}", unit=" rows", initial=start, disable=_hidden(progress))
-    with bar:
-        for raw in read_rows(source, start, position["state"]):
-            row = Row(label, raw.number, {})
-            counts[f"rows of {label}"] += 1
-            since_commit += 1
-            try:
-                row = _refer(row, raw.values, fields, format, store)
-                counts.update(f"ignored column {name}" for name in _ignored(raw.values, used))
-                key = hashlib.sha256(json.dumps(format.key(row)).encode()).hexdigest()[:32]
-                pending.append((input, raw.number, key, json.dumps(row.values, ensure_ascii=False)))
-            except RowFault as fault:
-                faults.error(row, fault.kind, str(fault), "the row is left out")
-            bar.update()
-            if since_commit == ROWS_PER_COMMIT:
-                commit({"start": raw.number + 1, "state": raw.state(), "done": False})
-                since_commit = 0
-        commit({"start": 0, "state": None, "done": True})
+    def _write(self) -> None:
+        """Assemble the groups and write them, from the first on that is in no recorded shard."""
+        find = self.database.execute
+        keys = [key for (key,) in find("SELECT key FROM rows GROUP BY key ORDER BY MIN(id)")]
+        number, done = find("SELECT COUNT(*), COALESCE(SUM(keys), 0) FROM shards").fetchone()
+        self.ids = {group_id for (group_id,) in find("SELECT group_id FROM ids")}
+        shards = self.work / "shards"
+        shutil.rmtree(shards / f"{number:05d}", ignore_errors=True)  # what a killed run left half written
+        with tqdm(desc="Writing groups", unit=" groups", total=len(keys), initial=done, disable=self.hidden) as bar:
+            while done < len(keys):
+                used = self._write_shard(shards / f"{number:05d}", keys[done:], bar)
+                done, number = done + used, number + 1
+
+    def _write_shard(self, folder: Path, keys: Sequence[str], bar: Any) -> int:
+        """Write one shard and record it. Returns how many of `keys` it used up."""
+        counts: Counter[str] = Counter()
+        new_ids: list[str] = []
+        items: list[str] = []
+        used = size = 0
+        writer: GroupWriter | None = None
+        options, database = self.options, self.database
+        with ExitStack() as stack:
+            while used < len(keys) and size < options.max_shard_bytes and len(new_ids) < options.groups_per_shard:
+                for built in self.format.assemble(list(_rows_of(database, self.labels, keys[used])), self.assembly):
+                    built = _with_unique_id(built, self.ids)
+                    if writer is None:  # it can't write nothing, and a shard's keys may all be left out
+                        writer = stack.enter_context(GroupWriter(folder, "part", options.dimensions, sys.maxsize))
+                    writer.write(built.group)
+                    self.ids.add(built.group["group_id"])
+                    new_ids.append(built.group["group_id"])
+                    items.extend(item.to_json() for item in built.items)
+                    size += sum(len(image["bytes"]) for image in _images_of(built.group))
+                    counts.update(groups=1, candidates=len(built.group["candidates"]), items=len(built.items))
+                used += 1
+                bar.update()
+        database.executemany("INSERT INTO ids VALUES (?)", [[group_id] for group_id in new_ids])
+        database.executemany("INSERT INTO items (line) VALUES (?)", [[line] for line in items])
+        _save_counts(database, counts)
+        _save_faults(database, self.faults)
+        file = str(writer.shards[0].relative_to(folder.parent)) if writer is not None else None
+        database.execute("INSERT INTO shards (keys, file) VALUES (?, ?)", [used, file])
+        database.commit()
+        return used
 
 
 def _refer(row: Row, values: Any, fields: Mapping[str, str], format: Format, store: ImageStore) -> Row:
@@ -294,72 +396,6 @@ def _refer(row: Row, values: Any, fields: Mapping[str, str], format: Format, sto
 def _ignored(values: Mapping[str, Any], used: frozenset[str]) -> Iterator[str]:
     """Columns that hold something and are not read."""
     return (name for name, value in values.items() if value is not None and name not in used)
-
-
-def _write(
-    database: sqlite3.Connection,
-    labels: Sequence[str],
-    format: Format,
-    assembly: Assembly,
-    work: Path,
-    max_shard_bytes: int,
-    groups_per_shard: int,
-    progress: bool | None,
-) -> None:
-    """Assemble the groups and write them, from the first on that is in no recorded shard."""
-    keys = [key for (key,) in database.execute("SELECT key FROM rows GROUP BY key ORDER BY MIN(id)")]
-    number, done = database.execute("SELECT COUNT(*), COALESCE(SUM(keys), 0) FROM shards").fetchone()
-    ids = {group_id for (group_id,) in database.execute("SELECT group_id FROM ids")}
-    shutil.rmtree(work / "shards" / f"{number:05d}", ignore_errors=True)  # what a killed run left half written
-    with tqdm(desc="Writing groups", unit=" groups", total=len(keys), initial=done, disable=_hidden(progress)) as bar:
-        while done < len(keys):
-            folder = work / "shards" / f"{number:05d}"
-            used = _write_shard(
-                database, labels, format, assembly, folder, keys[done:], ids, max_shard_bytes, groups_per_shard, bar
-            )
-            done, number = done + used, number + 1
-
-
-def _write_shard(
-    database: sqlite3.Connection,
-    labels: Sequence[str],
-    format: Format,
-    assembly: Assembly,
-    folder: Path,
-    keys: Sequence[str],
-    ids: set[str],
-    max_shard_bytes: int,
-    groups_per_shard: int,
-    bar: Any,
-) -> int:
-    """Write one shard and record it. Returns how many of `keys` it used up."""
-    counts: Counter[str] = Counter()
-    new_ids: list[str] = []
-    items: list[str] = []
-    used = size = 0
-    writer: GroupWriter | None = None
-    with ExitStack() as stack:
-        while used < len(keys) and size < max_shard_bytes and len(new_ids) < groups_per_shard:
-            for built in format.assemble(list(_rows_of(database, labels, keys[used])), assembly):
-                built = _with_unique_id(built, ids)
-                if writer is None:  # it can't write nothing, and a shard's keys may all be left out
-                    writer = stack.enter_context(GroupWriter(folder, "part", assembly.dimensions, sys.maxsize))
-                writer.write(built.group)
-                ids.add(built.group["group_id"])
-                new_ids.append(built.group["group_id"])
-                items.extend(item.to_json() for item in built.items)
-                size += sum(len(image["bytes"]) for image in _images_of(built.group))
-                counts.update(groups=1, candidates=len(built.group["candidates"]), items=len(built.items))
-            used += 1
-            bar.update()
-    database.executemany("INSERT INTO ids VALUES (?)", [[group_id] for group_id in new_ids])
-    database.executemany("INSERT INTO items (line) VALUES (?)", [[line] for line in items])
-    _save_counts(database, counts)
-    _save_faults(database, assembly.faults)
-    file = str(writer.shards[0].relative_to(folder.parent)) if writer is not None else None
-    database.execute("INSERT INTO shards (keys, file) VALUES (?, ?)", [used, file])
-    database.commit()
-    return used
 
 
 def _rows_of(database: sqlite3.Connection, labels: Sequence[str], key: str) -> Iterator[Row]:

@@ -18,6 +18,9 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
+from editreward.benchmarks.benchmark import Benchmark
+from editreward.benchmarks.protocols import tuples
+from editreward.benchmarks.published import PAPER, Published
 from editreward.data.benchmark_items import BenchmarkItem, Comparison, Verdict
 from editreward.data.importers.faults import RowFault
 from editreward.data.importers.formats import (
@@ -31,6 +34,8 @@ from editreward.data.importers.formats import (
     split_seed,
 )
 from editreward.data.schema import SCORE_RANGE
+
+ABOUT = "tuples of 2, 3 and 4 (TIGER-Lab)"
 
 LETTERS = "ABCD"
 SUBSETS = {"2pair": 2, "3pair": 3, "4pair": 4}
@@ -337,4 +342,35 @@ FORMAT = Format(
     image_fields=("source_image", "candidate_1", "candidate_2", "path_src", "paths_generated"),
     key=key,
     assemble=assemble,
+)
+
+PUBLISHED = Published(
+    PAPER,
+    ("K = 2", "K = 3", "K = 4", "overall"),
+    {
+        "random": (25.81, 11.33, 1.35, 13.84),
+        "GPT-4o": (45.69, 27.33, 7.31, 28.31),
+        "GPT-5": (57.53, 38.51, 12.84, 37.81),
+        "Gemini-2.0-Flash": (52.43, 33.33, 13.51, 33.47),
+        "Gemini-2.5-Flash": (58.61, 39.86, 12.16, 38.02),
+        "Qwen2.5-VL-3B (as judge)": (51.07, 20.27, 2.71, 26.86),
+        "Qwen2.5-VL-7B (as judge)": (52.69, 24.67, 3.38, 29.75),
+        "Qwen2.5-VL-32B (as judge)": (50.54, 25.27, 4.05, 28.72),
+        "MiMo-VL-7B-SFT-2508 (as judge)": (49.46, 30.41, 9.46, 31.19),
+        "EditReward, Qwen2.5-VL-7B": (56.99, 36.00, 10.81, 36.78),
+        "EditReward, MiMo-VL-7B": (56.45, 42.67, 11.49, 38.42),
+    },
+    note="The random row fits a coin per pair with four verdicts at K = 2, of which one is right (25, 12.5, 1.6), "
+    "not random scores (33 or more, 16.7, 4.2). Overall pools the tuples, which gives about half of this column "
+    "exactly and the rest within one point.",
+)
+
+BENCHMARK = Benchmark(
+    "editreward-bench",
+    "EditReward-Bench (TIGER-Lab)",
+    tuples,
+    FORMAT,
+    PUBLISHED,
+    hub="TIGER-Lab/EditReward-Bench",
+    ties=lambda item: len(item.candidates) == 2,
 )

@@ -1,0 +1,158 @@
+"""Evaluation on a set of simulated groups, whose scores are exact. (The benchmark `simulated` is another thing.)"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from editreward.scorers.reward_model import EditRewardScorer
+from editreward.simulation import SimulatedGroup, groups_hash, novelty_in_words, simulate_groups
+from editreward.statistics import Share, pair_accuracy, strict_ranking_accuracy
+
+OVERALL = "overall"
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """A set of simulated groups, identified by what makes it and by a hash of what comes out.
+
+    Attributes:
+        split, groups, candidates, size, seed: arguments of `simulate_groups`.
+        sha256: `groups_hash` of it.
+    """
+
+    __test__ = False  # not a test class, whatever pytest makes of the name
+
+    split: str
+    groups: int
+    candidates: int
+    size: int
+    seed: int
+    sha256: str
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> "TestSet":
+        """Read the description from a JSON file."""
+        return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+
+    def load(self) -> list[SimulatedGroup]:
+        """Make the groups.
+
+        Raises:
+            ValueError: they are not those that were hashed. Pillow's and numpy's versions have a small influence.
+        """
+        groups = list(simulate_groups(self.groups, self.split, self.seed, self.candidates, self.size))
+        found = groups_hash(groups)
+        if found != self.sha256:
+            raise ValueError(
+                f"The simulated test set has the hash {found}, not {self.sha256}: the generator, Pillow or numpy has "
+                "changed, and its results cannot be compared with earlier ones."
+            )
+        return groups
+
+
+@dataclass(frozen=True)
+class Judgements:
+    """Scores of groups and the truth. All lists are per group, arrays of shape (candidates,) within."""
+
+    reward: list[np.ndarray]
+    mean: dict[str, list[np.ndarray]]
+    std: dict[str, list[np.ndarray]]
+    truth: dict[str, list[np.ndarray]]
+
+    def series(self, name: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Scores and truth of a dimension, or of the reward against the sum of the dimensions (`overall`)."""
+        if name == OVERALL:
+            return self.reward, [np.sum(truths, axis=0) for truths in zip(*self.truth.values(), strict=True)]
+        return self.mean[name], self.truth[name]
+
+
+def judge(
+    scorer: EditRewardScorer, groups: Sequence[SimulatedGroup], instructions: Sequence[str] | None = None
+) -> Judgements:
+    """Score simulated groups.
+
+    Args:
+        scorer: the model. Where it has a calibration, means and standard deviations are calibrated.
+        groups: what to score.
+        instructions: instructions to show instead of the groups' own.
+    """
+    scored = scorer.score(
+        source=[group.source for group in groups],
+        edited=[[candidate.image for candidate in group.candidates] for group in groups],
+        instruction=list(instructions or [group.instruction for group in groups]),
+    )
+    dimensions = scorer.model.config.dimensions
+    return Judgements(
+        reward=[np.array([score.reward for score in group]) for group in scored],
+        mean={name: [np.array([s.dimensions[name].mean for s in group]) for group in scored] for name in dimensions},
+        std={name: [np.array([s.dimensions[name].std for s in group]) for group in scored] for name in dimensions},
+        truth={
+            name: [np.array([c.scores[name] for c in group.candidates], dtype=float) for group in groups]
+            for name in dimensions
+        },
+    )
+
+
+def shuffled_instructions(groups: Sequence[SimulatedGroup], seed: int = 0) -> list[str]:
+    """Each group's instruction from another group of the set: the control for reading the instruction at all."""
+    order = np.random.default_rng(seed).permutation(len(groups))
+    taken = np.empty(len(groups), dtype=int)
+    taken[order] = np.roll(order, 1)
+    return [groups[index].instruction for index in taken]
+
+
+def evaluate(judgements: Judgements, groups: Sequence[SimulatedGroup]) -> dict[str, Any]:
+    """Pair accuracy overall and per dimension, by category, language, novelty and gap; strict ranking of 3 and 4."""
+    names = [OVERALL, *judgements.mean]
+    subsets: dict[str, dict[str, list[int]]] = {
+        "category": _by([group.category for group in groups]),
+        "language": _by([group.language for group in groups]),
+        "novelty": _by([novelty(group) for group in groups]),
+    }
+    result: dict[str, Any] = {"groups": len(groups)}
+    for name in names:
+        scores, truths = judgements.series(name)
+        gaps = sorted({float(abs(a - b)) for truth in truths for a in truth for b in truth if a != b})
+        result[name] = {
+            "accuracy": asdict(pair_accuracy(scores, truths)),
+            "by_gap": {f"{g:g}": asdict(pair_accuracy(scores, truths, lambda d, g=g: d == g)) for g in gaps},  # type: ignore[misc]
+        }
+        for subset, members in subsets.items():
+            result[name][f"by_{subset}"] = {
+                value: asdict(pair_accuracy([scores[i] for i in chosen], [truths[i] for i in chosen]))
+                for value, chosen in members.items()
+            }
+    scores, truths = judgements.series(OVERALL)
+    result["strict_ranking"] = {f"{k}": asdict(strict_ranking_accuracy(scores, truths, k)) for k in (3, 4)}
+    return result
+
+
+def _by(values: Sequence[str]) -> dict[str, list[int]]:
+    return {value: [i for i, other in enumerate(values) if other == value] for value in sorted(set(values))}
+
+
+def novelty(group: SimulatedGroup) -> str:
+    """Which of a group's wording and combination occur only in the test split, in words."""
+    return novelty_in_words(group.unseen_wording, group.unseen_combination)
+
+
+def report_table(result: dict[str, Any]) -> str:
+    """The result of `evaluate` as Markdown."""
+    names = [name for name, value in result.items() if isinstance(value, dict) and "accuracy" in value]
+    rows = [("all", [result[name]["accuracy"] for name in names])]
+    for key in ("by_category", "by_language", "by_novelty"):
+        rows += [(value, [result[name][key][value] for name in names]) for value in result[OVERALL][key]]
+    gaps = sorted({gap for name in names for gap in result[name]["by_gap"]}, key=float)
+    rows += [(f"scores {gap} apart", [result[name]["by_gap"].get(gap) for name in names]) for gap in gaps]
+    lines = [f"| pairs | {' | '.join(name.replace('_', ' ') for name in names)} |", "|---" * (len(names) + 1) + "|"]
+    lines += [f"| {label} | {' | '.join(_cell(share) for share in shares)} |" for label, shares in rows]
+    ranked = ", ".join(f"K = {k}: {Share(**share)}" for k, share in result["strict_ranking"].items())
+    return "\n".join([*lines, "", f"Strict ranking by the reward, chance 1/K!: {ranked}."])
+
+
+def _cell(share: dict[str, Any] | None) -> str:
+    return "-" if share is None else str(Share(**share))
