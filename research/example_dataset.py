@@ -21,10 +21,10 @@ from editreward.annotation.adjudication import Adjudication, read_tuples
 from editreward.annotation.assignment import Policy
 from editreward.annotation.database import Database
 from editreward.annotation.people import annotators
-from editreward.annotation.store import GroupStore, open_groups
+from editreward.annotation.store import GroupStore
 from editreward.annotation.workflow import Workflow
 from editreward.cli import main as cli
-from editreward.data.sources import raw_groups
+from editreward.data.sources import open_groups, raw_groups
 from editreward.data.storage import write_groups
 from editreward.editors.editors import SimulatedEditor, read_editors
 from editreward.groups.protocol import DEFAULT_PROTOCOL, read_protocol

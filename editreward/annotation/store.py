@@ -15,7 +15,6 @@ from PIL import Image
 
 from editreward.data.images import READ_ERRORS
 from editreward.data.schema import SCORE_RANGE
-from editreward.data.sources import load_groups, split_names
 from editreward.groups.ratings import Purpose
 
 MEDIA_TYPES = {
@@ -29,20 +28,6 @@ MEDIA_TYPES = {
 
 ROWS_IN_MEMORY = 32
 """Rows are read whole, and a page asks for the images of one row one after another."""
-
-
-def open_groups(name: str, split: str | None = None) -> Dataset:
-    """A split of a dataset of edit groups (arguments as for `load_groups`); its only one where `split` is None.
-
-    Raises:
-        ValueError: there is no such split, or there are several to choose from.
-    """
-    names = split_names(name)
-    if split is None and len(names) > 1:
-        raise ValueError(f"{name} has the splits {', '.join(names)}: say which.")
-    dataset = load_groups(name, split or names[0])
-    assert isinstance(dataset, Dataset)
-    return dataset
 
 
 class GroupStore:

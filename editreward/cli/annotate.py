@@ -165,8 +165,9 @@ def run_serve(args: argparse.Namespace) -> None:
     from editreward.annotation.assignment import Policy
     from editreward.annotation.database import Database
     from editreward.annotation.people import annotators
-    from editreward.annotation.store import GroupStore, dataset_name, open_groups
+    from editreward.annotation.store import GroupStore, dataset_name
     from editreward.annotation.workflow import Workflow
+    from editreward.data.sources import open_groups
     from editreward.groups.protocol import DEFAULT_PROTOCOL, read_protocol
 
     protocol = read_protocol(args.protocol or DEFAULT_PROTOCOL)
@@ -231,7 +232,7 @@ def run_export(args: argparse.Namespace) -> None:
         raise ValueError(MISSING_EXTRA)
     from editreward.annotation.database import Database
     from editreward.annotation.export import export_ratings, pseudonymous, write_json_lines
-    from editreward.annotation.store import open_groups
+    from editreward.data.sources import open_groups
 
     if bool(args.dataset) != bool(args.output):
         raise ValueError("--dataset and --output go together: what was served, and where to write it with ratings")

@@ -1,13 +1,15 @@
 """From the name of a dataset of edit groups to its groups: the only place that does so.
 
-A name is a folder, a Parquet file or the id of a Hub repository.
+A name is a folder, a Parquet file, the id of a Hub repository, or `simulated`, whose groups are made on the fly.
 """
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pyarrow as pa
@@ -28,6 +30,16 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from pyarrow.dataset import ParquetFragmentScanOptions
 
 from editreward.data.schema import check_features, column_shapes, dimensions_of
+from editreward.simulation import SPLITS, annotate, simulate_contrast, simulate_group
+
+SIMULATED = "simulated"
+"""The name of simulated groups."""
+
+GROUPS_PER_SHARD = 64
+"""Simulated groups of a stream that go to one worker at a time."""
+
+COLUMNS = ("source_images", "candidates", "instruction")
+"""What a row must have to be scored."""
 
 DATASET_FOLDER = (
     "A dataset is a Parquet file, a folder of them (data/train-00000-of-00001.parquet, as `editreward data` writes "
@@ -42,17 +54,20 @@ def load_groups(
     config: str | None = None,
     revision: str | None = None,
     strict: bool = True,
+    simulated: "SimulatedGroups | None" = None,
 ) -> Dataset | IterableDataset:
     """Open one split of a dataset of edit groups.
 
     Args:
-        name: a folder that `write_groups` or `save_to_disk` wrote, a Parquet file, or the id of a Hub repository.
+        name: a folder that `write_groups` or `save_to_disk` wrote, a Parquet file, the id of a Hub repository, or
+            "simulated".
         split: name of the split. A single dataset that `save_to_disk` wrote, and a single file, is "train".
         streaming: read rows as they come instead of preparing a copy in the cache.
         config: name of the configuration, where the dataset has several.
         revision: commit, branch or tag of a Hub repository.
         strict: the columns must be those of the schema. Otherwise they are left as they are, for a reader that needs
             only some, such as training.
+        simulated: which simulated groups; needed for "simulated", and of no effect for others.
 
     Raises:
         ValueError: there is no such split, its rows are no edit groups, or a local file is no Parquet file, or has
@@ -60,18 +75,19 @@ def load_groups(
         FileNotFoundError: there is no such dataset.
     """
     path = Path(name)
+    if name == SIMULATED and (simulated is not None or not path.exists()):
+        if simulated is None:
+            raise ValueError("Simulated groups have no end: say how many.")
+        return simulated.stream(split) if streaming else simulated.dataset(split)
     check_path(name)
     if path.exists() and not is_saved_to_disk(path):
         files = [path] if path.is_file() else sorted(path.rglob("*.parquet"))
         if not files:
             raise ValueError(f"The folder {name} holds no Parquet files. {DATASET_FOLDER}")
         _check_files(files)
-    splits = split_names(name, config, revision)
-    if split not in splits:
-        raise ValueError(f"{name} has no split {split!r}, only: {', '.join(splits)}.")
+    _check_split(name, split, config, revision)
     if is_saved_to_disk(path):
-        saved = load_from_disk(str(path))
-        dataset = saved if isinstance(saved, Dataset) else saved[split]
+        dataset = _saved_split(path, split)
         dataset = dataset.to_iterable_dataset() if streaming else dataset
     else:
         options: dict[str, Any] = {"split": split, "streaming": streaming}
@@ -91,6 +107,143 @@ def load_groups(
     features = features_of(dataset)
     expected = check_features(features, name)
     return dataset if features == expected else dataset.cast(expected)
+
+
+@dataclass(frozen=True)
+class SimulatedGroups:
+    """Which simulated groups the name `simulated` stands for.
+
+    Attributes:
+        groups, start: how many, and the number of the first.
+        size: side of the images in pixels.
+        annotators, noise: with annotators, scores are the means of so many, each off by one point with the probability
+            `noise`; without, they are exact.
+        contrast: about this share of the groups are those of `simulate_contrast`, always both of a pair.
+
+    Raises:
+        ValueError: the share is none, or there is noise without annotators.
+    """
+
+    groups: int
+    start: int = 0
+    size: int = 112
+    annotators: int = 0
+    noise: float = 0.0
+    contrast: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.contrast <= 1:
+            raise ValueError(f"`--simulated_contrast` must be a share from 0 to 1, got {self.contrast}.")
+        if self.noise > 0 and self.annotators == 0:
+            raise ValueError(f"`--simulated_noise` {self.noise} needs annotators: set `--simulated_annotators`.")
+
+    def row(self, number: int, split: str) -> dict[str, Any]:
+        """The group of a number as a row, images as PIL images."""
+        is_contrast = Random(f"contrast {number // 2}").random() < self.contrast
+        make = simulate_contrast if is_contrast else simulate_group
+        row: dict[str, Any] = make(number, split, size=self.size).to_row()
+        return annotate(row, self.annotators, self.noise) if self.annotators else row
+
+    def dataset(self, split: str) -> Dataset:
+        """A column of numbers, and a transform that renders the groups when they are read."""
+
+        def render(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
+            rows = [self.row(number, split) for number in batch["seed"]]
+            return {column: [row[column] for row in rows] for column in rows[0]}
+
+        numbers = range(self.start, self.start + self.groups)
+        return Dataset.from_dict({"seed": numbers}).with_transform(render)
+
+    def stream(self, split: str) -> IterableDataset:
+        """The same as a stream, whose parts workers share."""
+        dataset = self.dataset(split)
+
+        def read(first: list[int]) -> Iterator[dict[str, Any]]:
+            for start in first:
+                for index in range(start, min(start + GROUPS_PER_SHARD, len(dataset))):
+                    yield dataset[index]
+
+        first = list(range(0, len(dataset), GROUPS_PER_SHARD))
+        return IterableDataset.from_generator(read, gen_kwargs={"first": first})
+
+
+def open_groups(name: str, split: str | None = None) -> Dataset:
+    """A split of a dataset of edit groups (arguments as for `load_groups`); its only one where `split` is None.
+
+    Raises:
+        ValueError: there is no such split, or there are several to choose from.
+    """
+    names = split_names(name)
+    if split is None and len(names) > 1:
+        raise ValueError(f"{name} has the splits {', '.join(names)}: say which.")
+    dataset = load_groups(name, split or names[0])
+    assert isinstance(dataset, Dataset)
+    return dataset
+
+
+def load_rows(name: str | os.PathLike[str], split: str = "train") -> Dataset:
+    """A split of any dataset with an image and a text in each row, such as a folder of images with `metadata.jsonl`.
+
+    Args:
+        name: a folder, a Parquet file or the id of a Hub repository.
+        split: name of the split.
+
+    Raises:
+        ValueError: there is no such split.
+        FileNotFoundError: there is no such dataset.
+    """
+    path = Path(name)
+    _check_split(name, split)
+    if is_saved_to_disk(path):
+        return _saved_split(path, split)
+    if path.suffix == ".parquet":
+        return load_dataset("parquet", data_files=str(path), split=split)
+    return load_dataset(str(name), split=split)
+
+
+def _check_split(
+    name: str | os.PathLike[str], split: str, config: str | None = None, revision: str | None = None
+) -> None:
+    splits = split_names(name, config, revision)
+    if split not in splits:
+        raise ValueError(f"{name} has no split {split!r}, only: {', '.join(splits)}.")
+
+
+def _saved_split(path: Path, split: str) -> Dataset:
+    saved = load_from_disk(str(path))
+    return saved if isinstance(saved, Dataset) else saved[split]
+
+
+def numbered_rows(
+    name: str, split: str, start: int = 0, step: int = 1, limit: int | None = None, revision: str | None = None
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Every `step`-th row of a dataset, from `start` on, with its number; images as they are stored.
+
+    Args:
+        name: a folder, Parquet file or Hub id of edit groups, which are streamed; or "simulated".
+        split: of the dataset.
+        limit: number of the first row that is left out.
+        revision: of a Hub dataset.
+
+    Raises:
+        ValueError: the dataset lacks a column, there is no such split, or simulated groups have no limit.
+        FileNotFoundError: there is no such dataset.
+    """
+    if name == SIMULATED:
+        if limit is None:
+            raise ValueError(f"`--dataset {SIMULATED}` needs `--limit`, the number of groups.")
+        if split not in SPLITS:
+            raise ValueError(f"Simulated groups have no split {split!r}, only: {', '.join(SPLITS)}.")
+        made = SimulatedGroups(limit)
+        return ((number, made.row(number, split)) for number in range(start, limit, step))
+    dataset = load_groups(name, split, streaming=True, revision=revision, strict=False)
+    missing = [column for column in COLUMNS if dataset.features is not None and column not in dataset.features]
+    if missing:
+        raise ValueError(f"{name} has no column {', '.join(missing)}: it is no dataset of edit groups.")
+    if dataset.features is not None:
+        dataset = dataset.decode(False)
+    rows = enumerate(dataset.skip(start), start)
+    return islice(rows, 0, None if limit is None else max(0, limit - start), step)
 
 
 def _load_repository(

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from datasets import Dataset, Features, Image, Value, load_dataset, load_from_disk
+from datasets import Dataset, Features, Image, Value
 from PIL import Image as PillowImage
 
-from editreward.data.sources import split_names
+from editreward.data.sources import load_rows
 from editreward.data.storage import ROWS_PER_BATCH
 from editreward.simulation import SPLITS, simulate_group
 
@@ -113,7 +113,7 @@ def dataset_instructions(
         ValueError: a column is missing or of another type, or rows have no instruction or share an id; they are named.
         FileNotFoundError: there is no such dataset.
     """
-    dataset = _open(name, split)
+    dataset = load_rows(name, split)
     stop = len(dataset) if limit is None else min(offset + limit, len(dataset))
     if offset >= stop:
         raise ValueError(f"{name} ({split}) has {len(dataset)} rows, none of them from {offset} up to {stop}.")
@@ -143,19 +143,6 @@ def dataset_instructions(
         )
 
     return Instructions(ids, read)
-
-
-def _open(name: str | os.PathLike[str], split: str) -> Dataset:
-    path = Path(name)
-    splits = split_names(name)
-    if split not in splits:
-        raise ValueError(f"{name} has no split {split!r}, only: {', '.join(splits)}.")
-    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-        saved = load_from_disk(str(path))
-        return saved if isinstance(saved, Dataset) else saved[split]
-    if path.suffix == ".parquet":
-        return load_dataset("parquet", data_files=str(path), split=split)
-    return load_dataset(str(name), split=split)
 
 
 def _image_column(features: Features, name: object) -> str:

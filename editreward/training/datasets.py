@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import datasets
@@ -14,15 +13,10 @@ from filelock import FileLock
 from trl import ScriptArguments
 
 from configuration_editreward import DEFAULT_DIMENSIONS
-from editreward.data.sources import features_of, load_groups
-from editreward.simulation import annotate, simulate_contrast, simulate_group
+from editreward.data.sources import SIMULATED, SimulatedGroups, features_of, load_groups
 from editreward.training.bad_rows import UnreadableRow
 from editreward.training.batching import Request, undecoded
 from editreward.training.dataloading import MIXTURE_PART, MIXTURE_ROW, MIXTURE_WEIGHT, GroupRows
-
-SIMULATED = "simulated"
-GROUPS_PER_SHARD = 64
-"""Simulated groups of a stream that go to one worker at a time."""
 
 
 @dataclass
@@ -196,68 +190,30 @@ def _load(
 ) -> Dataset | IterableDataset:
     split, streaming = config.split or split, script_args.dataset_streaming
     if config.path == SIMULATED:
-        simulated = simulated_dataset(
-            _first(
-                config.groups, script_args.simulated_train_groups if training else script_args.simulated_eval_groups
-            ),
-            split,
-            script_args.simulated_image_size,
-            _first(config.start, script_args.simulated_train_start if training else 0),
-            script_args.simulated_annotators if training else 0,
-            script_args.simulated_noise if training else 0.0,
-            script_args.simulated_contrast if training else 0.0,
-        )
-        return streamed(simulated) if streaming else simulated
+        return load_groups(SIMULATED, split, streaming, simulated=_simulated(config, script_args, training))
     if config.format is not None:
         folder, split = import_published(config, split, on_fault)
         return load_groups(folder, split, streaming, strict=False)
     return load_groups(config.path, split, streaming, config.name, config.revision, strict=False)
 
 
+def _simulated(config: GroupDatasetConfig, script_args: GroupDataArguments, training: bool) -> SimulatedGroups:
+    """Which simulated groups an entry means: annotators and contrast are for training alone."""
+    size = script_args.simulated_image_size
+    if not training:
+        return SimulatedGroups(_first(config.groups, script_args.simulated_eval_groups), config.start or 0, size)
+    return SimulatedGroups(
+        groups=_first(config.groups, script_args.simulated_train_groups),
+        start=_first(config.start, script_args.simulated_train_start),
+        size=size,
+        annotators=script_args.simulated_annotators,
+        noise=script_args.simulated_noise,
+        contrast=script_args.simulated_contrast,
+    )
+
+
 def _first(value: int | None, default: int) -> int:
     return default if value is None else value
-
-
-def simulated_dataset(
-    groups: int,
-    split: str,
-    image_size: int,
-    start: int = 0,
-    annotators: int = 0,
-    noise: float = 0.0,
-    contrast: float = 0.0,
-) -> Dataset:
-    """Edit groups that are rendered when they are read: a column of seeds and a transform.
-
-    With `annotators`, scores are the means of so many, each off by one point with the probability `noise`. About
-    the share `contrast` of the groups are those of [`simulate_contrast`], always both of a pair.
-    """
-    if not 0 <= contrast <= 1:
-        raise ValueError(f"`--simulated_contrast` must be a share from 0 to 1, got {contrast}.")
-    if noise > 0 and annotators == 0:
-        raise ValueError(f"`--simulated_noise` {noise} needs annotators: set `--simulated_annotators`.")
-
-    def render(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
-        kinds = [Random(f"contrast {seed // 2}").random() < contrast for seed in batch["seed"]]
-        makes = [simulate_contrast if kind else simulate_group for kind in kinds]
-        rows = [make(seed, split, size=image_size).to_row() for make, seed in zip(makes, batch["seed"], strict=True)]
-        if annotators:
-            rows = [annotate(row, annotators, noise) for row in rows]
-        return {column: [row[column] for row in rows] for column in rows[0]}
-
-    return Dataset.from_dict({"seed": range(start, start + groups)}).with_transform(render)
-
-
-def streamed(dataset: Dataset) -> IterableDataset:
-    """A dataset with a transform as a stream, whose parts workers share."""
-
-    def read(first: list[int]) -> Any:
-        for start in first:
-            for index in range(start, min(start + GROUPS_PER_SHARD, len(dataset))):
-                yield dataset[index]
-
-    first = list(range(0, len(dataset), GROUPS_PER_SHARD))
-    return IterableDataset.from_generator(read, gen_kwargs={"first": first})
 
 
 def import_published(config: GroupDatasetConfig, split: str, on_fault: str = "stop") -> tuple[Path, str]:

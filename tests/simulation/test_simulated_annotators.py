@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 
 from editreward.data.schema import encode_group, group_features
+from editreward.data.sources import SimulatedGroups
 from editreward.simulation import annotate, simulate_group
-from editreward.training.datasets import simulated_dataset
 
 NAMES = ["instruction_following", "visual_quality"]
 
@@ -80,8 +80,8 @@ def test_no_noise_is_the_truth_and_the_row_keeps_to_the_schema():
 
 
 def test_training_groups_are_scored_by_annotators_and_nothing_else_changes():
-    noisy = simulated_dataset(3, "train", 84, start=7, annotators=1, noise=0.5)
-    exact = simulated_dataset(3, "train", 84, start=7)
+    noisy = SimulatedGroups(3, 7, 84, annotators=1, noise=0.5).dataset("train")
+    exact = SimulatedGroups(3, 7, 84).dataset("train")
     for index in range(3):
         row, true = noisy[index], exact[index]
         expected = annotate(true, 1, 0.5)["candidates"]
@@ -91,11 +91,11 @@ def test_training_groups_are_scored_by_annotators_and_nothing_else_changes():
         }
     assert [c["scores"] for c in noisy[0]["candidates"]] != [c["scores"] for c in exact[0]["candidates"]]
     with pytest.raises(ValueError, match="simulated_annotators"):
-        simulated_dataset(3, "train", 84, noise=0.5)
+        SimulatedGroups(3, size=84, noise=0.5)
 
 
 def test_a_share_of_a_training_set_is_contrasting_whatever_the_batches() -> None:
-    some, every, none = (simulated_dataset(24, "train", 84, start=6, contrast=share) for share in (0.5, 1, 0))
+    some, every, none = (SimulatedGroups(24, 6, 84, contrast=share).dataset("train") for share in (0.5, 1, 0))
     ids = some[:]["group_id"]
     contrasting = [name.endswith("-contrast") for name in ids]
     assert 4 <= sum(contrasting) <= 20 and contrasting[::2] == contrasting[1::2]  # both of a pair
@@ -103,4 +103,4 @@ def test_a_share_of_a_training_set_is_contrasting_whatever_the_batches() -> None
     for name, other, plain in zip(ids, every[:]["group_id"], none[:]["group_id"], strict=True):
         assert other == f"{plain}-contrast" and name in (other, plain)
     with pytest.raises(ValueError, match="must be a share from 0 to 1, got 1.5"):
-        simulated_dataset(3, "train", 84, contrast=1.5)
+        SimulatedGroups(3, size=84, contrast=1.5)

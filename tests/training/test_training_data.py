@@ -18,7 +18,7 @@ from datasets import Dataset, IterableDataset
 from safetensors.torch import load_file
 
 from editreward.data.export import export_pairs
-from editreward.data.sources import load_groups
+from editreward.data.sources import SimulatedGroups, load_groups
 from editreward.data.storage import write_groups
 from editreward.simulation import simulate_group
 from editreward.training import EditGroupCollator, EditRewardTrainingArguments
@@ -29,8 +29,6 @@ from editreward.training.datasets import (
     GroupDataArguments,
     load_eval_dataset,
     load_train_dataset,
-    simulated_dataset,
-    streamed,
 )
 from editreward.training.row_sizes import TokenCounter, scan_dataset
 from editreward.training.subsets import (
@@ -425,9 +423,9 @@ def test_evaluation_sets_have_names_and_faults_of_a_mixture_are_told(stored):
 
 
 def test_a_simulated_stream_is_the_simulated_dataset():
-    dataset = simulated_dataset(70, "train", 84, start=3)
-    names = [row[ID] for row in streamed(dataset)]
-    assert names == [f"simulated-train-{seed:06d}" for seed in range(3, 73)] and streamed(dataset).num_shards == 2
+    stream = load_groups("simulated", "train", streaming=True, simulated=SimulatedGroups(70, 3, 84))
+    assert [row[ID] for row in stream] == [f"simulated-train-{seed:06d}" for seed in range(3, 73)]
+    assert stream.num_shards == 2
 
 
 # Bad rows
