@@ -36,6 +36,12 @@ def add_build_bench(commands: Any) -> None:
         metavar="DATASET",
         help="use no source image of this dataset, such as the training set; may be repeated",
     )
+    _add_choice_options(parser)
+    parser.set_defaults(run=run_build_bench)
+
+
+def _add_choice_options(parser: argparse.ArgumentParser) -> None:
+    """Which tuples are chosen."""
     parser.add_argument(
         "--groups",
         type=int,
@@ -75,7 +81,6 @@ def add_build_bench(commands: Any) -> None:
     parser.add_argument(
         "--output-split", default="test", metavar="SPLIT", help="split to write (default: %(default)s)"
     )
-    parser.set_defaults(run=run_build_bench)
 
 
 def run_build_bench(args: argparse.Namespace) -> None:

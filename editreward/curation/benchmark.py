@@ -125,11 +125,100 @@ def build_benchmark(
     """
     disable = None if progress is None else not progress
     dimensions = dimensions_of(features_of(datasets[0]))
+    rows = tqdm(_rows(datasets), desc="reading", unit=" groups", disable=disable)
+    groups = _annotated_groups(rows, dimensions, name)
+    _check_rankings(rankings, groups, name)
+    known = tqdm(known_sources(exclude), desc="excluding", unit=" images", disable=disable)
+    pool = _pool(groups, known, rankings, options)
+    selection = select_tuples(
+        [item for items in pool.tuples.values() for item in items],
+        groups=options.groups,
+        seed=options.seed,
+        tie_share=options.tie_share,
+        adjudicated_share=options.adjudicated_share,
+    )
+    left_out = pool.left_out(options)
+    if not selection.tuples and not selection.pending:
+        reasons = "; ".join(f"{len(ids)} groups: {reason}" for reason, ids in left_out.items())
+        raise ValueError(f"{name} has nothing to make a benchmark of ({reasons or 'no groups'}).")
+    chosen = {item.group_id: item for item in selection.tuples}
+    written = (row for row in _rows(datasets) if row["group_id"] in chosen) if chosen else iter(())
+    written = tqdm(written, desc="writing", unit=" tuples", total=len(chosen), disable=disable)
+    _write(written, chosen, groups, dimensions, Path(output), options)
+    pending = sorted(selection.pending, key=lambda item: (item.size, item.tuple_id))
+    _write_lines(Path(output) / PENDING, [_pending_line(item) for item in pending])
+    summary = BuildSummary(
+        options=options,
+        groups=len(groups),
+        left_out=left_out,
+        wanted=selection.wanted,
+        written=_sizes(selection.tuples),
+        pending=_sizes(selection.pending),
+        ties=sum(item.tied for item in selection.tuples),
+        adjudicated=sum(item.state == "adjudicated" for item in selection.tuples),
+        categories=dict(sorted(Counter(i.category for i in selection.tuples + selection.pending).items())),
+        rankings_not_used=_not_used(rankings, selection.tuples, pool.tuples, pool.shared),
+    )
+    text = json.dumps(asdict(summary), ensure_ascii=False, indent=2)
+    (Path(output) / SUMMARY).write_text(text + "\n", encoding="utf-8")
+    return summary
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """What tuples are chosen from.
+
+    Attributes:
+        shared: ids of groups whose source occurs in an excluded dataset.
+        other: ids of groups with no or several sources.
+        tuples: of every other group, those that it offers.
+    """
+
+    shared: set[str]
+    other: set[str]
+    tuples: dict[str, list[BenchmarkTuple]]
+
+    def left_out(self, options: BuildOptions) -> dict[str, list[str]]:
+        """Ids of the groups that offer no tuple, by the reason."""
+        no_tuple = f"no tuple that {options.annotators} annotators rated completely, or only ones with ties"
+        found = {
+            SHARED: sorted(self.shared),
+            NOT_ONE_SOURCE: sorted(self.other),
+            no_tuple: sorted(group_id for group_id, items in self.tuples.items() if not items),
+        }
+        return {reason: ids for reason, ids in found.items() if ids}
+
+
+def _pool(
+    groups: Mapping[str, AnnotatedGroup],
+    known: Iterable[int],
+    rankings: Sequence[TupleRanking],
+    options: BuildOptions,
+) -> _Pool:
+    shared = shared_sources(list(groups.values()), known, options.near_bits)
+    other = {group.group_id for group in groups.values() if len(group.source_hashes) != 1} - shared
+    by_id = {ranking.tuple_id: ranking for ranking in rankings}
+    tuples = {
+        group_id: candidate_tuples(group, by_id, options.annotators, options.seed)
+        for group_id, group in groups.items()
+        if group_id not in shared | other
+    }
+    return _Pool(shared, other, tuples)
+
+
+def _annotated_groups(
+    rows: Iterable[dict[str, Any]], dimensions: Sequence[str], name: object
+) -> dict[str, AnnotatedGroup]:
     groups: dict[str, AnnotatedGroup] = {}
-    for row in tqdm(_rows(datasets), desc="reading", unit=" groups", disable=disable):
+    for row in rows:
         if row["group_id"] in groups:
             raise ValueError(f"{name}: two groups are called {row['group_id']!r}. See editreward data check.")
         groups[row["group_id"]] = annotated_group(row, dimensions, name)
+    return groups
+
+
+def _check_rankings(rankings: Sequence[TupleRanking], groups: Mapping[str, AnnotatedGroup], name: object) -> None:
+    """Raise a `ValueError` unless every ranking is the only one of a tuple of the groups."""
     for tuple_id, times in Counter(ranking.tuple_id for ranking in rankings).items():
         if times > 1:
             raise ValueError(f"There are {times} rankings of tuple {tuple_id}. Keep the valid one.")
@@ -137,55 +226,6 @@ def build_benchmark(
         if ranking.group_id not in groups:
             raise ValueError(f"The ranking of tuple {ranking.tuple_id} is of group {ranking.group_id}, not in {name}.")
         check_ranking(ranking, groups[ranking.group_id])
-
-    known = tqdm(known_sources(exclude), desc="excluding", unit=" images", disable=disable)
-    shared = shared_sources(list(groups.values()), known, options.near_bits)
-    other = {group.group_id for group in groups.values() if len(group.source_hashes) != 1} - shared
-    by_id = {ranking.tuple_id: ranking for ranking in rankings}
-    options_of = {
-        group_id: candidate_tuples(group, by_id, options.annotators, options.seed)
-        for group_id, group in groups.items()
-        if group_id not in shared | other
-    }
-    selection = select_tuples(
-        [item for items in options_of.values() for item in items],
-        groups=options.groups,
-        seed=options.seed,
-        tie_share=options.tie_share,
-        adjudicated_share=options.adjudicated_share,
-    )
-    left_out = {
-        SHARED: sorted(shared),
-        NOT_ONE_SOURCE: sorted(other),
-        f"no tuple that {options.annotators} annotators rated completely, or only ones with ties": sorted(
-            group_id for group_id, items in options_of.items() if not items
-        ),
-    }
-    if not selection.tuples and not selection.pending:
-        reasons = "; ".join(f"{len(ids)} groups: {reason}" for reason, ids in left_out.items() if ids)
-        raise ValueError(f"{name} has nothing to make a benchmark of ({reasons or 'no groups'}).")
-    chosen = {item.group_id: item for item in selection.tuples}
-    rows = (row for row in _rows(datasets) if row["group_id"] in chosen) if chosen else iter(())
-    rows = tqdm(rows, desc="writing", unit=" tuples", total=len(chosen), disable=disable)
-    _write(rows, chosen, groups, dimensions, Path(output), options)
-    pending = sorted(selection.pending, key=lambda item: (item.size, item.tuple_id))
-    _write_lines(Path(output) / PENDING, [_pending_line(item) for item in pending])
-
-    summary = BuildSummary(
-        options=options,
-        groups=len(groups),
-        left_out={reason: ids for reason, ids in left_out.items() if ids},
-        wanted=selection.wanted,
-        written=_sizes(selection.tuples),
-        pending=_sizes(selection.pending),
-        ties=sum(item.tied for item in selection.tuples),
-        adjudicated=sum(item.state == "adjudicated" for item in selection.tuples),
-        categories=dict(sorted(Counter(i.category for i in selection.tuples + selection.pending).items())),
-        rankings_not_used=_not_used(rankings, selection.tuples, options_of, shared),
-    )
-    text = json.dumps(asdict(summary), ensure_ascii=False, indent=2)
-    (Path(output) / SUMMARY).write_text(text + "\n", encoding="utf-8")
-    return summary
 
 
 def _rows(datasets: Sequence[Dataset | IterableDataset]) -> Iterator[dict[str, Any]]:

@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from editreward.benchmarks.robustness.changes import preparation
 from editreward.benchmarks.robustness.data import BestEdits, Labels, StressData, labels_of
 from editreward.benchmarks.robustness.measures import Finding, StressedGroup, find, units_of
 from editreward.benchmarks.robustness.report import RobustnessResult
 from editreward.benchmarks.robustness.stresses import STRESSES, Stress
-from editreward.benchmarks.runner import GroupRecord, Rows, Runner
+from editreward.benchmarks.runner import GroupRecord, Inspection, Rows, Runner
 from editreward.scorers.scorers import GroupScores, Scorer, Unscored
 
 
@@ -60,21 +61,27 @@ def run_robustness(
             "notes": list(getattr(scorer, "notes", ())),
             "fingerprint": scorer.fingerprint,
         },
-        data={
-            "name": data.name,
-            "sha256": inspection.digest,
-            "groups": len(before),
-            "edits": sum(len(scores.overall) for scores in before.values()),
-            "groups_left_out": inspection.left_out,
-            "not_answered": unanswered,
-            "faults": dict(Counter(fault.kind for fault in inspection.faults)),
-        },
+        data=_about_data(data, inspection, before, unanswered),
         findings=findings,
         units=units,
         notes=notes,
         environment=runner.environment(),
         answers=answers,
     )
+
+
+def _about_data(
+    data: StressData, inspection: Inspection, before: Mapping[str, GroupScores], unanswered: Mapping[str, str]
+) -> dict[str, Any]:
+    return {
+        "name": data.name,
+        "sha256": inspection.digest,
+        "groups": len(before),
+        "edits": sum(len(scores.overall) for scores in before.values()),
+        "groups_left_out": inspection.left_out,
+        "not_answered": dict(unanswered),
+        "faults": dict(Counter(fault.kind for fault in inspection.faults)),
+    }
 
 
 @dataclass

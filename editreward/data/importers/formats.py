@@ -164,16 +164,7 @@ class Assembly:
             image = self.load(reference, (rows_of or {}).get(reference, row), effect)
             if image is not None:
                 index[reference] = len(loaded)
-                loaded.append(
-                    {
-                        "image": image,
-                        "editor": known.get("editor", UNKNOWN),
-                        "seed": known.get("seed"),
-                        "scores": {name: (known.get("scores") or {}).get(name) for name in self.dimensions},
-                        "annotations": known.get("annotations") or [],
-                        "rationale": known.get("rationale"),
-                    }
-                )
+                loaded.append(self._candidate(image, known))
         if len(loaded) < minimum:
             message = f"group {group_id!r} has {len(loaded)} of its {len(candidates)} candidates left"
             self.faults.error(row, "incomplete-group", message, "it is left out")
@@ -189,6 +180,17 @@ class Assembly:
             "preferences": [],
         }
         return group, index
+
+    def _candidate(self, image: dict[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+        """A candidate of a group, from its image and the fields that are known of it."""
+        return {
+            "image": image,
+            "editor": known.get("editor", UNKNOWN),
+            "seed": known.get("seed"),
+            "scores": {name: (known.get("scores") or {}).get(name) for name in self.dimensions},
+            "annotations": known.get("annotations") or [],
+            "rationale": known.get("rationale"),
+        }
 
 
 @dataclass(frozen=True)
