@@ -6,12 +6,12 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from datasets import Dataset
 
+from editreward import files
 from editreward.annotation.database import Database
 from editreward.annotation.store import row_digest
 from editreward.data.schema import dimensions_of
@@ -180,17 +180,4 @@ def pseudonymous(database: Database, records: Iterable[Rating | TupleRanking]) -
 
 def write_json_lines(records: Iterable[Rating | TupleRanking], path: str | os.PathLike[str]) -> int:
     """Write ratings or rankings as JSON lines, one object with the fields of its class each. Returns how many."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.part")
-    written = 0
-    with temporary.open("w", encoding="utf-8") as file:
-        for line in _lines(records):
-            file.write(line)
-            written += 1
-    temporary.replace(target)
-    return written
-
-
-def _lines(records: Iterable[Rating | TupleRanking]) -> Iterator[str]:
-    for record in records:
-        yield json.dumps(dataclasses.asdict(record), ensure_ascii=False) + "\n"
+    return files.write_lines(path, (json.dumps(dataclasses.asdict(record), ensure_ascii=False) for record in records))

@@ -36,6 +36,7 @@ from editreward.data.images import NEAR_BITS
 from editreward.data.schema import dimensions_of
 from editreward.data.sources import features_of, raw_groups, stream_splits
 from editreward.data.storage import GroupWriter
+from editreward.files import atomic_file, write_lines, write_text
 from editreward.groups.ratings import TupleRanking
 
 PENDING = "tuples.jsonl"
@@ -160,7 +161,7 @@ def build_benchmark(
         rankings_not_used=_not_used(rankings, selection.tuples, pool.tuples, pool.shared),
     )
     text = json.dumps(asdict(summary), ensure_ascii=False, indent=2)
-    (Path(output) / SUMMARY).write_text(text + "\n", encoding="utf-8")
+    write_text(Path(output) / SUMMARY, text + "\n")
     return summary
 
 
@@ -304,9 +305,9 @@ def _write(
         return
     published.mkdir(parents=True, exist_ok=True)
     schema = published_features(dimensions).arrow_schema
-    part = published / ".part"
     lines = []
     with (
+        atomic_file(published_file) as part,
         GroupWriter(groups_folder, options.split, dimensions) as writer,
         pq.ParquetWriter(part, schema) as published_writer,
     ):
@@ -319,7 +320,6 @@ def _write(
             lines.append(entry.to_json())
             table = pa.Table.from_pylist(published_rows(tuple_row, entry.details["ranks"], dimensions), schema=schema)
             published_writer.write_table(embed_table_storage(table))
-    part.replace(published_file)
     _write_lines(groups_folder / BENCHMARK_FILE, lines)
 
 
@@ -444,4 +444,4 @@ def published_rows(row: Mapping[str, Any], ranks: Sequence[int], dimensions: Seq
 
 def _write_lines(path: Path, lines: Sequence[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_lines(path, lines)

@@ -21,6 +21,7 @@ from configuration_editreward import DEFAULT_DIMENSIONS, check_choice
 from editreward.data.images import READ_ERRORS
 from editreward.data.importers.editreward_data import COMPANION_FILE
 from editreward.data.importers.formats import UNKNOWN, join_seed
+from editreward.files import atomic_file
 from editreward.groups.pairs import TIE_TOLERANCE
 
 PAIRS_FILE = "pairs.json"
@@ -59,10 +60,11 @@ def export_pairs(
     folder.mkdir(parents=True, exist_ok=True)
     counts: Counter[str] = Counter(groups=0, candidates=0, pairs=0, ties=0, groups_without_pairs=0)
     ids: set[str] = set()
-    parts = {name: folder / f"{name}.part" for name in (PAIRS_FILE, COMPANION_FILE)}
     with (
-        parts[PAIRS_FILE].open("w", encoding="utf-8") as pairs,
-        parts[COMPANION_FILE].open("w", encoding="utf-8") as rest,
+        atomic_file(folder / PAIRS_FILE) as pairs_part,  # in place last: it tells that the export is complete
+        atomic_file(folder / COMPANION_FILE) as rest_part,
+        pairs_part.open("w", encoding="utf-8") as pairs,
+        rest_part.open("w", encoding="utf-8") as rest,
     ):
         pairs.write("[")
         for group in groups:
@@ -80,8 +82,6 @@ def export_pairs(
                 groups=1, candidates=len(stored["candidates"]), groups_without_pairs=counts["pairs"] == before
             )
         pairs.write("\n]\n")
-    for name, part in parts.items():
-        part.replace(folder / name)
     return dict(counts)
 
 

@@ -15,6 +15,7 @@ from datasets.table import embed_table_storage
 from configuration_editreward import DEFAULT_DIMENSIONS
 from editreward.data import sources
 from editreward.data.schema import encode_group, group_features
+from editreward.files import part_of, put_in_place, remove_parts
 
 ROWS_PER_BATCH = 8
 """Groups that are encoded at a time and make one row group: what a reader has to hold at once."""
@@ -89,8 +90,7 @@ class GroupWriter:
         self._parts: list[Path] = []
         self._writer: pq.ParquetWriter | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
-        for part in self.folder.glob(f".{split}-?????.parquet.part"):  # of a run that was killed
-            part.unlink()
+        remove_parts(self.folder, f"{split}-?????.parquet")
 
     def write(self, group: Mapping[str, Any]) -> None:
         """Add one group."""
@@ -112,7 +112,7 @@ class GroupWriter:
         older = set(self.folder.glob(f"{self.split}-?????-of-?????.parquet"))
         for index, part in enumerate(self._parts):
             name = f"{self.split}-{index:05d}-of-{len(self._parts):05d}.parquet"
-            self.shards.append(part.replace(self.folder / name))
+            self.shards.append(put_in_place(part, self.folder / name))
         for shard in older.difference(self.shards):
             shard.unlink()
 
@@ -135,7 +135,7 @@ class GroupWriter:
     def _flush(self) -> None:
         table = self._encode(self._rows)
         if self._writer is None:
-            self._parts.append(self.folder / f".{self.split}-{len(self._parts):05d}.parquet.part")
+            self._parts.append(part_of(self.folder / f"{self.split}-{len(self._parts):05d}.parquet"))
             self._writer = pq.ParquetWriter(self._parts[-1], table.schema)
         self._writer.write_table(table)
         self._rows = []

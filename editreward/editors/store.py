@@ -17,11 +17,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from filelock import FileLock, Timeout
 from PIL import Image
 
+from editreward import files
 from editreward.data.images import pixel_digest, read_image
 
 Key: TypeAlias = tuple[str, str, int]
@@ -68,7 +69,7 @@ class CandidateStore:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder) / "candidates"
         self._lock: FileLock | None = None
-        self._manifest: IO[bytes] | None = None
+        self._manifest: files.Journal | None = None
 
     def image_path(self, key: Key) -> Path:
         """Where the image of a candidate is or will be. Ids that make no file name, or differ in case only, do too."""
@@ -85,8 +86,7 @@ class CandidateStore:
         """
         records: dict[Key, Record] = {}
         for manifest in sorted(self.folder.glob("manifest-*.jsonl")):
-            lines = manifest.read_bytes().split(b"\n")[:-1]  # behind the last newline: nothing, or half a line
-            for number, line in enumerate(lines, start=1):
+            for number, line in enumerate(files.whole_lines(manifest), start=1):
                 try:
                     record = Record(**json.loads(line))
                 except (TypeError, ValueError) as error:
@@ -114,23 +114,19 @@ class CandidateStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in self.folder.glob("manifest-*.lock"):
             _locked(path).release()
-        for part in self.folder.glob("*/.*.part"):  # left by a kill
-            part.unlink()
+        files.remove_parts(self.folder, "*/*")
         file = self.folder / "settings.json"
         known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        settings = json.loads(json.dumps(settings))  # tuples become lists, as they do on the way through the file
         for name, new in settings.items():
-            old = known.get(name, new)
-            if old != new and any((self.folder / name).glob("*.png")):
-                keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-                changes = ", ".join(f"{key} {old.get(key)!r} became {new.get(key)!r}" for key in keys)
+            changed = files.changed_settings(known.get(name, new), new)
+            if changed and any((self.folder / name).glob("*.png")):
+                changes = ", ".join(f"{key} {before!r} became {now!r}" for key, (before, now) in changed.items())
                 raise ValueError(
                     f"The candidates of the editor {name} in {self.folder} were made with other settings: {changes}. "
                     f"Give the editor another name, choose another output folder, or delete {self.folder / name} and "
                     f'"{name}" in {file}.'
                 )
-        content = json.dumps({**known, **settings}, indent=2, ensure_ascii=False)
-        _write(file, content.encode())
+        files.write_json(file, {**known, **settings})
 
     def open(self, process: int) -> None:
         """Begin to write as the process with a number.
@@ -140,13 +136,8 @@ class CandidateStore:
         """
         name = f"manifest-{process:05d}"
         self._lock = _locked(self.folder / f"{name}.lock")
-        manifest = self.folder / f"{name}.jsonl"
-        if manifest.exists():
-            content = manifest.read_bytes()
-            whole = content.rfind(b"\n") + 1
-            if whole < len(content):
-                os.truncate(manifest, whole)  # half a line, left by a kill
-        self._manifest = manifest.open("ab")
+        self._manifest = files.Journal(self.folder / f"{name}.jsonl")
+        self._manifest.open()
 
     def close(self) -> None:
         """End writing."""
@@ -173,7 +164,7 @@ class CandidateStore:
         path.parent.mkdir(exist_ok=True)
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
-        _write(path, buffer.getvalue())
+        files.write_bytes(path, buffer.getvalue())
         self._add(key, source, _digest(buffer.getvalue()), pixel_digest(image).hex(), seconds=seconds)
 
     def add_failure(self, key: Key, source: str | None, error: str, seconds: float | None = None) -> None:
@@ -192,9 +183,7 @@ class CandidateStore:
         assert self._manifest is not None, "open the store first"
         seconds = None if seconds is None else round(seconds, 3)
         record = Record(*key, source, sha256, pixels, error, seconds, round(time.time(), 3))
-        self._manifest.write(json.dumps(asdict(record)).encode() + b"\n")
-        self._manifest.flush()
-        os.fsync(self._manifest.fileno())
+        self._manifest.add(asdict(record))
 
     def read_image(self, record: Record) -> bytes:
         """The image file of a candidate that was made.
@@ -225,13 +214,3 @@ def _locked(path: Path) -> FileLock:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file that is there either whole or not at all, after a power failure too."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

@@ -1,8 +1,6 @@
 """Publishing a dataset of edit groups: Parquet shards, splits without leaks, statistics, figure and card."""
 
-import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -19,6 +17,7 @@ from editreward.data.schema import Group
 from editreward.data.sources import raw_groups, stream_splits
 from editreward.data.splits import Sources, assign_splits, check_fractions, find_leak
 from editreward.data.storage import MAX_SHARD_BYTES, GroupWriter
+from editreward.files import atomic_folder, write_json, write_text
 from editreward.groups.protocol import RubricDimension
 from editreward.groups.ratings import PSEUDONYM
 from editreward.publishing.card import UNKNOWN_LICENCE, build_card, read_rubric
@@ -193,18 +192,11 @@ def write_publication(
         raise ValueError(f"{folder} is there and not empty: name another folder, or remove it.")
     rubric = read_rubric(list(dimensions), options.protocol)
     names = {} if options.keep_names else pseudonyms(found.annotators)
-    unfinished = folder.with_name(folder.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
-    unfinished.mkdir(parents=True)
-    try:
-        _write_shards(read(), dimensions, planned, names, unfinished, options)
-        written = stream_splits(unfinished, list(fractions or dict.fromkeys(planned)))
+    with atomic_folder(folder) as part:
+        _write_shards(read(), dimensions, planned, names, part, options)
+        written = stream_splits(part, list(fractions or dict.fromkeys(planned)))
         statistics = dataset_statistics({split: raw_groups(rows) for split, rows in written.items()}, dimensions)
-        _write_description(statistics, rubric, fractions, unfinished, options)
-        unfinished.replace(folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+        _write_description(statistics, rubric, fractions, part, options)
     return statistics
 
 
@@ -260,9 +252,8 @@ def _write_description(
         f"{options.near_bits} bits."
     )
     card = build_card(statistics, options.repo_id, options.licence, options.fields, rubric, splitting)
-    (folder / "README.md").write_text(card, encoding="utf-8")
-    told = json.dumps(statistics.to_dict(), ensure_ascii=False, indent=2, allow_nan=False)
-    (folder / "statistics.json").write_text(told + "\n", encoding="utf-8")
+    write_text(folder / "README.md", card)
+    write_json(folder / "statistics.json", statistics.to_dict())
     draw(statistics, folder / "statistics.png", options.repo_id.split("/")[-1])
 
 

@@ -17,6 +17,7 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from editreward.files import atomic_file
 from editreward.scorers.scorers import GroupScores
 
 CACHE_VARIABLE = "EDITREWARD_CACHE"
@@ -81,10 +82,8 @@ class ParquetStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "about.json").write_text(self.about + "\n", encoding="utf-8")
         table = pa.Table.from_pylist([{"key": key, **row} for key, row in rows.items()], schema=self.schema)
-        name = uuid4().hex
-        part = self.folder / f".{name}.part"
-        pq.write_table(table, part)
-        part.replace(self.folder / f"{name}.parquet")
+        with atomic_file(self.folder / f"{uuid4().hex}.parquet", durable=False) as part:
+            pq.write_table(table, part)
 
     def gather(self) -> None:
         """Make one file of the small ones. Only one process may do it at a time."""

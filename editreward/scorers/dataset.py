@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from editreward.data.sources import load_groups
+from editreward.files import Journal, atomic_file
 from editreward.scorers.processes import Processes
 from editreward.scorers.reward_model import EditRewardScorer, EditScore, SkippedGroup
 from editreward.simulation import SPLITS, simulate_group
@@ -133,24 +134,20 @@ def score_dataset(
         raise ValueError(
             f"{others[0]} is of an unfinished run with another number of processes. Run it with that, or delete it."
         )
-    part = parts[processes.index]
-    done = _rows_done(part, header)
-    start = processes.index + (done or 0) * processes.count
+    journal = Journal(parts[processes.index], header, durable=False)  # a lost group is quickly scored again
+    done = journal.resume()
+    start = processes.index + done * processes.count
     numbered, rows = itertools.tee(rows_of(name, split, start, processes.count, limit, revision))
-    if done is None:
-        part.write_text(json.dumps(header) + "\n", encoding="utf-8")
     scores = scorer.stream(_group(row) for _, row in rows)
-    with part.open("a", encoding="utf-8") as file:
+    with journal:
         for (number, row), scored in zip(numbered, scores, strict=True):
-            file.write(json.dumps(_record(number, row, scored), ensure_ascii=False) + "\n")
-            file.flush()
-    reused = sum(processes.together({str(processes.index): done or 0}).values())
+            journal.add(_record(number, row, scored))
+    reused = sum(processes.together({str(processes.index): done}).values())
     if not processes.is_main:
         return None
     report = DatasetReport(reused=reused)
-    unfinished = output.with_name(output.name + ".unfinished")
-    _write(_counted(_in_order(parts, limit), report), unfinished, output.suffix, scorer.model.config.dimensions)
-    unfinished.replace(output)
+    with atomic_file(output) as unfinished:
+        _write(_counted(_in_order(parts, limit), report), unfinished, output.suffix, scorer.model.config.dimensions)
     for part in parts:
         part.unlink()
     return report
@@ -178,27 +175,6 @@ def _record(number: int, row: Mapping[str, Any], scored: list[EditScore] | Skipp
         for score in scored
     ]
     return record | {"candidates": candidates, "best": rewards.index(max(rewards))}
-
-
-def _rows_done(part: Path, header: Mapping[str, Any]) -> int | None:
-    """The number of rows in a process's file, which is made ready to be gone on with; None where there is none."""
-    if not part.exists():
-        return None
-    with part.open("rb+") as file:
-        first = file.readline()
-        if not first.endswith(b"\n"):
-            return None
-        found = json.loads(first)
-        differing = [name for name in header if found.get(name) != header[name]]
-        if differing:
-            was = ", ".join(f"{name} {found.get(name)!r}" for name in differing)
-            raise ValueError(f"{part} is of an unfinished run with {was}. Repeat that, or delete the file.")
-        rows, end = 0, file.tell()
-        for line in file:
-            if line.endswith(b"\n"):  # a killed run leaves half a line
-                rows, end = rows + 1, end + len(line)
-        file.truncate(end)
-    return rows
 
 
 def _in_order(parts: Sequence[Path], limit: int | None) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,6 @@ then renamed. A kill at any time leaves the last whole one, and at most a folder
 """
 
 import logging
-import os
 import re
 import shutil
 from collections.abc import Iterable
@@ -13,6 +12,8 @@ from pathlib import Path
 
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
+
+from editreward.files import flush, flush_names
 
 logger = logging.getLogger(__name__)
 
@@ -81,11 +82,11 @@ def complete_checkpoint(incomplete: Path, checkpoint: Path, ranks: Iterable[int]
             f"{incomplete} lacks the random state of rank {', '.join(map(str, missing))}. `--output_dir` must be on "
             "storage that all machines share; or give `--save_on_each_node`."
         )
-    _flush(incomplete)
+    flush(incomplete)
     if checkpoint.exists():
         checkpoint.rename(incomplete.parent / f"replaced-{checkpoint.name}")
     incomplete.rename(checkpoint)
-    _flush_folder(checkpoint.parent)
+    flush_names(checkpoint.parent)
     shutil.rmtree(incomplete.parent)
 
 
@@ -94,16 +95,16 @@ def complete_model(incomplete: Path, folder: Path) -> None:
 
     Its configuration comes last: until then the folder does not load.
     """
-    _flush(incomplete)
+    flush(incomplete)
     for pattern in (*MODEL_CONFIGS, *MODEL_WEIGHTS):
         for path in folder.glob(pattern):
             path.unlink()
-    _flush_folder(folder)
+    flush_names(folder)
     for path in sorted(incomplete.iterdir(), key=lambda path: path.name in MODEL_CONFIGS):
         if path.is_dir():
             shutil.rmtree(folder / path.name, ignore_errors=True)
         path.replace(folder / path.name)
-    _flush_folder(folder)
+    flush_names(folder)
     shutil.rmtree(incomplete.parent)
 
 
@@ -119,22 +120,3 @@ def rotate_checkpoints(output_dir: Path, limit: int | None, newest: Path, best: 
         (output_dir / INCOMPLETE).mkdir(exist_ok=True)
         checkpoint.rename(output_dir / INCOMPLETE / f"deleted-{checkpoint.name}")
     shutil.rmtree(output_dir / INCOMPLETE, ignore_errors=True)
-
-
-def _flush(folder: Path) -> None:
-    """Have the system write a folder's files to disk, names and all."""
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with open(Path(parent, name), "rb") as file:
-                os.fsync(file.fileno())
-        _flush_folder(Path(parent))
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":  # which cannot open folders
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

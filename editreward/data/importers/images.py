@@ -12,6 +12,7 @@ from PIL import Image
 
 from editreward.data.images import READ_ERRORS
 from editreward.data.importers.faults import RowFault
+from editreward.files import write_bytes
 
 EMBEDDED = "sha256:"
 """Begins the reference to an image that came inside of its row, and was put aside under its hash."""
@@ -54,9 +55,7 @@ class ImageStore:
         file = self._aside_file(digest)
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
-            part = file.with_suffix(".part")
-            part.write_bytes(data)
-            part.replace(file)  # a file under its final name is always whole
+            write_bytes(file, data, durable=False)
         return EMBEDDED + digest
 
     def _aside_file(self, digest: str) -> Path:

@@ -28,6 +28,7 @@ from editreward.data.importers.formats import Assembly, Built, Format, Row
 from editreward.data.importers.images import ImageStore
 from editreward.data.importers.reading import Source, read_rows
 from editreward.data.storage import MAX_SHARD_BYTES, GroupWriter
+from editreward.files import changed_settings, write_json, write_lines
 
 WORK_FOLDER = ".import"
 DONE_FOLDER = ".import-done"
@@ -224,7 +225,7 @@ def _open(work: Path, arguments: dict[str, Any], replaced: list[str]) -> sqlite3
     except sqlite3.OperationalError as error:
         database.close()
         raise ValueError(f"Cannot use {work}: {error}. Is another import writing there?") from error
-    changed = [name for name, value in arguments.items() if before is not None and json.loads(before)[name] != value]
+    changed = changed_settings(json.loads(before), arguments) if before is not None else {}
     if changed:
         database.close()
         raise ValueError(
@@ -441,10 +442,10 @@ def _finish(
             shard.replace(output / name)
     if format.is_benchmark:
         written.add(BENCHMARK_FILE)
-        _write_lines(output / BENCHMARK_FILE, database.execute("SELECT line FROM items ORDER BY id"))
+        write_lines(output / BENCHMARK_FILE, _lines(database, "items"))
     if errors or notes:
         written.add(FAULTS_FILE)
-        _write_lines(output / FAULTS_FILE, database.execute("SELECT line FROM faults ORDER BY id"))
+        write_lines(output / FAULTS_FILE, _lines(database, "faults"))
     for name in json.loads(_meta(database, "replaced") or "[]"):
         if name not in written:
             (output / name).unlink(missing_ok=True)
@@ -461,7 +462,7 @@ def _finish(
         "errors": errors,
         "notes": notes,
     }
-    (output / REPORT_FILE).write_text(json.dumps(report, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    write_json(output / REPORT_FILE, report)
     return report
 
 
@@ -470,9 +471,8 @@ def _counts_of(beginning: str, counts: Mapping[str, int]) -> dict[str, int]:
     return {name.removeprefix(beginning): number for name, number in counts.items() if name.startswith(beginning)}
 
 
-def _write_lines(file: Path, lines: Iterable[tuple[str]]) -> None:
-    with file.open("w", encoding="utf-8") as out:
-        out.writelines(f"{line}\n" for (line,) in lines)
+def _lines(database: sqlite3.Connection, table: str) -> Iterator[str]:
+    return (line for (line,) in database.execute(f"SELECT line FROM {table} ORDER BY id"))
 
 
 def _hidden(progress: bool | None) -> bool | None:
