@@ -9,11 +9,14 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import BaseModel, Field
 
 from editreward.annotation.database import Database
 from editreward.annotation.store import GroupStore
+from editreward.groups.rating_files import Name
+from editreward.validation import read_json_lines
 
 LEAST_QUORUM = 2
 
@@ -84,6 +87,15 @@ class TuplePage:
     notice: str = ""
 
 
+class TupleLine(BaseModel):
+    """A line of the file of tuples; other entries are left alone."""
+
+    tuple_id: Name
+    group_id: Name
+    candidates: list[Annotated[int, Field(strict=True, ge=0)]]
+    reason: Name
+
+
 def read_tuples(path: str | os.PathLike[str], store: GroupStore) -> list[DisputedTuple]:
     """Read tuples from a JSON-lines file: `tuple_id`, `group_id`, `candidates` and `reason`.
 
@@ -92,61 +104,39 @@ def read_tuples(path: str | os.PathLike[str], store: GroupStore) -> list[Dispute
         FileNotFoundError: there is no such file.
     """
     tuples: dict[str, DisputedTuple] = {}
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where}: not JSON ({error}).") from error
-        found = _tuple(entry, where, store)
-        if found.tuple_id in tuples:
-            raise ValueError(f"{where}: tuple {found.tuple_id!r} is there twice.")
-        tuples[found.tuple_id] = found
+    for where, line in read_json_lines(path, TupleLine):
+        if line.group_id not in store:
+            raise ValueError(f"{where}: the dataset has no group {line.group_id!r}.")
+        last = store.candidates[line.group_id] - 1
+        if len(set(line.candidates)) < max(2, len(line.candidates)) or not 0 <= max(line.candidates) <= last:
+            raise ValueError(
+                f"{where}: candidates must be a list of two or more different indices from 0 to {last}, "
+                f"not {line.candidates!r}."
+            )
+        if line.tuple_id in tuples:
+            raise ValueError(f"{where}: tuple {line.tuple_id!r} is there twice.")
+        tuples[line.tuple_id] = DisputedTuple(line.tuple_id, line.group_id, tuple(line.candidates), line.reason)
     if not tuples:
         raise ValueError(f"{path} has no tuples.")
     return list(tuples.values())
 
 
-def _tuple(entry: Any, where: str, store: GroupStore) -> DisputedTuple:
-    names = ("tuple_id", "group_id", "candidates", "reason")
-    if not isinstance(entry, dict) or any(name not in entry for name in names):
-        raise ValueError(f"{where}: an object with {', '.join(names)} is needed.")
-    for name in ("tuple_id", "group_id", "reason"):
-        if not isinstance(entry[name], str) or not entry[name]:
-            raise ValueError(f"{where}: {name} must be a text, not {entry[name]!r}.")
-    group_id, candidates = entry["group_id"], entry["candidates"]
-    if group_id not in store:
-        raise ValueError(f"{where}: the dataset has no group {group_id!r}.")
-    count = store.candidates[group_id]
-    if (
-        not isinstance(candidates, list)
-        or not all(
-            isinstance(index, int) and not isinstance(index, bool) and 0 <= index < count for index in candidates
-        )
-        or len(set(candidates)) < max(2, len(candidates))
-    ):
-        raise ValueError(
-            f"{where}: candidates must be a list of two or more different indices from 0 to {count - 1}, "
-            f"not {candidates!r}."
-        )
-    return DisputedTuple(entry["tuple_id"], group_id, tuple(candidates), entry["reason"])
-
-
-def check_ranks(ranks: Sequence[Any]) -> None:
+def check_ranks(ranks: Sequence[object]) -> list[int]:
     """Check a ranking: rank 1 is best, equal ranks are ties, which only two candidates may have.
+
+    Returns:
+        The ranks.
 
     Raises:
         ValueError: it is no ranking.
     """
-    if any(isinstance(rank, bool) or not isinstance(rank, int) for rank in ranks):
+    whole = [rank for rank in ranks if isinstance(rank, int) and not isinstance(rank, bool)]
+    if len(whole) < len(ranks):
         raise ValueError("Not saved yet: please give every candidate a rank.")
-    if len(ranks) == 2 and sorted(ranks) == [1, 1]:
-        return
-    if sorted(ranks) != list(range(1, len(ranks) + 1)):
+    if sorted(whole) not in ([1, 1], list(range(1, len(whole) + 1))):
         ties = "1 and 1 for a tie, or 1 and 2" if len(ranks) == 2 else f"each of 1 to {len(ranks)} once, without ties"
         raise ValueError(f"Not saved yet: the ranks must be {ties}.")
+    return whole
 
 
 class Adjudication:
@@ -179,33 +169,16 @@ class Adjudication:
         self._scores = self._known_scores()
         for group_id in {entry.group_id for entry in self.tuples}:
             store.check(group_id)
-        with database.transaction() as connection:
-            connection.execute("UPDATE tuples SET active = 0")
-            for entry in self.tuples:
-                before = database.row("SELECT * FROM tuples WHERE tuple_id = ?", entry.tuple_id)
-                candidates = json.dumps(list(entry.candidates))
-                if (
-                    before
-                    and (before["group_id"], before["candidates"]) != (entry.group_id, candidates)
-                    and database.row("SELECT 1 FROM proposals WHERE tuple = ?", before["id"])
-                ):
-                    raise ValueError(
-                        f"Tuple {entry.tuple_id!r} was ranked with other candidates. Give it another tuple_id, or use "
-                        "another database."
-                    )
-                annotators = {name for scores in self._tuple_scores(entry) for name in scores}
-                connection.execute(
-                    "INSERT INTO tuples (tuple_id, group_id, candidates, reason, quorum) VALUES (?, ?, ?, ?, ?) "
-                    "ON CONFLICT (tuple_id) DO UPDATE SET group_id = excluded.group_id, "
-                    "candidates = excluded.candidates, reason = excluded.reason, quorum = excluded.quorum, active = 1",
-                    (
-                        entry.tuple_id,
-                        entry.group_id,
-                        candidates,
-                        entry.reason,
-                        quorum or max(LEAST_QUORUM, len(annotators)),
-                    ),
-                )
+        database.serve_tuples(
+            [
+                (entry.tuple_id, entry.group_id, entry.candidates, entry.reason, quorum or self._raters(entry))
+                for entry in self.tuples
+            ]
+        )
+
+    def _raters(self, entry: DisputedTuple) -> int:
+        """How many annotators rated a tuple, but at least as many as a decision needs."""
+        return max(LEAST_QUORUM, len({name for scores in self._tuple_scores(entry) for name in scores}))
 
     def _known_scores(self) -> dict[tuple[str, int], dict[str, dict[str, float]]]:
         """Scores by (group, candidate) and annotator: the dataset's annotations, and over them the database's."""
@@ -267,29 +240,19 @@ class Adjudication:
         if not 0 <= place < len(self.tuples):
             raise LookupError(f"There is no tuple at place {place}.")
         entry = self.tuples[place]
+        ranking: list[int] | None = None
         if ranks is not None:
             if len(ranks) != len(entry.candidates):
                 raise LookupError(
                     f"Tuple {entry.tuple_id!r} has {len(entry.candidates)} candidates, not {len(ranks)}."
                 )
-            check_ranks(ranks)
+            ranking = check_ranks(ranks)
         elif not comment.strip():
             raise ValueError("Not saved yet: please say in the comment why the tuple should be left out.")
-        with self.database.transaction() as connection:
+        with self.database.transaction():
             if self._states()[place].closed_to(annotator):
                 return self.show(annotator, place, "Not saved: the others have settled this tuple.")
-            cursor = connection.execute(
-                "INSERT OR REPLACE INTO proposals SELECT tuples.id, annotators.id, ?, ?, ? FROM tuples, annotators "
-                "WHERE tuple_id = ? AND annotators.name = ?",
-                (
-                    None if ranks is None else json.dumps(list(ranks)),
-                    comment.strip(),
-                    time.time(),
-                    entry.tuple_id,
-                    annotator,
-                ),
-            )
-            if cursor.rowcount != 1:
+            if not self.database.propose(annotator, entry.tuple_id, ranking, comment.strip(), time.time()):
                 raise LookupError(f"There is no annotator {annotator!r}.")
         return self.current(annotator, "Saved.")
 
@@ -310,14 +273,9 @@ class Adjudication:
 
     def _states(self) -> list["_State"]:
         """How far each tuple is."""
-        rows = self.database.rows(
-            "SELECT tuple_id, quorum, annotators.name, ranks, comment FROM tuples "
-            "LEFT JOIN proposals ON proposals.tuple = tuples.id "
-            "LEFT JOIN annotators ON annotators.id = proposals.annotator WHERE active ORDER BY submitted_at"
-        )
         quorums: dict[str, int] = {}
         proposals: dict[str, list[Proposal]] = {}
-        for row in rows:
+        for row in self.database.proposals():
             quorums[row["tuple_id"]] = row["quorum"]
             if row["name"] is not None:
                 ranks = tuple(json.loads(row["ranks"])) if row["ranks"] else None

@@ -1,135 +1,146 @@
 """The page on which annotators rank a tuple jointly, as Gradio blocks."""
 
-from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 
 from editreward.annotation import pages
-from editreward.annotation.adjudication import Adjudication, TuplePage
+from editreward.annotation.adjudication import Adjudication, Proposal, TuplePage
+from editreward.annotation.screen import EVENT_OPTIONS, Screen, Updates, number_choices, numbered_radio
 from editreward.groups.protocol import Protocol
 
 REFRESH_SECONDS = 5.0
 """How often the proposals of others are looked up."""
 
-Updates = dict[Any, Any]
-
 
 def adjudication_blocks(adjudication: Adjudication, protocol: Protocol) -> gr.Blocks:
-    """The adjudication page: a tuple, everybody's scores and proposals, and one's own ranking."""
-    most = max(len(entry.candidates) for entry in adjudication.tuples)
-    title = f"{protocol.title}: adjudication"
+    """The adjudication page."""
+    return AdjudicationScreen(adjudication, protocol).blocks()
 
-    with gr.Blocks(title=title, analytics_enabled=False, fill_width=True) as blocks:
-        form = gr.Number(visible=False, precision=0)
-        head = gr.HTML()
-        notice = gr.HTML(elem_id="notice")
+
+class AdjudicationScreen(Screen[TuplePage]):
+    """A tuple, everybody's scores and proposals, and one's own ranking. The form's state is the tuple's place."""
+
+    def __init__(self, adjudication: Adjudication, protocol: Protocol) -> None:
+        most = max(len(entry.candidates) for entry in adjudication.tuples)
+        super().__init__(protocol, f"{protocol.title}: adjudication", most)
+        self.adjudication = adjudication
+
+    # What is on the screen
+
+    def lay_out(self) -> None:
+        """See `Screen`."""
+        self.form = gr.Number(visible=False, precision=0)
+        self.head = gr.HTML()
+        self.notice = gr.HTML(elem_id="notice")
         with gr.Row():
             with gr.Column(scale=2, min_width=280, elem_id="task"):
-                task = gr.HTML()
-                proposals = gr.HTML(elem_id="proposals")
-                gr.HTML(pages.rubric(protocol))
+                self.task = gr.HTML()
+                self.proposals = gr.HTML(elem_id="proposals")
+                gr.HTML(pages.rubric(self.protocol))
             with gr.Column(scale=5, elem_id="cards"):
-                cards, images, ranks = [], [], []
-                for place in range(most):
-                    with gr.Column(elem_classes=["candidate-card"], visible=False) as card:
-                        images.append(gr.HTML())
-                        ranks.append(
-                            gr.Radio(
-                                [(str(rank), rank) for rank in range(1, most + 1)],
-                                label="Rank, 1 is best",
-                                elem_id=f"rank-{place}",
-                                elem_classes=["rating"],
-                            )
-                        )
-                    cards.append(card)
+                self._lay_out_cards()
         with gr.Row():
-            comment = gr.Textbox(label="Comment, which the others see", lines=1, max_length=1000)
+            self.comment = gr.Textbox(label="Comment, which the others see", lines=1, max_length=1000)
         with gr.Row():
-            back = gr.Button("Back", elem_id="back")
-            forward = gr.Button("Forward", elem_id="forward")
-            leave_out = gr.Button("Propose to leave this tuple out", elem_id="leave-out")
-            save = gr.Button("Propose this ranking", variant="primary", elem_id="save")
-        timer = gr.Timer(REFRESH_SECONDS)
-        everything = [form, head, notice, task, proposals, *cards, *images, *ranks, comment, leave_out, save]
+            self.back = gr.Button("Back", elem_id="back")
+            self.forward = gr.Button("Forward", elem_id="forward")
+            self.leave_out = gr.Button("Propose to leave this tuple out", elem_id="leave-out")
+            self.save = gr.Button("Propose this ranking", variant="primary", elem_id="save")
+        self.timer = gr.Timer(REFRESH_SECONDS)
 
-        def shown(page: TuplePage, annotator: str) -> Updates:
-            """What has to change on the screen to show `page`."""
-            assert page.disputed is not None
-            mine = next((proposal for proposal in page.proposals if proposal.annotator == annotator), None)
-            updates: Updates = {
-                form: page.place - 1,
-                head: pages.header(title, annotator, pages.tuple_status(page))
-                + pages.page_key(page.disputed.tuple_id),
-                notice: pages.notice(page.notice),
-                task: pages.task(
-                    page.instruction, [f"tuple/{page.place - 1}/source/{number}" for number in range(page.sources)]
-                ),
-                proposals: pages.proposals(page),
-                comment: mine.comment if mine else "",
-                leave_out: gr.update(visible=not page.read_only),
-                save: gr.update(visible=not page.read_only),
-            }
-            count = len(page.disputed.candidates)
-            for place in range(most):
-                updates[cards[place]] = gr.update(visible=place < count)
-                if place < count:
-                    url = f"tuple/{page.place - 1}/candidate/{place}"
-                    table = pages.score_table(page.scores[place], protocol)
-                    updates[images[place]] = pages.candidate(place, url, table)
-                    updates[ranks[place]] = gr.update(
-                        choices=[(str(rank), rank) for rank in range(1, count + 1)],
-                        value=mine.ranks[place] if mine and mine.ranks else None,
-                        interactive=not page.read_only,
-                    )
-            return updates
+    def _lay_out_cards(self) -> None:
+        self.cards: list[gr.Column] = []
+        self.images: list[gr.HTML] = []
+        self.ranks: list[gr.Radio] = []
+        for place in range(self.most):
+            with gr.Column(elem_classes=["candidate-card"], visible=False) as card:
+                self.images.append(gr.HTML())
+                self.ranks.append(numbered_radio(self.most, "Rank, 1 is best", f"rank-{place}"))
+            self.cards.append(card)
 
-        def answer(annotator: str, action: Callable[[], TuplePage]) -> Updates:
-            """Do what was asked for, or say what is wrong with it."""
-            try:
-                return shown(action(), annotator)
-            except ValueError as error:
-                return {notice: pages.notice(str(error))}
-            except LookupError as error:
-                return shown(adjudication.current(annotator, str(error)), annotator)
+    def shown(self, page: TuplePage, annotator: str) -> Updates:
+        """See `Screen`."""
+        assert page.disputed is not None
+        mine = next((proposal for proposal in page.proposals if proposal.annotator == annotator), None)
+        sources = [f"tuple/{page.place - 1}/source/{number}" for number in range(page.sources)]
+        key = pages.page_key(page.disputed.tuple_id)
+        updates: Updates = {
+            self.form: page.place - 1,
+            self.head: pages.header(self.title, annotator, pages.tuple_status(page)) + key,
+            self.notice: pages.notice(page.notice),
+            self.task: pages.task(page.instruction, sources),
+            self.proposals: pages.proposals(page),
+            self.comment: mine.comment if mine else "",
+            self.leave_out: gr.update(visible=not page.read_only),
+            self.save: gr.update(visible=not page.read_only),
+        }
+        return updates | self._candidates(page, len(page.disputed.candidates), mine)
 
-        def on_load(request: gr.Request) -> Updates:
-            return answer(request.username, lambda: adjudication.current(request.username))
-
-        def on_back(form: int | None, request: gr.Request) -> Updates:
-            return answer(request.username, lambda: adjudication.show(request.username, _place(form) - 1))
-
-        def on_forward(form: int | None, request: gr.Request) -> Updates:
-            return answer(request.username, lambda: adjudication.show(request.username, _place(form) + 1))
-
-        def on_save(form: int | None, comment: str, request: gr.Request, *values: int | None) -> Updates:
-            def action() -> TuplePage:
-                place = _place(form)
-                page = adjudication.show(request.username, place)
-                assert page.disputed is not None
-                marked = values[: len(page.disputed.candidates)]
-                return adjudication.propose(request.username, place, marked, comment or "")
-
-            return answer(request.username, action)
-
-        def on_leave_out(form: int | None, comment: str, request: gr.Request) -> Updates:
-            return answer(
-                request.username, lambda: adjudication.propose(request.username, _place(form), None, comment or "")
+    def _candidates(self, page: TuplePage, count: int, mine: Proposal | None) -> Updates:
+        """The tuple's candidates with their scores and the rank that the annotator proposes."""
+        updates: Updates = {card: gr.update(visible=place < count) for place, card in enumerate(self.cards)}
+        for place in range(count):
+            table = pages.score_table(page.scores[place], self.protocol)
+            updates[self.images[place]] = pages.candidate(place, f"tuple/{page.place - 1}/candidate/{place}", table)
+            updates[self.ranks[place]] = gr.update(
+                choices=number_choices(count),
+                value=mine.ranks[place] if mine and mine.ranks else None,
+                interactive=not page.read_only,
             )
+        return updates
 
-        def on_tick(form: int | None, request: gr.Request) -> Any:
-            if form is None:
-                return gr.skip()
-            return pages.proposals(adjudication.show(request.username, _place(form)))
+    def current(self, annotator: str, notice: str = "") -> TuplePage:
+        """See `Screen`."""
+        return self.adjudication.current(annotator, notice)
 
-        options: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
-        blocks.load(on_load, None, everything, **options)
-        back.click(on_back, form, everything, **options)
-        forward.click(on_forward, form, everything, **options)
-        save.click(on_save, [form, comment, *ranks], everything, **options)
-        leave_out.click(on_leave_out, [form, comment], everything, **options)
-        timer.tick(on_tick, form, proposals, **options)
-    return blocks
+    # What happens when somebody uses it
+
+    def connect(self, blocks: gr.Blocks) -> None:
+        """See `Screen`."""
+        everything = [self.form, self.head, self.notice, self.task, self.proposals, *self.cards, *self.images]
+        everything += [*self.ranks, self.comment, self.leave_out, self.save]
+        form = self.form
+        blocks.load(self.on_load, None, everything, **EVENT_OPTIONS)
+        self.back.click(self.on_back, form, everything, **EVENT_OPTIONS)
+        self.forward.click(self.on_forward, form, everything, **EVENT_OPTIONS)
+        self.save.click(self.on_save, [form, self.comment, *self.ranks], everything, **EVENT_OPTIONS)
+        self.leave_out.click(self.on_leave_out, [form, self.comment], everything, **EVENT_OPTIONS)
+        self.timer.tick(self.on_tick, form, self.proposals, **EVENT_OPTIONS)
+
+    def on_back(self, form: int | None, request: gr.Request) -> Updates:
+        """The tuple before this one is to be shown."""
+        return self.answer(request.username, lambda: self.adjudication.show(request.username, _place(form) - 1))
+
+    def on_forward(self, form: int | None, request: gr.Request) -> Updates:
+        """The tuple after this one is to be shown."""
+        return self.answer(request.username, lambda: self.adjudication.show(request.username, _place(form) + 1))
+
+    def on_save(self, form: int | None, comment: str, request: gr.Request, *values: int | None) -> Updates:
+        """The ranking is proposed."""
+
+        def action() -> TuplePage:
+            place = _place(form)
+            page = self.adjudication.show(request.username, place)
+            assert page.disputed is not None
+            marked = values[: len(page.disputed.candidates)]
+            return self.adjudication.propose(request.username, place, marked, comment or "")
+
+        return self.answer(request.username, action)
+
+    def on_leave_out(self, form: int | None, comment: str, request: gr.Request) -> Updates:
+        """It is proposed to leave the tuple out."""
+
+        def action() -> TuplePage:
+            return self.adjudication.propose(request.username, _place(form), None, comment or "")
+
+        return self.answer(request.username, action)
+
+    def on_tick(self, form: int | None, request: gr.Request) -> Any:
+        """Time to look up the proposals of others."""
+        if form is None:
+            return gr.skip()
+        return pages.proposals(self.adjudication.show(request.username, _place(form)))
 
 
 def _place(form: int | None) -> int:

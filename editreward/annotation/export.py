@@ -105,8 +105,7 @@ def export_ratings(
 
 
 def _names(database: Database, pseudonyms: bool) -> dict[str, str]:
-    rows = database.rows("SELECT id, name FROM annotators")
-    return {row["name"]: f"annotator-{row['id']}" if pseudonyms else row["name"] for row in rows}
+    return {name: f"annotator-{number}" if pseudonyms else name for name, number in database.annotators().items()}
 
 
 def _check_unchanged(database: Database, row: Mapping[str, Any]) -> None:

@@ -21,8 +21,7 @@ def _hash(secret: str) -> str:
 
 def annotators(database: Database) -> list[str]:
     """Names of those who may sign in."""
-    rows = database.rows("SELECT name FROM annotators WHERE token_hash IS NOT NULL ORDER BY id")
-    return [row["name"] for row in rows]
+    return list(database.annotators(active=True))
 
 
 def add_annotators(database: Database, names: Iterable[str]) -> dict[str, str]:
@@ -35,19 +34,16 @@ def add_annotators(database: Database, names: Iterable[str]) -> dict[str, str]:
         ValueError: a name is there already, or is empty, too long or not printable. Nobody is added then.
     """
     tokens: dict[str, str] = {}
-    with database.transaction() as connection:
+    with database.transaction():
         for name in names:
             if not name or name != name.strip() or not name.isprintable() or len(name) > LONGEST_NAME:
                 raise ValueError(
                     f"{name!r} cannot be an annotator's name: use 1 to {LONGEST_NAME} characters, no blanks around."
                 )
-            if name in tokens or database.row("SELECT 1 FROM annotators WHERE name = ?", name):
+            if name in database.annotators():
                 raise ValueError(f"There is an annotator {name!r} already; --new-token replaces a lost token.")
             tokens[name] = secrets.token_urlsafe(18)
-            connection.execute(
-                "INSERT INTO annotators (name, token_hash, created_at) VALUES (?, ?, ?)",
-                (name, _hash(tokens[name]), time.time()),
-            )
+            database.add_annotator(name, _hash(tokens[name]), time.time())
     return tokens
 
 
@@ -58,11 +54,11 @@ def new_tokens(database: Database, names: Iterable[str]) -> dict[str, str]:
         ValueError: there is no such annotator.
     """
     tokens = {}
-    with database.transaction() as connection:
+    with database.transaction():
         for name in names:
-            _sign_out_everywhere(database, name)
+            _check_known(database, name)
             tokens[name] = secrets.token_urlsafe(18)
-            connection.execute("UPDATE annotators SET token_hash = ? WHERE name = ?", (_hash(tokens[name]), name))
+            database.set_token(name, _hash(tokens[name]))
     return tokens
 
 
@@ -73,20 +69,11 @@ def revoke(database: Database, names: Iterable[str]) -> None:
     Raises:
         ValueError: there is no such annotator.
     """
-    with database.transaction() as connection:
+    with database.transaction():
         for name in names:
-            annotator = _sign_out_everywhere(database, name)
-            connection.execute("UPDATE annotators SET token_hash = NULL WHERE id = ?", (annotator,))
-            connection.execute(
-                "UPDATE assignments SET state = 'released' WHERE annotator = ? AND state = 'open' "
-                "AND purpose != 'calibration'",
-                (annotator,),
-            )
-            connection.execute(  # nobody could change these any more, and a tuple is settled when all are the same
-                "DELETE FROM proposals WHERE annotator = ? AND tuple IN (SELECT tuple FROM proposals GROUP BY tuple "
-                "HAVING COUNT(DISTINCT COALESCE(ranks, '')) > 1)",
-                (annotator,),
-            )
+            _check_known(database, name)
+            database.set_token(name, None)
+            database.give_up_work(name)
 
 
 def allow_another_round(database: Database, names: Iterable[str]) -> None:
@@ -95,11 +82,10 @@ def allow_another_round(database: Database, names: Iterable[str]) -> None:
     Raises:
         ValueError: there is no such annotator.
     """
-    with database.transaction() as connection:
+    with database.transaction():
         for name in names:
-            connection.execute(
-                "UPDATE annotators SET extra_rounds = extra_rounds + 1 WHERE id = ?", (_id(database, name),)
-            )
+            _check_known(database, name)
+            database.add_extra_round(name)
 
 
 def sign_in(database: Database, name: str, token: str) -> str | None:
@@ -108,45 +94,30 @@ def sign_in(database: Database, name: str, token: str) -> str | None:
     Returns:
         The key of a new session; None if name or token is wrong.
     """
-    row = database.row("SELECT id, token_hash FROM annotators WHERE name = ?", name)
-    expected = (row["token_hash"] if row else None) or _hash(secrets.token_urlsafe(18))
-    if not hmac.compare_digest(_hash(token), expected) or row is None:
+    known = database.token_hash(name)
+    expected = known or _hash(secrets.token_urlsafe(18))
+    if not hmac.compare_digest(_hash(token), expected) or known is None:
         return None
     key = secrets.token_urlsafe(32)
-    with database.transaction() as connection:
-        oldest = time.time() - SESSION_DAYS * 86400
-        connection.execute("DELETE FROM sessions WHERE created_at < ?", (oldest,))
-        connection.execute("INSERT INTO sessions VALUES (?, ?, ?)", (_hash(key), row["id"], time.time()))
+    database.add_session(name, _hash(key), time.time(), oldest=_oldest_session())
     return key
 
 
 def signed_in(database: Database, key: str) -> str | None:
     """Whose session a key is; None if it is nobody's or too old."""
-    row = database.row(
-        "SELECT annotators.name FROM sessions JOIN annotators ON annotators.id = sessions.annotator "
-        "WHERE key_hash = ? AND sessions.created_at >= ? AND token_hash IS NOT NULL",
-        _hash(key),
-        time.time() - SESSION_DAYS * 86400,
-    )
-    return row["name"] if row else None
+    return database.annotator_of_session(_hash(key), oldest=_oldest_session())
 
 
 def sign_out(database: Database, key: str) -> None:
     """End a session."""
-    with database.transaction() as connection:
-        connection.execute("DELETE FROM sessions WHERE key_hash = ?", (_hash(key),))
+    database.end_session(_hash(key))
 
 
-def _id(database: Database, name: str) -> int:
-    row = database.row("SELECT id FROM annotators WHERE name = ?", name)
-    if row is None:
-        known = [row["name"] for row in database.rows("SELECT name FROM annotators ORDER BY id")]
+def _oldest_session() -> float:
+    return time.time() - SESSION_DAYS * 86400
+
+
+def _check_known(database: Database, name: str) -> None:
+    known = database.annotators()
+    if name not in known:
         raise ValueError(f"There is no annotator {name!r}, only: {', '.join(known) or 'nobody'}.")
-    return int(row["id"])
-
-
-def _sign_out_everywhere(database: Database, name: str) -> int:
-    annotator = _id(database, name)
-    with database.transaction() as connection:
-        connection.execute("DELETE FROM sessions WHERE annotator = ?", (annotator,))
-    return annotator

@@ -7,159 +7,183 @@ from typing import Any
 import gradio as gr
 
 from editreward.annotation import pages
+from editreward.annotation.database import Assignment
+from editreward.annotation.screen import EVENT_OPTIONS, Screen, Updates, numbered_radio
 from editreward.annotation.workflow import Page, Workflow
 from editreward.groups.protocol import LEVELS
-
-Updates = dict[Any, Any]
 
 NO_FORM = "{}"
 """What the hidden field holds while no group is shown."""
 
 
 def rating_blocks(workflow: Workflow) -> gr.Blocks:
-    """The rating page. The page in the browser holds the form's state, so it survives a restart of the server."""
-    protocol, store = workflow.protocol, workflow.store
-    most = max(store.candidates.values())
+    """The rating page."""
+    return RatingScreen(workflow).blocks()
 
-    with gr.Blocks(title=protocol.title, analytics_enabled=False, fill_width=True) as blocks:
-        form = gr.Textbox(visible=False)
-        head = gr.HTML()
-        notice = gr.HTML(elem_id="notice")
-        with gr.Column(visible=False) as message_area:
-            message = gr.HTML()
-            start = gr.Button("Start", variant="primary", elem_id="start", visible=False)
-        with gr.Row(visible=False) as group_area:
+
+class RatingScreen(Screen[Page]):
+    """A group with its rubric, a card for each candidate with a score to mark in each dimension, and skipping.
+
+    In place of a group it shows a message: the calibration round's terms or result, or that nothing is left.
+    """
+
+    def __init__(self, workflow: Workflow) -> None:
+        protocol = workflow.protocol
+        super().__init__(protocol, protocol.title, max(workflow.store.candidates.values()))
+        self.workflow = workflow
+
+    # What is on the screen
+
+    def lay_out(self) -> None:
+        """See `Screen`."""
+        self.form = gr.Textbox(visible=False)
+        self.head = gr.HTML()
+        self.notice = gr.HTML(elem_id="notice")
+        with gr.Column(visible=False) as self.message_area:
+            self.message = gr.HTML()
+            self.start = gr.Button("Start", variant="primary", elem_id="start", visible=False)
+        with gr.Row(visible=False) as self.group_area:
             with gr.Column(scale=2, min_width=280, elem_id="task"):
-                task = gr.HTML()
-                gr.HTML(pages.rubric(protocol))
+                self.task = gr.HTML()
+                gr.HTML(pages.rubric(self.protocol))
             with gr.Column(scale=5, elem_id="cards"):
-                cards, images, radios = [], [], {}
-                for place in range(most):
-                    with gr.Column(elem_classes=["candidate-card"], visible=False) as card:
-                        images.append(gr.HTML())
-                        for dimension in protocol.dimensions:
-                            radios[place, dimension.name] = gr.Radio(
-                                [(str(level), level) for level in LEVELS],
-                                label=dimension.title,
-                                elem_id=f"rate-{place}-{dimension.name}",
-                                elem_classes=["rating"],
-                            )
-                    cards.append(card)
+                self._lay_out_cards()
         with gr.Row():
-            back = gr.Button("Back", elem_id="back")
-            forward = gr.Button("Forward", elem_id="forward")
-            save = gr.Button("Save and go on", variant="primary", elem_id="save")
-        with gr.Row(elem_id="skip-area") as skip_area:
-            reason = gr.Radio(list(protocol.skip_reasons), label="Reason to skip this group", scale=4)
-            comment = gr.Textbox(label="Comment", lines=1, max_length=1000, scale=2)
-            skip = gr.Button("Skip", elem_id="skip", scale=1)
+            self.back = gr.Button("Back", elem_id="back")
+            self.forward = gr.Button("Forward", elem_id="forward")
+            self.save = gr.Button("Save and go on", variant="primary", elem_id="save")
+        with gr.Row(elem_id="skip-area") as self.skip_area:
+            self.reason = gr.Radio(list(self.protocol.skip_reasons), label="Reason to skip this group", scale=4)
+            self.comment = gr.Textbox(label="Comment", lines=1, max_length=1000, scale=2)
+            self.skip = gr.Button("Skip", elem_id="skip", scale=1)
 
-        everything = [form, head, notice, message_area, message, start, group_area, task]
-        everything += [*cards, *images, *radios.values(), save, skip_area, reason, comment]
+    def _lay_out_cards(self) -> None:
+        self.cards: list[gr.Column] = []
+        self.images: list[gr.HTML] = []
+        self.radios: dict[tuple[int, str], gr.Radio] = {}
+        for place in range(self.most):
+            with gr.Column(elem_classes=["candidate-card"], visible=False) as card:
+                self.images.append(gr.HTML())
+                for dimension in self.protocol.dimensions:
+                    self.radios[place, dimension.name] = numbered_radio(
+                        len(LEVELS), dimension.title, f"rate-{place}-{dimension.name}"
+                    )
+            self.cards.append(card)
 
-        def shown(page: Page, annotator: str) -> Updates:
-            """What has to change on the screen to show `page`."""
-            assignment = page.assignment
-            key = f"{assignment.id}-{page.form}" if assignment else page.kind
-            updates: Updates = {
-                head: pages.header(protocol.title, annotator, pages.rating_status(page)) + pages.page_key(key),
-                notice: pages.notice(page.notice),
-                message_area: gr.update(visible=assignment is None),
-                group_area: gr.update(visible=assignment is not None),
-                save: gr.update(visible=assignment is not None and not page.read_only),
-                skip_area: gr.update(
-                    visible=assignment is not None and assignment.purpose != "calibration" and not page.read_only
-                ),
-                reason: None,
-                comment: "",
-            }
-            if assignment is None:
-                may_start = page.kind == "calibration" and (page.result is None or page.result.rounds_left > 0)
-                goes_on = page.result is not None and page.result.passed
-                updates[message] = pages.message(page, protocol)
-                updates[start] = gr.update(
-                    visible=page.kind == "calibration" and (may_start or goes_on),
-                    value="Go on" if goes_on else "Start",
+    def shown(self, page: Page, annotator: str) -> Updates:
+        """See `Screen`."""
+        assignment = page.assignment
+        key = f"{assignment.id}-{page.form}" if assignment else page.kind
+        changeable = assignment is not None and not page.read_only
+        updates: Updates = {
+            self.head: pages.header(self.title, annotator, pages.rating_status(page)) + pages.page_key(key),
+            self.notice: pages.notice(page.notice),
+            self.message_area: gr.update(visible=assignment is None),
+            self.group_area: gr.update(visible=assignment is not None),
+            self.save: gr.update(visible=changeable),
+            self.skip_area: gr.update(
+                visible=changeable and assignment is not None and assignment.purpose != "calibration"
+            ),
+            self.reason: None,
+            self.comment: "",
+        }
+        return updates | (self._message(page) if assignment is None else self._group(page, assignment))
+
+    def _message(self, page: Page) -> Updates:
+        """What stands in place of a group."""
+        may_start = page.kind == "calibration" and (page.result is None or page.result.rounds_left > 0)
+        goes_on = page.result is not None and page.result.passed
+        return {
+            self.message: pages.message(page, self.protocol),
+            self.start: gr.update(
+                visible=page.kind == "calibration" and (may_start or goes_on), value="Go on" if goes_on else "Start"
+            ),
+            self.form: NO_FORM,
+        }
+
+    def _group(self, page: Page, assignment: Assignment) -> Updates:
+        """The group: instruction, sources, and its candidates with what was marked."""
+        form = {"assignment": assignment.id, "version": assignment.version, "form": page.form}
+        sources = [f"image/{assignment.id}/source/{number}" for number in range(page.sources)]
+        updates: Updates = {self.form: json.dumps(form), self.task: pages.task(page.instruction, sources)}
+        for place, (card, image) in enumerate(zip(self.cards, self.images, strict=True)):
+            used = place < len(assignment.order)
+            updates[card] = gr.update(visible=used)
+            if used:
+                answers = pages.reference_note(page.reference[place], self.protocol) if page.reference else ""
+                updates[image] = pages.candidate(place, f"image/{assignment.id}/candidate/{place}", answers)
+        for key, radio in self.radios.items():
+            updates[radio] = gr.update(value=page.scores.get(key), interactive=not page.read_only)
+        return updates
+
+    def current(self, annotator: str, notice: str = "") -> Page:
+        """See `Screen`."""
+        return self.workflow.current(annotator, notice)
+
+    # What happens when somebody uses it
+
+    def connect(self, blocks: gr.Blocks) -> None:
+        """See `Screen`."""
+        everything = [self.form, self.head, self.notice, self.message_area, self.message, self.start, self.group_area]
+        everything += [self.task, *self.cards, *self.images, *self.radios.values()]
+        everything += [self.save, self.skip_area, self.reason, self.comment]
+        form = self.form
+        blocks.load(self.on_load, None, everything, **EVENT_OPTIONS)
+        self.start.click(self.on_start, None, everything, **EVENT_OPTIONS)
+        self.back.click(self.on_back, form, everything, **EVENT_OPTIONS)
+        self.forward.click(self.on_forward, form, everything, **EVENT_OPTIONS)
+        self.save.click(self.on_save, [form, *self.radios.values()], everything, **EVENT_OPTIONS)
+        self.skip.click(self.on_skip, [form, self.reason, self.comment], everything, **EVENT_OPTIONS)
+        for (place, name), radio in self.radios.items():
+            mark = self.on_mark(place, name)
+            radio.input(mark, [form, radio], self.notice, trigger_mode="always_last", **EVENT_OPTIONS)
+
+    def on_start(self, request: gr.Request) -> Updates:
+        """A calibration round is to begin."""
+        return self.answer(request.username, lambda: self.workflow.start_round(request.username))
+
+    def on_back(self, form: str, request: gr.Request) -> Updates:
+        """The group before this one is to be shown."""
+        return self.answer(request.username, lambda: self.workflow.back(request.username, _shown_assignment(form)))
+
+    def on_forward(self, form: str, request: gr.Request) -> Updates:
+        """The group after this one is to be shown."""
+        return self.answer(request.username, lambda: self.workflow.forward(request.username, _shown_assignment(form)))
+
+    def on_save(self, form: str, request: gr.Request, *scores: int | None) -> Updates:
+        """The scores are to be saved."""
+
+        def action() -> Page:
+            assignment, version, name = _form(form)
+            order = self.workflow.database.assignment(assignment, request.username).order
+            marked = dict(zip(self.radios, scores, strict=True))
+            used = {key: score for key, score in marked.items() if key[0] < len(order)}
+            return self.workflow.submit(request.username, assignment, version, name, used)
+
+        return self.answer(request.username, action)
+
+    def on_skip(self, form: str, reason: str | None, comment: str, request: gr.Request) -> Updates:
+        """The group is to be skipped."""
+
+        def action() -> Page:
+            return self.workflow.skip(request.username, *_form(form), reason or "", comment or "")
+
+        return self.answer(request.username, action)
+
+    def on_mark(self, place: int, name: str) -> Callable[..., Any]:
+        """What happens when a score is marked: it is kept, so that it is there after a reload."""
+
+        def mark(form: str, score: int | None, request: gr.Request) -> Any:
+            assignment, version, _ = _form(form)
+            if score is not None and not self.workflow.save_draft(
+                request.username, assignment, version, place, name, score
+            ):
+                return pages.notice(
+                    "This group was saved in another tab or window. Reload the page to see what was saved there."
                 )
-                updates[form] = NO_FORM
-                return updates
-            updates[form] = json.dumps({"assignment": assignment.id, "version": assignment.version, "form": page.form})
-            urls = [f"image/{assignment.id}/source/{number}" for number in range(page.sources)]
-            updates[task] = pages.task(page.instruction, urls)
-            for place in range(most):
-                used = place < len(assignment.order)
-                updates[cards[place]] = gr.update(visible=used)
-                if used:
-                    answers = pages.reference_note(page.reference[place], protocol) if page.reference else ""
-                    url = f"image/{assignment.id}/candidate/{place}"
-                    updates[images[place]] = pages.candidate(place, url, answers)
-                for name in protocol.names:
-                    updates[radios[place, name]] = gr.update(
-                        value=page.scores.get((place, name)), interactive=not page.read_only
-                    )
-            return updates
+            return gr.skip()
 
-        def answer(annotator: str, action: Callable[[], Page]) -> Updates:
-            """Do what was asked for, or say what is wrong with it."""
-            try:
-                return shown(action(), annotator)
-            except ValueError as error:
-                return {notice: pages.notice(str(error))}
-            except LookupError as error:
-                return shown(workflow.current(annotator, str(error)), annotator)
-
-        def on_load(request: gr.Request) -> Updates:
-            return answer(request.username, lambda: workflow.current(request.username))
-
-        def on_start(request: gr.Request) -> Updates:
-            return answer(request.username, lambda: workflow.start_round(request.username))
-
-        def on_back(form: str, request: gr.Request) -> Updates:
-            return answer(request.username, lambda: workflow.back(request.username, _shown_assignment(form)))
-
-        def on_forward(form: str, request: gr.Request) -> Updates:
-            return answer(request.username, lambda: workflow.forward(request.username, _shown_assignment(form)))
-
-        def on_save(form: str, request: gr.Request, *scores: Any) -> Updates:
-            def action() -> Page:
-                assignment, version, name = _form(form)
-                order = workflow.database.assignment(assignment, request.username).order
-                marked = dict(zip(radios, scores, strict=True))
-                used = {key: score for key, score in marked.items() if key[0] < len(order)}
-                return workflow.submit(request.username, assignment, version, name, used)
-
-            return answer(request.username, action)
-
-        def on_skip(form: str, reason: str | None, comment: str, request: gr.Request) -> Updates:
-            def action() -> Page:
-                return workflow.skip(request.username, *_form(form), reason or "", comment or "")
-
-            return answer(request.username, action)
-
-        def on_mark(place: int, name: str) -> Callable[..., Any]:
-            def mark(form: str, score: int | None, request: gr.Request) -> Any:
-                assignment, version, _ = _form(form)
-                if score is not None and not workflow.save_draft(
-                    request.username, assignment, version, place, name, score
-                ):
-                    return pages.notice(
-                        "This group was saved in another tab or window. Reload the page to see what was saved there."
-                    )
-                return gr.skip()
-
-            return mark
-
-        # Requests are short: what takes time is people. None waits for another one, and none is dropped.
-        options: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
-        blocks.load(on_load, None, everything, **options)
-        start.click(on_start, None, everything, **options)
-        back.click(on_back, form, everything, **options)
-        forward.click(on_forward, form, everything, **options)
-        save.click(on_save, [form, *radios.values()], everything, **options)
-        skip.click(on_skip, [form, reason, comment], everything, **options)
-        for (place, name), radio in radios.items():
-            radio.input(on_mark(place, name), [form, radio], notice, trigger_mode="always_last", **options)
-    return blocks
+        return mark
 
 
 def _shown_assignment(text: str) -> int | None:

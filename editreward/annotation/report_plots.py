@@ -9,8 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from editreward.annotation.quality import AnnotatorQuality, Difference
-from editreward.groups.rating_files import SCALE
-from editreward.groups.ratings import Rating
+from editreward.groups.ratings import SCALE, Rating
 from editreward.reports.style import COLOURS, FAINT, GRID, INK
 from editreward.statistics.agreement import Agreement
 

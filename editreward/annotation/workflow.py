@@ -10,11 +10,9 @@ from editreward.annotation.assignment import (
     Policy,
     calibration_result,
     finish_calibration,
-    has_calibration,
     may_work,
     next_assignment,
     start_calibration,
-    work_left,
 )
 from editreward.annotation.database import Assignment, Database, Outcome, Progress
 from editreward.annotation.store import GroupStore
@@ -109,7 +107,7 @@ class Workflow:
                 if finish_calibration(self.database, annotator, self.policy) is not None:
                     continue
                 kind: Literal["calibration", "finished"] = "finished"
-                if has_calibration(self.database) and not may_work(self.database, annotator, self.policy):
+                if self.database.has_calibration() and not may_work(self.database, annotator, self.policy):
                     kind = "calibration"
                 return self._page(annotator, kind, notice)
             if assignment.purpose == "work" and not self._is_shown(assignment.group_id):
@@ -135,7 +133,7 @@ class Workflow:
         return Page(
             kind="rate",
             progress=self.database.progress(annotator)[0],
-            left=work_left(self.database),
+            left=self.database.work_left(),
             notice=notice,
             assignment=assignment,
             form=secrets.token_urlsafe(12),
@@ -260,7 +258,7 @@ class Workflow:
         return Page(
             kind=kind,
             progress=self.database.progress(annotator)[0],
-            left=work_left(self.database),
+            left=self.database.work_left(),
             notice=notice,
             result=result or calibration_result(self.database, annotator, self.policy),
             places=len(self._shown(annotator)),

@@ -8,9 +8,7 @@ import pyarrow as pa
 from datasets import Features, Image, List, Value
 
 from configuration_editreward import DEFAULT_DIMENSIONS
-
-SCORE_RANGE = (1.0, 4.0)
-"""Lowest and highest score of an annotation, the same for every dimension."""
+from editreward.groups.ratings import SCORE_RANGE as SCORE_RANGE
 
 PYTHON_TYPES: dict[str, tuple[type, ...]] = {"string": (str,), "int64": (Integral,), "float64": (Real,)}
 """What a field of a row may be."""

@@ -1,18 +1,40 @@
-"""Ratings and tuple rankings from JSON-lines files, and ratings from a dataset's `annotations`."""
+"""Ratings and tuple rankings from JSON-lines files, and ratings from a dataset's `annotations`.
 
-import dataclasses
-import json
-import math
+Needs pydantic (`pip install "editreward[data]"`): nothing that the core install needs imports this module.
+"""
+
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, get_args
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
 
-from editreward.data.schema import SCORE_RANGE
-from editreward.groups.ratings import Purpose, Rating, TupleRanking
+from pydantic import Field, StrictInt
+from pydantic.dataclasses import dataclass
 
-SCALE = (int(SCORE_RANGE[0]), int(SCORE_RANGE[1]))
-"""Lowest and highest score that an annotator can give. Annotators give whole numbers."""
+from editreward.groups.ratings import SCALE, Rating, TupleRanking
+from editreward.validation import KNOWN_ENTRIES_ONLY, read_json_lines
+
+Name = Annotated[str, Field(min_length=1)]
+Seconds = Annotated[float, Field(strict=True, ge=0)]
+
+
+@dataclass(frozen=True, config=KNOWN_ENTRIES_ONLY)
+class RatingLine(Rating):
+    """A `Rating` as a file has it; `check_ratings` looks at its scores."""
+
+    annotator: Name
+    group_id: Name
+    candidate: Annotated[int, Field(strict=True, ge=0)]
+    scores: Annotated[dict[str, Any], Field(min_length=1)]
+    seconds: Seconds = 0.0
+    submitted_at: Seconds = 0.0
+
+
+@dataclass(frozen=True, config=KNOWN_ENTRIES_ONLY)
+class RankingLine(TupleRanking):
+    """A `TupleRanking` as a file has it."""
+
+    candidates: list[StrictInt]
+    ranks: list[StrictInt]
 
 
 def read_ratings(path: str | os.PathLike[str]) -> list[Rating]:
@@ -21,29 +43,9 @@ def read_ratings(path: str | os.PathLike[str]) -> list[Rating]:
     Raises:
         ValueError: a line is no rating, or rates again what an earlier one rated; file and line are named.
     """
-    ratings: list[Rating] = []
-    for line, record in _records(path, Rating):
-        ratings.append(_rating(record, f"{path}, line {line}"))
+    ratings = [Rating(**vars(line)) for _, line in read_json_lines(path, RatingLine)]
     check_ratings(ratings, where=str(path))
     return ratings
-
-
-def _rating(record: Mapping[str, Any], where: str) -> Rating:
-    scores, candidate = record["scores"], record["candidate"]
-    if not isinstance(scores, dict) or not scores:
-        raise ValueError(f'{where}: "scores" must be an object of dimension: score, not {scores!r}.')
-    if isinstance(candidate, bool) or not isinstance(candidate, int) or candidate < 0:
-        raise ValueError(f'{where}: "candidate" must be an index from 0, not {candidate!r}.')
-    for name in ("annotator", "group_id"):
-        if not isinstance(record[name], str) or not record[name]:
-            raise ValueError(f'{where}: "{name}" must be a text that is not empty, not {record[name]!r}.')
-    if record.get("purpose", "work") not in get_args(Purpose):
-        raise ValueError(f'{where}: "purpose" must be one of {", ".join(get_args(Purpose))}.')
-    for name in ("seconds", "submitted_at"):
-        value = record.get(name, 0.0)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-            raise ValueError(f'{where}: "{name}" must be a number of seconds, not {value!r}.')
-    return Rating(**record)
 
 
 def check_ratings(ratings: Iterable[Rating], where: str) -> None:
@@ -95,40 +97,11 @@ def read_rankings(path: str | os.PathLike[str]) -> list[TupleRanking]:
         ValueError: a line is no ranking, or ranks a tuple again; file and line are named.
     """
     rankings: dict[str, TupleRanking] = {}
-    for line, record in _records(path, TupleRanking):
-        where = f"{path}, line {line}"
-        for name in ("candidates", "ranks"):
-            values = record[name]
-            if not isinstance(values, list) or any(isinstance(v, bool) or not isinstance(v, int) for v in values):
-                raise ValueError(f'{where}: "{name}" must be a list of whole numbers, not {values!r}.')
-        ranking = TupleRanking(**record)
+    for where, line in read_json_lines(path, RankingLine):
+        ranking = TupleRanking(**vars(line))
         if ranking.ranks and len(ranking.candidates) != len(ranking.ranks):
             raise ValueError(f"{where}: {len(ranking.candidates)} candidates but {len(ranking.ranks)} ranks.")
         if ranking.tuple_id in rankings:
             raise ValueError(f"{where}: tuple {ranking.tuple_id} is ranked twice. Keep the valid ranking.")
         rankings[ranking.tuple_id] = ranking
     return list(rankings.values())
-
-
-def _records(path: str | os.PathLike[str], kind: type[Rating] | type[TupleRanking]) -> Iterator[tuple[int, dict]]:
-    """Line numbers and objects of a JSON-lines file, checked for the fields of a dataclass. Empty lines may be."""
-    known = {field.name for field in dataclasses.fields(kind)}
-    required = {
-        field.name
-        for field in dataclasses.fields(kind)
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    }
-    with Path(path).open(encoding="utf-8") as file:
-        for line, text in enumerate(file, start=1):
-            if not text.strip():
-                continue
-            try:
-                record = json.loads(text)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {line}: not JSON ({error}).") from error
-            if not isinstance(record, dict):
-                raise ValueError(f"{path}, line {line}: an object is needed, with {', '.join(sorted(required))}.")
-            for names, problem in ((required - set(record), "no"), (set(record) - known, "unknown")):
-                if names:
-                    raise ValueError(f"{path}, line {line}: {problem} field {', '.join(sorted(names))}.")
-            yield line, record

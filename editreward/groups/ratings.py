@@ -7,6 +7,11 @@ from typing import Literal
 Purpose = Literal["work", "calibration", "gold"]
 """Why a group was shown: to be annotated; in the calibration round; as a hidden check with known answers."""
 
+SCORE_RANGE = (1.0, 4.0)
+"""Lowest and highest score of a candidate. In a dataset it may be a mean of several annotators' scores."""
+
+SCALE = (int(SCORE_RANGE[0]), int(SCORE_RANGE[1]))
+"""Lowest and highest score that an annotator can give. Annotators give whole numbers."""
 
 PSEUDONYM = re.compile(r"annotator-(\d+)")
 """What stands for an annotator's name in data that is published."""

@@ -14,8 +14,7 @@ import krippendorff
 import numpy as np
 from sklearn.metrics import cohen_kappa_score
 
-from editreward.groups.rating_files import SCALE
-from editreward.groups.ratings import Rating
+from editreward.groups.ratings import SCALE, Rating
 
 OVERALL = "overall"
 """Name of the sum of all dimensions' scores, where it stands beside the dimensions."""

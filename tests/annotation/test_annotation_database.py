@@ -133,11 +133,19 @@ def test_the_default_protocol_asks_for_the_default_dimensions():
     ("before", "after", "message"),
     [
         ("name: visual_quality", "name: instruction_following", "same name"),
-        ("name: visual_quality", "name: visual quality", "dimension 2: the name 'visual quality'"),
-        ("      2: Flaws are obvious", "      5: Flaws are obvious", "levels must say what 1, 2, 3 and 4 mean"),
-        ("title: Rating edited images", "titel: Rating edited images", "no title, unknown titel"),
-        ("exact: 0.5", "exact: 50", "exact must be a share from 0 to 1"),
-        ("groups: 5", "groups: 0", "groups must be a whole number from 1"),
+        (
+            "name: visual_quality",
+            "name: visual quality",
+            "dimensions, entry 2, name: 'visual quality' will be",
+        ),
+        (
+            "      2: Flaws are obvious",
+            "      5: Flaws are obvious",
+            "levels: must say what 1, 2, 3 and 4 mean",
+        ),
+        ("title: Rating edited images", "titel: Rating edited images", "title is missing; titel is unknown"),
+        ("exact: 0.5", "exact: 50", "calibration, exact must be at most 1, not 50"),
+        ("groups: 5", "groups: 0", "calibration, groups must be at least 1, not 0"),
         ("dimensions:", "dimensions: [}", "is not YAML"),
     ],
 )
@@ -874,7 +882,7 @@ def test_the_scores_of_a_tuple_come_from_the_dataset_too(database):
         ({"candidates": [0]}, "two or more different indices from 0 to 2"),
         ({"candidates": [0, 0]}, "two or more different indices"),
         ({"candidates": [0, 3]}, "two or more different indices"),
-        ({"candidates": [0, True]}, "two or more different indices"),
+        ({"candidates": [0, True]}, "candidates, entry 2 must be a whole number"),
         ({"tuple_id": ""}, "tuple_id must be a text"),
         ({"tuple_id": "first"}, "'first' is there twice"),
     ],
