@@ -7,32 +7,24 @@ import io
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-import yaml
 from PIL import Image
 
-from configuration_editreward import check_choice
+from editreward.editors.config import SIDE_MULTIPLE, EditorsFile, Entry, FolderEntry, SimulatedEntry
 from editreward.editors.instructions import SourceRow
-from editreward.simulation import ARTEFACTS, EDITORS, EditTask, apply_artefact, render_scene, simulate_group
+from editreward.simulation import ARTEFACTS, EditTask, apply_artefact, render_scene, simulate_group
 from editreward.simulation.edits import realise
 from editreward.simulation.groups import EDITOR_SPREAD, MINIMUM_SIZE
+from editreward.validation import read_yaml
 
 if TYPE_CHECKING:
     import torch
-
-DTYPES = ("float32", "bfloat16", "float16")
-PLACEMENTS = ("device", "model_offload", "sequential_offload")
-RESERVED_ARGUMENTS = ("generator", "num_images_per_prompt", "output_type", "return_dict")
-"""Arguments of a pipeline that this module sets itself, or whose defaults it relies on."""
-
-SIDE_MULTIPLE = 16
-"""Sides of resized source images are multiples of it; no pipeline asks for more."""
 
 SIMULATED_ID = re.compile(r"simulated-(train|validation|test)-(\d{6,})")
 
@@ -254,122 +246,22 @@ def read_editors(file: str | os.PathLike[str]) -> list[Editor]:
         raise FileNotFoundError(
             f"There is no file {file} of editors; configs/editors.yaml in the repository is an example."
         )
-    try:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not YAML: {error}") from error
-    try:
-        return _editors(content, Path(file).parent)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
+    folder = Path(file).parent
+    return [_editor(entry, folder) for entry in read_yaml(file, EditorsFile).entries(str(file))]
 
 
-def _editors(content: Any, folder: Path) -> list[Editor]:
-    if not isinstance(content, dict) or not isinstance(content.get("editors"), list) or not content["editors"]:
-        raise ValueError("there must be a list 'editors'")
-    _no_others(content, {"editors", "seeds"}, "the file")
-    editors: list[Editor] = []
-    for number, entry in enumerate(content["editors"], start=1):
-        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-            raise ValueError(f"editor {number} has no name")
-        name = entry["name"]
-        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name):
-            raise ValueError(f"the name {name!r} of an editor may have letters, digits, '.', '_' and '-' only")
-        if name.lower() in {editor.name.lower() for editor in editors}:
-            raise ValueError(f"two editors are named {name!r}")
-        try:
-            editors.append(_editor({"seeds": content.get("seeds"), **entry}, folder))
-        except ValueError as error:
-            raise ValueError(f"editor {name}: {error}") from error
-    return editors
-
-
-def _editor(entry: dict[str, Any], folder: Path) -> Editor:
-    kinds: dict[str, Callable[[str, tuple[int, ...], dict[str, Any], Path], Editor]] = {
-        "pipeline": _pipeline_editor,
-        "simulated": _simulated_editor,
-        "images": _folder_editor,
-    }
-    found = [kind for kind in kinds if kind in entry]
-    if len(found) != 1:
-        raise ValueError(f"needs exactly one of the keys {', '.join(kinds)}")
-    seeds = entry.pop("seeds")
-    whole = isinstance(seeds, list) and all(type(seed) is int and 0 <= seed < 2**63 for seed in seeds)
-    if not whole or not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"'seeds', its own or the file's, must be a list of different numbers >= 0, not {seeds!r}")
-    return kinds[found[0]](entry.pop("name"), tuple(seeds), entry, folder)
-
-
-def _pipeline_editor(name: str, seeds: tuple[int, ...], entry: dict[str, Any], folder: Path) -> PipelineEditor:
-    kinds: dict[str, type | tuple[type, ...]] = {
-        "pipeline": str,
-        "checkpoint": str,
-        "dtype": str,
-        "placement": str,
-        "load": dict,
-        "call": dict,
-        "image_argument": str,
-        "prompt_argument": str,
-        "image_list": bool,
-        "prompt": str,
-        "pixels": int,
-    }
-    _typed(entry, kinds)
-    if "checkpoint" not in entry:
-        raise ValueError("needs a 'checkpoint'")
-    if "dtype" in entry:
-        check_choice("dtype", entry["dtype"], DTYPES)
-    check_choice("placement", entry.get("placement", "device"), PLACEMENTS)
-    if "{instruction}" not in entry.get("prompt", "{instruction}"):
-        raise ValueError("'prompt' must have {instruction} in it")
-    if entry.get("pixels", SIDE_MULTIPLE**2) < SIDE_MULTIPLE**2:
-        raise ValueError(f"'pixels' must be at least {SIDE_MULTIPLE**2}")
-    load, call = entry.pop("load", {}), entry.pop("call", {})
-    used = {*RESERVED_ARGUMENTS, entry.get("image_argument", "image"), entry.get("prompt_argument", "prompt")}
-    if used & call.keys():
-        raise ValueError(f"'call' must not set {', '.join(sorted(used & call.keys()))}")
-    if load.keys() & {"torch_dtype", "dtype"}:
-        raise ValueError("'dtype' stands beside 'load', not in it")
-    if (folder / entry["checkpoint"]).is_dir():
-        entry["checkpoint"] = str((folder / entry["checkpoint"]).resolve())
-    return PipelineEditor(name, seeds, **entry, load_arguments=load, call_arguments=call)
-
-
-def _simulated_editor(name: str, seeds: tuple[int, ...], entry: dict[str, Any], folder: Path) -> SimulatedEditor:
-    _no_others(entry, {"simulated"}, "a simulated editor")
-    skill = entry["simulated"]
-    if skill is True:
-        if name not in EDITORS:
-            raise ValueError(f"'simulated: true' is for {', '.join(EDITORS)}; give others a skill")
-        return SimulatedEditor(name, seeds, *EDITORS[name])
-    names = {"instruction_following", "visual_quality"}
-    if not isinstance(skill, dict) or skill.keys() != names:
-        raise ValueError(f"'simulated' must be true or have {' and '.join(sorted(names))}, each from 0 to 1")
-    if not all(isinstance(value, int | float) and 0 <= value <= 1 for value in skill.values()):
-        raise ValueError(f"a skill must be from 0 to 1: {skill}")
-    return SimulatedEditor(name, seeds, float(skill["instruction_following"]), float(skill["visual_quality"]))
-
-
-def _folder_editor(name: str, seeds: tuple[int, ...], entry: dict[str, Any], folder: Path) -> FolderEditor:
-    _typed(entry, {"images": str, "files": str})
-    files = entry.get("files", FolderEditor.files)
-    if "{group_id}" not in files or (len(seeds) > 1 and "{seed}" not in files):
-        raise ValueError("'files' must have {group_id} in it, and {seed} where there are several seeds")
-    return FolderEditor(name, seeds, folder / entry["images"], files)
-
-
-def _no_others(entry: Mapping[str, Any], known: set[str], what: str) -> None:
-    unknown = [str(key) for key in entry if key not in known]
-    if unknown:
-        raise ValueError(f"{what} has no key {', '.join(unknown)}; there are: {', '.join(sorted(known))}")
-
-
-def _typed(entry: Mapping[str, Any], kinds: Mapping[str, type | tuple[type, ...]]) -> None:
-    _no_others(entry, {*kinds}, "such an editor")
-    for key, value in entry.items():
-        kind = kinds[key]
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise ValueError(f"{key!r} must be a {getattr(kind, '__name__', kind)}, not {value!r}")
+def _editor(entry: Entry, folder: Path) -> Editor:
+    """The editor of an entry; paths start from the file's folder."""
+    if isinstance(entry, SimulatedEntry):
+        skill = entry.simulated
+        return SimulatedEditor(entry.name, entry.seeds, skill.instruction_following, skill.visual_quality)
+    if isinstance(entry, FolderEntry):
+        return FolderEditor(entry.name, entry.seeds, folder / entry.images, entry.files)
+    fields = dict(entry)
+    load, call, checkpoint = fields.pop("load"), fields.pop("call"), folder / fields["checkpoint"]
+    if checkpoint.is_dir():
+        fields["checkpoint"] = str(checkpoint.resolve())
+    return PipelineEditor(**fields, load_arguments=load, call_arguments=call)
 
 
 def _pipeline_class(name: str) -> Any:
