@@ -79,8 +79,7 @@ def write_dataset(
     store: CandidateStore,
     folder: Path,
     split: str,
-    keep: int | None,
-    draw_seed: int,
+    balanced: BalancedDraw | None,
     dimensions: Sequence[str],
 ) -> DatasetReport:
     """Write the groups of the candidates that were made, in the order of the rows.
@@ -91,15 +90,13 @@ def write_dataset(
         editors: seeds by name of the editor.
         store: where the candidates are.
         folder, split: where to write.
-        keep: number of candidates of a group to draw, None for all of them.
-        draw_seed: seed of the draw.
+        balanced: draws the candidates of each group that are written; None: all of them are.
         dimensions: what candidates are to be scored on; their scores are null.
 
     Raises:
         ValueError: a row or an image has changed since its candidates were made, or no group has two candidates.
     """
     report = DatasetReport()
-    balanced = None if keep is None else BalancedDraw(keep, draw_seed)
     with GroupWriter(folder, split, dimensions) as writer:
         for index, group_id in enumerate(instructions.ids):
             records = [made[key] for key in planned([group_id], editors) if key in made]
@@ -112,20 +109,11 @@ def write_dataset(
                 report.left_out[group_id] = f"source image: {error}"
                 continue
             _check_source(row, records, store)
-            distinct = _distinct(records, pixels)
-            report.repeated += len(records) - len(distinct)
-            chosen = distinct if balanced else records
-            if len(chosen) < 2:
-                report.left_out[group_id] = f"{len(chosen)} of its candidates can be used, and a group needs two"
-                continue
-            if balanced is not None:
-                drawn = balanced.draw(group_id, [(record.editor, record.seed) for record in chosen])
-                chosen = [chosen[place] for place in drawn]
-                if len(chosen) < balanced.keep:
-                    report.short.append(group_id)
-            writer.write(_group(row, chosen, store))
-            report.groups += 1
-            report.candidates.update(record.editor for record in chosen)
+            chosen = _chosen(group_id, records, pixels, balanced, report)
+            if chosen:
+                writer.write(_group(row, chosen, store))
+                report.groups += 1
+                report.candidates.update(record.editor for record in chosen)
         if not report.groups:
             first, why = next(iter(report.left_out.items()))
             raise ValueError(
@@ -133,6 +121,27 @@ def write_dataset(
                 f"{first}: {why}. Reasons of failed candidates are in {store.folder}/manifest-*.jsonl."
             )
     return report
+
+
+def _chosen(
+    group_id: str, records: Sequence[Record], pixels: set[str], balanced: BalancedDraw | None, report: DatasetReport
+) -> Sequence[Record]:
+    """The candidates of a group that enter the dataset; none where fewer than two can. The report notes what does not.
+
+    `pixels` are the digests of the sources.
+    """
+    distinct = _distinct(records, pixels)
+    report.repeated += len(records) - len(distinct)
+    usable = distinct if balanced else records
+    if len(usable) < 2:
+        report.left_out[group_id] = f"{len(usable)} of its candidates can be used, and a group needs two"
+        return []
+    if balanced is None:
+        return usable
+    drawn = balanced.draw(group_id, [(record.editor, record.seed) for record in usable])
+    if len(drawn) < balanced.keep:
+        report.short.append(group_id)
+    return [usable[place] for place in drawn]
 
 
 def _check_source(row: SourceRow, records: Sequence[Record], store: CandidateStore) -> None:

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import groupby
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from configuration_editreward import DEFAULT_DIMENSIONS
-from editreward.editors.dataset import DatasetReport, write_dataset
+from editreward.editors.dataset import BalancedDraw, DatasetReport, write_dataset
 from editreward.editors.editors import Edit, Editor
 from editreward.editors.instructions import Instructions, SourceRow
 from editreward.editors.store import CandidateStore, Key, Record, planned
@@ -134,7 +134,8 @@ def generate(
     if state.is_main_process:
         store.prepare({editor.name: editor.settings() for editor in editors})
     state.wait_for_everyone()
-    plan = planned(instructions.ids, {editor.name: editor.seeds for editor in editors})
+    seeds = {editor.name: editor.seeds for editor in editors}
+    plan = planned(instructions.ids, seeds)
     before = store.read()
     state.wait_for_everyone()  # nobody writes before everybody has read, so that all divide the same work
     todo = [key for key in plan if key not in before or (retry_failed and before[key].error is not None)]
@@ -149,32 +150,44 @@ def generate(
         return None
     records = store.read()
     made = {key: records[key] for key in plan if key in records and records[key].error is None}
+    balanced = None if keep is None else BalancedDraw(keep, draw_seed)
+    dataset = write_dataset(instructions, made, seeds, store, Path(output), split, balanced, dimensions)
+    return _report(instructions.ids, seeds, before, records, dataset)
+
+
+def _report(
+    ids: Sequence[str],
+    seeds: Mapping[str, Sequence[int]],
+    before: Mapping[Key, Record],
+    records: Mapping[Key, Record],
+    dataset: DatasetReport,
+) -> GenerationReport:
+    """What the run left behind.
+
+    Args:
+        ids: of the rows.
+        seeds: by name of the editor.
+        before: the last word on every candidate when the run began.
+        records: and now.
+        dataset: what was written.
+    """
+    plan = planned(ids, seeds)
+    made = [key for key in plan if key in records and records[key].error is None]
     failures = [records[key] for key in plan if key in records and records[key].error is not None]
-    dataset = write_dataset(
-        instructions,
-        made,
-        {editor.name: editor.seeds for editor in editors},
-        store,
-        Path(output),
-        split,
-        keep,
-        draw_seed,
-        dimensions,
-    )
-    ids, known = set(instructions.ids), set(plan)
+    rows, known = set(ids), set(plan)
     return GenerationReport(
         editors={
-            editor.name: EditorCount(
-                planned=len(instructions.ids) * len(editor.seeds),
-                made=sum(key[1] == editor.name for key in made),
-                failed=sum(record.editor == editor.name for record in failures),
-                in_dataset=dataset.candidates.get(editor.name, 0),
+            name: EditorCount(
+                planned=len(ids) * len(own),
+                made=sum(key[1] == name for key in made),
+                failed=sum(record.editor == name for record in failures),
+                in_dataset=dataset.candidates.get(name, 0),
             )
-            for editor in editors
+            for name, own in seeds.items()
         },
         failures=failures,
         new=sum(key not in before or before[key].error is not None for key in made),
-        unplanned=sum(key[0] in ids and key not in known and record.error is None for key, record in records.items()),
+        unplanned=sum(key[0] in rows and key not in known and record.error is None for key, record in records.items()),
         dataset=dataset,
     )
 
