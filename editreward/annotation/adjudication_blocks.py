@@ -1,7 +1,5 @@
 """The page on which annotators rank a tuple jointly, as Gradio blocks."""
 
-from typing import Any
-
 import gradio as gr
 
 from editreward.annotation import pages
@@ -136,7 +134,7 @@ class AdjudicationScreen(Screen[TuplePage]):
 
         return self.answer(request.username, action)
 
-    def on_tick(self, form: int | None, request: gr.Request) -> Any:
+    def on_tick(self, form: int | None, request: gr.Request) -> str | dict[str, object]:
         """Time to look up the proposals of others."""
         if form is None:
             return gr.skip()

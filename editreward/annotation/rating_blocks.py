@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
 
 import gradio as gr
 
@@ -170,10 +169,10 @@ class RatingScreen(Screen[Page]):
 
         return self.answer(request.username, action)
 
-    def on_mark(self, place: int, name: str) -> Callable[..., Any]:
+    def on_mark(self, place: int, name: str) -> Callable[[str, int | None, gr.Request], str | dict[str, object]]:
         """What happens when a score is marked: it is kept, so that it is there after a reload."""
 
-        def mark(form: str, score: int | None, request: gr.Request) -> Any:
+        def mark(form: str, score: int | None, request: gr.Request) -> str | dict[str, object]:
             assignment, version, _ = _form(form)
             if score is not None and not self.workflow.save_draft(
                 request.username, assignment, version, place, name, score

@@ -10,14 +10,18 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from editreward.cli.annotate_report import add_report
+from editreward.cli.commands import Commands
+
+if TYPE_CHECKING:
+    from editreward.annotation.database import Database
 
 MISSING_EXTRA = 'The annotation app needs more packages: pip install "editreward[annotate]"'
 
 
-def add_people(commands: Any) -> None:
+def add_people(commands: Commands) -> None:
     """Declare `editreward annotate people`."""
     parser = commands.add_parser(
         "people",
@@ -72,7 +76,7 @@ def run_people(args: argparse.Namespace) -> None:
             print(_progress_table(database, set(people.annotators(database))))
 
 
-def _progress_table(database: Any, active: set[str]) -> str:
+def _progress_table(database: "Database", active: set[str]) -> str:
     """How far everybody is."""
     rows = [("name", "signs in", "calibration", "rated", "skipped", "open", "minutes per group", "last active")]
     for progress in database.progress():
@@ -94,7 +98,7 @@ def _progress_table(database: Any, active: set[str]) -> str:
     return "\n".join(table)
 
 
-def add_serve(commands: Any) -> None:
+def add_serve(commands: Commands) -> None:
     """Declare `editreward annotate serve`."""
     parser = commands.add_parser(
         "serve",
@@ -200,7 +204,7 @@ def run_serve(args: argparse.Namespace) -> None:
         run_app(app, args.host, args.port)
 
 
-def add_export(commands: Any) -> None:
+def add_export(commands: Commands) -> None:
     """Declare `editreward annotate export`."""
     parser = commands.add_parser(
         "export",
@@ -267,10 +271,10 @@ def run_export(args: argparse.Namespace) -> None:
                 print(f"Wrote {path}: {write_json_lines(found, path)} {what}.")
 
 
-ANNOTATE_COMMANDS: tuple[Callable[[Any], None], ...] = (add_people, add_serve, add_export, add_report)
+ANNOTATE_COMMANDS: tuple[Callable[[Commands], None], ...] = (add_people, add_serve, add_export, add_report)
 
 
-def add_annotate(commands: Any) -> None:
+def add_annotate(commands: Commands) -> None:
     """Declare `editreward annotate`."""
     parser = commands.add_parser(
         "annotate",

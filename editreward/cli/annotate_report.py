@@ -1,13 +1,15 @@
 """`editreward annotate report`: how well annotators agree, and whom and what to look at again."""
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from editreward.cli.commands import Commands
 
 if TYPE_CHECKING:
     from editreward.groups.ratings import Rating
 
 
-def add_report(commands: Any) -> None:
+def add_report(commands: Commands) -> None:
     """Declare `editreward annotate report`."""
     parser = commands.add_parser(
         "report",

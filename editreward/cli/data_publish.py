@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from editreward.cli.commands import Commands
 from editreward.cli.data_options import add_dataset_options, open_splits
 
 
-def add_publish(commands: Any) -> None:
+def add_publish(commands: Commands) -> None:
     """Declare `editreward data publish`."""
     parser = commands.add_parser(
         "publish",

@@ -1,7 +1,9 @@
 """`editreward generate`: candidates of image editors, as a dataset of edit groups."""
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from editreward.cli.commands import Commands
 
 if TYPE_CHECKING:
     from editreward.editors.instructions import Instructions
@@ -12,7 +14,7 @@ SHOWN = 10
 """Failures, and rows that are left out, that the summary prints."""
 
 
-def add_generate(commands: Any) -> None:
+def add_generate(commands: Commands) -> None:
     """Declare `editreward generate`."""
     parser = commands.add_parser(
         "generate",

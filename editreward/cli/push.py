@@ -3,10 +3,11 @@
 import argparse
 import tempfile
 from pathlib import Path
-from typing import Any
+
+from editreward.cli.commands import Commands
 
 
-def add_push(commands: Any) -> None:
+def add_push(commands: Commands) -> None:
     """Declare `editreward push`."""
     parser = commands.add_parser(
         "push",
@@ -19,7 +20,7 @@ def add_push(commands: Any) -> None:
     add_push_space(subcommands)
 
 
-def add_push_model(commands: Any) -> None:
+def add_push_model(commands: Commands) -> None:
     """Declare `editreward push model`."""
     parser = commands.add_parser(
         "model",
@@ -79,7 +80,7 @@ def run_push_model(args: argparse.Namespace) -> None:
     print(f"Pushed {address}")
 
 
-def add_push_space(commands: Any) -> None:
+def add_push_space(commands: Commands) -> None:
     """Declare `editreward push space`."""
     parser = commands.add_parser(
         "space",

@@ -43,7 +43,7 @@ class Editor(Protocol):
     def seeds(self) -> tuple[int, ...]:
         """Seeds of the candidates of every row."""
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """What decides the images, as JSON: candidates made with other settings are not this editor's."""
 
     def check(self) -> None:
@@ -87,7 +87,7 @@ class PipelineEditor:
     prompt: str = "{instruction}"
     pixels: int | None = None
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """See `Editor`. Where the weights lie does not count."""
         settings = asdict(self)
         for key in ("name", "seeds", "placement"):
@@ -162,7 +162,7 @@ class SimulatedEditor:
     instruction_following: float
     visual_quality: float
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """See `Editor`."""
         return {"instruction_following": self.instruction_following, "visual_quality": self.visual_quality}
 
@@ -213,7 +213,7 @@ class FolderEditor:
     folder: Path
     files: str = "{group_id}-{seed}.png"
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """See `Editor`. The folder may move."""
         return {"files": self.files}
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from filelock import FileLock, Timeout
 from PIL import Image
@@ -102,7 +102,7 @@ class CandidateStore:
             key: record for key, record in records.items() if self.image_path(key).is_file() == (record.error is None)
         }
 
-    def prepare(self, settings: Mapping[str, Any]) -> None:
+    def prepare(self, settings: Mapping[str, Mapping[str, object]]) -> None:
         """Check, in the main process, that a run can start here, and note the settings of its editors.
 
         Args:
@@ -116,7 +116,7 @@ class CandidateStore:
             _locked(path).release()
         files.remove_parts(self.folder, "*/*")
         file = self.folder / "settings.json"
-        known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        known: dict[str, dict[str, object]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         for name, new in settings.items():
             changed = files.changed_settings(known.get(name, new), new)
             if changed and any((self.folder / name).glob("*.png")):

@@ -4,14 +4,19 @@ import os
 import re
 import sysconfig
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pydantic import StringConstraints
 
 from editreward.groups.protocol import DEFAULT_PROTOCOL, RubricDimension, read_protocol
 from editreward.publishing.stats import DatasetStatistics
 from editreward.publishing.stats_report import as_markdown
+from editreward.validation import read_yaml
+
+Fields: TypeAlias = dict[str, Annotated[str, StringConstraints(strip_whitespace=True)]]
+"""Texts of the card by name."""
 
 UNKNOWN_LICENCE = "unknown"
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -37,24 +42,14 @@ def read_fields(path: str | os.PathLike[str] | None = None) -> dict[str, str]:
     Raises:
         ValueError: an entry is unknown or not a text.
     """
-    fields = _read_yaml(card_folder() / "fields.yaml")
+    fields = read_yaml(card_folder() / "fields.yaml", Fields)
     if path is None:
         return fields
-    given = _read_yaml(Path(path))
-    unknown = ", ".join(sorted(map(str, given.keys() - fields.keys())))
+    given = read_yaml(path, Fields)
+    unknown = ", ".join(sorted(given.keys() - fields.keys()))
     if unknown:
         raise ValueError(f"{path}: unknown {unknown}. The entries are: {', '.join(fields)}.")
     return fields | given
-
-
-def _read_yaml(path: Path) -> dict[str, str]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
-    if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
-        raise ValueError(f"{path} must have entries with texts, such as `summary: What this dataset is.`")
-    return {str(name): value.strip() for name, value in content.items()}
 
 
 def read_rubric(dimensions: list[str], path: str | os.PathLike[str] | None = None) -> list[RubricDimension]:

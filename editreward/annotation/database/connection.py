@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from editreward.annotation.database.schema import migrate
 
@@ -80,12 +80,12 @@ class Connection:
                     self._connection.execute("ROLLBACK")
                 raise
 
-    def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+    def rows(self, sql: str, *values: object) -> list[sqlite3.Row]:
         """What a query returns."""
         with self._lock:
             return self._connection.execute(sql, values).fetchall()
 
-    def row(self, sql: str, *values: Any) -> sqlite3.Row | None:
+    def row(self, sql: str, *values: object) -> sqlite3.Row | None:
         """The first row of what a query returns."""
         with self._lock:
             row: sqlite3.Row | None = self._connection.execute(sql, values).fetchone()
