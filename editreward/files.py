@@ -94,8 +94,17 @@ def atomic_file(target: str | os.PathLike[str], *, durable: bool = True) -> Iter
 
 @contextmanager
 def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
-    """A new folder that becomes `target` in the end, or, after an error, is removed. `target` must be new or empty."""
+    """A new folder that becomes `target` in the end, or, after an error, is removed.
+
+    Args:
+        target: must not exist, or be empty.
+
+    Raises:
+        ValueError: `target` is a file, or a folder that is not empty.
+    """
     target = Path(target)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"{target} is there and not empty: name another folder, or remove it.")
     part = part_of(target)
     _remove(part)
     part.mkdir(parents=True)

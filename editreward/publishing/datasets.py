@@ -186,10 +186,7 @@ def write_publication(
     Raises:
         ValueError: as `plan_splits`; or the folder is not empty, or the protocol lacks a dimension.
     """
-    folder = Path(folder)
     planned, fractions = plan_splits(found, options)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is there and not empty: name another folder, or remove it.")
     rubric = read_rubric(list(dimensions), options.protocol)
     names = {} if options.keep_names else pseudonyms(found.annotators)
     with atomic_folder(folder) as part:

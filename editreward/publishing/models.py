@@ -11,6 +11,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from editreward.files import atomic_folder
 from editreward.scorers.reward_model import load_model_and_processor
 from modeling_editreward import EditRewardModel
 
@@ -59,7 +60,7 @@ def write_model(
 
     Args:
         name: folder or Hub id of the model.
-        folder: must not exist, or be empty.
+        folder: must not exist, or be empty. It is there in the end, or, after an error, not at all.
         repo_id: where it will be on the Hub.
         options: for the card.
         max_shard_size: of a file of weights, such as "5GB".
@@ -74,22 +75,20 @@ def write_model(
         ModelError: the model cannot be used.
     """
     tables = [read_result(path) for path in options.results]
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is there and not empty: name another folder, or remove it.")
-    model, processor = load_model_and_processor(name, dtype="auto", **(hub_kwargs or {}))
-    base = adapter_base(model)
-    if base is not None and Path(base).exists():
-        raise ValueError(
-            f"{name} is an adapter on {base}, a folder that only this machine has. Make one model of both with "
-            "`editreward merge`, or name the model's Hub id in adapter_config.json."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder, max_shard_size=max_shard_size)
-    processor.save_pretrained(folder)
-    card = model_card(name, model, repo_id, options, tables)
-    card.save(folder / "README.md")
-    for path in named_files(card, Path(name)):
-        (folder / path.name).write_bytes(path.read_bytes())
+    with atomic_folder(folder) as part:
+        model, processor = load_model_and_processor(name, dtype="auto", **(hub_kwargs or {}))
+        base = adapter_base(model)
+        if base is not None and Path(base).exists():
+            raise ValueError(
+                f"{name} is an adapter on {base}, a folder that only this machine has. Make one model of both with "
+                "`editreward merge`, or name the model's Hub id in adapter_config.json."
+            )
+        model.save_pretrained(part, max_shard_size=max_shard_size)
+        processor.save_pretrained(part)
+        card = model_card(name, model, repo_id, options, tables)
+        card.save(part / "README.md")
+        for path in named_files(card, Path(name)):
+            (part / path.name).write_bytes(path.read_bytes())
     return card
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from huggingface_hub import RepoCard
 
 import editreward
+from editreward.files import atomic_folder
 from editreward.scorers.reward_model import BUNDLED_MODEL, bundled_model
 
 HUB_FILES = tuple(f"{part}_editreward.py" for part in ("configuration", "modeling", "pipeline", "processing"))
@@ -46,15 +47,14 @@ def write_space(folder: Path, model: str | None = None) -> None:
         ValueError: the folder is not empty.
         FileNotFoundError: files of the Space are not installed.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is there and not empty: name another folder, or remove it.")
     package = Path(editreward.__file__).resolve().parent
-    shutil.copytree(space_folder(), folder, ignore=IGNORED, dirs_exist_ok=True)
-    shutil.copytree(package, folder / package.name, ignore=IGNORED)
-    for name in HUB_FILES:
-        shutil.copyfile(package.parent / name, folder / name)
-    shutil.copytree(bundled_model(), folder / "checkpoints" / BUNDLED_MODEL, ignore=IGNORED)
-    if model is not None:
-        card = RepoCard.load(folder / "README.md", repo_type="space")
-        card.data.models = [model]
-        card.save(folder / "README.md")
+    with atomic_folder(folder) as part:
+        shutil.copytree(space_folder(), part, ignore=IGNORED, dirs_exist_ok=True)
+        shutil.copytree(package, part / package.name, ignore=IGNORED)
+        for name in HUB_FILES:
+            shutil.copyfile(package.parent / name, part / name)
+        shutil.copytree(bundled_model(), part / "checkpoints" / BUNDLED_MODEL, ignore=IGNORED)
+        if model is not None:
+            card = RepoCard.load(part / "README.md", repo_type="space")
+            card.data.models = [model]
+            card.save(part / "README.md")
