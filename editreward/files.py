@@ -34,19 +34,22 @@ def remove_parts(folder: Path, pattern: str = "*") -> None:
 def flush(path: Path) -> None:
     """Have the system write a file to disk, or a folder with all that is in it, names too."""
     if path.is_file():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        _sync(path)
         return
-    for child in path.iterdir():
-        flush(child)
-    flush_names(path)
+    for folder, _, names in os.walk(path):
+        for name in names:
+            _sync(Path(folder, name))
+        flush_names(Path(folder))
 
 
 def flush_names(folder: Path) -> None:
     """Have the system write the names of a folder's files to disk, but not the files."""
-    if os.name == "nt":  # which cannot open folders
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
+    if os.name != "nt":  # which cannot open folders
+        _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows syncs only what it may write
     try:
         os.fsync(descriptor)
     finally:
