@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import shutil
-import sysconfig
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
@@ -29,6 +28,7 @@ from editreward.data.images import read_image
 from editreward.data.sources import StoredRows, stream_splits
 from editreward.data.storage import write_groups
 from editreward.groups.ratings import Rating
+from editreward.resources import resource
 from editreward.scorers.scorers import content_hash, versions
 from editreward.simulation import annotate, novelty_in_words, simulate_groups
 from editreward.statistics import Estimate, Share, tuple_outcomes
@@ -236,7 +236,7 @@ def _named(packages: dict[str, str]) -> str:
 
 def make_data(request: DataRequest) -> BenchmarkData:
     """The benchmark's data; the first process makes them where they are not in the cache."""
-    file = Path(request.data) if request.data else description_file()
+    file = Path(request.data) if request.data else resource(DESCRIPTION)
     if not file.is_file():
         raise FileNotFoundError(
             f"--data: {file} is no file. simulated takes the description of another simulated benchmark, as "
@@ -254,20 +254,6 @@ def make_data(request: DataRequest) -> BenchmarkData:
     }
     rows = StoredRows(str(folder / GROUPS_FOLDER))
     return BenchmarkData(request.data or DESCRIPTION, rows, items, tags=tags, notes=described.notes(folder))
-
-
-def description_file() -> Path:
-    """The description of the simulated benchmark, in the repository or where the package was installed.
-
-    Raises:
-        FileNotFoundError: it is in neither.
-    """
-    in_repository = Path(__file__).resolve().parents[2] / DESCRIPTION
-    installed = Path(sysconfig.get_path("data")) / "share" / "editreward" / DESCRIPTION
-    for file in (in_repository, installed):
-        if file.is_file():
-            return file
-    raise FileNotFoundError(f"Neither {in_repository} nor {installed} is there: name a description with --data.")
 
 
 def protocol(answers: Answers) -> list[Measure]:

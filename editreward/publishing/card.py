@@ -2,8 +2,6 @@
 
 import os
 import re
-import sysconfig
-from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import yaml
@@ -13,6 +11,7 @@ from pydantic import StringConstraints
 from editreward.groups.protocol import DEFAULT_PROTOCOL, RubricDimension, read_protocol
 from editreward.publishing.stats import DatasetStatistics
 from editreward.publishing.stats_report import as_markdown
+from editreward.resources import resource
 from editreward.validation import read_yaml
 
 Fields: TypeAlias = dict[str, Annotated[str, StringConstraints(strip_whitespace=True)]]
@@ -22,27 +21,13 @@ UNKNOWN_LICENCE = "unknown"
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
-def card_folder() -> Path:
-    """Where the template is: beside the package in the repository, or where an installation put it.
-
-    Raises:
-        FileNotFoundError: it is in neither place.
-    """
-    in_repository = Path(__file__).resolve().parents[2] / "dataset_card"
-    installed = Path(sysconfig.get_path("data")) / "share" / "editreward" / "dataset_card"
-    for folder in (in_repository, installed):
-        if (folder / "template.md").is_file():
-            return folder
-    raise FileNotFoundError(f"The template of the dataset card is neither in {in_repository} nor in {installed}.")
-
-
 def read_fields(path: str | os.PathLike[str] | None = None) -> dict[str, str]:
     """The texts of the card: those of a YAML file, and for entries that it leaves out those of `fields.yaml`.
 
     Raises:
         ValueError: an entry is unknown or not a text.
     """
-    fields = read_yaml(card_folder() / "fields.yaml", Fields)
+    fields = read_yaml(resource("dataset_card/fields.yaml"), Fields)
     if path is None:
         return fields
     given = read_yaml(path, Fields)
@@ -109,7 +94,10 @@ def build_card(
     else:
         told = f"What is new here, scores and annotations, has the licence `{licence}`."
     environment = Environment(
-        loader=FileSystemLoader(card_folder()), undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
+        loader=FileSystemLoader(resource("dataset_card")),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,
     )
     return environment.get_template("template.md").render(
         front_matter=yaml.safe_dump({k: v for k, v in front_matter.items() if v}, sort_keys=False, allow_unicode=True),

@@ -1,37 +1,20 @@
 """The Space as it is published: its own files, and beside them this package with the model that comes with it."""
 
 import shutil
-import sysconfig
 from pathlib import Path
 
 from huggingface_hub import RepoCard
 
 import editreward
 from editreward.files import atomic_folder
+from editreward.resources import resource
 from editreward.scorers.reward_model import BUNDLED_MODEL, bundled_model
 
 HUB_FILES = tuple(f"{part}_editreward.py" for part in ("configuration", "modeling", "pipeline", "processing"))
 MODEL_VARIABLE = "EDITREWARD_SPACE_MODEL"
 REVISION_VARIABLE = "EDITREWARD_SPACE_REVISION"
 
-IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
-
-
-def space_folder() -> Path:
-    """Folder of the Space's own files.
-
-    Raises:
-        FileNotFoundError: it is not there.
-    """
-    in_repository = Path(editreward.__file__).resolve().parents[1] / "space"
-    installed = Path(sysconfig.get_path("data")) / "share" / "editreward" / "space"
-    for folder in (in_repository, installed):
-        if (folder / "app.py").is_file():
-            return folder
-    raise FileNotFoundError(
-        f"The files of the Space are not there: neither {in_repository} nor {installed} holds an app.py. Install the "
-        "package from its complete repository."
-    )
+IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*", "bundled")
 
 
 def write_space(folder: Path, model: str | None = None) -> None:
@@ -49,7 +32,7 @@ def write_space(folder: Path, model: str | None = None) -> None:
     """
     package = Path(editreward.__file__).resolve().parent
     with atomic_folder(folder) as part:
-        shutil.copytree(space_folder(), part, ignore=IGNORED, dirs_exist_ok=True)
+        shutil.copytree(resource("space"), part, ignore=IGNORED, dirs_exist_ok=True)
         shutil.copytree(package, part / package.name, ignore=IGNORED)
         for name in HUB_FILES:
             shutil.copyfile(package.parent / name, part / name)

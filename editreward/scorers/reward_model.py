@@ -8,7 +8,6 @@ means several groups, anything else one.
 import itertools
 import math
 import os
-import sysconfig
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +24,7 @@ from tqdm.auto import tqdm
 from transformers import BatchFeature, PreTrainedConfig
 
 from configuration_editreward import HUB_ARGUMENTS
+from editreward.resources import resource
 from editreward.scorers.image_cache import SourceImageCache
 from editreward.scorers.prompt_prefix import PromptPrefix
 from editreward.statistics.preferences import best_of_probabilities, preference_probability
@@ -599,15 +599,10 @@ def bundled_model() -> Path:
     Raises:
         ModelError: it is not there.
     """
-    in_repository = Path(__file__).resolve().parents[2] / "checkpoints" / BUNDLED_MODEL
-    installed = Path(sysconfig.get_path("data")) / "share" / "editreward" / BUNDLED_MODEL
-    for folder in (in_repository, installed):
-        if (folder / "config.json").is_file():
-            return folder
-    raise ModelError(
-        f"The bundled model is not there: neither {in_repository} nor {installed} holds one. Name the folder or Hub "
-        "id of another model, or install the package from its complete repository."
-    )
+    try:
+        return resource(f"checkpoints/{BUNDLED_MODEL}")
+    except FileNotFoundError as error:
+        raise ModelError(f"The bundled model is not there: {error} Or name another model.") from error
 
 
 def _is_bundled(name: str) -> bool:

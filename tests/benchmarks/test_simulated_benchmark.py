@@ -15,11 +15,12 @@ from editreward.benchmarks import BENCHMARKS, load_benchmark, run_benchmark
 from editreward.benchmarks import simulated as module
 from editreward.benchmarks.measures import SHARE
 from editreward.benchmarks.runner import Runner
-from editreward.benchmarks.simulated import PACKAGES, SimulatedBenchmark, description_file, found_in, hashes
+from editreward.benchmarks.simulated import DESCRIPTION, PACKAGES, SimulatedBenchmark, found_in, hashes
 from editreward.benchmarks.simulated_test_set import novelty
 from editreward.data.benchmark_items import read_benchmark
 from editreward.data.images import read_image
 from editreward.data.sources import load_groups, raw_groups
+from editreward.resources import resource
 from editreward.scorers.scorers import CoinPerPair, GroupScores, versions
 from editreward.simulation import simulate_group, simulate_groups
 from tests.helpers.benchmarks import SMALL, described
@@ -72,7 +73,7 @@ def test_hashes_tell_labels_from_pixels(tmp_path, description):
 
 
 def test_the_generator_the_annotators_and_the_builder_make_what_the_committed_benchmark_was_made_of(tmp_path):
-    committed = SimulatedBenchmark.from_json(description_file())
+    committed = SimulatedBenchmark.from_json(resource(DESCRIPTION))
     replace(committed, pool=30, tuples=12).build(tmp_path / "bench", progress=False)
     found = found_in(tmp_path / "bench")
     # A change of these hashes changes the benchmark: the numbers in docs/benchmarks.md are then to be made anew, with
@@ -84,7 +85,7 @@ def test_the_generator_the_annotators_and_the_builder_make_what_the_committed_be
 
 @pytest.mark.slow
 def test_the_committed_benchmark_has_the_committed_hashes_and_numbers_of_tuples(tmp_path):
-    committed = SimulatedBenchmark.from_json(description_file())
+    committed = SimulatedBenchmark.from_json(resource(DESCRIPTION))
     folder = committed.load(tmp_path, progress=False)
     if versions(*PACKAGES) == committed.made_with:
         assert committed.notes(folder) == []

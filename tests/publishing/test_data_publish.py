@@ -17,9 +17,8 @@ from editreward.cli import main as cli
 from editreward.data.images import perceptual_hash, read_image
 from editreward.data.sources import load_groups, raw_groups, split_names
 from editreward.data.storage import write_groups
-from editreward.publishing import card
 from editreward.publishing import datasets as publishing
-from editreward.publishing.card import build_card, card_folder, read_fields, read_rubric
+from editreward.publishing.card import build_card, read_fields, read_rubric
 from editreward.publishing.datasets import PublishOptions, pseudonyms
 from editreward.publishing.stats import DatasetStatistics, dataset_statistics
 from editreward.simulation import simulate_groups
@@ -279,21 +278,6 @@ def test_the_rubric_is_that_of_the_dimensions(tmp_path):
     assert "**T** (`consistency`). Q?" in text and "| 4 | z \\| z |\n| 3 | y |\n| 2 | x |\n| 1 | w |\n" in text
     with pytest.raises(ValueError, match="no rubric for visual_quality"):
         read_rubric(["visual_quality"], tmp_path / "protocol.yaml")
-
-
-def test_the_template_is_found_where_an_installation_puts_it(tmp_path, monkeypatch):
-    in_repository = card_folder()
-    assert in_repository == Path(__file__).parents[2] / "dataset_card"
-    pyproject = (in_repository.parent / "pyproject.toml").read_text()
-    assert '"share/editreward/dataset_card" = ["dataset_card/*.*"]' in pyproject
-    monkeypatch.setattr(card, "__file__", str(tmp_path / "site-packages" / "editreward" / "data" / "card.py"))
-    monkeypatch.setattr(card.sysconfig, "get_path", lambda name: str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="template of the dataset card"):
-        card_folder()
-    installed = tmp_path / "share" / "editreward" / "dataset_card"
-    installed.mkdir(parents=True)
-    (installed / "template.md").write_text("x")
-    assert card_folder() == installed
 
 
 # For `run_with_hub`. Arguments: first and second dataset.
