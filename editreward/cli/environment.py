@@ -5,7 +5,6 @@ import json
 import os
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
@@ -46,25 +45,22 @@ def run_env(args: argparse.Namespace) -> None:
 
 
 def environment() -> dict[str, dict[str, str]]:
-    """Sections of names and values: what is installed, the devices, the attention backends, the settings."""
+    """Sections of names and values: what is installed, the devices, the attention backends, the settings, problems."""
+    from editreward.compatibility import installed_version, known_faults
+
+    problems = known_faults()
     return {
         "versions": {
             "editreward": __version__,
             "python": platform.python_version(),
             "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
-            **{package: _version(package) for package in PACKAGES},
+            **{package: installed_version(package) or "not installed" for package in PACKAGES},
         },
         "devices": _devices(),
         "attention": _attention(),
         "settings": {name: os.environ.get(name, "not set") for name in VARIABLES},
+        **({"problems": problems} if problems else {}),
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _devices() -> dict[str, str]:

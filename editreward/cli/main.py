@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from editreward import __version__
+from editreward.cli.ablate import add_ablate
 from editreward.cli.annotate import add_annotate
 from editreward.cli.bench import add_bench
 from editreward.cli.completion import add_completion
@@ -30,7 +31,7 @@ from editreward.cli.generate import add_generate
 from editreward.cli.merge import add_merge
 from editreward.cli.push import add_push
 from editreward.cli.score_dataset import OF_DATASETS, add_dataset_options, run_score_dataset
-from research.ablation.command import add_ablate
+from editreward.cli.train import add_train
 
 if TYPE_CHECKING:
     from editreward.scorers.reward_model import BestEdit, EditRewardScorer
@@ -219,6 +220,7 @@ COMMANDS: tuple[Callable[[Any], None], ...] = (
     add_score,
     add_demo,
     add_convert,
+    add_train,
     add_merge,
     add_generate,
     add_data,
@@ -288,7 +290,19 @@ class CompactFormatter(argparse.HelpFormatter):
 
 
 class OneLineErrorParser(argparse.ArgumentParser):
-    """Parser whose errors are one line, as all errors of the command are."""
+    """Parser whose errors are one line, as all errors of the command are.
+
+    Attributes:
+        takes_any_option: what the parser does not know goes into `options`, for another parser to read.
+    """
+
+    takes_any_option = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        found, unknown = super().parse_known_args(args, namespace)
+        if self.takes_any_option:
+            found.options, unknown = unknown, []
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
@@ -349,7 +363,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a terminal without "±" is no reason to fail
     args = build_parser().parse_args(argv)
     try:
-        with library_messages(shown=args.debug):
+        with library_messages(shown=args.debug or getattr(args, "shows_messages", False)):
             status = args.run(args)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
@@ -364,7 +378,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = " ".join(str(error).split())
         if isinstance(error, ModuleNotFoundError):
             message = f'{message}: pip install "editreward[{EXTRAS.get(args.command, args.command)}]"'
-        elif not isinstance(error, ValueError | OSError):
+        elif not isinstance(error, ValueError | OSError | ImportError):
             message = f"{type(error).__name__}: {message} (--debug shows the traceback)"
         command = " ".join(filter(None, [args.command, getattr(args, "subcommand", None)]))
         print(f"editreward {command}: error: {message}", file=sys.stderr)

@@ -14,6 +14,7 @@ from transformers import BitsAndBytesConfig
 from transformers.dynamic_module_utils import custom_object_save
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
+from editreward.compatibility import check_versions
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor
 
@@ -39,7 +40,12 @@ def adapter_config(
 
     What they leave open is filled in: the language model's linear layers are adapted, the heads and the reward tokens'
     rows of the embedding matrix are trained whole, all else is frozen.
+
+    Raises:
+        ImportError: If peft is known to fail with what else is installed.
     """
+    if model_args.use_peft:
+        check_versions("peft")
     heads = [*(model_args.lora_modules_to_save or ()), "heads"]
     config = get_peft_config(
         dataclasses.replace(
@@ -99,7 +105,11 @@ def save_configuration(model: EditRewardModel, folder: str | Path) -> None:
     """Save the configuration and the Hub files beside an adapter, so that it loads by itself.
 
     The quantization of the base is left out: it is a matter of training, and of whoever loads the adapter.
+
+    Raises:
+        ImportError: If peft is known to fail with what else is installed.
     """
+    check_versions("peft")
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     config.dtype = str(model.dtype).removeprefix("torch.")
@@ -130,7 +140,9 @@ def merge_adapter(
 
     Raises:
         ValueError: If `output` has files in it, or the adapter cannot be loaded.
+        ImportError: If peft is known to fail with what else is installed.
     """
+    check_versions("peft")
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} exists and is not empty. Choose another output folder.")

@@ -153,3 +153,26 @@ def test_zsh_and_tcsh_have_scripts_too(capsys):
     for shell in ("zsh", "tcsh"):
         assert cli.main(["completion", shell]) == 0
         assert "build-bench" in capsys.readouterr().out
+
+
+def test_train_passes_on_what_it_does_not_know_and_finds_bundled_recipes(tmp_path, capsys):
+    from editreward.cli.train import RECIPES, script_arguments
+    from editreward.resources import resource
+
+    words = ["train", "--seed", "3", "--config", "tiny", "--max_steps", "2"]
+    args = cli.build_parser().parse_args(words)
+    assert (args.config, args.options) == ("tiny", ["--seed", "3", "--max_steps", "2"])
+    recipe, model = resource("configs/tiny.yaml"), resource("checkpoints/tiny-vlm")
+    assert script_arguments("tiny", ["--seed", "3"]) == [
+        *("--config", str(recipe), "--model_name_or_path", str(model), "--seed", "3")
+    ]
+    assert script_arguments("paper", [])[2:] == []
+    (tmp_path / "mine.yaml").touch()
+    assert script_arguments(str(tmp_path / "mine.yaml"), []) == ["--config", str(tmp_path / "mine.yaml")]
+    with pytest.raises(ValueError, match="neither a file nor a recipe .*: tiny, "):
+        script_arguments("mine", [])
+    for name in RECIPES:
+        assert script_arguments(name, [])[0] == "--config"
+    with pytest.raises(SystemExit):
+        cli.build_parser().parse_args(["train", "--conf", "tiny"])
+    assert "--config" in capsys.readouterr().err

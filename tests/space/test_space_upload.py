@@ -1,50 +1,19 @@
 """The Space as `editreward push space` uploads it runs alone, where only its requirements are installed."""
 
 import os
-import site
 import socket
 import subprocess
 import sys
 import time
-import venv
 from collections.abc import Iterator
-from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 from gradio_client import Client, handle_file
-from packaging.requirements import Requirement
 
 from editreward import EditRewardScorer
 from editreward.cli import main as cli
-
-
-def required(requirements: list[str]) -> set[str]:
-    """Names of what these requirements install, and of what that requires in turn, in the versions that are here."""
-    found: set[tuple[str, str]] = set()
-    waiting = [(Requirement(line), "") for line in requirements]
-    while waiting:
-        requirement, of_extra = waiting.pop()
-        if requirement.marker and not requirement.marker.evaluate({"extra": of_extra}):
-            continue
-        installed = distribution(requirement.name)
-        assert requirement.specifier.contains(installed.version, prereleases=True), requirement
-        for extra in {"", *requirement.extras} - {extra for name, extra in found if name == installed.name}:
-            found.add((installed.name, extra))
-            waiting += [(Requirement(line), extra) for line in installed.requires or ()]
-    return {name for name, _ in found}
-
-
-def make_environment(folder: Path, names: set[str]) -> Path:
-    """A virtual environment with these distributions, linked to where they are installed, and nothing else."""
-    venv.create(folder)
-    packages = Path(site.getsitepackages([str(folder)])[0])
-    for name in names:
-        installed = distribution(name)
-        for top in {file.parts[0] for file in installed.files or () if file.parts[0] not in ("..", "__pycache__")}:
-            if not (packages / top).exists():
-                (packages / top).symlink_to(installed.locate_file(top))
-    return folder / "bin" / "python"
+from tests.helpers.environments import make_environment, required
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,67 @@
+"""`editreward train`: train a reward model by a recipe that comes with the package, or by one's own."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+RECIPES = ("tiny", "tiny_more", "paper", "published", "groups", "lora_80gb", "lora_24gb")
+"""Recipes that come with the package, each a file `configs/NAME.yaml`."""
+
+
+def add_train(commands: Any) -> None:
+    """Declare `editreward train`."""
+    parser = commands.add_parser(
+        "train",
+        help="train a reward model by a recipe",
+        description="Train a reward model in this process. Every option but these is one of the training script's "
+        "(python -m editreward.training.script --help) and overrules the recipe.",
+        epilog="Example: editreward train --config tiny --output_dir runs/mine --max_steps 100",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="NAME_OR_FILE",
+        help=f"a recipe that comes with the package ({', '.join(RECIPES)}), or a YAML file",
+    )
+    parser.takes_any_option = True
+    parser.set_defaults(run=run_train, shows_messages=True)
+
+
+def run_train(args: argparse.Namespace) -> None:
+    """Train."""
+    words = script_arguments(args.config, args.options)
+    from editreward.training.script import main
+
+    main(words)
+
+
+def script_arguments(config: str, options: list[str]) -> list[str]:
+    """What the training script is called with.
+
+    Args:
+        config: name of a recipe, or a file.
+        options: all other words of the command line.
+
+    Raises:
+        ValueError: there is neither such a recipe nor such a file.
+    """
+    if config in RECIPES:
+        return [*bundled_recipe(config), *options]
+    if not Path(config).is_file():
+        raise ValueError(
+            f"`--config {config}` is neither a file nor a recipe that comes with the package: {', '.join(RECIPES)}."
+        )
+    return ["--config", config, *options]
+
+
+def bundled_recipe(name: str) -> list[str]:
+    """Options that name a recipe, and the model that it starts from where that comes with the package, too."""
+    import yaml
+
+    from editreward.resources import resource
+
+    path = resource(f"configs/{name}.yaml")
+    model = yaml.safe_load(path.read_text(encoding="utf-8"))["model_name_or_path"]
+    starts_bundled = model.startswith("checkpoints/")
+    return ["--config", str(path), *(["--model_name_or_path", str(resource(model))] if starts_bundled else [])]

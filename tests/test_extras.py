@@ -1,0 +1,127 @@
+"""Each extra of pyproject.toml brings what the modules that it serves import, now or when they are called."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.environments import make_environment, required
+
+ROOT = Path(__file__).parents[1]
+OURS = {"editreward", "editreward_space", *(path.stem for path in ROOT.glob("*_editreward.py"))}
+SERVED = {
+    "": ["editreward.scorers.reward_model", "editreward.conversion", "editreward.cli.push", "pipeline_editreward"],
+    "annotate": ["editreward.cli.annotate"],
+    "data": ["editreward.cli.data", "editreward.cli.score_dataset"],
+    "demo": ["editreward.cli.demo"],
+    "eval": ["editreward.cli.bench", "editreward.cli.bench_robustness"],
+    "generate": ["editreward.cli.generate"],
+    "space": ["editreward_space.ui"],
+    "train": ["editreward.training.script", "editreward.cli.train", "editreward.cli.merge"],
+}
+"""Modules by the extra that is to be enough for them; "" is the package without extras."""
+OPTIONAL = {
+    "accelerate": "for the processes that `accelerate launch` started",
+    "dlib": "[faces]; without it faces are not counted",
+    "krippendorff": "without it `editreward data stats` leaves the agreement out",
+    "lpips": "the scorer 'lpips' says how to install it",
+    "peft": "loading an adapter says how to install it",
+    "sklearn": "as krippendorff",
+    "spaces": "there on ZeroGPU only",
+}
+"""Packages that are used where they are installed, and how it goes without."""
+
+
+def source_of(module: str) -> Path | None:
+    """The file of one of our modules."""
+    base = (ROOT / "space" if module.startswith("editreward_space") else ROOT).joinpath(*module.split("."))
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+
+
+def imports_of(module: str) -> Iterator[str]:
+    """What a module imports, inside functions too, but for annotations."""
+    path = source_of(module)
+    assert path is not None, f"there is no module {module}"
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    for_types = [node for node in nodes if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]
+    left_out = {id(inner) for node in for_types for inner in ast.walk(node)}
+    for node in nodes:
+        if id(node) in left_out:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def packages_reached(modules: list[str]) -> dict[str, str]:
+    """Packages that modules and what they import of ours import, each with one of those modules."""
+    found: dict[str, str] = {}
+    seen: set[str] = set()
+    left = list(modules)
+    while left:
+        module = left.pop()
+        if module in seen or module == "editreward.cli.main":  # which has every command
+            continue
+        seen.add(module)
+        for name in imports_of(module):
+            package = name.partition(".")[0]
+            if package in OURS:
+                left += [name] if source_of(name) else []
+            elif package not in sys.stdlib_module_names:
+                found.setdefault(package, module)
+    return found
+
+
+def normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@cache
+def distributions_of(extra: str) -> set[str]:
+    """What `pip install "editreward[EXTRA]"` installs."""
+    return required([f"editreward[{extra}]" if extra else "editreward"]) - {"editreward"}
+
+
+owners = cache(metadata.packages_distributions)
+"""Distributions by top-level module."""
+
+
+def is_brought(package: str, extra: str) -> bool:
+    brought = set(map(normalised, distributions_of(extra)))
+    return bool(brought & set(map(normalised, owners().get(package, []))))
+
+
+@pytest.mark.parametrize("extra", SERVED)
+def test_an_extra_brings_all_that_its_commands_import(extra):
+    missing = {
+        package: module
+        for package, module in packages_reached(SERVED[extra]).items()
+        if package not in OPTIONAL and not is_brought(package, extra)
+    }
+    assert missing == {}, f"add them to {f'[{extra}]' if extra else 'dependencies'} of pyproject.toml"
+
+
+def test_every_extra_serves_modules_or_other_extras():
+    known = set(metadata.metadata("editreward").get_all("Provides-Extra"))
+    services = {"ablate", "deepspeed", "dev", "faces", "int8", "qlora", "track"}  # options of commands, and ours
+    assert known == set(SERVED) - {""} | services
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extra", SERVED)
+def test_modules_import_where_only_their_extra_is_installed(extra, tmp_path):
+    python = make_environment(tmp_path / "environment", distributions_of(extra))
+    code = "import importlib, sys; [importlib.import_module(module) for module in sys.argv[1:]]"
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": f"{ROOT}:{ROOT / 'space'}"}
+    command = [python, "-c", code, *SERVED[extra]]
+    result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
