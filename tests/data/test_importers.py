@@ -512,6 +512,7 @@ def test_an_import_that_ends_anywhere_is_continued_to_the_same_result(tmp_path, 
         assert sorted(path.name for path in output.iterdir()) == ["data", "import_faults.jsonl", "import_report.json"]
 
 
+@pytest.mark.slow
 def test_an_import_whose_process_is_killed_is_continued_to_the_same_result(tmp_path):
     file, truth, _ = published_file(tmp_path / "in", groups=40, candidates=3)
     output = tmp_path / "out"

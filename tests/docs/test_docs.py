@@ -41,6 +41,8 @@ from editreward.training.datasets import GroupDataArguments
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("checkpoints/*/README.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]

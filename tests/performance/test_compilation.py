@@ -9,6 +9,8 @@ import torch
 
 from modeling_editreward import EditRewardModel
 
+pytestmark = pytest.mark.slow
+
 # Traces as any backend does, but builds nothing.
 COMMAND = ["--device", "cpu", "--backend", "eager", "--candidates", "1", "2", "3", "--sides", "84", "--repetitions"]
 

@@ -270,6 +270,7 @@ def in_this_process(monkeypatch) -> list[str]:
     return done
 
 
+@pytest.mark.slow
 def test_an_ablation_trains_each_run_once_and_reports(tmp_path, monkeypatch):
     config = make_config(tmp_path)
     done = in_this_process(monkeypatch)
@@ -299,6 +300,7 @@ def test_an_ablation_trains_each_run_once_and_reports(tmp_path, monkeypatch):
     assert all((tmp_path / "ablations" / f"{name}.png").stat().st_size > 1000 for name in ablation.studies)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path, monkeypatch):
     config = change(make_config(tmp_path), "seeds", value=[0])
     change(tmp_path / "recipe.yaml", "num_train_epochs", value=4)

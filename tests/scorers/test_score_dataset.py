@@ -215,6 +215,7 @@ def test_what_does_not_go_together_is_said_in_one_line(words, message, data, tmp
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_no_row_that_it_had_written(tmp_path, random_model_dir):
     output = tmp_path / "scores.jsonl"
     command = [sys.executable, "-m", "editreward.cli", "score", "--dataset", "simulated", "--limit", "10000"]

@@ -15,6 +15,8 @@ from editreward import EditRewardScorer
 from editreward.cli import main as cli
 from tests.helpers.environments import make_environment, required
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory) -> Iterator[tuple[Path, str]]:

@@ -24,7 +24,9 @@ def groups(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [kind if kind == "qwen2_5_vl" else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_trains_a_backbone_of_each_family(name, kind, groups, tmp_path, monkeypatch):
     recipe = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))

@@ -96,6 +96,7 @@ def run_killed_at(folder, step):
     trainer.train()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 2, 4])
 def test_a_run_killed_in_a_step_resumes_to_the_weights_of_the_uninterrupted_run(tmp_path, uninterrupted, step):
     killed(run_killed_at, tmp_path, step)
@@ -160,6 +161,7 @@ def run_killed_in_save(folder, owner, name, replacement):
     trainer_of_run(folder).train()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", SAVES)
 def test_a_run_killed_within_a_save_keeps_a_whole_checkpoint_and_resumes(tmp_path, uninterrupted, caplog, part):
     owner, name, replacement, left = SAVES[part]
@@ -198,6 +200,7 @@ def run_killed_at_the_end(folder):
     trainer_of_run(folder, eval_rows=ROWS[:2], **BEST_FIRST).train()
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_it_deletes_all_but_the_best_leaves_whole_checkpoints(tmp_path):
     killed(run_killed_at_the_end, tmp_path)
     assert whole(tmp_path) == ["checkpoint-2"]
@@ -222,6 +225,7 @@ def run_killed_while_writing_the_model(folder):
     trainer_of_run(folder).save_model()
 
 
+@pytest.mark.slow
 def test_a_killed_save_of_the_model_leaves_the_old_one_or_nothing_that_loads(tmp_path):
     trainer_of_run(tmp_path).save_model()
     old = load_file(tmp_path / "model.safetensors")
