@@ -82,7 +82,7 @@ MOVED = {
     "evaluation.robustness.run": "benchmarks.robustness.run",
     "evaluation.robustness.stresses": "benchmarks.robustness.stresses",
     "evaluation.runner": "benchmarks.runner",
-    "evaluation.scorers": "scorers.scorers",
+    "evaluation.scorers": "groups",
     "evaluation.simulated": "benchmarks.simulated_test_set",
     "evaluation.simulated_benchmark": "benchmarks.simulated",
     "evaluation.simulated_protocol": "benchmarks.simulated",
@@ -111,6 +111,9 @@ MOVED = {
 }
 """New name by old name, both without `editreward.`."""
 
+RENAMED = {"EditScore": "CandidateScore", "BestEdit": "GroupScores"}
+"""What is called otherwise now, by old name."""
+
 
 class MovedModules(MetaPathFinder, Loader):
     """Finds the modules of `MOVED` by their old names. A moved name reads from the module that it stands for."""
@@ -129,7 +132,7 @@ class MovedModules(MetaPathFinder, Loader):
         module = ModuleType(spec.name, f"Moved to `{new}`.")
 
         def read(name: str) -> Any:
-            return getattr(importlib.import_module(new), name)
+            return getattr(importlib.import_module(new), RENAMED.get(name, name))
 
         module.__getattr__ = read  # type: ignore[method-assign]
         return module

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import AutoConfig, BatchFeature, Qwen2VLImageProcessorPil
 
 from configuration_editreward import DEFAULT_DIMENSIONS, EditRewardConfig
-from editreward.scorers.reward_model import bundled_model
+from editreward.scorers.loading import bundled_model
 from editreward.statistics.expectations import log_expected_sigmoid
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor, PackedGroup, add_reward_tokens

@@ -47,7 +47,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from transformers import BatchFeature
 
 from editreward.benchmarks.simulated_test_set import OVERALL, Judgements, TestSet
-from editreward.scorers.reward_model import bundled_model
+from editreward.scorers.loading import bundled_model
 from editreward.simulation import SimulatedGroup
 from editreward.statistics import correlation, mean_of_groups, pair_accuracy, share_of_rows
 from modeling_editreward import EditRewardModel, EditRewardOutput

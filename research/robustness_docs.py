@@ -26,9 +26,9 @@ from editreward.benchmarks.robustness.report import HEADINGS, cell
 from editreward.benchmarks.robustness.stresses import FALLS, INVARIANT, LOSES, NO_GAIN
 from editreward.benchmarks.runner import Runner
 from editreward.cli.bench_robustness import SIMULATED_GROUPS
+from editreward.groups import EditGroup
 from editreward.scorers.baselines import SourceLikeness
 from editreward.scorers.cache import cache_folder
-from editreward.scorers.scorers import EditGroup, RewardModelScorer
 from editreward.simulation import simulate_group
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,7 +46,7 @@ def main() -> None:
     args = parser.parse_args()
 
     data, runner = simulated(args.groups), Runner(cache_folder())
-    scorers = (RewardModelScorer(EditRewardScorer.from_pretrained(args.model)), SourceLikeness("ssim"))
+    scorers = (EditRewardScorer.from_pretrained(args.model), SourceLikeness("ssim"))
     results = [run_robustness(data, scorer, runner) for scorer in scorers]
     if args.why:
         print("\n".join(subsets(results[0])))

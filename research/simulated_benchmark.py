@@ -24,9 +24,9 @@ from editreward.benchmarks.protocols import HUMAN, OVERALL
 from editreward.benchmarks.reports.saved import RESULT, write_answers
 from editreward.benchmarks.runner import Runner
 from editreward.benchmarks.simulated import AGREEMENT, CEILING, EXACT
-from editreward.scorers.baselines import LIKENESSES, SourceLikeness
+from editreward.groups import EditGroup
+from editreward.scorers.baselines import LIKENESSES, CoinPerPair, RandomScores, Rate, SourceLikeness
 from editreward.scorers.cache import cache_folder
-from editreward.scorers.scorers import CoinPerPair, EditGroup, GroupScores, RandomScores, RewardModelScorer
 
 DOCS = Path("docs/benchmarks.md")
 NUMBERS = Path("docs/benchmarks/simulated.json")
@@ -55,8 +55,9 @@ class Unlikeness(SourceLikeness):
         super().__init__(name)
         self.name, self.fingerprint = f"{self.name}, negative", f"negative {self.fingerprint}"
 
-    def _score(self, group: EditGroup) -> GroupScores:
-        return GroupScores([-score for score in super()._score(group).overall])
+    def prepare(self, group: EditGroup) -> Rate:
+        rate = super().prepare(group)
+        return lambda edited: -rate(edited)
 
 
 def main() -> None:
@@ -69,7 +70,7 @@ def main() -> None:
     args = parser.parse_args()
     transformers.logging.disable_progress_bar()
 
-    model = RewardModelScorer(EditRewardScorer.from_pretrained(args.model))
+    model = EditRewardScorer.from_pretrained(args.model)
     scorers = {
         "random": RandomScores(),
         "coin": CoinPerPair(),

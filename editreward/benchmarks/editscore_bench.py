@@ -6,6 +6,7 @@ dimension's.
 """
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,9 @@ from editreward.benchmarks.runner import Preparation
 from editreward.data.importers.faults import RowFault
 from editreward.data.importers.formats import Assembly, Built, Format, Row
 from editreward.data.importers.pairwise import JudgedPair, build_pairs, different
+from editreward.groups import EditGroup
+from editreward.groups.group import ImageInput
 from editreward.scorers.baselines import decode, resized_to
-from editreward.scorers.scorers import EditGroup
 
 ABOUT = "pairs by dimension and task (EditScore)"
 
@@ -89,13 +91,13 @@ def protocol(answers: Answers) -> list[Measure]:
 def resize_edited(group: EditGroup) -> EditGroup:
     """The group with every edited image at the size of the first source image."""
     size = decode(group.sources[0]).size
-    return EditGroup(group.sources, group.instruction, tuple(_at_size(image, size) for image in group.edited))
+    return replace(group, edited=[_at_size(image, size) for image in group.edited])
 
 
-def _at_size(data: bytes, size: tuple[int, int]) -> bytes:
-    image = decode(data)
+def _at_size(edited: ImageInput, size: tuple[int, int]) -> ImageInput:
+    image = decode(edited)
     if image.size == size:
-        return data
+        return edited
     out = io.BytesIO()
     resized_to(image, size).save(out, "PNG", compress_level=1)
     return out.getvalue()

@@ -13,8 +13,8 @@ from editreward.data.importers.reading import Source, sources_of
 from editreward.data.importers.running import FAULTS_FILE, REPORT_FILE, WORK_FOLDER, ImportOptions, import_dataset
 from editreward.data.sources import StoredRows, is_saved_to_disk
 from editreward.scorers.cache import cache_folder
+from editreward.scorers.fingerprints import content_hash
 from editreward.scorers.processes import Processes
-from editreward.scorers.scorers import content_hash
 
 
 def load_benchmark(

@@ -12,7 +12,7 @@ import numpy as np
 from editreward.benchmarks.measures import SHARE, Cases, MeanOfGroups, Measure, Statistic, StatisticOfRows, json_number
 from editreward.benchmarks.runner import GroupRecord
 from editreward.data.benchmark_items import BenchmarkItem, Comparison
-from editreward.scorers.scorers import GroupScores
+from editreward.groups import GroupScores
 from editreward.statistics import (
     Estimate,
     Share,
@@ -390,7 +390,7 @@ def preference_probabilities(answers: Answers, pairs: Pairs) -> np.ndarray:
     """
     found = np.full(len(pairs.items), np.nan)
     for row, (item, comparison, truth) in enumerate(zip(pairs.items, pairs.comparisons, pairs.truths, strict=True)):
-        known = answers.scores[item.group_id].probabilities if answers.scores else None
+        known = answers.scores[item.group_id].preferences if answers.scores else None
         if known is not None and truth:
             better, worse = (comparison.first, comparison.second)[:: int(truth)]
             found[row] = min(1.0, max(0.0, known[better][worse]))  # quadrature may leave 0..1 by rounding

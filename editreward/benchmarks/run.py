@@ -12,7 +12,8 @@ from editreward.benchmarks.protocols import Answers, PairKey
 from editreward.benchmarks.result import BenchmarkResult
 from editreward.benchmarks.runner import GroupRecord, Inspection, PairQuestion, Runner, shuffled_instructions
 from editreward.data.benchmark_items import BenchmarkItem
-from editreward.scorers.scorers import GroupScores, PairwiseJudge, Scorer, Unscored, content_hash
+from editreward.groups import GroupScores, PairwiseJudge, Scorer, Unscored
+from editreward.scorers.fingerprints import content_hash
 
 LISTED_FAULTS = 1000
 """Faults that a result lists one by one; all are counted."""

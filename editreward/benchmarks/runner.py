@@ -21,6 +21,8 @@ from tqdm import tqdm
 
 from editreward import __version__
 from editreward.curation.check import Fault, check_group
+from editreward.data.rows import edit_group
+from editreward.groups import EditGroup, EditPair, GroupScores, PairwiseJudge, Scorer, Unscored
 from editreward.scorers.cache import (
     CHECKS,
     MARGINS,
@@ -32,17 +34,9 @@ from editreward.scorers.cache import (
     scores_row,
     store_for,
 )
+from editreward.scorers.fingerprints import content_hash, versions
 from editreward.scorers.processes import Processes
-from editreward.scorers.scorers import (
-    EditGroup,
-    EditPair,
-    GroupScores,
-    PairwiseJudge,
-    Scorer,
-    Unscored,
-    content_hash,
-    versions,
-)
+from editreward.scorers.registry import check_answers
 
 Rows: TypeAlias = Iterable[Mapping[str, Any]]
 """Groups as they are stored, images as `{"bytes", "path"}`. They are gone through several times."""
@@ -232,11 +226,10 @@ class Runner:
                 yield by_row[number], _edit_group(row, shown.get(row["group_id"]), preparation)
 
         def ask(asked: Sequence[tuple[str, EditGroup]]) -> list[GroupScores | Unscored]:
-            answers = list(scorer([group for _, group in asked]))
-            _check_count(scorer.name, answers, asked)
-            for (key, group), answer in zip(asked, answers, strict=True):
-                _check_scores(scorer.name, wanted[key].group_id, group, answer)
-            return answers
+            groups = [group for _, group in asked]
+            answers = scorer(groups)
+            check_answers(scorer, groups, answers)
+            return [_complete(answer) for answer in answers]
 
         store = self._store(scorer.fingerprint, SCORES)
         title = f"Scoring with {scorer.name}"
@@ -412,11 +405,7 @@ def _bytes(record: Mapping[str, Any] | None) -> bytes:
 
 
 def _edit_group(row: Mapping[str, Any], instruction: str | None, preparation: Preparation | None) -> EditGroup:
-    group = EditGroup(
-        sources=tuple(_bytes(image) for image in row["source_images"]),
-        instruction=row["instruction"] if instruction is None else instruction,
-        edited=tuple(_bytes(candidate["image"]) for candidate in row["candidates"]),
-    )
+    group = edit_group(row, instruction)
     return preparation.apply(group) if preparation else group
 
 
@@ -486,21 +475,9 @@ def _check_dimensions(name: str, answers: Mapping[str, GroupScores | Unscored]) 
         raise ValueError(f"{name} returned scores in different dimensions: {said}.")
 
 
-def _check_scores(name: str, group_id: str, group: EditGroup, scores: GroupScores | Unscored) -> None:
-    """Raise a `ValueError` unless there is one finite number for each candidate wherever there are numbers."""
-    if isinstance(scores, Unscored):
-        return
-    if not isinstance(scores, GroupScores):
-        said = f"a {type(scores).__name__}, not GroupScores or Unscored (docs/benchmarks.md)"
-        raise ValueError(f"{name} returned, for group {group_id!r}, {said}.")
-    columns = {"overall": scores.overall, **scores.dimensions}
-    columns |= {f"standard deviation of {key}": values for key, values in scores.stds.items()}
-    columns |= {f"probabilities of candidate {i}": values for i, values in enumerate(scores.probabilities or [])}
-    for column, values in columns.items():
-        if len(values) != len(group.edited):
-            said = f"{len(values)} numbers for {len(group.edited)} candidates"
-        elif not all(math.isfinite(value) for value in values):
-            said = f"numbers that are not finite: {values}"
-        else:
-            continue
-        raise ValueError(f"{name} returned, as {column} of group {group_id!r}, {said}.")
+def _complete(answer: GroupScores | Unscored) -> GroupScores | Unscored:
+    """The scores where all candidates have one: benchmarks compare candidates, and leave the others' groups out."""
+    if isinstance(answer, GroupScores):
+        for index, unscored in answer.unscored.items():
+            return Unscored(f"candidate {index}: {unscored.reason}")
+    return answer

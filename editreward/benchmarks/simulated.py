@@ -29,7 +29,7 @@ from editreward.data.sources import StoredRows, stream_splits
 from editreward.data.storage import write_groups
 from editreward.groups.ratings import Rating
 from editreward.resources import resource
-from editreward.scorers.scorers import content_hash, versions
+from editreward.scorers.fingerprints import content_hash, versions
 from editreward.simulation import annotate, novelty_in_words, simulate_groups
 from editreward.statistics import Estimate, Share, tuple_outcomes
 from editreward.statistics.agreement import agreement

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from editreward.scorers.reward_model import EditRewardScorer
+from editreward.groups import EditGroup, GroupScores, Scorer
+from editreward.scorers.registry import check_answers, complete_scores
 from editreward.simulation import SimulatedGroup, groups_hash, novelty_in_words, simulate_groups
 from editreward.statistics import Share, pair_accuracy, strict_ranking_accuracy
 
@@ -71,28 +72,37 @@ class Judgements:
 
 
 def judge(
-    scorer: EditRewardScorer, groups: Sequence[SimulatedGroup], instructions: Sequence[str] | None = None
+    scorer: Scorer, groups: Sequence[SimulatedGroup], instructions: Sequence[str] | None = None, batch: int = 64
 ) -> Judgements:
     """Score simulated groups.
 
     Args:
-        scorer: the model. Where it has a calibration, means and standard deviations are calibrated.
+        scorer: any scorer. Where it is calibrated, means and standard deviations are.
         groups: what to score.
         instructions: instructions to show instead of the groups' own.
+        batch: groups of one call.
+
+    Raises:
+        ValueError: the scorer could not score a group, or does not keep to its interface.
     """
-    scored = scorer.score(
-        source=[group.source for group in groups],
-        edited=[[candidate.image for candidate in group.candidates] for group in groups],
-        instruction=list(instructions or [group.instruction for group in groups]),
-    )
-    dimensions = scorer.model.config.dimensions
+    shown = instructions or [group.instruction for group in groups]
+    asked = [
+        EditGroup([group.source], instruction, [candidate.image for candidate in group.candidates], group.group_id)
+        for group, instruction in zip(groups, shown, strict=True)
+    ]
+    scored: list[GroupScores] = []
+    for start in range(0, len(asked), batch):
+        chunk = asked[start : start + batch]
+        answers = scorer(chunk)
+        check_answers(scorer, chunk, answers)
+        scored += [complete_scores(scorer, group, answer) for group, answer in zip(chunk, answers, strict=True)]
     return Judgements(
-        reward=[np.array([score.reward for score in group]) for group in scored],
-        mean={name: [np.array([s.dimensions[name].mean for s in group]) for group in scored] for name in dimensions},
-        std={name: [np.array([s.dimensions[name].std for s in group]) for group in scored] for name in dimensions},
+        reward=[np.array(one.overall) for one in scored],
+        mean={name: [np.array(one.dimensions[name]) for one in scored] for name in scorer.dimensions},
+        std={name: [np.array(one.stds[name]) for one in scored if name in one.stds] for name in scorer.dimensions},
         truth={
             name: [np.array([c.scores[name] for c in group.candidates], dtype=float) for group in groups]
-            for name in dimensions
+            for name in groups[0].candidates[0].scores
         },
     )
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from editreward.benchmarks.registry import BENCHMARKS
 from editreward.cli.bench_compare import add_compare
-from editreward.cli.bench_options import add_cache_options, add_scorer_options, make_scorer
+from editreward.cli.bench_options import add_cache_options
 from editreward.cli.bench_robustness import add_robustness
+from editreward.cli.scorer_options import add_scorer_options, scorer_or_judge_of
 
 BENCH_COMMANDS: tuple[Callable[[Any], None], ...] = (
     add_compare,  # one a line
@@ -97,7 +98,7 @@ def run_bench(args: argparse.Namespace) -> None:
     result = run_benchmark(
         benchmark,
         data,
-        make_scorer(args, processes.device),
+        scorer_or_judge_of(args, processes.device),
         Runner(cache=None if args.no_cache else cache, processes=processes),
         limit=args.limit,
         shuffle_instructions=args.shuffle_instructions,

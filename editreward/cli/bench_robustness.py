@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from editreward.cli.bench_options import add_cache_options, add_scorer_options, make_scorer
+from editreward.cli.bench_options import add_cache_options
+from editreward.cli.scorer_options import add_scorer_options, scorer_of
 
 SIMULATED_GROUPS = 150
 
@@ -42,14 +43,11 @@ def run_robustness(args: argparse.Namespace) -> None:
     from editreward.benchmarks.runner import Runner
     from editreward.scorers.cache import cache_folder
     from editreward.scorers.processes import Processes
-    from editreward.scorers.scorers import Scorer
 
     if args.groups is not None and args.groups < 2:
         raise ValueError(f"--groups: intervals over groups need two or more, not {args.groups}.")
     processes = Processes()
-    scorer = make_scorer(args, processes.device)
-    if not isinstance(scorer, Scorer):
-        raise ValueError(f"{scorer.name} judges pairs, but stresses move the scores of single edits: choose a scorer.")
+    scorer = scorer_of(args, processes.device)
     if args.data:
         data = robustness.stored(args.data, args.groups)
     else:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
+from editreward.groups import EditGroup, GroupScores, Scorer
 from editreward.reports.picture import ScoredGroup, draw_groups
 from editreward.reports.ranking import ranking_table
-from editreward.scorers.reward_model import EditRewardScorer
+from editreward.scorers.registry import complete_scores
 from editreward.simulation import simulate_groups
 
 PHOTO_INSTRUCTION = "make the red cup and saucer blue"
@@ -25,7 +26,7 @@ CUP = (168, 14, 414, 290)
 CUP_INSIDE = (180, 26, 402, 200)
 
 
-def run(scorer: EditRewardScorer, output: str | Path, seed: int = 0) -> None:
+def run(scorer: Scorer, output: str | Path, seed: int = 0) -> None:
     """Score the demo's two groups, print both rankings and draw them.
 
     Args:
@@ -36,8 +37,8 @@ def run(scorer: EditRewardScorer, output: str | Path, seed: int = 0) -> None:
     groups = [simulated_group(scorer, seed), photo_group(scorer)]
     print(f"Model: {scorer.name}")
     for group in groups:
-        print(f"\n{group.title}\nInstruction: {group.instruction}\n")
-        print(ranking_table(group.names, group.best))
+        print(f"\n{group.title}\nInstruction: {group.group.instruction}\n")
+        print(ranking_table(group.names, group.scores))
     print()
     for note in scorer.notes:
         print(f"Note: {note}")
@@ -47,23 +48,29 @@ def run(scorer: EditRewardScorer, output: str | Path, seed: int = 0) -> None:
     print(f"Picture: {path}")
 
 
-def simulated_group(scorer: EditRewardScorer, seed: int) -> ScoredGroup:
+def simulated_group(scorer: Scorer, seed: int) -> ScoredGroup:
     """A held-out simulated group, with the true scores in the candidates' names."""
     # The font that Pillow ships has no Chinese glyphs.
     group = next(group for group in simulate_groups(1000, split="test", seed=seed) if group.language == "en")
     edited = [candidate.image for candidate in group.candidates]
     dimensions = [name.replace("_", " ") for name in group.candidates[0].scores]
-    return ScoredGroup(
-        title=f"Simulated scene, held out from training ({group.group_id}); truth: {', '.join(dimensions)}",
-        sources=[group.source],
-        instruction=group.instruction,
-        names=["truth " + ", ".join(f"{score:g}" for score in c.scores.values()) for c in group.candidates],
-        edited=edited,
-        best=scorer.best_of(source=group.source, edited=edited, instruction=group.instruction),
-    )
+    title = f"Simulated scene, held out from training ({group.group_id}); truth: {', '.join(dimensions)}"
+    names = ["truth " + ", ".join(f"{score:g}" for score in c.scores.values()) for c in group.candidates]
+    shown = EditGroup([group.source], group.instruction, edited)
+    return ScoredGroup(title, shown, names, scores_of(scorer, shown))
 
 
-def photo_group(scorer: EditRewardScorer) -> ScoredGroup:
+def scores_of(scorer: Scorer, group: EditGroup) -> GroupScores:
+    """The scores of a group whose images are sound.
+
+    Raises:
+        ValueError: the scorer could not score it.
+    """
+    (scores,) = scorer([group])
+    return complete_scores(scorer, group, scores)
+
+
+def photo_group(scorer: Scorer) -> ScoredGroup:
     """Edits of a photograph of a red coffee cup: as asked, in the wrong colour, blurred, and not edited at all."""
     photo = load_photo()
     as_asked = recolour(photo, hue=150)
@@ -73,14 +80,8 @@ def photo_group(scorer: EditRewardScorer) -> ScoredGroup:
         "as asked, blurred": as_asked.filter(ImageFilter.GaussianBlur(7)),
         "untouched": photo,
     }
-    return ScoredGroup(
-        title=f"Edits of a photograph ({PHOTO_CREDIT})",
-        sources=[photo],
-        instruction=PHOTO_INSTRUCTION,
-        names=list(edits),
-        edited=list(edits.values()),
-        best=scorer.best_of(source=photo, edited=list(edits.values()), instruction=PHOTO_INSTRUCTION),
-    )
+    group = EditGroup([photo], PHOTO_INSTRUCTION, list(edits.values()))
+    return ScoredGroup(f"Edits of a photograph ({PHOTO_CREDIT})", group, list(edits), scores_of(scorer, group))
 
 
 def load_photo() -> Image.Image:

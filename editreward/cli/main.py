@@ -8,7 +8,6 @@ not done, with one line on standard error that says why; 130, interrupted.
 """
 
 import argparse
-import gc
 import io
 import json
 import logging
@@ -18,10 +17,9 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from editreward import __version__
-from editreward.cli.ablate import add_ablate
 from editreward.cli.annotate import add_annotate
 from editreward.cli.bench import add_bench
 from editreward.cli.completion import add_completion
@@ -31,12 +29,12 @@ from editreward.cli.generate import add_generate
 from editreward.cli.merge import add_merge
 from editreward.cli.push import add_push
 from editreward.cli.score_dataset import OF_DATASETS, add_dataset_options, run_score_dataset
+from editreward.cli.scorer_options import DTYPES, add_scorer_options, scorer_of
 from editreward.cli.train import add_train
+from editreward.groups import EditGroup, GroupScores, Scorer, Unscored
+from editreward.reports.ranking import ranking_table
+from editreward.scorers.registry import check_answers
 
-if TYPE_CHECKING:
-    from editreward.scorers.reward_model import BestEdit, EditRewardScorer
-
-DTYPES = ("float32", "bfloat16", "float16")
 EXTRAS = {"score": "data", "bench": "eval", "merge": "train"}
 """Extra of the package that a command needs, where it has not the command's own name."""
 
@@ -68,52 +66,53 @@ def add_score(commands: Any) -> None:
     )
     parser.add_argument("--instruction", required=True, help="the instruction that the edits were to follow")
     parser.add_argument("--json", action="store_true", help="print JSON, candidates in the order given")
-    add_model_options(parser)
+    add_scorer_options(parser)
     add_dataset_options(parser)
     parser.set_defaults(run=run_score)
 
 
 def run_score(args: argparse.Namespace) -> int | None:
-    """Score one group of edits and print it as a table or as JSON, or a dataset into a file."""
+    """Score one group of edits and print it as a table or as JSON, or a dataset into a file.
+
+    Returns 1 if an edited image could not be scored.
+    """
     if args.dataset:
         return run_score_dataset(args)
     if given := [f"`--{name}`" for name in OF_DATASETS if getattr(args, name) is not None]:
         raise ValueError(f"{', '.join(given)}: only with a `--dataset`.")
-    scorer = load_scorer(args)  # before what imports torch, too
-
-    from editreward.reports.ranking import ranking_table
-
-    source = args.source if len(args.source) > 1 else args.source[0]
-    best = scorer.best_of(source=source, edited=args.edited, instruction=args.instruction)
+    group = EditGroup(args.source, args.instruction, args.edited)
+    scorer = scorer_of(args)
+    (scores,) = answers = scorer([group])
+    check_answers(scorer, [group], answers)
+    if isinstance(scores, Unscored):
+        raise ValueError(scores.reason)
+    if not scores.scored:
+        raise ValueError(next(iter(scores.unscored.values())).reason)
+    status = 1 if scores.unscored else 0
     if args.json:
-        print(json.dumps(as_json(scorer, args, best), ensure_ascii=False, indent=2))
-        return None
+        print(json.dumps(as_json(scorer, args, scores), ensure_ascii=False, indent=2))
+        return status
     print(f"Instruction  {args.instruction}")
     print(f"Source       {', '.join(args.source)}")
     print(f"Model        {scorer.name}")
     print()
-    print(ranking_table(args.edited, best))
+    print(ranking_table(args.edited, scores))
     print()
     for note in scorer.notes:
         print(f"Note: {note}")
-    return None
+    return status
 
 
-def as_json(scorer: "EditRewardScorer", args: argparse.Namespace, best: "BestEdit") -> dict[str, Any]:
+def as_json(scorer: Scorer, args: argparse.Namespace, scores: GroupScores) -> dict[str, Any]:
     """What `editreward score --json` prints."""
-    candidates = [
-        {"file": file, "rank": rank, **score.to_dict(), "probability_best": probability}
-        for file, rank, score, probability in zip(
-            args.edited, best.ranks, best.scores, best.probabilities, strict=True
-        )
-    ]
+    plain = scores.to_dict()
     return {
         "model": scorer.name,
         "notes": list(scorer.notes),
         "source": args.source,
         "instruction": args.instruction,
-        "best": best.index,
-        "candidates": candidates,
+        "best": plain["best"],
+        "candidates": [{"file": file, **one} for file, one in zip(args.edited, plain["candidates"], strict=True)],
     }
 
 
@@ -130,7 +129,7 @@ def add_demo(commands: Any) -> None:
         "--output", default="out/demo.png", metavar="FILE", help="the picture, .png or .jpg (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="which simulated group (default: %(default)s)")
-    add_model_options(parser)
+    add_scorer_options(parser, with_seed=False)
     parser.set_defaults(run=run_demo)
 
 
@@ -138,11 +137,9 @@ def run_demo(args: argparse.Namespace) -> None:
     """Run the demo."""
     if not args.output.lower().endswith((".png", ".jpg", ".jpeg")):
         raise ValueError(f"`--output {args.output}` must end in .png or .jpg.")
-    scorer = load_scorer(args)  # before what imports torch, too
-
     from editreward.cli.demo import run
 
-    run(scorer, output=args.output, seed=args.seed)
+    run(scorer_of(args), output=args.output, seed=args.seed)
 
 
 def add_convert(commands: Any) -> None:
@@ -225,59 +222,11 @@ COMMANDS: tuple[Callable[[Any], None], ...] = (
     add_generate,
     add_data,
     add_annotate,
-    add_ablate,
     add_bench,
     add_push,
     add_env,
     add_completion,
 )
-
-
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Options of every command that loads a model."""
-    parser.add_argument(
-        "--model", metavar="FOLDER_OR_ID", help="model folder or Hub repository id (default: the bundled tiny model)"
-    )
-    parser.add_argument("--model-revision", metavar="REVISION", help="commit, branch or tag of a model on the Hub")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best one available)")
-    parser.add_argument(
-        "--dtype",
-        choices=DTYPES,
-        help="precision of the backbone (default: bfloat16 on GPUs that have it, else float32)",
-    )
-
-
-def load_scorer(args: argparse.Namespace) -> "EditRewardScorer":
-    """The scorer that the options of `add_model_options` ask for."""
-    with garbage_collection_paused():
-        import transformers
-        from huggingface_hub.utils.tqdm import enable_progress_bars
-
-        from editreward.scorers.reward_model import EditRewardScorer
-
-        transformers.logging.disable_progress_bar()
-        enable_progress_bars()  # of downloads: the line above turns these off too
-        revision = args.model_revision
-        return EditRewardScorer.from_pretrained(
-            args.model,
-            device=args.device,
-            dtype=args.dtype,
-            max_batch_tokens=getattr(args, "max_batch_tokens", None),
-            **({"revision": revision} if revision else {}),
-        )
-
-
-@contextmanager
-def garbage_collection_paused() -> Iterator[None]:
-    """Import and load without looking for garbage: thousands of new modules hold none, and the search takes time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()  # nor do later searches look at them
-        if enabled:
-            gc.enable()
 
 
 class CompactFormatter(argparse.HelpFormatter):

@@ -3,6 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from editreward.cli.scorer_options import scorer_of
+
 if TYPE_CHECKING:
     from editreward.scorers.dataset import DatasetReport
 
@@ -39,12 +41,10 @@ def add_dataset_options(parser: argparse.ArgumentParser) -> None:
     options.add_argument("--split", help="(default: train)")
     options.add_argument("--revision", help="commit, branch or tag of a dataset on the Hub")
     options.add_argument("--limit", type=int, metavar="N", help="stop after N rows; 'simulated' needs it")
-    options.add_argument("--max-batch-tokens", type=int, metavar="N", help="tokens of one pass through the model")
 
 
 def run_score_dataset(args: argparse.Namespace) -> int:
     """Score a dataset and print what became of it."""
-    from editreward.cli.main import load_scorer
     from editreward.scorers.processes import Processes
 
     given = [f"--{name}" for name in ("source", "edited", "instruction", "json") if getattr(args, name)]
@@ -53,13 +53,11 @@ def run_score_dataset(args: argparse.Namespace) -> int:
     if args.limit is not None and args.limit < 1:
         raise ValueError(f"`--limit` must be at least 1, not {args.limit}.")
     processes = Processes()
-    args.device = args.device or processes.device
-    scorer = load_scorer(args)
+    scorer = scorer_of(args, processes.device)
 
     from datasets import disable_progress_bars
 
     from editreward.scorers.dataset import score_dataset
-    from editreward.scorers.scorers import RewardModelScorer
 
     disable_progress_bars()
     report = score_dataset(
@@ -69,7 +67,6 @@ def run_score_dataset(args: argparse.Namespace) -> int:
         split=args.split or "train",
         limit=args.limit,
         revision=args.revision,
-        fingerprint=RewardModelScorer(scorer).fingerprint,
         processes=processes,
     )
     if report is None:
@@ -85,7 +82,7 @@ def summary(report: "DatasetReport", output: str) -> str:
     reused = f", {report.reused} of them by an earlier run" if report.reused else ""
     lines = [f"Wrote {output}: {report.groups} groups with {report.candidates} candidates{reused}."]
     if report.failed:
-        lines += ["", f"{report.failed} groups could not be scored (`error` in the file):"]
+        lines += ["", f"{report.failed} groups or candidates could not be scored (`error` in the file):"]
         lines += [f"  {name}: {reason}" for name, reason in report.failures]
         more = report.failed - len(report.failures)
         lines += [f"  and {more} more"] if more else []

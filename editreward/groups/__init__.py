@@ -1,1 +1,16 @@
-"""What all parts speak: edit groups, their scores, ratings and pairs. Nothing here needs torch but `pairs`."""
+"""What all parts speak: edit groups, their scores, the interface of scorers, ratings and pairs. No torch here."""
+
+from editreward.groups.group import EditGroup, EditPair
+from editreward.groups.scorer import PairwiseJudge, Scorer
+from editreward.groups.scores import CandidateScore, DimensionScore, GroupScores, Unscored
+
+__all__ = [
+    "CandidateScore",
+    "DimensionScore",
+    "EditGroup",
+    "EditPair",
+    "GroupScores",
+    "PairwiseJudge",
+    "Scorer",
+    "Unscored",
+]

@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from editreward.files import atomic_folder
-from editreward.scorers.reward_model import load_model_and_processor
+from editreward.scorers.loading import load_model_and_processor
 from modeling_editreward import EditRewardModel
 
 PIPELINE_TAG = "image-text-to-text"  # by what goes in; the Hub has no task of rewards

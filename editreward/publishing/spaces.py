@@ -8,7 +8,7 @@ from huggingface_hub import RepoCard
 import editreward
 from editreward.files import atomic_folder
 from editreward.resources import resource
-from editreward.scorers.reward_model import BUNDLED_MODEL, bundled_model
+from editreward.scorers.loading import BUNDLED_MODEL, bundled_model
 
 HUB_FILES = tuple(f"{part}_editreward.py" for part in ("configuration", "modeling", "pipeline", "processing"))
 MODEL_VARIABLE = "EDITREWARD_SPACE_MODEL"

@@ -8,8 +8,9 @@ from typing import TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
-from editreward.scorers.reward_model import BestEdit
-from editreward.statistics.preferences import percent
+from editreward.groups import CandidateScore, EditGroup, GroupScores
+from editreward.groups.group import ImageInput
+from editreward.reports.text import percent
 
 # Sizes in pixels, colours, and a bar's colour per dimension.
 COLUMN, GAP, MARGIN = 184, 16, 40
@@ -45,19 +46,33 @@ class ScoredGroup:
 
     Attributes:
         title: what the group is, one line.
-        sources: the images before the edit.
-        instruction: what the edits were to do.
+        group: the group, its images upright.
         names: what each candidate is.
-        edited: the candidates.
-        best: their scores and ranking.
+        scores: of the candidates, all of them scored.
     """
 
     title: str
-    sources: list[Image.Image]
-    instruction: str
+    group: EditGroup
     names: list[str]
-    edited: list[Image.Image]
-    best: BestEdit
+    scores: GroupScores
+
+    @property
+    def sources(self) -> list[Image.Image]:
+        """The images before the edit."""
+        return _images(self.group.sources)
+
+    @property
+    def edited(self) -> list[Image.Image]:
+        """The candidates, in the order given."""
+        return _images(self.group.edited)
+
+
+def _images(images: Sequence[ImageInput]) -> list[Image.Image]:
+    """The images, which must be open."""
+    found = [image for image in images if isinstance(image, Image.Image)]
+    if len(found) < len(images):
+        raise TypeError("A group is drawn from open images (`PIL.Image`).")
+    return found
 
 
 def draw_groups(groups: Sequence[ScoredGroup], notes: Sequence[str] = ()) -> Image.Image:
@@ -67,7 +82,7 @@ def draw_groups(groups: Sequence[ScoredGroup], notes: Sequence[str] = ()) -> Ima
         groups: the scored groups.
         notes: lines for the foot of the picture.
     """
-    columns = max(len(group.sources) + len(group.edited) for group in groups)
+    columns = max(len(group.group.sources) + len(group.scores.order) for group in groups)
     width = 2 * MARGIN + columns * (COLUMN + GAP) - GAP
     sections = [draw_group(group, width - 2 * MARGIN) for group in groups]
     foot = 24 * len(notes)
@@ -85,52 +100,57 @@ def draw_groups(groups: Sequence[ScoredGroup], notes: Sequence[str] = ()) -> Ima
 
 def draw_group(group: ScoredGroup, width: int) -> Image.Image:
     """One group as a row of cards below its title and instruction."""
-    images = [*group.sources, *(group.edited[index] for index in group.best.order)]
+    order, scored = group.scores.order, group.scores.scored
+    sources, edited = group.sources, group.edited
+    images = [*sources, *(edited[index] for index in order)]
     image_height = max(round(COLUMN * image.height / image.width) for image in images)
-    top, text_height = 72, 38 + 42 * len(group.best.scores[0].dimensions) + 52
+    top, text_height = 72, 38 + 42 * len(scored[order[0]].dimensions) + 52
     section = Image.new("RGB", (width, top + image_height + text_height), PAPER)
     drawing = ImageDraw.Draw(section)
     draw_line(drawing, (0, 0), group.title, FAINT, 16, width)
-    draw_line(drawing, (0, 26), f"“{group.instruction}”", INK, 24, width)
+    draw_line(drawing, (0, 26), f"“{group.group.instruction}”", INK, 24, width)
     for column, image in enumerate(images):
         x = column * (COLUMN + GAP)
         drawing.rounded_rectangle((x, top, x + COLUMN, section.height - 1), radius=8, fill=CARD)
         size = (COLUMN, round(COLUMN * image.height / image.width))
         section.paste(image.resize(size, Image.Resampling.LANCZOS), (x, top))
         corner = (x + 10, top + image_height + 10)
-        if column >= len(group.sources):
-            index = group.best.order[column - len(group.sources)]
-            draw_scores(drawing, corner, group.names[index], group.best, index)
+        if column >= len(sources):
+            index = order[column - len(sources)]
+            draw_scores(drawing, corner, f"{group.scores.ranks[index]}.  {group.names[index]}", scored[index])
+            if group.scores.probabilities:
+                chance = f"P(best) {percent(group.scores.probabilities[index])}"
+                drawing.text((corner[0], section.height - 28), chance, fill=FAINT, font=font(14))
             continue
         drawing.text(corner, "source", fill=INK, font=font(16))
         if column == 0:
-            calibrated = all(value.calibrated for value in group.best.scores[0].dimensions.values())
+            calibrated = all(value.calibrated for value in scored[order[0]].dimensions.values())
             legend = LEGEND if calibrated else "Uncalibrated scores:\nno scale."
             drawing.text((corner[0], corner[1] + 28), legend, fill=FAINT, font=font(13), spacing=6)
     return section
 
 
-def draw_scores(drawing: ImageDraw.ImageDraw, corner: tuple[int, int], name: str, best: BestEdit, index: int) -> None:
-    """Rank, name and scores of one candidate: a bar on the scale with a line of ± std where there is a scale."""
+def draw_scores(drawing: ImageDraw.ImageDraw, corner: tuple[int, int], title: str, score: CandidateScore) -> None:
+    """Title and scores of one candidate: a bar on the scale with a line of ± std where there is a scale."""
     x, y = corner
     width, bar = COLUMN - 20, COLUMN - 106
-    score = best.scores[index]
-    draw_line(drawing, (x, y), f"{best.ranks[index]}.  {name}", INK, 16, width)
+    draw_line(drawing, (x, y), title, INK, 16, width)
     y += 28
     for (dimension, value), colour in zip(score.dimensions.items(), cycle(BAR_COLOURS), strict=False):
         drawing.text((x, y), dimension.replace("_", " "), fill=FAINT, font=font(13))
-        numbers = f"{value.mean:.2f} ± {value.std:.2f}"
-        drawing.text((x + width, y + 17), numbers, fill=INK, font=font(13), anchor="ra")
+        drawing.text((x + width, y + 17), str(value), fill=INK, font=font(13), anchor="ra")
         if value.calibrated:
-            marks = (value.mean - value.std, value.mean, value.mean + value.std)
+            std = value.std or 0.0
+            marks = (value.mean - std, value.mean, value.mean + std)
             shares = [(mark - SCALE[0]) / (SCALE[1] - SCALE[0]) for mark in marks]
             left, middle, right = (x + bar * min(max(share, 0), 1) for share in shares)
             drawing.rectangle((x, y + 20, x + bar, y + 28), fill=TRACK)
             drawing.rectangle((x, y + 20, middle, y + 28), fill=colour)
-            drawing.line((left, y + 24, right, y + 24), fill=INK, width=2)
+            if value.std is not None:
+                drawing.line((left, y + 24, right, y + 24), fill=INK, width=2)
         y += 42
-    drawing.text((x, y + 4), f"reward {score.reward:.2f} ± {score.reward_std:.2f}", fill=INK, font=font(14))
-    drawing.text((x, y + 24), f"P(best) {percent(best.probabilities[index])}", fill=FAINT, font=font(14))
+    reward = f"{score.reward:.2f}" if score.reward_std is None else f"{score.reward:.2f} ± {score.reward_std:.2f}"
+    drawing.text((x, y + 4), f"reward {reward}", fill=INK, font=font(14))
 
 
 def draw_line(

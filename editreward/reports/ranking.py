@@ -2,30 +2,37 @@
 
 from collections.abc import Sequence
 
-from editreward.scorers.reward_model import BestEdit
-from editreward.statistics.preferences import percent
+from editreward.groups import GroupScores
+from editreward.reports.text import percent
 
 
-def ranking_table(names: Sequence[str], best: BestEdit) -> str:
-    """Table of one group, best candidate first.
+def ranking_table(names: Sequence[str], scores: GroupScores) -> str:
+    """Table of one group, best candidate first; candidates without a score follow, with the reason.
 
     Args:
         names: what to call each candidate, in the order in which they were scored.
-        best: the scored group.
+        scores: of the group.
 
     Returns:
-        Aligned lines: rank, name, every dimension with its scale, reward, and the probability to be the best. What
-        follows a ± is a standard deviation.
+        Aligned lines: rank, name, every dimension with its scale, reward, and the probability to be the best where the
+        scorer gives it. What follows a ± is a standard deviation.
     """
+    scored, ranks = scores.scored, scores.ranks
     header = ["rank", "edited image"]
-    for name, value in best.scores[0].dimensions.items():
-        header.append(f"{name.replace('_', ' ')} ({'1..4' if value.calibrated else 'uncalibrated'})")
-    rows = [[*header, "reward", "P(best)"]]
-    for index in best.order:
-        score = best.scores[index]
-        cells = [f"{value.mean:.2f} ± {value.std:.2f}" for value in score.dimensions.values()]
-        cells += [f"{score.reward:.3f} ± {score.reward_std:.3f}", percent(best.probabilities[index])]
-        rows.append([str(best.ranks[index]), names[index], *cells])
+    if scored:
+        for name, value in scored[scores.index].dimensions.items():
+            header.append(f"{name.replace('_', ' ')} ({'1..4' if value.calibrated else 'uncalibrated'})")
+    rows = [[*header, "reward", *(["P(best)"] if scores.probabilities else [])]]
+    for index in scores.order:
+        score = scored[index]
+        cells = [str(value) for value in score.dimensions.values()]
+        cells.append(
+            f"{score.reward:.3f}" if score.reward_std is None else f"{score.reward:.3f} ± {score.reward_std:.3f}"
+        )
+        if scores.probabilities:
+            cells.append(percent(scores.probabilities[index]))
+        rows.append([str(ranks[index]), names[index], *cells])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
-    return "\n".join("  ".join(row).rstrip() for row in padded)
+    lines = ["  ".join(row).rstrip() for row in padded]
+    return "\n".join([*lines, *(f"-     {names[index]}: {one.reason}" for index, one in scores.unscored.items())])

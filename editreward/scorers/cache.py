@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,21 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from editreward.files import atomic_file
-from editreward.scorers.scorers import GroupScores
+from editreward.groups import GroupScores
+
+ANSWERS_FOLDER = "answers-2"
+"""Another form of answers takes another number: what an older version kept is not read."""
 
 CACHE_VARIABLE = "EDITREWARD_CACHE"
 """Environment variable that names the folder of everything that can be made again."""
 
-NUMBERS = pa.list_(pa.float64())
-SCORES = pa.schema(
-    {
-        "key": pa.string(),
-        "overall": NUMBERS,
-        "dimensions": pa.map_(pa.string(), NUMBERS),
-        "stds": pa.map_(pa.string(), NUMBERS),
-        "probabilities": pa.list_(NUMBERS),
-    }
-)
+SCORES = pa.schema({"key": pa.string(), "scores": pa.string()})
 MARGINS = pa.schema({"key": pa.string(), "margin": pa.float64()})
 CHECKS = pa.schema({"key": pa.string(), "faults": pa.string()})
 
@@ -106,18 +99,17 @@ def store_for(fingerprint: str, schema: pa.Schema, folder: Path | None = None) -
         folder: of the whole cache, `cache_folder()` by default.
     """
     name = hashlib.sha256(fingerprint.encode()).hexdigest()[:32]
-    return ParquetStore((folder or cache_folder()) / "answers" / name, schema, fingerprint)
+    return ParquetStore((folder or cache_folder()) / ANSWERS_FOLDER / name, schema, fingerprint)
 
 
 def scores_row(scores: GroupScores) -> dict[str, Any]:
-    """A row of `SCORES`, without its key."""
-    row = asdict(scores)
-    return row | {name: list(row[name].items()) for name in ("dimensions", "stds")}
+    """A row of `SCORES`, without its key: whatever a scorer gives, as JSON."""
+    return {"scores": json.dumps(scores.state(), ensure_ascii=False)}
 
 
 def scores_of(row: Mapping[str, Any]) -> GroupScores:
     """The opposite of `scores_row`."""
-    return GroupScores(row["overall"], dict(row["dimensions"]), dict(row["stds"]), row["probabilities"])
+    return GroupScores.from_state(json.loads(row["scores"]))
 
 
 def faults_row(faults: Iterable[tuple[str, str, str]]) -> dict[str, Any]:

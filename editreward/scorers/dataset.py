@@ -1,4 +1,4 @@
-"""Scores of a whole dataset in a file, in bounded memory; a run that is stopped goes on where it was.
+"""Scores of a whole dataset by any scorer in a file, in bounded memory; a run that is stopped goes on where it was.
 
 Each process of `accelerate launch` scores every n-th row and appends to a file of its own beside the output, a line of
 JSON per row in order, of which the first says what is scored with which model. When all rows are there, the main
@@ -8,7 +8,6 @@ process makes the output of these files.
 import itertools
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +17,12 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from editreward.data.rows import edit_group
 from editreward.data.sources import load_groups
 from editreward.files import Journal, atomic_file
+from editreward.groups import GroupScores, Scorer, Unscored
 from editreward.scorers.processes import Processes
-from editreward.scorers.reward_model import EditRewardScorer, EditScore, SkippedGroup
+from editreward.scorers.registry import check_answers
 from editreward.simulation import SPLITS, simulate_group
 
 SIMULATED = "simulated"
@@ -29,6 +30,8 @@ SUFFIXES = (".jsonl", ".parquet")
 COLUMNS = ("source_images", "candidates", "instruction")
 ROWS_PER_BATCH = 1000
 """Rows of a Parquet file that are in memory at a time."""
+GROUPS_PER_CALL = 16
+"""Groups that a scorer is called with, and that a killed run loses at most, of each process."""
 FAILURES_KEPT = 10
 
 
@@ -38,7 +41,7 @@ class DatasetReport:
 
     Attributes:
         groups, candidates: that were scored.
-        failed: groups that could not be.
+        failed: groups, and single candidates of other groups, that could not be.
         failures: the first of these, what to call each and why.
         reused: rows that an earlier run had done.
     """
@@ -82,35 +85,32 @@ def rows_of(
 
 
 def score_dataset(
-    scorer: EditRewardScorer,
+    scorer: Scorer,
     name: str,
     output: str | os.PathLike[str],
     *,
     split: str = "train",
     limit: int | None = None,
     revision: str | None = None,
-    fingerprint: str = "",
     processes: Processes | None = None,
 ) -> DatasetReport | None:
     """Score all groups of a dataset into a file of a row per group.
 
-    A row has `row`, its number; `group_id`; `candidates`, with mean and standard deviation of each dimension, `reward`
-    and `reward_std`; `best`, the candidate of the highest reward; and `error`, null unless the group could not be
-    scored.
+    A row has `row`, its number; `group_id`; `candidates` and `best` as `GroupScores.to_dict` has them; and `error`,
+    null unless the whole group could not be scored.
 
     Args:
         scorer: who scores.
         name, split, limit, revision: see `rows_of`.
         output: a `.jsonl` or `.parquet` file, which must not exist.
-        fingerprint: of the model; a run goes on only with the same.
         processes: who shares the work.
 
     Returns:
         What became of the dataset; None in processes other than the main one.
 
     Raises:
-        ValueError: the output has another suffix, an unfinished one is of other data, another model or another number
-            of processes; or as `rows_of`.
+        ValueError: the output has another suffix, an unfinished one is of other data, another scorer or another number
+            of processes, or the scorer does not keep to its interface; or as `rows_of`.
         FileExistsError: the output is there.
     """
     output, processes = Path(output), processes or Processes()
@@ -122,9 +122,8 @@ def score_dataset(
         "dataset": name,
         "split": split,
         "revision": revision,
-        "model": scorer.name,
-        "fingerprint": fingerprint,
-        "dtype": str(scorer.model.dtype),
+        "scorer": scorer.name,
+        "fingerprint": scorer.fingerprint,
         "processes": processes.count,
     }
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -136,45 +135,30 @@ def score_dataset(
         )
     journal = Journal(parts[processes.index], header, durable=False)  # a lost group is quickly scored again
     done = journal.resume()
-    start = processes.index + done * processes.count
-    numbered, rows = itertools.tee(rows_of(name, split, start, processes.count, limit, revision))
-    scores = scorer.stream(_group(row) for _, row in rows)
+    rows = rows_of(name, split, processes.index + done * processes.count, processes.count, limit, revision)
     with journal:
-        for (number, row), scored in zip(numbered, scores, strict=True):
-            journal.add(_record(number, row, scored))
+        while batch := list(itertools.islice(rows, GROUPS_PER_CALL)):
+            groups = [edit_group(row) for _, row in batch]
+            answers = scorer(groups)
+            check_answers(scorer, groups, answers)
+            for (number, row), scored in zip(batch, answers, strict=True):
+                journal.add(_record(number, row, scored))
     reused = sum(processes.together({str(processes.index): done}).values())
     if not processes.is_main:
         return None
     report = DatasetReport(reused=reused)
     with atomic_file(output) as unfinished:
-        _write(_counted(_in_order(parts, limit), report), unfinished, output.suffix, scorer.model.config.dimensions)
+        _write(_counted(_in_order(parts, limit), report), unfinished, output.suffix, scorer.dimensions)
     for part in parts:
         part.unlink()
     return report
 
 
-def _group(row: Mapping[str, Any]) -> tuple[Any, Any, Any]:
-    candidates = row["candidates"] or []
-    return row["source_images"] or [], [(candidate or {}).get("image") for candidate in candidates], row["instruction"]
-
-
-def _record(number: int, row: Mapping[str, Any], scored: list[EditScore] | SkippedGroup) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "row": number,
-        "group_id": row.get("group_id"),
-        "candidates": [],
-        "best": None,
-        "error": None,
-    }
-    if isinstance(scored, SkippedGroup):
-        return record | {"error": re.sub(r"^groups\[\d+\]\.", "", scored.reason)}
-    rewards = [score.reward for score in scored]
-    candidates = [
-        {name: {"mean": value.mean, "std": value.std} for name, value in score.dimensions.items()}
-        | {"reward": score.reward, "reward_std": score.reward_std}
-        for score in scored
-    ]
-    return record | {"candidates": candidates, "best": rewards.index(max(rewards))}
+def _record(number: int, row: Mapping[str, Any], scored: GroupScores | Unscored) -> dict[str, Any]:
+    record = {"row": number, "group_id": row.get("group_id")}
+    if isinstance(scored, Unscored):
+        return {**record, "candidates": [], "best": None, "error": scored.reason}
+    return {**record, **scored.to_dict(), "error": None}
 
 
 def _in_order(parts: Sequence[Path], limit: int | None) -> Iterator[dict[str, Any]]:
@@ -197,13 +181,15 @@ def _in_order(parts: Sequence[Path], limit: int | None) -> Iterator[dict[str, An
 
 def _counted(records: Iterable[dict[str, Any]], report: DatasetReport) -> Iterator[dict[str, Any]]:
     for record in records:
-        if record["error"] is None:
-            report.groups += 1
-            report.candidates += len(record["candidates"])
+        name = record["group_id"] or f"row {record['row']}"
+        broken = [(name, candidate["error"]) for candidate in record["candidates"] if candidate["error"]]
+        if record["error"] is not None:
+            broken = [(name, record["error"])]
         else:
-            report.failed += 1
-            if len(report.failures) < FAILURES_KEPT:
-                report.failures.append((record["group_id"] or f"row {record['row']}", record["error"]))
+            report.groups += 1
+            report.candidates += len(record["candidates"]) - len(broken)
+        report.failed += len(broken)
+        report.failures += broken[: FAILURES_KEPT - len(report.failures)]
         yield record
 
 
@@ -213,20 +199,25 @@ def _write(records: Iterable[dict[str, Any]], file: Path, suffix: str, dimension
             for record in records:
                 lines.write(json.dumps(record, ensure_ascii=False) + "\n")
         return
-    gaussian = {"mean": datasets.Value("float64"), "std": datasets.Value("float64")}
+    number, text = datasets.Value("float64"), datasets.Value("string")
+    score = {"mean": number, "std": number, "calibrated": datasets.Value("bool")}
+    candidate = {
+        "rank": datasets.Value("int64"),
+        "reward": number,
+        "reward_std": number,
+        "probability_best": number,
+        # A struct without fields cannot be stored.
+        **({"dimensions": dict.fromkeys(dimensions, score)} if dimensions else {}),
+        "reasons": datasets.List(text),
+        "error": text,
+    }
     schema = datasets.Features(
         {
             "row": datasets.Value("int64"),
-            "group_id": datasets.Value("string"),
-            "candidates": datasets.List(
-                {
-                    **dict.fromkeys(dimensions, gaussian),
-                    "reward": datasets.Value("float64"),
-                    "reward_std": datasets.Value("float64"),
-                }
-            ),
+            "group_id": text,
+            "candidates": datasets.List(candidate),
             "best": datasets.Value("int64"),
-            "error": datasets.Value("string"),
+            "error": text,
         }
     ).arrow_schema
     records = iter(records)

@@ -1,40 +1,48 @@
-"""The scorer: from images and an instruction to scores, rankings and probabilities.
+"""The reward model as a scorer: from images and an instruction to scores, rankings and probabilities.
 
-A group is a source (one image or several), one instruction, and the edited images that are compared, its candidates.
-The scorer's methods take one group, or a list of each argument for several groups. The instruction tells which: a list
-means several groups, anything else one.
+`EditRewardScorer` is a `Scorer`, called with edit groups. Its own methods take one group, or a list of each argument
+for several groups. The instruction tells which: a list means several groups, anything else one.
 """
 
+import hashlib
 import itertools
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias, overload
+from typing import Any, Literal, TypeAlias, overload
 
-import numpy as np
 import torch
-from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import BatchFeature, PreTrainedConfig
+from transformers import BatchFeature
 
-from configuration_editreward import HUB_ARGUMENTS
-from editreward.resources import resource
+from editreward import __version__
+from editreward.groups import CandidateScore, DimensionScore, EditGroup, GroupScores, Unscored
+from editreward.groups.group import ImageInput
+from editreward.scorers.fingerprints import code_hash, fingerprint_of, saved_hash, versions, weights_hash
 from editreward.scorers.image_cache import SourceImageCache
+from editreward.scorers.loading import (
+    BUNDLED_MODEL,
+    ModelError,
+    bundled_model,
+    choose_device,
+    choose_dtype,
+    is_bundled,
+    load_model_and_processor,
+)
 from editreward.scorers.prompt_prefix import PromptPrefix
+from editreward.scorers.registry import ScorerOptions
 from editreward.statistics.preferences import best_of_probabilities, preference_probability
 from modeling_editreward import EditRewardModel
-from processing_editreward import EditRewardProcessor, PackedGroup
+from processing_editreward import EditRewardProcessor, ImageError, PackedGroup, load_image
 
-ImageInput: TypeAlias = Image.Image | np.ndarray | Tensor | str | Path | bytes
-SourceInput: TypeAlias = ImageInput | Sequence[ImageInput]
+SourceInput: TypeAlias = "ImageInput | Sequence[ImageInput]"
 
-BUNDLED_MODEL = "editreward-tiny"
 BUNDLED_NOTE = (
     "The bundled tiny model was trained on simulated scenes and knows nothing else: its scores of photographs mean "
     "nothing."
@@ -42,6 +50,8 @@ BUNDLED_NOTE = (
 UNCALIBRATED_NOTE = (
     "The model is uncalibrated: its scores have no scale, only differences within a group have a meaning."
 )
+SCALE = (1.0, 4.0)
+"""Of the annotation rubric, which calibrated scores are on."""
 
 # Tokens of one forward pass, padding included. On a CPU larger batches gain nothing.
 DEFAULT_BATCH_TOKENS = {"cpu": 4096, "gpu": 16384}
@@ -52,10 +62,6 @@ MAX_WORKERS = 8
 SECONDS_BEFORE_PROGRESS = 3
 
 
-class ModelError(ValueError):
-    """A model folder or repository that cannot be used; the message says why and what to do."""
-
-
 class ScoringError(ValueError):
     """A group of a list of groups could not be scored.
 
@@ -64,7 +70,7 @@ class ScoringError(ValueError):
         results: what was computed before, in place; `None` for each group that was not scored.
     """
 
-    def __init__(self, index: int, reason: str, results: "list[list[EditScore] | None]") -> None:
+    def __init__(self, index: int, reason: str, results: list[list[CandidateScore] | None]) -> None:
         super().__init__(
             f"{reason} ({sum(result is not None for result in results)} of {len(results)} groups were "
             "scored and are in this exception's `results`; `on_error='skip'` goes on without the failing ones.)"
@@ -73,97 +79,38 @@ class ScoringError(ValueError):
         self.results = results
 
 
-@dataclass(frozen=True)
-class DimensionScore:
-    """Gaussian score of one candidate in one dimension.
-
-    Attributes:
-        mean: on the 1..4 scale of the annotation rubric if `calibrated`, else raw and without a scale.
-        std: standard deviation, in the units of `mean`.
-        calibrated: whether the model has a calibration.
-    """
-
-    mean: float
-    std: float
-    calibrated: bool
-
-
-@dataclass(frozen=True)
-class EditScore:
-    """Score of one candidate. Each dimension is also an attribute: `score.visual_quality.mean`.
-
-    Attributes:
-        dimensions: the score in each dimension, by name.
-        reward: the aggregate of the dimensions' raw means. Always raw: higher is better, and it has no scale.
-        reward_std: its standard deviation.
-    """
-
-    dimensions: dict[str, DimensionScore]
-    reward: float
-    reward_std: float
-
-    def __getattr__(self, name: str) -> DimensionScore:
-        # Copying and unpickling ask for attributes before there are any.
-        dimensions: dict[str, DimensionScore] = self.__dict__.get("dimensions", {})
-        if name in dimensions:
-            return dimensions[name]
-        raise AttributeError(f"no dimension {name!r}; this score has: {', '.join(dimensions)}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """The score as plain dicts and floats, ready for JSON."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class BestEdit:
-    """The candidate of a group with the highest reward, and how sure that is.
-
-    Attributes:
-        index: its position among the candidates.
-        scores: the scores of all candidates, in the order given.
-        probabilities: for each candidate the probability that it is the best of the group.
-    """
-
-    index: int
-    scores: list[EditScore]
-    probabilities: list[float]
-
-    @property
-    def probability(self) -> float:
-        """Probability that the candidate at `index` is the best."""
-        return self.probabilities[self.index]
-
-    @property
-    def order(self) -> list[int]:
-        """Positions of the candidates by falling reward."""
-        return sorted(range(len(self.scores)), key=lambda index: -self.scores[index].reward)
-
-    @property
-    def ranks(self) -> list[int]:
-        """Rank of each candidate, in the order given; 1 is the best, and equal rewards share a rank."""
-        return [1 + sum(other.reward > score.reward for other in self.scores) for score in self.scores]
-
-
-@dataclass(frozen=True)
-class SkippedGroup:
-    """Stands in the results for a group that could not be scored (`on_error="skip"`).
+@dataclass(frozen=True, init=False)
+class SkippedGroup(Unscored):
+    """Stands in a list of results for a group that could not be scored (`on_error="skip"`).
 
     Attributes:
         index: the group's position in the list.
-        reason: what is wrong with it.
+    """
+
+    index: int = 0
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(reason)
+        object.__setattr__(self, "index", index)
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """A group that is ready for the model.
+
+    Attributes:
+        index: its position among the groups.
+        inputs: what the processor made of it, or of its good candidates.
+        broken: why the other candidates are not among these, by position.
     """
 
     index: int
-    reason: str
+    inputs: PackedGroup
+    broken: dict[int, Unscored] = field(default_factory=dict)
 
 
-class _Group(NamedTuple):
-    source: SourceInput
-    edited: Sequence[ImageInput]
-    instruction: str
-
-
-_IndexedGroup: TypeAlias = tuple[int, PackedGroup]
+_Scored: TypeAlias = list[CandidateScore | Unscored]
+_Fail: TypeAlias = Callable[[int, Exception], None]
 
 
 class EditRewardScorer:
@@ -241,8 +188,8 @@ class EditRewardScorer:
         """
         path = bundled_model() if name_or_path is None else Path(name_or_path).expanduser()
         name = str(path) if path.is_dir() else str(name_or_path)
-        device = _choose_device(device)
-        dtype = _choose_dtype(dtype, device)
+        device = choose_device(device)
+        dtype = choose_dtype(dtype, device)
         model, processor = load_model_and_processor(
             name, dtype=dtype, attn_implementation=attn_implementation, **hub_options
         )
@@ -255,19 +202,85 @@ class EditRewardScorer:
         )
 
     @property
+    def dimensions(self) -> tuple[str, ...]:
+        """Names of the dimensions that the model scores."""
+        return tuple(self.model.config.dimensions)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether scores by dimension are on the scale of the annotation rubric."""
+        return self.model.config.calibration is not None
+
+    @property
+    def scale(self) -> tuple[float, float] | None:
+        """1 and 4, the rubric's lowest and highest score, where the model is calibrated; else None."""
+        return SCALE if self.calibrated else None
+
+    @property
     def notes(self) -> list[str]:
         """What a reader of this model's scores must know."""
         notes = []
-        if _is_bundled(self.name):
+        if is_bundled(self.name):
             notes.append(BUNDLED_NOTE)
-        if self.model.config.calibration is None:
+        if not self.calibrated:
             notes.append(UNCALIBRATED_NOTE)
         return notes
+
+    @property
+    def revision(self) -> str | None:
+        """The commit of a model that came from the Hub."""
+        commit: str | None = getattr(self.model.config, "_commit_hash", None)
+        return commit
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """All that the scores depend on: weights, configuration, processor, code, precision and versions."""
+        model = self.model
+        config = {name: value for name, value in model.config.to_dict().items() if name != "_name_or_path"}
+        return fingerprint_of(
+            scorer="editreward",
+            weights=weights_hash(model),
+            config=hashlib.sha256(fingerprint_of(**config).encode()).hexdigest(),
+            processor=saved_hash(self.processor),
+            code=code_hash(),
+            dtype=str(model.dtype),
+            device=model.device.type,
+            attention=str(model.config._attn_implementation),
+            versions={"editreward": __version__, **versions("torch", "transformers", "pillow")},
+        )
+
+    def __call__(self, groups: Sequence[EditGroup]) -> list[GroupScores | Unscored]:
+        """Score groups, with preference probabilities, as every `Scorer` does.
+
+        Args:
+            groups: the groups.
+
+        Returns:
+            For each group, in the order given, its scores. An edited image that cannot be used is an `Unscored` among
+            them; a group whose source or instruction cannot be used is an `Unscored` itself.
+        """
+        return list(self._stream(groups, by_candidate=True))
+
+    def stream(
+        self, groups: Iterable[EditGroup | tuple[SourceInput, Sequence[ImageInput], str]]
+    ) -> Iterator[list[CandidateScore] | SkippedGroup]:
+        """Score groups as they come, without end if need be, in bounded memory.
+
+        Args:
+            groups: `EditGroup`s, or source, candidates and instruction of each as [`score`] takes them. Some batches
+                are read ahead.
+
+        Yields:
+            For each group, in the order given, a `CandidateScore` per candidate, or a `SkippedGroup`.
+        """
+        made = (group if isinstance(group, EditGroup) else _group(*group) for group in groups)
+        for index, scores in enumerate(self._stream(made, by_candidate=False)):
+            yield scores.scores if isinstance(scores, GroupScores) else SkippedGroup(index, scores.reason)
 
     @overload
     def score(
         self, source: SourceInput, edited: Sequence[ImageInput], instruction: str, *, progress: bool | None = None
-    ) -> list[EditScore]: ...
+    ) -> list[CandidateScore]: ...
 
     @overload
     def score(
@@ -278,21 +291,21 @@ class EditRewardScorer:
         *,
         on_error: Literal["raise"] = "raise",
         progress: bool | None = None,
-    ) -> list[list[EditScore]]: ...
+    ) -> list[list[CandidateScore]]: ...
 
     @overload
     def score(
-        self, source: Any, edited: Any, instruction: Any, *, on_error: str, progress: bool | None = None
-    ) -> Any: ...
+        self,
+        source: Sequence[SourceInput],
+        edited: Sequence[Sequence[ImageInput]],
+        instruction: list[str] | tuple[str, ...],
+        *,
+        on_error: Literal["skip"],
+        progress: bool | None = None,
+    ) -> list[list[CandidateScore] | SkippedGroup]: ...
 
     def score(
-        self,
-        source: Any,
-        edited: Any,
-        instruction: Any,
-        *,
-        on_error: str = "raise",
-        progress: bool | None = None,
+        self, source: Any, edited: Any, instruction: Any, *, on_error: str = "raise", progress: bool | None = None
     ) -> Any:
         """Score the candidates of one group, or of several.
 
@@ -306,8 +319,8 @@ class EditRewardScorer:
             progress: show a progress bar; by default where a call takes more than 3 seconds in a terminal.
 
         Returns:
-            An `EditScore` per candidate, in the order given; for several groups a list of these lists, in the order
-            given.
+            A `CandidateScore` per candidate, in the order given; for several groups a list of these lists, in the
+            order given.
 
         Raises:
             ScoringError: a group of several cannot be scored (`on_error="raise"`).
@@ -317,48 +330,86 @@ class EditRewardScorer:
         if on_error not in ("raise", "skip"):
             raise ValueError(f"`on_error` is {on_error!r}; choose 'raise' or 'skip'.")
         if not _is_list(instruction):
-            return self._score([_Group(source, edited, instruction)], on_error, progress, single=True)[0]
-        return self._score(_zip_groups(source, edited, instruction), on_error, progress, single=False)
+            return self._score([_group(source, edited, instruction)], on_error, progress, single=True)[0]
+        return self._score(_groups(source, edited, instruction), on_error, progress, single=False)
 
-    def stream(
-        self, groups: Iterable[tuple[SourceInput, Sequence[ImageInput], str]]
-    ) -> Iterator[list[EditScore] | SkippedGroup]:
-        """Score groups as they come, without end if need be, in bounded memory.
+    @overload
+    def best_of(
+        self, source: SourceInput, edited: Sequence[ImageInput], instruction: str, *, progress: bool | None = None
+    ) -> GroupScores: ...
 
-        Args:
-            groups: source, candidates and instruction of each, as [`score`] takes them. Some batches are read ahead.
+    @overload
+    def best_of(
+        self,
+        source: Sequence[SourceInput],
+        edited: Sequence[Sequence[ImageInput]],
+        instruction: list[str] | tuple[str, ...],
+        *,
+        on_error: Literal["raise"] = "raise",
+        progress: bool | None = None,
+    ) -> list[GroupScores]: ...
 
-        Yields:
-            For each group, in the order given, an `EditScore` per candidate, or a `SkippedGroup`.
-        """
-        results: dict[int, list[EditScore] | SkippedGroup] = {}
-
-        def fail(index: int, error: Exception) -> None:
-            results[index] = SkippedGroup(index, str(error))
-
-        following = 0
-        for batch in itertools.chain(self._batches((_Group(*group) for group in groups), fail, single=False), [[]]):
-            if batch:
-                self._score_batch(batch, results, fail)
-            while following in results:
-                yield results.pop(following)
-                following += 1
+    @overload
+    def best_of(
+        self,
+        source: Sequence[SourceInput],
+        edited: Sequence[Sequence[ImageInput]],
+        instruction: list[str] | tuple[str, ...],
+        *,
+        on_error: Literal["skip"],
+        progress: bool | None = None,
+    ) -> list[GroupScores | SkippedGroup]: ...
 
     def best_of(
-        self, source: Any, edited: Any, instruction: Any, *, on_error: str = "raise", progress: bool | None = None
+        self, source: Any, edited: Any, instruction: Any, *, on_error: Any = "raise", progress: bool | None = None
     ) -> Any:
         """Find the best candidate of one group, or of each of several.
 
         Takes the arguments of [`score`] and raises what it raises.
 
         Returns:
-            A `BestEdit`: the index of the candidate with the highest reward, all scores, and the probability of each
-            candidate to be the best. For several groups a list, with a `SkippedGroup` for each that was skipped.
+            A `GroupScores`: `index`, the candidate with the highest reward; `scores`, of all; and `probabilities`, of
+            each candidate to be the best. For several groups a list, with a `SkippedGroup` for each that was skipped.
         """
-        scores = self.score(source, edited, instruction, on_error=on_error, progress=progress)
+        scores: Any = self.score(source, edited, instruction, on_error=on_error, progress=progress)
         if not _is_list(instruction):
-            return self._best(scores)
-        return [self._best(group) for group in scores]
+            return self._with_probabilities(scores)
+        return [one if isinstance(one, SkippedGroup) else self._with_probabilities(one) for one in scores]
+
+    @overload
+    def preference(
+        self,
+        source: SourceInput,
+        first: ImageInput,
+        second: ImageInput,
+        instruction: str,
+        *,
+        progress: bool | None = None,
+    ) -> float: ...
+
+    @overload
+    def preference(
+        self,
+        source: Sequence[SourceInput],
+        first: Sequence[ImageInput],
+        second: Sequence[ImageInput],
+        instruction: list[str] | tuple[str, ...],
+        *,
+        on_error: Literal["raise"] = "raise",
+        progress: bool | None = None,
+    ) -> list[float]: ...
+
+    @overload
+    def preference(
+        self,
+        source: Sequence[SourceInput],
+        first: Sequence[ImageInput],
+        second: Sequence[ImageInput],
+        instruction: list[str] | tuple[str, ...],
+        *,
+        on_error: Literal["skip"],
+        progress: bool | None = None,
+    ) -> list[float | SkippedGroup]: ...
 
     def preference(
         self,
@@ -367,7 +418,7 @@ class EditRewardScorer:
         second: Any,
         instruction: Any,
         *,
-        on_error: str = "raise",
+        on_error: Any = "raise",
         progress: bool | None = None,
     ) -> Any:
         """Probability that the edit `first` is preferred to the edit `second`.
@@ -378,15 +429,16 @@ class EditRewardScorer:
         Returns:
             A float; for several groups a list, with a `SkippedGroup` for each that was skipped.
         """
-        if not _is_list(instruction):
-            scores = self.score(source, [first, second], instruction, on_error=on_error, progress=progress)
-            return self._preference(scores)
-        _check_lengths(source=source, first=first, second=second, instruction=instruction)
-        pairs = [list(pair) for pair in zip(first, second, strict=True)]
-        scores = self.score(source, pairs, instruction, on_error=on_error, progress=progress)
-        return [self._preference(group) for group in scores]
+        edited: Any = [first, second]
+        if is_list := _is_list(instruction):
+            _check_lengths(source=source, first=first, second=second, instruction=instruction)
+            edited = [list(pair) for pair in zip(first, second, strict=True)]
+        found: Any = self.score(source, edited, instruction, on_error=on_error, progress=progress)
+        scores = found if is_list else [found]
+        probabilities = [one if isinstance(one, SkippedGroup) else self._preferences(one)[0][1] for one in scores]
+        return probabilities if is_list else probabilities[0]
 
-    def dimension_preferences(self, first: EditScore, second: EditScore) -> dict[str, float]:
+    def dimension_preferences(self, first: CandidateScore, second: CandidateScore) -> dict[str, float]:
         """Probability, in each dimension by itself, that one candidate is preferred to another of its group.
 
         The scores are taken back to the raw scale that the model's `preference_link` belongs to.
@@ -399,39 +451,66 @@ class EditRewardScorer:
         """
         config = self.model.config
         probabilities = {}
-        for name, one in first.dimensions.items():
-            other = second.dimensions[name]
+        for name in first.dimensions:
+            one, other = first.dimensions[name], second.dimensions[name]
             unit = config.calibration[name]["slope"] if one.calibrated else 1.0
-            probabilities[name] = float(
-                preference_probability(
-                    one.mean / unit,
-                    math.log(one.std / unit),
-                    other.mean / unit,
-                    math.log(other.std / unit),
-                    link=config.preference_link,
-                )
+            probability = preference_probability(
+                one.mean / unit,
+                math.log(_std(one.std) / unit),
+                other.mean / unit,
+                math.log(_std(other.std) / unit),
+                link=config.preference_link,
             )
+            probabilities[name] = float(probability)
         return probabilities
 
-    def _best(self, scores: list[EditScore] | SkippedGroup) -> BestEdit | SkippedGroup:
-        if isinstance(scores, SkippedGroup):
-            return scores
-        mean, log_std = _rewards(scores)
-        probabilities = best_of_probabilities(mean, log_std, link=self.model.config.preference_link)
-        return BestEdit(index=int(mean.argmax()), scores=scores, probabilities=probabilities.tolist())
-
-    def _preference(self, scores: list[EditScore] | SkippedGroup) -> float | SkippedGroup:
-        if isinstance(scores, SkippedGroup):
-            return scores
+    def _preferences(self, scores: Sequence[CandidateScore]) -> list[list[float]]:
+        """At [i][j] the probability that candidate i is preferred to j."""
         mean, log_std = _rewards(scores)
         link = self.model.config.preference_link
-        return float(preference_probability(mean[0], log_std[0], mean[1], log_std[1], link=link))
+        return preference_probability(mean[:, None], log_std[:, None], mean, log_std, link=link).tolist()
 
-    def _score(
-        self, groups: Sequence[_Group], on_error: str, progress: bool | None, single: bool
-    ) -> list[list[EditScore] | SkippedGroup]:
-        """Score groups; `single` tells that the caller passed one group, not a list of one."""
-        results: dict[int, list[EditScore] | SkippedGroup] = {}
+    def _with_probabilities(self, candidates: Sequence[CandidateScore | Unscored]) -> GroupScores:
+        """Scores of a group with what its scored candidates' Gaussians say of preferences and of the best one."""
+        scored = GroupScores(tuple(candidates)).scored
+        if not scored:
+            return GroupScores(tuple(candidates))
+        places, scores = list(scored), list(scored.values())
+        best = best_of_probabilities(*_rewards(scores), link=self.model.config.preference_link).tolist()
+        preferences = self._preferences(scores)
+        if len(places) < len(candidates):
+            best = _spread(best, places, len(candidates), math.nan)
+            rows = [_spread(row, places, len(candidates), math.nan) for row in preferences]
+            preferences = _spread(rows, places, len(candidates), [math.nan] * len(candidates))
+        return GroupScores(tuple(candidates), preferences, best)
+
+    def _stream(self, groups: Iterable[EditGroup], by_candidate: bool) -> Iterator[GroupScores | Unscored]:
+        """Scores of groups in the order given.
+
+        Args:
+            groups: read some batches ahead.
+            by_candidate: score what is good of a group with broken candidates, and give probabilities.
+        """
+        results: dict[int, _Scored | Unscored] = {}
+
+        def fail(index: int, error: Exception) -> None:
+            results[index] = Unscored(str(error))
+
+        following = 0
+        for batch in itertools.chain(self._batches(groups, fail, lambda index: "", by_candidate), [[]]):
+            if batch:
+                self._score_batch(batch, results, fail)
+            while following in results:
+                scores = results.pop(following)
+                if isinstance(scores, Unscored):
+                    yield scores
+                else:
+                    yield self._with_probabilities(scores) if by_candidate else GroupScores(tuple(scores))
+                following += 1
+
+    def _score(self, groups: Sequence[EditGroup], on_error: str, progress: bool | None, single: bool) -> list[Any]:
+        """Scores of all candidates of groups, each group a list; `SkippedGroup`s as `on_error` says."""
+        results: dict[int, _Scored | Unscored] = {}
 
         def fail(index: int, error: Exception) -> None:
             if on_error == "skip":
@@ -439,9 +518,11 @@ class EditRewardScorer:
             elif single:
                 raise error
             else:
-                found = [results.get(number) for number in range(len(groups))]
-                scored = [None if isinstance(result, SkippedGroup) else result for result in found]
-                raise ScoringError(index, str(error), scored) from error
+                found: list[Any] = [results.get(number) for number in range(len(groups))]
+                raise ScoringError(index, str(error), found) from error
+
+        def prefix(index: int) -> str:
+            return "" if single else f"groups[{index}]."
 
         with tqdm(
             total=len(groups),
@@ -450,20 +531,43 @@ class EditRewardScorer:
             delay=SECONDS_BEFORE_PROGRESS,
             disable=None if progress is None else not progress,
         ) as bar:
-            for batch in self._batches(groups, fail, single):
+            for batch in self._batches(groups, fail, prefix, by_candidate=False):
                 self._score_batch(batch, results, fail)
                 bar.update(len(results) - bar.n)
         return [results[index] for index in range(len(groups))]
 
-    def _packed(self, groups: Iterable[_Group], single: bool) -> Iterator[tuple[int, PackedGroup | Exception]]:
+    def _pack(self, index: int, group: EditGroup, prefix: str, by_candidate: bool) -> _Packed | Exception:
+        """A group made ready, or what is wrong with it."""
+        broken: dict[int, Unscored] = {}
+        edited = list(group.edited)
+        try:
+            return _Packed(index, self.processor.pack(group.source, edited, group.instruction, name=prefix))
+        except (ValueError, OSError) as error:
+            if not by_candidate or not isinstance(error, ImageError):
+                return error
+            first = error
+        for place, image in enumerate(edited):
+            try:
+                load_image(image, name=f"{prefix}edited[{place}]", image_mode=self.processor.image_mode)
+            except ImageError as error:
+                broken[place] = Unscored(str(error))
+        good = [image for place, image in enumerate(edited) if place not in broken]
+        if not good or not broken:
+            return first
+        try:
+            inputs = self.processor.pack(group.source, good, group.instruction, name=prefix)
+        except (ValueError, OSError) as error:
+            return error
+        return _Packed(index, inputs, broken)
+
+    def _packed(
+        self, groups: Iterable[EditGroup], prefix: Callable[[int], str], by_candidate: bool
+    ) -> Iterator[tuple[int, _Packed | Exception]]:
         """The groups with their numbers, in order, or what is wrong with them."""
 
-        def pack(item: tuple[int, _Group]) -> tuple[int, PackedGroup | Exception]:
+        def pack(item: tuple[int, EditGroup]) -> tuple[int, _Packed | Exception]:
             index, group = item
-            try:
-                return index, self.processor.pack(*group, name="" if single else f"groups[{index}].")
-            except (ValueError, OSError) as error:
-                return index, error
+            return index, self._pack(index, group, prefix(index), by_candidate)
 
         numbered = enumerate(groups)
         # The first here: it sets options of the tokenizer, which cannot be set while another thread uses it.
@@ -471,7 +575,7 @@ class EditRewardScorer:
         if self.num_workers == 0:
             return
         with ThreadPoolExecutor(self.num_workers) as threads:
-            pending: deque[Future[tuple[int, PackedGroup | Exception]]] = deque()
+            pending: deque[Future[tuple[int, _Packed | Exception]]] = deque()
             for item in numbered:
                 pending.append(threads.submit(pack, item))
                 if len(pending) > 2 * self.num_workers:
@@ -480,45 +584,40 @@ class EditRewardScorer:
                 yield pending.popleft().result()
 
     def _batches(
-        self, groups: Iterable[_Group], fail: Callable[[int, Exception], None], single: bool
-    ) -> Iterator[list[_IndexedGroup]]:
+        self, groups: Iterable[EditGroup], fail: _Fail, prefix: Callable[[int], str], by_candidate: bool
+    ) -> Iterator[list[_Packed]]:
         """Pack the groups and yield batches within the token budget, each of groups of similar length."""
-        ahead: list[_IndexedGroup] = []
+        ahead: list[_Packed] = []
         tokens = 0
-        for index, packed in self._packed(groups, single):
+        for index, packed in self._packed(groups, prefix, by_candidate):
             if isinstance(packed, Exception):
                 fail(index, packed)
                 continue
-            ahead.append((index, packed))
-            tokens += packed.num_tokens
+            ahead.append(packed)
+            tokens += packed.inputs.num_tokens
             if tokens >= BATCHES_READ_AHEAD * self.max_batch_tokens:
                 yield from self._split(ahead)
                 ahead, tokens = [], 0
         yield from self._split(ahead)
 
-    def _split(self, groups: list[_IndexedGroup]) -> Iterator[list[_IndexedGroup]]:
-        batch: list[_IndexedGroup] = []
-        for item in sorted(groups, key=lambda item: item[1].num_tokens):
+    def _split(self, groups: list[_Packed]) -> Iterator[list[_Packed]]:
+        batch: list[_Packed] = []
+        for item in sorted(groups, key=lambda item: item.inputs.num_tokens):
             # The newcomer is the longest: every row of the batch would be padded to its length.
-            if batch and (len(batch) + 1) * item[1].num_tokens > self.max_batch_tokens:
+            if batch and (len(batch) + 1) * item.inputs.num_tokens > self.max_batch_tokens:
                 yield batch
                 batch = []
             batch.append(item)
         if batch:
             yield batch
 
-    def _score_batch(
-        self,
-        batch: list[_IndexedGroup],
-        results: MutableMapping[int, list[EditScore] | SkippedGroup],
-        fail: Callable[[int, Exception], None],
-    ) -> None:
+    def _score_batch(self, batch: list[_Packed], results: dict[int, _Scored | Unscored], fail: _Fail) -> None:
         scores = None
         try:
-            scores = self._forward([packed for _, packed in batch])
+            scores = self._forward([packed.inputs for packed in batch])
         except RuntimeError as error:  # out of memory, above all
             if len(batch) == 1:
-                fail(batch[0][0], error)
+                fail(batch[0].index, error)
                 return
         if scores is None:
             # Tried again after the handler, not in it: the exception keeps the memory of the failed pass.
@@ -526,17 +625,22 @@ class EditRewardScorer:
                 self._score_batch([item], results, fail)
             return
         # First what is good: a failing group must not take the results of its batch with it.
-        broken = []
-        for (index, _), group_scores in zip(batch, scores, strict=True):
-            if all(math.isfinite(value) for score in group_scores for value in (score.reward, score.reward_std)):
-                results[index] = group_scores
+        not_finite = []
+        for packed, group_scores in zip(batch, scores, strict=True):
+            if all(math.isfinite(value) for score in group_scores for value in (score.reward, _std(score.reward_std))):
+                places = [
+                    place for place in range(len(group_scores) + len(packed.broken)) if place not in packed.broken
+                ]
+                by_place: dict[int, CandidateScore | Unscored] = dict(zip(places, group_scores, strict=True))
+                by_place |= packed.broken
+                results[packed.index] = [by_place[place] for place in sorted(by_place)]
             else:
-                broken.append(index)
-        for index in broken:
+                not_finite.append(packed.index)
+        for index in not_finite:
             fail(index, ValueError(f"{self.name} returned NaN or infinite scores; try `dtype='float32'`."))
 
     @torch.no_grad()
-    def _forward(self, groups: list[PackedGroup]) -> list[list[EditScore]]:
+    def _forward(self, groups: list[PackedGroup]) -> list[list[CandidateScore]]:
         """Scores of the candidates of each group, from one pass through the model."""
         batch = self.processor.collate(groups)
         reused: dict[str, Any] = {}
@@ -548,11 +652,11 @@ class EditRewardScorer:
         output = self.model(**_to_device(batch, self.model.device), **reused)
         mean, std = output.mean.tolist(), output.log_std.exp().tolist()
         reward, reward_std = output.reward.tolist(), output.reward_std.tolist()
-        scores: list[list[EditScore]] = [[] for _ in groups]
+        scores: list[list[CandidateScore]] = [[] for _ in groups]
         for candidate, group in enumerate(output.group_index.tolist()):
             by_name = self.model.config.scores(mean[candidate], std[candidate])
             dimensions = {name: DimensionScore(**score) for name, score in by_name.items()}
-            scores[group].append(EditScore(dimensions, reward[candidate], reward_std[candidate]))
+            scores[group].append(CandidateScore(dimensions, reward[candidate], reward_std[candidate]))
         return scores
 
 
@@ -567,9 +671,15 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
-def _zip_groups(source: Any, edited: Any, instruction: Sequence[Any]) -> list[_Group]:
+def _group(source: Any, edited: Any, instruction: Any) -> EditGroup:
+    """A group from the arguments of `score`, in which a single image stands for a list of one."""
+    sources, candidates = (value if isinstance(value, list | tuple) else [value] for value in (source, edited))
+    return EditGroup(sources, instruction, candidates)
+
+
+def _groups(source: Any, edited: Any, instruction: Sequence[Any]) -> list[EditGroup]:
     _check_lengths(source=source, edited=edited, instruction=instruction)
-    return [_Group(*group) for group in zip(source, edited, instruction, strict=True)]
+    return [_group(*group) for group in zip(source, edited, instruction, strict=True)]
 
 
 def _check_lengths(**arguments: Any) -> None:
@@ -586,121 +696,37 @@ def _check_lengths(**arguments: Any) -> None:
         raise ValueError(f"The lists must have an entry per group, but their lengths differ: {described}.")
 
 
-def _rewards(scores: list[EditScore]) -> tuple[Tensor, Tensor]:
+def _std(std: float | None) -> float:
+    """A standard deviation that a reward model always gives."""
+    assert std is not None
+    return std
+
+
+def _rewards(scores: Sequence[CandidateScore]) -> tuple[Tensor, Tensor]:
     """Raw mean and log standard deviation of the candidates' rewards, each of shape (candidates,), float64."""
     mean = torch.tensor([score.reward for score in scores], dtype=torch.float64)
-    std = torch.tensor([score.reward_std for score in scores], dtype=torch.float64)
+    std = torch.tensor([_std(score.reward_std) for score in scores], dtype=torch.float64)
     return mean, std.log()
 
 
-def bundled_model() -> Path:
-    """Folder of the tiny model that comes with the package.
-
-    Raises:
-        ModelError: it is not there.
-    """
-    try:
-        return resource(f"checkpoints/{BUNDLED_MODEL}")
-    except FileNotFoundError as error:
-        raise ModelError(f"The bundled model is not there: {error} Or name another model.") from error
+def _spread(values: Sequence[Any], places: Sequence[int], length: int, empty: Any) -> list[Any]:
+    """A list in which the values have these places, and the others are empty."""
+    found = dict(zip(places, values, strict=True))
+    return [found.get(place, empty) for place in range(length)]
 
 
-def _is_bundled(name: str) -> bool:
-    return Path(name).resolve().name == BUNDLED_MODEL
+def load(name: str, argument: str | None, options: ScorerOptions) -> EditRewardScorer:
+    """Made by the registry: a folder or Hub id, or without one the bundled model."""
+    import transformers
+    from huggingface_hub.utils.tqdm import enable_progress_bars
 
-
-def _choose_device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch has one for each kind of absence
-        raise ValueError(f"The device {str(device)!r} cannot be used on this machine; 'cpu' always can.") from error
-    return chosen
-
-
-def _choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    if dtype is None:
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
-    chosen = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(chosen, torch.dtype) or not chosen.is_floating_point:
-        raise ValueError(f"`dtype` is {dtype!r}; choose float32, bfloat16 or float16.")
-    return chosen
-
-
-def load_model_and_processor(name: str, **options: Any) -> tuple[EditRewardModel, EditRewardProcessor]:
-    """Load a model, on the CPU, with its processor, and make sure that both can be used.
-
-    Args:
-        name: a folder or a Hub repository id.
-        options: `dtype` and `attn_implementation` of the model, and `revision`, `token` and the like of a repository.
-
-    Raises:
-        ModelError: as `EditRewardScorer.from_pretrained`.
-    """
-    hub_options = {key: value for key, value in options.items() if key in HUB_ARGUMENTS}
-    _check_model_type(name, **hub_options)
-    processor = _load_processor(name, **hub_options)
-    return _load_model(name, **options), processor
-
-
-def _check_model_type(name: str, **hub_options: Any) -> None:
-    try:
-        config, _ = PreTrainedConfig.get_config_dict(name, **hub_options)
-    except OSError as error:
-        if Path(name).is_dir():
-            raise _model_error(name, error) from error
-        raise ModelError(
-            f"{name} is neither a model folder nor a Hub repository that can be reached from here. Check the "
-            "spelling; a repository needs a network connection or an earlier download, and a private or gated one "
-            "`hf auth login` first."
-        ) from error
-    if not config:
-        raise ModelError(f"{name} is not a model folder: it has no config.json.")
-    if config.get("model_type") != "editreward":
-        raise ModelError(
-            f"{name} holds a model of type {config.get('model_type')!r}, not an EditReward model. A vision-language "
-            "model becomes one by training, published weights by `editreward convert`."
-        )
-
-
-def _load_processor(name: str, **hub_options: Any) -> EditRewardProcessor:
-    try:
-        # The folder's own copy of the code is never run. Left open, transformers asks on the terminal whether it may.
-        return EditRewardProcessor.from_pretrained(name, trust_remote_code=False, **hub_options)
-    except (OSError, ValueError, TypeError, KeyError) as error:  # transformers has one for each kind of missing file
-        raise ModelError(
-            f"{name} has no usable processor: {error} Save it beside the model with "
-            "`processor.save_pretrained(folder)`."
-        ) from error
-
-
-def _load_model(name: str, **options: Any) -> EditRewardModel:
-    """Load a model and make sure that its weights fit and are finite."""
-    try:
-        # Mismatched weights are let through to be named below: transformers would only point to its log.
-        model, info = EditRewardModel.from_pretrained(
-            name, output_loading_info=True, ignore_mismatched_sizes=True, **options
-        )
-    except (OSError, ValueError) as error:
-        raise _model_error(name, error) from error
-    except SafetensorError as error:
-        raise ModelError(f"{name} holds damaged weights ({error}). Copy it again.") from error
-    for key, found, expected in info["mismatched_keys"]:
-        raise ModelError(
-            f"{name} holds {key} with shape {list(found)}, its config.json asks for {list(expected)}. The two "
-            "belong to different models."
-        )
-    for key, weight in model.named_parameters():
-        # Unlike `isfinite`, this needs no memory of the weight's size.
-        if not torch.stack(torch.aminmax(weight.detach())).isfinite().all():
-            raise ModelError(f"{name} holds NaN or infinite numbers in {key}. Copy or train it again.")
-    return model
-
-
-def _model_error(name: str, error: Exception) -> ModelError:
-    message = str(error)
-    return ModelError(message if name in message else f"{name} cannot be loaded: {message}")
+    transformers.logging.disable_progress_bar()
+    enable_progress_bars()  # of downloads: the line above turns these off too
+    hub_options: dict[str, Any] = {"revision": options.revision} if options.revision else {}
+    return EditRewardScorer.from_pretrained(
+        argument,
+        device=options.place,
+        dtype=options.dtype,
+        max_batch_tokens=options.max_batch_tokens,
+        **hub_options,
+    )

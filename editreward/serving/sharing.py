@@ -1,57 +1,49 @@
 """One scorer for many threads: groups that wait while a batch runs are scored together in the next one."""
 
-import re
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass
 
-from editreward.scorers.reward_model import BestEdit, SkippedGroup
-
-
-class GroupInput(NamedTuple):
-    """Arguments of `EditRewardScorer.best_of` for one group."""
-
-    source: Any
-    edited: Any
-    instruction: str
+from editreward.groups import EditGroup, GroupScores, Unscored
 
 
 @dataclass(eq=False)
 class _Request:
-    group: GroupInput
-    result: BestEdit | SkippedGroup | None = None
+    group: EditGroup
+    result: GroupScores | Unscored | None = None
 
 
 class SharedScorer:
     """Scores groups for several threads at once.
 
-    There is no thread of its own: whoever finds the model free scores its own groups together with those that wait.
+    There is no thread of its own: whoever finds the scorer free scores its own groups together with those that wait.
 
     Args:
-        best_of: `EditRewardScorer.best_of`, or what stands in for it.
+        scorer: a `Scorer`, or what stands in for its call.
         max_groups: groups of one call to it, unless one caller alone brings more.
     """
 
-    def __init__(self, best_of: Callable[..., list[BestEdit | SkippedGroup]], max_groups: int = 16) -> None:
-        self._best_of, self._max_groups = best_of, max_groups
+    def __init__(
+        self, scorer: Callable[[Sequence[EditGroup]], Sequence[GroupScores | Unscored]], max_groups: int = 16
+    ) -> None:
+        self._scorer, self._max_groups = scorer, max_groups
         self._waiting: list[_Request] = []
         self._lock = threading.Lock()  # of the list
-        self._model = threading.Lock()
+        self._free = threading.Lock()  # of the scorer
 
-    def best_of(self, groups: Sequence[GroupInput], timeout: float | None = None) -> list[BestEdit | SkippedGroup]:
+    def __call__(self, groups: Sequence[EditGroup], timeout: float | None = None) -> list[GroupScores | Unscored]:
         """Score groups, in the order given; a group that cannot be scored costs the others nothing.
 
         Args:
             groups: the groups.
-            timeout: seconds to wait for the model while others use it.
+            timeout: seconds to wait for the scorer while others use it.
 
         Returns:
-            For each group its `BestEdit`, or a `SkippedGroup` with its position in `groups`.
+            For each group its `GroupScores`, or an `Unscored`.
 
         Raises:
-            TimeoutError: the model was not free in time.
+            TimeoutError: the scorer was not free in time.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         own = [_Request(group) for group in groups]
@@ -60,16 +52,16 @@ class SharedScorer:
         try:
             while any(request.result is None for request in own):
                 left = -1 if deadline is None else max(deadline - time.monotonic(), 0)
-                if not self._model.acquire(timeout=left):
+                if not self._free.acquire(timeout=left):
                     raise TimeoutError(f"The model was busy with other requests for {timeout:g} seconds; try again.")
                 try:
                     self._score(own)
                 finally:
-                    self._model.release()
+                    self._free.release()
         finally:
             with self._lock:
                 self._waiting = [request for request in self._waiting if request not in own]
-        return [_at(index, request.result) for index, request in enumerate(own)]
+        return [request.result for request in own if request.result is not None]
 
     def _score(self, own: list[_Request]) -> None:
         """Score what is left of the caller's own groups, and of the others' as many as fit.
@@ -82,17 +74,8 @@ class SharedScorer:
         if not mine:
             return
         batch = mine + others[: max(self._max_groups - len(mine), 0)]
-        sources, edited, instructions = zip(*(request.group for request in batch), strict=True)
-        results = self._best_of(list(sources), list(edited), list(instructions), on_error="skip", progress=False)
+        results = self._scorer([request.group for request in batch])
         with self._lock:
             for request, result in zip(batch, results, strict=True):
                 request.result = result
             self._waiting = [request for request in self._waiting if request.result is None]
-
-
-def _at(index: int, result: BestEdit | SkippedGroup | None) -> BestEdit | SkippedGroup:
-    """A result with its position among the caller's groups in place of that in the batch."""
-    assert result is not None
-    if isinstance(result, BestEdit):
-        return result
-    return replace(result, index=index, reason=re.sub(r"^groups\[\d+\]\.", "", result.reason))

@@ -120,14 +120,6 @@ def _gaussian_plus_gaussian(x: Tensor, mean: Tensor, std: Tensor) -> tuple[Tenso
     return torch.special.ndtr(u), torch.exp(-0.5 * u * u) / (total * math.sqrt(2 * math.pi))
 
 
-def percent(probability: float) -> str:
-    """A probability as text: whole percents, which say 0% and 100% of nothing but what is certain."""
-    text = f"{probability:.0%}"
-    if text == "100%" and probability < 1:
-        return ">99%"
-    return "<1%" if text == "0%" and probability > 0 else text
-
-
 def _float64(value: Tensor | float) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach().cpu().double()

@@ -18,11 +18,11 @@ from torch import Tensor
 from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback, rewrite_logs
 
 from configuration_editreward import EditRewardConfig
+from editreward.groups import CandidateScore, DimensionScore, EditGroup, GroupScores
 from editreward.reports.picture import ScoredGroup, draw_groups
 from editreward.reports.ranking import ranking_table
-from editreward.scorers.reward_model import BestEdit, DimensionScore, EditScore
 from editreward.statistics.preferences import best_of_probabilities
-from editreward.training.metrics import GroupScores
+from editreward.training.metrics import EvaluatedGroup
 
 # Pushes to the Hub leave out what begins with an underscore: the pictures show the data.
 FOLDER = "_evaluation"
@@ -42,7 +42,7 @@ class HardGroup:
     difficulty: float
     group_id: str
     instruction: str = field(compare=False)
-    scores: GroupScores = field(compare=False)
+    scores: EvaluatedGroup = field(compare=False)
     sources: list[Image.Image] = field(compare=False)
     edited: list[Image.Image] = field(compare=False)
 
@@ -60,7 +60,7 @@ class HardestGroups:
         self.processor = processor
         self._heap: list[HardGroup] = []
 
-    def add(self, groups: Sequence[GroupScores], inputs: Mapping[str, Any], link: str) -> None:
+    def add(self, groups: Sequence[EvaluatedGroup], inputs: Mapping[str, Any], link: str) -> None:
         """Look at a batch of this rank: the scores of its groups and the collator's batch."""
         if not self.size:
             return
@@ -142,7 +142,7 @@ def scored_group(group: HardGroup, config: EditRewardConfig) -> ScoredGroup:
     mean = np.array([lines[name]["intercept"] for name in config.dimensions]) + slope * scores.mean
     std = slope * np.exp(scores.log_std)
     edits = [
-        EditScore(
+        CandidateScore(
             {name: DimensionScore(m, s, calibrated) for name, m, s in zip(config.dimensions, *of, strict=True)},
             reward,
             reward_std,
@@ -166,11 +166,9 @@ def scored_group(group: HardGroup, config: EditRewardConfig) -> ScoredGroup:
         truth = ", ".join(name.replace("_", " ") for name in config.dimensions)
     return ScoredGroup(
         title=f"{group.group_id}   -log P = {group.difficulty:.2f}   annotated: {truth}",
-        sources=group.sources,
-        instruction=group.instruction,
+        group=EditGroup(group.sources, group.instruction, group.edited),
         names=names,
-        edited=group.edited,
-        best=BestEdit(int(np.argmax(scores.reward)), edits, best.tolist()),
+        scores=GroupScores(tuple(edits), probabilities=best.tolist()),
     )
 
 
@@ -181,7 +179,7 @@ def write_hardest(groups: Sequence[HardGroup], config: EditRewardConfig, folder:
     folder.mkdir(parents=True, exist_ok=True)
     picture.save(folder / f"{name}.png")
     sections = [
-        f"## {group.title}\n\n{group.instruction}\n\n```\n{ranking_table(group.names, group.best)}\n```\n"
+        f"## {group.title}\n\n{group.group.instruction}\n\n```\n{ranking_table(group.names, group.scores)}\n```\n"
         for group in drawn
     ]
     (folder / f"{name}.md").write_text("\n".join(sections), encoding="utf-8")

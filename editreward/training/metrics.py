@@ -281,7 +281,7 @@ def peak_memory_gib(accelerator: Any) -> float:
 
 
 @dataclass(frozen=True)
-class GroupScores:
+class EvaluatedGroup:
     """Scores and annotation of the candidates of one group, float64.
 
     Attributes:
@@ -341,9 +341,9 @@ class EvaluationScores:
     """
 
     def __init__(self) -> None:
-        self.groups: list[GroupScores] = []
+        self.groups: list[EvaluatedGroup] = []
 
-    def add(self, outputs: Any, inputs: Mapping[str, Tensor], accelerator: Any) -> list[GroupScores]:
+    def add(self, outputs: Any, inputs: Mapping[str, Tensor], accelerator: Any) -> list[EvaluatedGroup]:
         """Add a batch of every rank. Returns this rank's own groups."""
         group_index, groups = inputs["group_index"], len(inputs["input_ids"])
         dtype = outputs.reward.dtype
@@ -419,7 +419,7 @@ def _by_group(values: Tensor, group_index: Tensor, groups: int) -> tuple[Tensor,
     return padded, place
 
 
-def _unpack(scores: Tensor, preferences: Tensor, dimensions: int) -> list[GroupScores]:
+def _unpack(scores: Tensor, preferences: Tensor, dimensions: int) -> list[EvaluatedGroup]:
     scores, preferences = scores.double().cpu(), preferences.double().cpu()
     groups = []
     for of_group, preferred in zip(scores.numpy(), preferences.numpy(), strict=True):
@@ -428,5 +428,5 @@ def _unpack(scores: Tensor, preferences: Tensor, dimensions: int) -> list[GroupS
             continue
         mean, log_std, reward, labels = np.split(rows, [dimensions, 2 * dimensions, 2 * dimensions + 2], axis=1)
         pairs = preferred[preferred[:, 0] > 0, 1:].astype(int)
-        groups.append(GroupScores(mean, log_std, reward[:, 0], reward[:, 1], labels, pairs))
+        groups.append(EvaluatedGroup(mean, log_std, reward[:, 0], reward[:, 1], labels, pairs))
     return groups

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from editreward.scorers.reward_model import BestEdit, SkippedGroup
+from editreward.groups import CandidateScore, GroupScores, Unscored
 from editreward_space.service import Service
 from editreward_space.settings import MEGABYTE, InputError
 from editreward_space.tables import BatchItem
@@ -104,7 +104,7 @@ def score_chunk(service: Service, chunk: Sequence[BatchItem]) -> list[list[dict[
             except InputError as error:
                 errors[place] = str(error)
     good = [place for place, error in enumerate(errors) if not error]
-    results: dict[int, BestEdit | SkippedGroup] = {}
+    results: dict[int, GroupScores | Unscored] = {}
     if good:
         groups = [group for place in good if (group := chunk[place].group)]
         try:
@@ -115,25 +115,28 @@ def score_chunk(service: Service, chunk: Sequence[BatchItem]) -> list[list[dict[
 
 
 def _rows(
-    service: Service, item: BatchItem, result: BestEdit | SkippedGroup | None, error: str
+    service: Service, item: BatchItem, result: GroupScores | Unscored | None, error: str
 ) -> list[dict[str, Any]]:
-    dimensions = service.scorer.model.config.dimensions
+    dimensions = service.scorer.dimensions
     empty: dict[str, Any] = {"group": item.name, "instruction": item.instruction, "edited": "", "rank": None}
     empty |= {f"{name}{part}": None for name in dimensions for part in ("", "_std")}
     empty |= {"reward": None, "reward_std": None, "probability_best": None, "error": ""}
-    if isinstance(result, SkippedGroup):
+    if isinstance(result, Unscored):
         error = result.reason
-    if item.group is None or not isinstance(result, BestEdit):
+    if item.group is None or not isinstance(result, GroupScores):
         return [{**empty, "error": error}]
     rows = []
-    for index, (image, score) in enumerate(zip(item.group.edited, result.scores, strict=True)):
+    for index, (image, score) in enumerate(zip(item.group.edited, result.candidates, strict=True)):
         row = {**empty, "edited": image.name, "rank": result.ranks[index]}
+        if not isinstance(score, CandidateScore):
+            rows.append({**row, "error": score.reason})
+            continue
         for name, value in score.dimensions.items():
             row |= {name: value.mean, f"{name}_std": value.std}
         row |= {
             "reward": score.reward,
             "reward_std": score.reward_std,
-            "probability_best": result.probabilities[index],
+            "probability_best": result.probabilities[index] if result.probabilities else None,
         }
         rows.append(row)
     return rows

@@ -7,8 +7,8 @@ from typing import Any
 
 from PIL import Image
 
-from editreward.scorers.reward_model import BestEdit, DimensionScore
-from editreward.statistics.preferences import percent
+from editreward.groups import CandidateScore, DimensionScore, GroupScores
+from editreward.reports.text import percent
 from editreward_space.batch import BatchProgress
 from editreward_space.images import data_uri
 from editreward_space.settings import Settings
@@ -40,18 +40,21 @@ def ranking_page(
     names: Sequence[str],
     edited: Sequence[Image.Image],
     instruction: str,
-    best: BestEdit,
+    scores: GroupScores,
 ) -> str:
     """The candidates of a group in ranked order, each to be compared with the source."""
-    cards = "".join(_card(names[index], data_uri(edited[index]), best, index) for index in best.order)
+    cards = "".join(_card(names[index], data_uri(edited[index]), scores, index) for index in scores.order)
     shown = "".join(
         f'<img src="{data_uri(image)}" alt="Source image{_number(place, sources)}">'
         for place, image in enumerate(sources, 1)
     )
-    winner = escape(names[best.order[0]])
+    winner = escape(names[scores.index])
+    sure = (
+        "" if scores.probability is None else f", with a probability of {_percent(scores.probability)} to be the best"
+    )
     return (
         f'<section class="er-result" aria-label="Ranking"><p class="er-answer" role="status">Best of {len(names)}: '
-        f"<b>{winner}</b>, with a probability of {_percent(best.probability)} to be the best.</p>"
+        f"<b>{winner}</b>{sure}.</p>"
         f'<div class="er-task"><figure class="er-sources">{shown}<figcaption>Source</figcaption></figure>'
         f'<blockquote class="er-instruction" dir="auto">{escape(instruction)}</blockquote></div>'
         f'<div class="er-cards">{cards}</div></section>'
@@ -66,8 +69,12 @@ def _number(place: int, images: Sequence[Any]) -> str:
     return f" {place}" if len(images) > 1 else ""
 
 
-def _card(name: str, uri: str, best: BestEdit, index: int) -> str:
-    score, rank = best.scores[index], best.ranks[index]
+def _card(name: str, uri: str, scores: GroupScores, index: int) -> str:
+    score, rank = scores.scores[index], scores.ranks[index]
+    chance = ""
+    if scores.probabilities:
+        probability = scores.probabilities[index]
+        chance = f'<p class="er-line"><span>P(best)</span><b>{_percent(probability)}</b></p>{share_bar(probability)}'
     bars = "".join(dimension_bar(title(name), value) for name, value in score.dimensions.items())
     shown = escape(name)
     return (
@@ -78,11 +85,13 @@ def _card(name: str, uri: str, best: BestEdit, index: int) -> str:
         '<div class="er-buttons"><button type="button" data-er="flicker" aria-pressed="false">Flicker</button>'
         '<button type="button" data-er="side" aria-pressed="false">Side by side</button></div>'
         f"{bars}"
-        f'<p class="er-line"><span>P(best)</span><b>{_percent(best.probabilities[index])}</b></p>'
-        f"{share_bar(best.probabilities[index])}"
-        f'<p class="er-line er-faint"><span>reward (raw)</span>'
-        f"<span>{score.reward:.2f} ± {score.reward_std:.2f}</span></p></article>"
+        f'{chance}<p class="er-line er-faint"><span>reward (raw)</span><span>{reward(score)}</span></p></article>'
     )
+
+
+def reward(score: CandidateScore) -> str:
+    """A raw reward in figures, with its standard deviation where there is one."""
+    return str(DimensionScore(score.reward, score.reward_std))
 
 
 def title(dimension: str) -> str:
@@ -92,11 +101,11 @@ def title(dimension: str) -> str:
 
 def dimension_bar(label: str, score: DimensionScore) -> str:
     """Score of a dimension in figures and, where it has a scale, as a bar from 1 to 4 with a line of ± std."""
-    figures = f"{score.mean:.2f} ± {score.std:.2f}"
-    line = f'<p class="er-line"><span>{escape(label)}</span><b>{figures}</b></p>'
+    line = f'<p class="er-line"><span>{escape(label)}</span><b>{score}</b></p>'
     if not score.calibrated:
         return line.replace("</span>", " (uncalibrated)</span>")
-    low, middle, high = (_share(score.mean + offset) for offset in (-score.std, 0, score.std))
+    std = score.std or 0.0
+    low, middle, high = (_share(score.mean + offset) for offset in (-std, 0, std))
     return (
         f'{line}<div class="er-bar" aria-hidden="true"><i style="width:{middle:.1f}%"></i>'
         f'<u style="left:{low:.1f}%;width:{high - low:.1f}%"></u></div>'
@@ -114,22 +123,30 @@ def share_bar(probability: float) -> str:
 
 
 def comparison_page(
-    names: Sequence[str], edited: Sequence[Image.Image], comparison: dict[str, Any], best: BestEdit
+    names: Sequence[str], edited: Sequence[Image.Image], comparison: dict[str, Any], scores: GroupScores
 ) -> str:
     """Two edits under a slider, and how probable it is that the first is preferred."""
     first, second = (escape(name) for name in names)
-    overall = comparison["probability_first"]
+    overall, by_dimension = comparison["probability_first"], comparison["probability_first_by_dimension"]
+    one, other = scores.scores
     rows = "".join(
-        f'<tr><th scope="row">{escape(title(name))}</th><td>{_percent(probability)}{share_bar(probability)}</td>'
-        f"<td>{_figures(best.scores[0].dimensions[name])}</td><td>{_figures(best.scores[1].dimensions[name])}</td></tr>"
-        for name, probability in comparison["probability_first_by_dimension"].items()
+        f'<tr><th scope="row">{escape(title(name))}</th><td>{_chance(by_dimension.get(name))}</td>'
+        f"<td>{one.dimensions[name]}</td><td>{other.dimensions[name]}</td></tr>"
+        for name in one.dimensions
     )
-    rewards = "".join(f"<td>{score.reward:.2f} ± {score.reward_std:.2f}</td>" for score in best.scores)
+    rewards = "".join(f"<td>{reward(score)}</td>" for score in (one, other))
+    answer = (
+        ""
+        if overall is None
+        else (
+            f"The first edit is preferred with a probability of <b>{_percent(overall)}</b>, the second with "
+            f"{_percent(1 - overall)}."
+        )
+    )
     scale = "1 to 4" if comparison["calibrated"] else "uncalibrated"
     return (
         '<section class="er-result" aria-label="Comparison">'
-        '<p class="er-answer" role="status">The first edit is preferred with a probability of '
-        f"<b>{_percent(overall)}</b>, the second with {_percent(1 - overall)}.</p>"
+        f'<p class="er-answer" role="status">{answer}</p>'
         f'<div class="er-slider"><img src="{data_uri(edited[1])}" alt="Second edit, {second}">'
         f'<img class="er-over" src="{data_uri(edited[0])}" alt="First edit, {first}">'
         '<span class="er-split"></span></div>'
@@ -137,14 +154,14 @@ def comparison_page(
         'aria-label="How much of the first edit is shown, from the left, in percent"><span>Second</span></label>'
         f'<div class="er-scroll"><table><thead><tr><td></td><th scope="col">P(first preferred)</th>'
         f'<th scope="col">First<br><small>{first}</small></th><th scope="col">Second<br><small>{second}</small></th>'
-        f'</tr></thead><tbody>{rows}<tr><th scope="row">Overall</th><td>{_percent(overall)}{share_bar(overall)}</td>'
+        f'</tr></thead><tbody>{rows}<tr><th scope="row">Overall</th><td>{_chance(overall)}</td>'
         f'{rewards}</tr></tbody></table></div><p class="er-faint">Dimensions: {scale}. Overall: raw rewards. What '
         "follows a ± is a standard deviation.</p></section>"
     )
 
 
-def _figures(score: DimensionScore) -> str:
-    return f"{score.mean:.2f} ± {score.std:.2f}"
+def _chance(probability: float | None) -> str:
+    return "" if probability is None else f"{_percent(probability)}{share_bar(probability)}"
 
 
 def batch_page(progress: BatchProgress, dimensions: Sequence[str], calibrated: bool) -> str:

@@ -7,65 +7,72 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from editreward.scorers.reward_model import BestEdit, EditRewardScorer, SkippedGroup
-from editreward.serving.sharing import GroupInput, SharedScorer
+from editreward import load_scorer
+from editreward.groups import EditGroup, GroupScores, Scorer, Unscored
+from editreward.serving.sharing import SharedScorer
 from editreward_space.images import NamedImage
 from editreward_space.settings import InputError, Settings
 
 
 @dataclass(frozen=True)
-class Group:
-    """One group as a user sent it."""
+class Upload:
+    """One group as a user sent it, with the names of its files."""
 
     sources: list[NamedImage]
     edited: list[NamedImage]
     instruction: str
 
+    @property
+    def group(self) -> EditGroup:
+        """The group without names."""
+        sources, edited = ([image.content for image in images] for images in (self.sources, self.edited))
+        return EditGroup(sources, self.instruction, edited)
+
 
 class Service:
-    """Scores the groups of all users with one model.
+    """Scores the groups of all users with one scorer.
 
     Args:
-        scorer: the model.
+        scorer: any scorer.
         settings: the limits.
     """
 
-    def __init__(self, scorer: EditRewardScorer, settings: Settings) -> None:
+    def __init__(self, scorer: Scorer, settings: Settings) -> None:
         self.scorer, self.settings = scorer, settings
-        self._shared = SharedScorer(on_zero_gpu(scorer.best_of))
+        self._shared = SharedScorer(on_zero_gpu(scorer.__call__))
 
     @classmethod
     def load(cls, settings: Settings) -> "Service":
         """Load the model that the settings name."""
-        options: dict[str, Any] = {"revision": settings.revision} if settings.revision else {}
-        return cls(EditRewardScorer.from_pretrained(settings.model or None, **options), settings)
+        return cls(load_scorer(settings.model or None, revision=settings.revision or None), settings)
 
-    def rank(self, group: Group) -> BestEdit:
+    def rank(self, group: Upload) -> GroupScores:
         """Score one group.
 
         Raises:
-            InputError: it is outside the limits, or cannot be scored.
+            InputError: it is outside the limits, or an image of it cannot be scored.
         """
         self.check(group)
         (result,) = self.rank_all([group])
-        if isinstance(result, SkippedGroup):
+        if isinstance(result, Unscored):
             raise InputError(result.reason)
+        for unscored in result.unscored.values():
+            raise InputError(unscored.reason)
         return result
 
-    def rank_all(self, groups: Sequence[Group]) -> list[BestEdit | SkippedGroup]:
-        """Score groups that `check` let through; the reasons of skipped ones name files.
+    def rank_all(self, groups: Sequence[Upload]) -> list[GroupScores | Unscored]:
+        """Score groups that `check` let through; the reasons of unscored ones name files.
 
         Raises:
             InputError: the model stays busy with others.
         """
-        inputs = [GroupInput(_contents(group.sources), _contents(group.edited), group.instruction) for group in groups]
         try:
-            results = self._shared.best_of(inputs, timeout=self.settings.request_seconds)
+            results = self._shared([group.group for group in groups], timeout=self.settings.request_seconds)
         except TimeoutError as error:
             raise InputError(str(error)) from error
         return [name_files(result, group) for group, result in zip(groups, results, strict=True)]
 
-    def check(self, group: Group) -> None:
+    def check(self, group: Upload) -> None:
         """Be sure that a group is complete and within the limits.
 
         Raises:
@@ -92,36 +99,29 @@ class Service:
             raise InputError(f"The instruction is longer than {settings.max_instruction} characters. Shorten it.")
 
     def describe(self) -> dict[str, Any]:
-        """The model: name, dimensions, whether its scores have a scale, and what readers must know."""
-        config = self.scorer.model.config
+        """The model: name, dimensions, whether its scores are on people's scale, and what readers must know."""
+        scorer = self.scorer
         return {
-            "model": self.scorer.name,
-            "dimensions": list(config.dimensions),
-            "calibrated": config.calibration is not None,
-            "notes": self.scorer.notes,
+            "model": scorer.name,
+            "dimensions": list(scorer.dimensions),
+            "calibrated": scorer.calibrated,
+            "notes": list(scorer.notes),
         }
 
-    def ranking(self, names: Sequence[str], best: BestEdit) -> dict[str, Any]:
-        """A ranked group as plain data, best edit first."""
-        candidates = [
-            {
-                "index": index,  # among those that were sent: names may be alike
-                "name": names[index],
-                "rank": best.ranks[index],
-                "probability_best": best.probabilities[index],
-                **best.scores[index].to_dict(),
-            }
-            for index in best.order
-        ]
+    def ranking(self, names: Sequence[str], scores: GroupScores) -> dict[str, Any]:
+        """A ranked group as plain data, best edit first; `index` is the place among those that were sent."""
+        plain = scores.to_dict()["candidates"]
+        candidates = [{"index": index, "name": names[index], **plain[index]} for index in scores.order]
         return {**self.describe(), "candidates": candidates}
 
-    def comparison(self, names: Sequence[str], best: BestEdit) -> dict[str, Any]:
+    def comparison(self, names: Sequence[str], scores: GroupScores) -> dict[str, Any]:
         """A group of two as plain data: probabilities that the first is preferred, and both scores."""
-        first, second = best.scores
+        first, second = scores.scores
+        by_dimension = getattr(self.scorer, "dimension_preferences", None)  # reward models have it
         return {
             **self.describe(),
-            "probability_first": best.probabilities[0],
-            "probability_first_by_dimension": self.scorer.dimension_preferences(first, second),
+            "probability_first": scores.preferences[0][1] if scores.preferences else None,
+            "probability_first_by_dimension": by_dimension(first, second) if by_dimension else {},
             "first": {"name": names[0], **first.to_dict()},
             "second": {"name": names[1], **second.to_dict()},
         }
@@ -134,13 +134,18 @@ def on_zero_gpu(function: Any) -> Any:
     return importlib.import_module("spaces").GPU(function)
 
 
-def name_files(result: BestEdit | SkippedGroup, group: Group) -> BestEdit | SkippedGroup:
-    """A reason of the processor with the file's name in place of its argument's (`edited[2] cannot ...`)."""
-    if isinstance(result, BestEdit) or not (found := re.match(r"(source|edited)(?:\[(\d+)\])?(?= )", result.reason)):
-        return result
+def name_files(result: GroupScores | Unscored, group: Upload) -> GroupScores | Unscored:
+    """The result with the files' names in its reasons, in place of the argument's (`edited[2] cannot ...`)."""
+    if isinstance(result, Unscored):
+        return replace(result, reason=_with_name(result.reason, group))
+    named = (
+        replace(c, reason=_with_name(c.reason, group)) if isinstance(c, Unscored) else c for c in result.candidates
+    )
+    return replace(result, candidates=tuple(named))
+
+
+def _with_name(reason: str, group: Upload) -> str:
+    if not (found := re.match(r"(source|edited)(?:\[(\d+)\])?(?= )", reason)):
+        return reason
     images = group.sources if found[1] == "source" else group.edited
-    return replace(result, reason=images[int(found[2] or 0)].name + result.reason[found.end() :])
-
-
-def _contents(images: Sequence[NamedImage]) -> list[bytes]:
-    return [image.content for image in images]
+    return images[int(found[2] or 0)].name + reason[found.end() :]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from editreward_space.images import NamedImage, checked_image
-from editreward_space.service import Group
+from editreward_space.service import Upload
 from editreward_space.settings import MEGABYTE, InputError, Settings
 
 MAX_TABLE_MB = 20
@@ -48,7 +48,7 @@ class BatchItem:
 
     name: str
     instruction: str
-    group: Group | None
+    group: Upload | None
     error: str = ""
 
 
@@ -225,7 +225,7 @@ def table_items(rows: Sequence[TableRow | str], archive: ImageArchive) -> Iterat
                     (row.edited, archive.settings.max_candidates),
                 )
             ]
-            yield BatchItem(row.name, row.instruction, Group(images[0], images[1], row.instruction))
+            yield BatchItem(row.name, row.instruction, Upload(images[0], images[1], row.instruction))
         except InputError as error:
             yield BatchItem(row.name, row.instruction, None, str(error))
 
@@ -308,7 +308,7 @@ def _dataset_item(row: dict[str, Any], number: int, settings: Settings) -> Batch
         return BatchItem(name, instruction, None, str(error))
     except (KeyError, TypeError):
         return BatchItem(name, instruction, None, "The row is no edit group: its images are not where they must be.")
-    return BatchItem(name, instruction, Group(sources, edited, instruction))
+    return BatchItem(name, instruction, Upload(sources, edited, instruction))
 
 
 def _embedded(image: dict[str, Any] | None, name: str, settings: Settings) -> NamedImage:

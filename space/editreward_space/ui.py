@@ -12,12 +12,13 @@ from typing import Any
 import gradio as gr
 from huggingface_hub import ModelCard
 
+from editreward.groups import EditGroup, GroupScores
 from editreward.reports.picture import ScoredGroup, draw_groups
-from editreward.scorers.reward_model import BestEdit, bundled_model
+from editreward.scorers.loading import bundled_model
 from editreward_space import pages
 from editreward_space.batch import BatchProgress, run_batch, write_files
 from editreward_space.images import NamedImage, read_upload, shown
-from editreward_space.service import Group, Service
+from editreward_space.service import Service, Upload
 from editreward_space.settings import InputError, Settings
 from editreward_space.tables import ImageArchive, dataset_items, read_table, table_items
 from editreward_space.tidy import keep_tidy
@@ -119,7 +120,8 @@ def rank_tab(service: Service) -> None:
             return pages.problem(error), gr.update(visible=False)
         names = [image.name for image in group.edited]
         folder = download_folder()
-        scored = ScoredGroup(f"Ranked by {service.scorer.name}", small[0], instruction, names, small[1], best)
+        drawn = EditGroup(small[0], instruction, small[1])
+        scored = ScoredGroup(f"Ranked by {service.scorer.name}", drawn, names, best)
         draw_groups([scored], service.scorer.notes).save(folder / "ranking.png")
         content = json.dumps(
             {"instruction": instruction, **service.ranking(names, best)}, indent=2, ensure_ascii=False
@@ -167,7 +169,7 @@ def compare_tab(service: Service) -> None:
 def batch_tab(service: Service) -> None:
     """A table with images, or a dataset."""
     running: dict[str | None, threading.Event] = {}
-    dimensions = list(service.scorer.model.config.dimensions)
+    dimensions = list(service.scorer.dimensions)
     with gr.Row():
         with gr.Column():
             table = uploads(gr.File(label="Table: CSV or JSONL", file_types=[".csv", ".jsonl", ".ndjson"], height=140))
@@ -338,19 +340,19 @@ def uploads(component: Any) -> Any:
     return component
 
 
-def read_group(service: Service, source: Sequence[str], instruction: str, edited: Sequence[str]) -> Group:
+def read_group(service: Service, source: Sequence[str], instruction: str, edited: Sequence[str]) -> Upload:
     """Read a group's uploads, no more than the limits allow."""
     settings = service.settings
     images: list[list[NamedImage]] = [
         [read_upload(path, settings) for path in paths[: limit + 1]]
         for paths, limit in ((source, settings.max_sources), (edited, settings.max_candidates))
     ]
-    return Group(images[0], images[1], instruction or "")
+    return Upload(images[0], images[1], instruction or "")
 
 
 def compare(
     service: Service, source: Sequence[str], instruction: str, first: str | None, second: str | None
-) -> tuple[Group, BestEdit]:
+) -> tuple[Upload, GroupScores]:
     """Score two edits."""
     if not first or not second:
         raise InputError(f"There is no {'second' if first else 'first'} edit. Add the image.")

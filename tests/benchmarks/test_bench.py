@@ -23,17 +23,11 @@ from editreward.cli import main as cli
 from editreward.data.benchmark_items import BENCHMARK_FILE, BenchmarkItem, comparisons_of, read_benchmark
 from editreward.data.sources import StoredRows
 from editreward.data.storage import write_groups
+from editreward.groups import EditGroup, GroupScores, Unscored
 from editreward.modules import ModuleRegistry
+from editreward.scorers.baselines import CoinPerPair, RandomScores
 from editreward.scorers.cache import SCORES, store_for
 from editreward.scorers.reward_model import EditRewardScorer
-from editreward.scorers.scorers import (
-    CoinPerPair,
-    EditGroup,
-    GroupScores,
-    RandomScores,
-    RewardModelScorer,
-    Unscored,
-)
 from tests.helpers.benchmarks import (
     NO_SCORES,
     SMALL,
@@ -135,8 +129,10 @@ def test_labels_may_change_without_another_pass(tmp_path):
 def test_scores_of_every_kind_come_back_from_the_cache_as_they_were(tmp_path):
     kinds = [
         GroupScores([0.1, 1 / 3, -2.5e-9]),
-        GroupScores([1.0, 2.0, 3.0], {"a b": [0.0, 1.0, 2.0], "c": [1.0, 1.0, 1.0]}, {"overall": [0.5, 0.5, 0.1]}),
-        GroupScores([1.0, 2.0, 3.0], probabilities=[[0.5, 0.1, 0.2], [0.9, 0.5, 0.3], [0.8, 0.7, 0.5]]),
+        GroupScores.from_columns(
+            [1.0, 2.0, 3.0], {"a b": [0.0, 1.0, 2.0], "c": [1.0, 1.0, 1.0]}, {"overall": [0.5, 0.5, 0.1]}
+        ),
+        GroupScores([1.0, 2.0, 3.0], preferences=[[0.5, 0.1, 0.2], [0.9, 0.5, 0.3], [0.8, 0.7, 0.5]]),
     ]
 
     for number, kind in enumerate(kinds):
@@ -166,9 +162,12 @@ def test_what_could_not_be_scored_is_not_kept_and_is_asked_again(tmp_path):
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (GroupScores([1.0, float("nan"), 1.0]), "bad returned, as overall of group 'g0', numbers that are not finite"),
-        (GroupScores([1.0]), "bad returned, as overall of group 'g0', 1 numbers for 3 candidates"),
-        (GroupScores([1.0] * 3, {"style": [1.0]}), "bad returned, as style of group 'g0', 1 numbers"),
+        (GroupScores([1.0, float("nan"), 1.0]), "bad returned nan as overall of candidate 1 of group 'g0'"),
+        (GroupScores([1.0]), "bad returned, for group 'g0', 1 scores for 3 candidates"),
+        (
+            GroupScores.from_columns([1.0] * 3, {"style": [1.0, 1.0, float("inf")]}),
+            "bad returned inf as style of candidate 2 of group 'g0'",
+        ),
         ([1.0] * 3, "bad returned, for group 'g0', a list, not GroupScores"),
         (None, "bad returned 0 answers to 1 questions"),
     ],
@@ -184,7 +183,8 @@ def test_wrong_answers_are_refused_with_the_group(answer, message):
 
 def test_all_groups_have_to_be_scored_in_the_same_dimensions():
     def bad(groups):
-        return [GroupScores([1.0] * 3, {"style": [1.0] * 3} if g.instruction == "edit 1" else {}) for g in groups]
+        style = {"style": [1.0] * 3}
+        return [GroupScores.from_columns([1.0] * 3, style if g.instruction == "edit 1" else None) for g in groups]
 
     bad.name, bad.fingerprint = "bad", "bad"
     with pytest.raises(ValueError, match="bad returned scores in different dimensions: none for group 'g0' and style"):
@@ -466,7 +466,7 @@ def test_set(tmp_path_factory) -> Path:
 
 def test_probabilities_are_those_of_the_better_edit():
     item = BenchmarkItem("x", "2pair", "t", [0, 1], comparisons_of([0, 1], [2, 1]), group_id="g")
-    answers = Answers([item], {}, {"g": GroupScores([0.0, 1.0], probabilities=[[0.5, 0.2], [0.8, 0.5]])})
+    answers = Answers([item], {}, {"g": GroupScores([0.0, 1.0], preferences=[[0.5, 0.2], [0.8, 0.5]])})
     measures = {measure.name: measure.estimate.value for measure in calibration(answers, answers.pairs())}
     assert measures == pytest.approx({"expected calibration error": 0.2, "Brier score": 0.04})
 
@@ -515,7 +515,8 @@ def test_intervals_of_a_calibrated_scorer_are_held_against_people_s_scores(tmp_p
 
         def __call__(self, groups):
             return [
-                GroupScores(means[g.instruction], dict.fromkeys(NO_SCORES, means[g.instruction]), stds) for g in groups
+                GroupScores.from_columns(means[g.instruction], dict.fromkeys(NO_SCORES, means[g.instruction]), stds)
+                for g in groups
             ]
 
     def coverage(scorer):
@@ -700,9 +701,9 @@ def test_the_command_takes_scorers_of_one_s_own_and_says_what_is_wrong(tmp_path,
     assert "| position bias | gap |" in capsys.readouterr().out
     wrong = [
         ([*options, "--scorer", f"{tmp_path}/own.py:nothing"], "returned a int, which is no scorer"),
-        ([*options, "--scorer", "ssin"], "no scorer 'ssin'"),
-        ([*options, "--scorer", "psnr", "--model", "x", "--dtype", "float32"], "'psnr' has no --model, --dtype"),
-        ([*options, "--scorer", "clip", "--model-revision", "x", "--dtype", "float32"], "'clip' has no --dtype"),
+        ([*options, "--scorer", "ssin"], "ssin is neither a model folder nor a Hub repository"),
+        ([*options, "--scorer", "psnr", "--device", "cpu", "--dtype", "float32"], "'psnr' has no `device`, `dtype`"),
+        ([*options, "--scorer", "clip", "--model-revision", "x", "--dtype", "float32"], "'clip' has no `dtype`"),
         (["imagenhub", "--data", tmp_path / "out", "--scorer", "random"], "holds editreward-bench, not imagenhub"),
         (["genai-bench", "--scorer", "random"], "name a folder or file with --data"),
         (["editscore-bench", "--scorer", "random"], "EditScore/EditReward-Bench is neither a folder"),
@@ -774,7 +775,7 @@ def test_two_processes_give_what_one_gives(tmp_path, test_set, random_model_dir)
     assert printed[0] and not printed[1], "only the main process prints"
     benchmark, model = BENCHMARKS["simulated"], EditRewardScorer.from_pretrained(random_model_dir, device="cpu")
     data = load_benchmark(benchmark, str(test_set), cache=tmp_path / "cache", progress=False)
-    one = run_benchmark(benchmark, data, RewardModelScorer(model), Runner(progress=False), limit=7)
+    one = run_benchmark(benchmark, data, model, Runner(progress=False), limit=7)
     two = json.loads((tmp_path / "two" / "result.json").read_text())
     assert two["environment"]["processes"] == 2 and one.environment["processes"] == 1
     assert [m["value"] for m in two["measures"][:15]] == [m["value"] for m in one.to_dict()["measures"][:15]]

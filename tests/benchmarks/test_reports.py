@@ -28,7 +28,8 @@ from editreward.benchmarks.reports.report import ELSEWHERE, report_page, write_r
 from editreward.benchmarks.reports.saved import read_result, write_answers
 from editreward.benchmarks.runner import GroupRecord, Runner
 from editreward.data.benchmark_items import BenchmarkItem, comparisons_of
-from editreward.scorers.scorers import CoinPerPair, GroupScores, RandomScores
+from editreward.groups import GroupScores
+from editreward.scorers.baselines import CoinPerPair, RandomScores
 from editreward.statistics import compare_shares, holm
 from tests.helpers.benchmarks import Table, command, imported, result_of, tuple_bench
 from tests.helpers.pictures import picture
@@ -60,7 +61,7 @@ def made(number: int = 40, sizes: tuple[int, ...] = (2, 3, 4), ties: bool = True
         probabilities = 1 / (1 + np.exp(overall[None, :] - overall[:, None]))
         quality = rng.normal(size=size) + groups[f"g{index}"].truth["visual_quality"]
         stds = {"overall": [0.1 + index] * size}
-        scores[f"g{index}"] = GroupScores(
+        scores[f"g{index}"] = GroupScores.from_columns(
             overall.tolist(), {"visual_quality": quality.tolist()}, stds, probabilities.tolist()
         )
         for c in item.comparisons:
@@ -160,7 +161,7 @@ def test_the_worst_mistakes_are_the_most_confident_ones_one_a_group():
     answers = made()
     wrong: dict[str, float] = {}
     for item in answers.items:
-        p = answers.scores[item.group_id].probabilities
+        p = answers.scores[item.group_id].preferences
         for c in item.comparisons:
             if c.verdict != "tie":
                 better, worse = (c.first, c.second) if c.verdict == "first" else (c.second, c.first)
@@ -231,7 +232,7 @@ class Hostile(RandomScores):
 
     def __call__(self, groups):
         return [
-            GroupScores(
+            GroupScores.from_columns(
                 s.overall, {HOSTILE: s.overall}, {"overall": s.overall}, [[0.4] * len(s.overall)] * len(s.overall)
             )
             for s in super().__call__(groups)

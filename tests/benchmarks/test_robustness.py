@@ -33,8 +33,8 @@ from editreward.benchmarks.robustness.stresses import FALLS, INVARIANT, LOSES, N
 from editreward.benchmarks.runner import GroupRecord, Runner
 from editreward.cli import main as cli
 from editreward.data.storage import write_groups
+from editreward.groups import EditGroup, GroupScores, Unscored
 from editreward.scorers.baselines import decode, pixel_likeness
-from editreward.scorers.scorers import EditGroup, GroupScores, Unscored
 from editreward.simulation import over_edits, simulate_group
 from tests.helpers.benchmarks import row_of
 
@@ -169,7 +169,8 @@ def stressed(seed: int, levels: int = 0, extra: int = 0, size: int = 4) -> Stres
     rng = np.random.default_rng(seed)
 
     def scores(number):
-        return GroupScores(rng.normal(size=number).tolist(), {"looks": rng.normal(2, 3, size=number).tolist()})
+        overall, looks = rng.normal(size=number).tolist(), rng.normal(2, 3, size=number).tolist()
+        return GroupScores.from_columns(overall, {"looks": looks})
 
     totals = rng.integers(2, 9, size).astype(float)
     order = np.sign(totals[:, None] - totals[None])

@@ -20,8 +20,10 @@ from editreward.benchmarks.simulated_test_set import novelty
 from editreward.data.benchmark_items import read_benchmark
 from editreward.data.images import read_image
 from editreward.data.sources import load_groups, raw_groups
+from editreward.groups import GroupScores
 from editreward.resources import resource
-from editreward.scorers.scorers import CoinPerPair, GroupScores, versions
+from editreward.scorers.baselines import CoinPerPair
+from editreward.scorers.fingerprints import versions
 from editreward.simulation import simulate_group, simulate_groups
 from tests.helpers.benchmarks import SMALL, described
 
@@ -182,7 +184,7 @@ class Table:
 
     def __call__(self, groups):
         return [
-            GroupScores(
+            GroupScores.from_columns(
                 [self.score("overall", image) for image in group.edited],
                 {name: [self.score(name, image) for image in group.edited] for name in self.dimensions},
             )

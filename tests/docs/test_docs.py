@@ -34,7 +34,7 @@ import train_trl
 from editreward.cli.main import build_parser, main
 from editreward.data.sources import load_groups
 from editreward.data.storage import write_groups
-from editreward.scorers.reward_model import bundled_model
+from editreward.scorers.loading import bundled_model
 from editreward.simulation import simulate_group
 from editreward.training.adapters import adapter_config, save_configuration
 from editreward.training.datasets import GroupDataArguments

@@ -9,7 +9,7 @@ from editreward.benchmarks.published import POSITION_BIAS
 from editreward.benchmarks.runner import Runner
 from editreward.benchmarks.simulated import SimulatedBenchmark, found_in
 from editreward.cli import main as cli
-from editreward.scorers.scorers import GroupScores
+from editreward.groups import GroupScores
 from tests.helpers.pictures import picture
 from tests.helpers.published_rows import bench_rows, import_bench
 
@@ -67,7 +67,7 @@ class Table:
 
     def __call__(self, groups):
         return [
-            GroupScores(
+            GroupScores.from_columns(
                 [self.table[image] for image in group.edited],
                 {name: [table[image] for image in group.edited] for name, table in self.dimensions.items()},
             )

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModel, AutoProcessor, BitsAndBytesConfig, TorchAoConfig
 
 from editreward import EditRewardScorer
-from editreward.scorers.reward_model import bundled_model
+from editreward.scorers.loading import bundled_model
 from editreward.simulation import simulate_group
 
 

@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 from editreward import EditRewardScorer
 from editreward.cli import main as cli
 from editreward.publishing.spaces import MODEL_VARIABLE, REVISION_VARIABLE
-from editreward.scorers.reward_model import bundled_model
+from editreward.scorers.loading import bundled_model
 from tests.helpers.backbones import make_image
 from tests.helpers.hub_server import Hub, run_with_hub
 

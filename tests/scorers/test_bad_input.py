@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from editreward.scorers.reward_model import EditRewardScorer, ModelError, SkippedGroup
+from editreward.scorers.loading import ModelError
+from editreward.scorers.reward_model import EditRewardScorer, SkippedGroup
 from modeling_editreward import EditRewardModel
 from processing_editreward import MAX_IMAGE_PIXELS, EditRewardProcessor, ImageError
 

@@ -13,25 +13,18 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, Qwen2Config
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from editreward import EditRewardScorer
+from editreward.groups import EditGroup, EditPair, GroupScores, Unscored
 from editreward.scorers.baselines import (
     LIKENESSES,
-    NEUTRAL_TEXT,
-    Clip,
-    Lpips,
+    CoinPerPair,
+    RandomScores,
     SourceLikeness,
     pixel_likeness,
     psnr,
     ssim,
 )
-from editreward.scorers.scorers import (
-    CoinPerPair,
-    EditGroup,
-    EditPair,
-    RandomScores,
-    RewardModelScorer,
-    Unscored,
-    content_hash,
-)
+from editreward.scorers.fingerprints import content_hash
+from editreward.scorers.perceptual import NEUTRAL_TEXT, Clip, Lpips
 from editreward.simulation import simulate_groups
 from tests.helpers.pictures import file_of, noise
 
@@ -45,7 +38,7 @@ def simulated(count: int = 3, candidates: int = 3) -> list[EditGroup]:
 
 @pytest.fixture(scope="module")
 def model_scorer(random_model_dir):
-    return RewardModelScorer(EditRewardScorer.from_pretrained(random_model_dir, device="cpu"))
+    return EditRewardScorer.from_pretrained(random_model_dir, device="cpu")
 
 
 def test_a_model_s_scores_depend_on_neither_the_order_of_candidates_nor_the_batch_around_them(model_scorer):
@@ -63,29 +56,40 @@ def test_a_model_s_scores_depend_on_neither_the_order_of_candidates_nor_the_batc
             assert np.allclose(columns(c)[name], [values[i] for i in order], atol=1e-4 * spread)
             assert np.allclose(columns(d)[name], values[:1], atol=1e-4 * spread)
         assert np.ptp(a.overall) > 1e-3 * spread
-        preferred = np.array(a.probabilities)
+        preferred = np.array(a.preferences)
         assert np.allclose(preferred + preferred.T, 1) and np.allclose(np.diag(preferred), 0.5)
-        assert np.allclose(np.array(c.probabilities), preferred[np.ix_(order, order)], atol=1e-5)
+        assert np.allclose(np.array(c.preferences), preferred[np.ix_(order, order)], atol=1e-5)
 
 
 def test_a_model_s_scores_are_those_of_the_library(model_scorer):
     (group,) = simulated(1)
     scores = model_scorer([group])[0]
-    library = model_scorer.scorer.score(group.sources[0], list(group.edited), group.instruction)
+    library = model_scorer.score(group.sources[0], list(group.edited), group.instruction)
     assert scores.overall == pytest.approx([score.reward for score in library])
     assert scores.dimensions["visual_quality"] == pytest.approx([score.visual_quality.mean for score in library])
     assert scores.stds["overall"] == pytest.approx([score.reward_std for score in library])
     first, second = group.edited[:2]
-    expected = model_scorer.scorer.preference(group.sources[0], first, second, group.instruction)
-    assert scores.probabilities[0][1] == pytest.approx(expected)
+    expected = model_scorer.preference(group.sources[0], first, second, group.instruction)
+    assert scores.preferences[0][1] == pytest.approx(expected)
 
 
 def test_a_group_that_a_model_cannot_score_says_why_and_costs_no_other(model_scorer):
     good, other = simulated(2)
     bad = EditGroup(good.sources, good.instruction, (b"no image", good.edited[0]))
     first, failed, last = model_scorer([good, bad, other])
-    assert isinstance(failed, Unscored) and "image" in failed.reason
+    assert isinstance(failed, GroupScores) and list(failed.unscored) == [0]
+    assert failed.unscored[0].reason.startswith("edited[0] is not an image")
     assert len(first.overall) == len(last.overall) == 3
+    # The other edit has the score that it has alone, and all probability.
+    alone = model_scorer([EditGroup(good.sources, good.instruction, good.edited[:1])])[0]
+    assert failed.overall[1] == pytest.approx(alone.overall[0], rel=1e-5) and failed.ranks == [None, 1]
+    assert np.isnan(failed.probabilities[0]) and failed.probabilities[1] == 1 and failed.preferences[1][1] == 0.5
+    for group in (
+        EditGroup((b"no image",), good.instruction, good.edited),
+        EditGroup(good.sources, " ", good.edited),
+        EditGroup(good.sources, good.instruction, (b"no image", b"none either")),
+    ):
+        assert isinstance(model_scorer([group])[0], Unscored)
 
 
 def test_the_fingerprint_is_that_of_weights_configuration_processor_and_precision(random_model_dir):
@@ -93,7 +97,7 @@ def test_the_fingerprint_is_that_of_weights_configuration_processor_and_precisio
         scorer = EditRewardScorer.from_pretrained(random_model_dir, device="cpu", **options)
         if change:
             change(scorer)
-        return RewardModelScorer(scorer).fingerprint
+        return scorer.fingerprint
 
     def weights(scorer):
         with torch.no_grad():
@@ -161,13 +165,15 @@ def test_likeness_falls_with_distance_and_sees_no_instruction(name):
     assert scorer([EditGroup(group.sources, "another", group.edited)]) == [scores]
     larger = EditGroup(group.sources, "edit", (file_of(base.resize((128, 96))), group.edited[2]))
     assert np.diff(scorer([larger])[0].overall)[0] < 0
-    assert isinstance(scorer([EditGroup(group.sources, "edit", (b"broken",))])[0], Unscored)
+    broken = scorer([EditGroup(group.sources, "edit", (b"broken", group.edited[1]))])[0]
+    assert list(broken.unscored) == [0] and broken.overall[1] == scores.overall[1]
+    assert isinstance(scorer([EditGroup((b"broken",), "edit", group.edited)])[0], Unscored)
     assert len({SourceLikeness(other).fingerprint for other in LIKENESSES}) == len(LIKENESSES)
 
 
 def test_a_picture_too_small_for_ssim_is_unscored_not_scored_otherwise():
     tiny = file_of(noise(1, (8, 8)))
-    assert isinstance(SourceLikeness("ssim")([EditGroup((tiny,), "edit", (tiny,))])[0], Unscored)
+    assert SourceLikeness("ssim")([EditGroup((tiny,), "edit", (tiny,))])[0].scored == {}
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +261,7 @@ def test_lpips_gets_images_from_minus_1_to_1_and_the_smallest_distance_wins(monk
             return (first - second).abs().mean().reshape(1, 1, 1, 1)
 
     monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=Distance))
-    monkeypatch.setattr("editreward.scorers.baselines.versions", lambda *names: {})
+    monkeypatch.setattr("editreward.scorers.perceptual.versions", lambda *names: {})
     near = Image.blend(noise(1), noise(2), 0.2)
     (scores,) = Lpips()([EditGroup((file_of(noise(1)),), "edit", tuple(map(file_of, (noise(2), near, noise(1)))))])
     difference = np.abs(np.asarray(noise(1), float) - np.asarray(noise(2), float)).mean() / 127.5

@@ -12,7 +12,7 @@ from transformers import TorchAoConfig
 
 from editreward import EditRewardScorer
 from editreward.benchmarks.simulated_test_set import Judgements, TestSet, evaluate, judge
-from editreward.scorers.reward_model import bundled_model
+from editreward.scorers.loading import bundled_model
 from editreward.simulation import groups_hash, simulate_groups
 from modeling_editreward import EditRewardModel
 from tests.helpers.work import tiny_shape

@@ -13,6 +13,7 @@ from PIL import Image
 from editreward.cli import main as cli
 from editreward.data.storage import write_groups
 from editreward.scorers.dataset import rows_of, score_dataset
+from editreward.scorers.registry import CompletedScorer
 from editreward.scorers.reward_model import EditRewardScorer, SkippedGroup
 from editreward.simulation import simulate_group
 
@@ -64,17 +65,22 @@ def test_a_dataset_has_a_line_per_row_with_the_scorers_scores_or_the_reason(data
     assert list(tmp_path.iterdir()) == [tmp_path / "scores.jsonl"]
     for group, record in zip(groups(), records, strict=True):
         assert record["group_id"] == group.group_id
-        if record["row"] in (4, 5):
+        if record["row"] == 4:
             assert record["candidates"] == [] and record["best"] is None
+            continue
+        if record["row"] == 5:  # its other candidates are scored
+            assert [candidate["rank"] for candidate in record["candidates"]].count(None) == 1
+            assert record["error"] is None and record["candidates"][1]["error"].startswith("edited[1] is not an image")
+            assert record["candidates"][1]["reward"] is None and record["candidates"][0]["reward"] is not None
             continue
         best = scorer.best_of(*arguments(group))
         assert record["error"] is None and record["best"] == best.index
         for candidate, score in zip(record["candidates"], best.scores, strict=True):
             assert candidate["reward"] == pytest.approx(score.reward, abs=1e-5)
-            assert candidate["visual_quality"]["std"] == pytest.approx(score.visual_quality.std, rel=1e-4)
+            quality = candidate["dimensions"]["visual_quality"]
+            assert quality["std"] == pytest.approx(score.visual_quality.std, rel=1e-4)
     assert records[4]["error"].startswith("edited is an empty list")
-    assert records[5]["error"].startswith("edited[1] is not an image")
-    assert (report.groups, report.failed, report.reused) == (5, 2, 0)
+    assert (report.groups, report.failed, report.reused) == (6, 2, 0)
     assert [name for name, _ in report.failures] == [groups()[4].group_id, groups()[5].group_id]
 
 
@@ -89,9 +95,13 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(data, scorer, tmp_path, kep
     lines = part.read_bytes().splitlines(keepends=True)
     part.write_bytes(b"".join(lines[: 1 + kept]) + (lines[1 + kept][:20] if kept < ROWS else b""))
     asked = []
-    stream = scorer.stream
-    monkeypatch.setattr(scorer, "stream", lambda rows: stream(asked.append(row) or row for row in rows))
-    report = score_dataset(scorer, str(data), output)
+
+    class Counting(CompletedScorer):
+        def __call__(self, groups):
+            asked.extend(groups)
+            return super().__call__(groups)
+
+    report = score_dataset(Counting(scorer), str(data), output)
     assert len(asked) == ROWS - kept and report.reused == kept
     for resumed, whole in zip(read(output), read(tmp_path / "whole.jsonl"), strict=True):
         assert resumed["row"] == whole["row"] and resumed["error"] == whole["error"]
@@ -104,12 +114,14 @@ def test_a_run_goes_on_only_with_the_same_data_and_model(data, scorer, tmp_path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("editreward.scorers.dataset._write", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            score_dataset(scorer, str(data), output, fingerprint="one", limit=1)
-    with pytest.raises(ValueError, match="unfinished run with fingerprint 'one'"):
-        score_dataset(scorer, str(data), output, fingerprint="another")
+            score_dataset(scorer, str(data), output, limit=1)
+    another = CompletedScorer(scorer)
+    another.fingerprint = "another"
+    with pytest.raises(ValueError, match="unfinished run with fingerprint"):
+        score_dataset(another, str(data), output)
     with pytest.raises(ValueError, match="another number of processes"):
-        score_dataset(scorer, str(data), output, fingerprint="one", processes=Share(0, 2))
-    assert score_dataset(scorer, str(data), output, fingerprint="one", limit=2).groups == 2
+        score_dataset(scorer, str(data), output, processes=Share(0, 2))
+    assert score_dataset(scorer, str(data), output, limit=2).groups == 2
     with pytest.raises(FileExistsError, match="there already"):
         score_dataset(scorer, str(data), output)
 
@@ -183,7 +195,7 @@ def test_the_command_lists_bad_rows_and_exits_with_1(data, random_model_dir, tmp
     output = tmp_path / "scores.jsonl"
     assert cli.main(["score", "--dataset", str(data), "--output", str(output), *model]) == 1
     out, err = capsys.readouterr()
-    assert err == "" and "5 groups with" in out and "2 groups could not be scored" in out
+    assert err == "" and "6 groups with" in out and "2 groups or candidates could not be scored" in out
     assert f"{groups()[5].group_id}: edited[1] is not an image" in out and "uncalibrated" in out
     simulated = ["score", "--dataset", "simulated", "--limit", "2", "--output", str(tmp_path / "simulated.parquet")]
     assert cli.main([*simulated, *model]) == 0
@@ -238,4 +250,4 @@ def test_images_are_never_taken_from_elsewhere(data, scorer, tmp_path, monkeypat
     Image.new("RGB", (64, 64)).save(tmp_path / "broken.png")
     monkeypatch.chdir(tmp_path)
     score_dataset(scorer, str(data), "scores.jsonl")
-    assert "is not an image" in read(tmp_path / "scores.jsonl")[5]["error"]
+    assert "is not an image" in read(tmp_path / "scores.jsonl")[5]["candidates"][1]["error"]

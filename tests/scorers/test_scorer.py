@@ -16,7 +16,8 @@ from PIL import Image
 
 import editreward
 from editreward.scorers import reward_model as scorer_module
-from editreward.scorers.reward_model import EditRewardScorer, ModelError, ScoringError, SkippedGroup
+from editreward.scorers.loading import ModelError
+from editreward.scorers.reward_model import EditRewardScorer, ScoringError, SkippedGroup
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor
 

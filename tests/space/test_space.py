@@ -22,13 +22,14 @@ import pytest
 from PIL import Image
 
 from editreward.data.storage import write_groups
-from editreward.scorers.reward_model import BestEdit, EditRewardScorer, SkippedGroup
-from editreward.serving.sharing import GroupInput, SharedScorer
-from editreward.statistics.preferences import percent
+from editreward.groups import EditGroup, GroupScores, Unscored
+from editreward.reports.text import percent
+from editreward.scorers.reward_model import EditRewardScorer
+from editreward.serving.sharing import SharedScorer
 from editreward_space import pages, tables
 from editreward_space.batch import FORMULA_STARTS, BatchProgress, run_batch, texts, write_files
 from editreward_space.images import NamedImage, checked_image, read_upload, shown
-from editreward_space.service import Group, Service, on_zero_gpu
+from editreward_space.service import Service, Upload, on_zero_gpu
 from editreward_space.settings import MEGABYTE, InputError, Settings
 from editreward_space.tables import BatchItem, ImageArchive, TableRow, read_table, table_items
 
@@ -49,8 +50,8 @@ def named(seed: int, name: str = "") -> NamedImage:
     return checked_image(picture(seed), name or f"{seed}.png", SETTINGS)
 
 
-def make_group(seed: int, edits: int = 2, instruction: str = "paint it red") -> Group:
-    return Group([named(seed)], [named(seed + 1 + edit) for edit in range(edits)], instruction)
+def make_group(seed: int, edits: int = 2, instruction: str = "paint it red") -> Upload:
+    return Upload([named(seed)], [named(seed + 1 + edit) for edit in range(edits)], instruction)
 
 
 @pytest.fixture(scope="module")
@@ -87,22 +88,21 @@ def test_settings_come_from_the_environment_and_a_wrong_one_is_named():
 def test_groups_that_wait_are_scored_in_one_batch_with_the_scores_they_get_alone(scorer):
     started, go, sizes = threading.Event(), threading.Event(), []
 
-    def best_of(source, edited, instruction, **options):
-        sizes.append(len(instruction))
+    def score(groups):
+        sizes.append(len(groups))
         if len(sizes) == 1:
             started.set()
             assert go.wait(60)
-        return scorer.best_of(source, edited, instruction, **options)
+        return scorer(groups)
 
-    shared = SharedScorer(best_of, max_groups=4)
+    shared = SharedScorer(score, max_groups=4)
     inputs = [
-        GroupInput(picture(10 * user), [picture(10 * user + edit) for edit in (1, 2)], "paint it red")
+        EditGroup([picture(10 * user)], "paint it red", [picture(10 * user + edit) for edit in (1, 2)])
         for user in range(6)
     ]
     found: dict[int, list] = {}
     users = [
-        threading.Thread(target=lambda user=user: found.update({user: shared.best_of([inputs[user]])}))
-        for user in range(6)
+        threading.Thread(target=lambda user=user: found.update({user: shared([inputs[user]])})) for user in range(6)
     ]
     users[0].start()
     assert started.wait(60)
@@ -116,39 +116,38 @@ def test_groups_that_wait_are_scored_in_one_batch_with_the_scores_they_get_alone
     assert sizes == [1, 4, 1]
     for user, one in enumerate(inputs):
         (result,) = found[user]
-        expected = scorer.best_of(*one)
+        (expected,) = scorer([one])
         assert [s.reward for s in result.scores] == pytest.approx([s.reward for s in expected.scores], abs=1e-5)
 
 
-def test_a_group_that_cannot_be_scored_is_told_by_its_place_among_the_callers_own(scorer):
-    good = GroupInput(picture(0), [picture(1)], "paint it red")
-    results = SharedScorer(scorer.best_of).best_of([good, GroupInput(picture(0), [b"no image"], "paint it red")])
-    assert isinstance(results[0], BestEdit)
-    assert isinstance(results[1], SkippedGroup) and results[1].index == 1
-    assert results[1].reason.startswith("edited[0] is not an image")
+def test_a_group_that_cannot_be_scored_costs_the_callers_other_groups_nothing(scorer):
+    good = EditGroup([picture(0)], "paint it red", [picture(1)])
+    results = SharedScorer(scorer)([good, EditGroup([picture(0)], "paint it red", [b"no image"])])
+    assert isinstance(results[0], GroupScores)
+    assert isinstance(results[1], Unscored) and results[1].reason.startswith("edited[0] is not an image")
 
 
 def test_a_failing_call_is_the_callers_alone():
     calls = []
 
-    def best_of(source, edited, instruction, **options):
-        calls.append(instruction)
-        if "bad" in instruction:
+    def score(groups):
+        calls.append([group.instruction for group in groups])
+        if "bad" in calls[-1]:
             raise RuntimeError("out of quota")
-        return [BestEdit(0, [], [1.0]) for _ in instruction]
+        return [GroupScores(()) for _ in groups]
 
-    shared = SharedScorer(best_of)
-    shared._waiting.append(waiting := types.SimpleNamespace(group=GroupInput(b"", [], "other"), result=None))
+    shared = SharedScorer(score)
+    shared._waiting.append(waiting := types.SimpleNamespace(group=EditGroup([], "other", []), result=None))
     with pytest.raises(RuntimeError, match="quota"):
-        shared.best_of([GroupInput(b"", [], "bad")])
+        shared([EditGroup([], "bad", [])])
     assert calls == [["bad", "other"]] and waiting.result is None and shared._waiting == [waiting]
-    assert shared.best_of([GroupInput(b"", [], "good")]) and waiting.result is not None and not shared._waiting
+    assert shared([EditGroup([], "good", [])]) and waiting.result is not None and not shared._waiting
 
 
 def test_who_waits_too_long_is_told_and_leaves_the_line():
-    shared = SharedScorer(lambda *arguments, **options: [])
-    with shared._model, pytest.raises(TimeoutError, match="busy"):
-        shared.best_of([GroupInput(b"", [], "late")], timeout=0.01)
+    shared = SharedScorer(lambda groups: [])
+    with shared._free, pytest.raises(TimeoutError, match="busy"):
+        shared([EditGroup([], "late", [])], timeout=0.01)
     assert not shared._waiting
 
 
@@ -198,19 +197,19 @@ def test_a_damaged_image_is_named_on_the_page_and_in_a_batch(service):
     with pytest.raises(InputError, match="damaged.png"):
         shown(damaged)
     with pytest.raises(InputError, match="^damaged.png"):
-        service.rank(Group([named(0)], [named(1), damaged], "paint it red"))
+        service.rank(Upload([named(0)], [named(1), damaged], "paint it red"))
 
 
 @pytest.mark.parametrize(
     "group, message",
     [
-        (Group([], [named(1)], "a"), "no source"),
-        (Group([named(0)], [], "a"), "no edited"),
-        (Group([named(0)], [named(1)], " "), "instruction is empty"),
-        (Group([named(0)] * 5, [named(1)], "a"), "5 source images"),
-        (Group([named(0)], [named(1)] * 17, "a"), "17 edited images"),
-        (Group([named(0)], [named(1)], "a" * 2001), "2000 characters"),
-        (Group([named(0)], [NamedImage("big.png", b"", 170_000_000)], "a"), "170 megapixels together"),
+        (Upload([], [named(1)], "a"), "no source"),
+        (Upload([named(0)], [], "a"), "no edited"),
+        (Upload([named(0)], [named(1)], " "), "instruction is empty"),
+        (Upload([named(0)] * 5, [named(1)], "a"), "5 source images"),
+        (Upload([named(0)], [named(1)] * 17, "a"), "17 edited images"),
+        (Upload([named(0)], [named(1)], "a" * 2001), "2000 characters"),
+        (Upload([named(0)], [NamedImage("big.png", b"", 170_000_000)], "a"), "170 megapixels together"),
     ],
 )
 def test_groups_outside_the_limits_are_refused(service, group, message):

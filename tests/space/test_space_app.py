@@ -20,8 +20,8 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from editreward.data.storage import write_groups
+from editreward.reports.text import percent
 from editreward.simulation import simulate_groups
-from editreward.statistics.preferences import percent
 from editreward_space import ui
 from editreward_space.batch import run_batch
 from editreward_space.service import Service

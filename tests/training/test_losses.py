@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy import integrate, special
 
 from editreward.groups.pairs import WeightedPairs, training_pairs, training_scores
-from editreward.statistics.preferences import best_of_probabilities, percent, preference_probability
+from editreward.reports.text import percent
+from editreward.statistics.preferences import best_of_probabilities, preference_probability
 from editreward.training import EditRewardTrainingArguments
 from editreward.training.losses import LOSSES, RegressionLoss
 

@@ -20,8 +20,8 @@ from editreward.simulation import simulate_group
 from editreward.training import EditGroupCollator, EditRewardTrainer, metrics
 from editreward.training.hardest import FOLDER, HardestGroups, images_of_row
 from editreward.training.metrics import (
+    EvaluatedGroup,
     EvaluationScores,
-    GroupScores,
     MetricSums,
     Throughput,
     collapse_warning,
@@ -87,7 +87,7 @@ def test_what_a_diverged_model_says_is_wrong_and_has_no_calibration_error():
     def measured(rewards):
         scores = EvaluationScores()
         reward = np.array(rewards, dtype=float)
-        scores.groups = [GroupScores(labels, np.zeros((3, 2)), reward, np.zeros(3), labels, none)]
+        scores.groups = [EvaluatedGroup(labels, np.zeros((3, 2)), reward, np.zeros(3), labels, none)]
         return scores.metrics(DIMENSIONS, "logistic")
 
     found = measured([1.0, 2.0, math.nan])  # one of three pairs can be right

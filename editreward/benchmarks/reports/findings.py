@@ -195,7 +195,7 @@ def worst_mistakes(answers: Answers, number: int) -> list[Mistake]:
     for row in np.flatnonzero((pairs.truths != 0) & (pairs.differences * pairs.truths < 0)):
         item, comparison = pairs.items[row], pairs.comparisons[row]
         better, worse = (comparison.first, comparison.second)[:: int(pairs.truths[row])]
-        known = answers.scores[item.group_id].probabilities if answers.scores else None
+        known = answers.scores[item.group_id].preferences if answers.scores else None
         # The probabilities are those of the overall score.
         if known is not None and answers.answering(item.dimension) == OVERALL:
             found.append(Mistake(item, better, worse, known[worse][better], "probability"))

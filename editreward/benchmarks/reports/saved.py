@@ -15,7 +15,7 @@ from editreward.benchmarks.registry import BENCHMARKS
 from editreward.benchmarks.result import RESULT_VERSION
 from editreward.benchmarks.runner import GroupRecord
 from editreward.data.benchmark_items import BenchmarkItem, Comparison
-from editreward.scorers.scorers import GroupScores
+from editreward.groups import GroupScores
 
 RESULT, ANSWERS, ITEMS, GROUPS = "result.json", "answers.jsonl", "items.jsonl", "groups.jsonl"
 
@@ -41,7 +41,7 @@ def write_answers(answers: Answers, folder: Path) -> list[Path]:
     """Write the answers, a group or pair a line; what was asked, an item a line; and the groups without images."""
     if answers.scores is not None:
         lines: Iterable[dict[str, Any]] = (
-            {"group_id": group_id, **asdict(scores)} for group_id, scores in answers.scores.items()
+            {"group_id": group_id, **_columns(scores)} for group_id, scores in answers.scores.items()
         )
     else:
         names = ("group_id", "dimension", "first", "second")
@@ -97,7 +97,7 @@ def read_result(path: str | Path) -> SavedResult:
         ]
         scores, margins = None, None
         if data["model"]["kind"] == "scorer":
-            scores = {line.pop("group_id"): GroupScores(**line) for line in _json(folder / ANSWERS)}
+            scores = {line.pop("group_id"): _scores(line) for line in _json(folder / ANSWERS)}
         else:
             names = ("group_id", "dimension", "first", "second")
             margins = {tuple(line[name] for name in names): line["margin"] for line in _json(folder / ANSWERS)}
@@ -125,3 +125,19 @@ def _listed(scores: Mapping[str, np.ndarray]) -> dict[str, list[float | None]]:
 def _arrays(scores: Mapping[str, list[float | None]]) -> dict[str, np.ndarray]:
     # A column of floats: None becomes NaN.
     return {name: np.array(values, dtype=float) for name, values in scores.items()}
+
+
+def _columns(scores: GroupScores) -> dict[str, Any]:
+    """Scores as lists with an entry per candidate."""
+    return {
+        "overall": scores.overall,
+        "dimensions": scores.dimensions,
+        "stds": scores.stds,
+        "probabilities": scores.preferences,
+    }
+
+
+def _scores(columns: Mapping[str, Any]) -> GroupScores:
+    """The opposite of `_columns`."""
+    names = ("overall", "dimensions", "stds", "probabilities")
+    return GroupScores.from_columns(*(columns[name] for name in names))

@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from editreward.benchmarks.runner import Preparation
-from editreward.scorers.baselines import decode
-from editreward.scorers.scorers import EditGroup, content_hash
+from editreward.groups import EditGroup
+from editreward.scorers.baselines import content_of, decode
+from editreward.scorers.fingerprints import content_hash
 
 CODE = content_hash(Path(__file__).read_bytes())[:16]
 """Part of the name under which answers are cached: other code may give other images."""
@@ -86,7 +87,7 @@ def blurred(group: EditGroup, *, levels: Sequence[float]) -> EditGroup:
 
 def noisy(group: EditGroup, *, levels: Sequence[float]) -> EditGroup:
     """The same Gaussian noise at rising strengths on the group's only edit; levels: standard deviation of 255."""
-    rng = np.random.default_rng(int(content_hash(*group.edited)[:16], 16))
+    rng = np.random.default_rng(int(content_hash(*map(content_of, group.edited))[:16], 16))
 
     image = decode(group.edited[0])
     noise = rng.standard_normal((image.height, image.width, 3), dtype=np.float32)

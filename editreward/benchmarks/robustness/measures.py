@@ -14,7 +14,7 @@ import numpy as np
 from editreward.benchmarks.protocols import OVERALL
 from editreward.benchmarks.robustness.data import Labels
 from editreward.benchmarks.robustness.stresses import FALLS, FEW, INVARIANT, LOSES, MOST, NO_GAIN, SMALL, Stress
-from editreward.scorers.scorers import GroupScores
+from editreward.groups import GroupScores
 from editreward.statistics import Estimate, correlation, mean_of_groups, share_of
 
 SIZE_OF_SHIFT, FLIPS = "mean size of the shift", "pairs that change their order"

@@ -23,7 +23,7 @@ from editreward.benchmarks.robustness.measures import (
     Finding,
 )
 from editreward.benchmarks.robustness.stresses import CRITERIA, FALLS, INVARIANT, LOSES, NO_GAIN
-from editreward.scorers.scorers import GroupScores
+from editreward.groups import GroupScores
 from editreward.statistics import Estimate, Share
 
 RESULT_VERSION = 1

@@ -11,7 +11,7 @@ from editreward.benchmarks.robustness.measures import Finding, StressedGroup, fi
 from editreward.benchmarks.robustness.report import RobustnessResult
 from editreward.benchmarks.robustness.stresses import STRESSES, Stress
 from editreward.benchmarks.runner import GroupRecord, Inspection, Rows, Runner
-from editreward.scorers.scorers import GroupScores, Scorer, Unscored
+from editreward.groups import GroupScores, Scorer, Unscored
 
 
 def run_robustness(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from editreward.benchmarks.robustness import changes
 from editreward.benchmarks.runner import GroupRecord, shuffled_instructions
-from editreward.scorers.scorers import EditGroup
+from editreward.groups import EditGroup
 
 if TYPE_CHECKING:
     from editreward.benchmarks.robustness.data import StressData

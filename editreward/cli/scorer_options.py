@@ -1,0 +1,69 @@
+"""The one `--scorer` of every command, and the options that go with it."""
+
+import argparse
+from typing import Any
+
+from editreward.groups import PairwiseJudge, Scorer
+from editreward.scorers.registry import SCORERS, load_scorer, load_scorer_or_judge
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def add_scorer_options(parser: argparse.ArgumentParser, with_seed: bool = True) -> None:
+    """Declare who scores.
+
+    Args:
+        parser: of the command.
+        with_seed: declare `--seed`; False where the command has one of its own.
+    """
+    names = ", ".join(name for name in SCORERS if name != "editreward")
+    options = parser.add_argument_group("who scores")
+    options.add_argument(
+        "--scorer",
+        "--model",
+        metavar="SPEC",
+        help=f"a reward model (folder or Hub id), {names}, FILE.py:FUNCTION or MODULE:FUNCTION, which is run, or a "
+        "YAML file (default: the bundled tiny model)",
+    )
+    options.add_argument("--model-revision", metavar="REVISION", help="commit, branch or tag of a model on the Hub")
+    options.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best one available)")
+    options.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        help="precision of the backbone (default: bfloat16 on GPUs that have it, else float32)",
+    )
+    options.add_argument("--max-batch-tokens", type=int, metavar="N", help="tokens of one pass through the model")
+    parser.set_defaults(scorer_seed=None)
+    if with_seed:
+        options.add_argument(
+            "--seed", dest="scorer_seed", type=int, metavar="N", help="of scorers that draw (default: 0)"
+        )
+
+
+def scorer_of(args: argparse.Namespace, device: str | None = None) -> Scorer:
+    """The scorer that the options ask for.
+
+    Args:
+        args: the options.
+        device: where to run, unless the options say it; scorers that run nowhere in particular do not mind.
+
+    Raises:
+        ValueError: there is no such scorer, it cannot be loaded, has no such option, or judges pairs.
+    """
+    return load_scorer(args.scorer, **_options(args, device))
+
+
+def scorer_or_judge_of(args: argparse.Namespace, device: str | None = None) -> Scorer | PairwiseJudge:
+    """As `scorer_of`, for commands that take judges of pairs, too."""
+    return load_scorer_or_judge(args.scorer, **_options(args, device))
+
+
+def _options(args: argparse.Namespace, device: str | None) -> dict[str, Any]:
+    return {
+        "device": args.device,
+        "default_device": device,
+        "dtype": args.dtype,
+        "revision": args.model_revision,
+        "max_batch_tokens": args.max_batch_tokens,
+        "seed": args.scorer_seed,
+    }

@@ -1,0 +1,32 @@
+"""Rows of the dataset schema as edit groups."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from editreward.groups import EditGroup
+
+
+def edit_group(row: Mapping[str, Any], instruction: str | None = None) -> EditGroup:
+    """The group of a row whose images are as they are stored, `{"bytes", "path"}`.
+
+    Args:
+        row: of the dataset schema; `group_id` may be missing.
+        instruction: to show in place of the row's own.
+
+    Returns:
+        The group; an image is the bytes of its file, or the path where the row holds no bytes.
+    """
+    return EditGroup(
+        sources=[stored_image(image) for image in row["source_images"] or ()],
+        instruction=row["instruction"] if instruction is None else instruction,
+        edited=[stored_image((candidate or {}).get("image")) for candidate in row["candidates"] or ()],
+        group_id=row.get("group_id") or "",
+    )
+
+
+def stored_image(record: Mapping[str, Any] | None) -> bytes | str:
+    """The bytes of a stored image, else its path; empty bytes where there is none, which no reader takes."""
+    record = record or {}
+    if record.get("bytes") is not None:
+        return bytes(record["bytes"])
+    return str(record.get("path") or "") or b""

@@ -1,0 +1,80 @@
+"""Scorers that a YAML file describes: `scorer: SPEC` with options, or `ensemble: [SPEC, ...]`.
+
+    scorer: org/EditReward
+    dtype: bfloat16
+
+    ensemble:
+      - org/EditReward
+      - {scorer: clip:openai/clip-vit-large-patch14, device: cpu}
+    standardisation:          # mean and standard deviation of each member's rewards, see `standardisation_of`
+      - {mean: 0.1, std: 1.2}
+      - {mean: 0.2, std: 0.05}
+
+A relative path in a file is taken from the file's folder.
+"""
+
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from editreward.groups import PairwiseJudge, Scorer
+from editreward.scorers.ensemble import EnsembleScorer, Standardisation
+from editreward.scorers.registry import ScorerOptions, load_scorer_or_judge
+
+OPTIONS = tuple(field.name for field in fields(ScorerOptions))
+
+
+def read_scorer(path: Path, options: ScorerOptions) -> Scorer | PairwiseJudge:
+    """Load the scorer that a file describes.
+
+    Args:
+        path: the file.
+        options: from the command line; they go before those of the file.
+
+    Raises:
+        ValueError: the file is no YAML, lacks an entry or has an unknown one; file and entry are named.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    return _of_mapping(content, path, options)
+
+
+def _of_mapping(content: Any, path: Path, options: ScorerOptions) -> Scorer | PairwiseJudge:
+    if not isinstance(content, dict) or ("scorer" in content) == ("ensemble" in content):
+        raise ValueError(f"{path} must have either `scorer` or `ensemble` (docs/scoring.md).")
+    known = {"scorer", *OPTIONS} if "scorer" in content else {"ensemble", "standardisation"}
+    if unknown := sorted(set(content) - known):
+        raise ValueError(f"{path} has an unknown entry {unknown[0]!r}; there are: {', '.join(sorted(known))}.")
+    if "scorer" in content:
+        own = {name: content[name] for name in OPTIONS if name in content}
+        given = {name: value for name, value in asdict(options).items() if value is not None}
+        return load_scorer_or_judge(_found(str(content["scorer"]), path), **own | given)
+    return _ensemble(content, path, options)
+
+
+def _ensemble(content: dict[str, Any], path: Path, options: ScorerOptions) -> EnsembleScorer:
+    members = []
+    for one in content["ensemble"] or []:
+        member = _of_mapping(one if isinstance(one, dict) else {"scorer": one}, path, replace(options, seed=None))
+        members.append(member)
+    try:
+        standardisation = (
+            [Standardisation(**one) for one in content["standardisation"]] if "standardisation" in content else None
+        )
+    except TypeError as error:
+        raise ValueError(
+            f"{path}: standardisation is a list with `mean` and `std` of each member: {error}."
+        ) from error
+    if judges := [member.name for member in members if not isinstance(member, Scorer)]:
+        raise ValueError(f"{path}: {judges[0]} judges pairs, and cannot be a member.")
+    return EnsembleScorer([m for m in members if isinstance(m, Scorer)], standardisation)
+
+
+def _found(spec: str, path: Path) -> str:
+    """The spec, with a relative path taken from the file's folder."""
+    beside = path.parent / spec.rpartition(":")[0] if ".py:" in spec else path.parent / spec
+    return str(path.parent / spec) if beside.exists() and not Path(spec).is_absolute() else spec

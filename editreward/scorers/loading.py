@@ -1,0 +1,143 @@
+"""Loading reward models: which device and precision, and errors that say what is wrong with a folder or repository."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import PreTrainedConfig
+
+from configuration_editreward import HUB_ARGUMENTS
+from editreward.resources import resource
+from modeling_editreward import EditRewardModel
+from processing_editreward import EditRewardProcessor
+
+BUNDLED_MODEL = "editreward-tiny"
+
+
+class ModelError(ValueError):
+    """A model folder or repository that cannot be used; the message says why and what to do."""
+
+
+def bundled_model() -> Path:
+    """Folder of the tiny model that comes with the package.
+
+    Raises:
+        ModelError: it is not there.
+    """
+    try:
+        return resource(f"checkpoints/{BUNDLED_MODEL}")
+    except FileNotFoundError as error:
+        raise ModelError(f"The bundled model is not there: {error} Or name another model.") from error
+
+
+def is_bundled(name: str) -> bool:
+    """Whether a model is the tiny one that comes with the package."""
+    return Path(name).resolve().name == BUNDLED_MODEL
+
+
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """The device that is asked for, by default the best one here.
+
+    Raises:
+        ValueError: it cannot be used on this machine.
+    """
+    if device is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch has one for each kind of absence
+        raise ValueError(f"The device {str(device)!r} cannot be used on this machine; 'cpu' always can.") from error
+    return chosen
+
+
+def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """The precision that is asked for, by default bfloat16 on GPUs that have it, else float32.
+
+    Raises:
+        ValueError: it is no floating-point type.
+    """
+    if dtype is None:
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    chosen = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(chosen, torch.dtype) or not chosen.is_floating_point:
+        raise ValueError(f"`dtype` is {dtype!r}; choose float32, bfloat16 or float16.")
+    return chosen
+
+
+def load_model_and_processor(name: str, **options: Any) -> tuple[EditRewardModel, EditRewardProcessor]:
+    """Load a model, on the CPU, with its processor, and make sure that both can be used.
+
+    Args:
+        name: a folder or a Hub repository id.
+        options: `dtype` and `attn_implementation` of the model, and `revision`, `token` and the like of a repository.
+
+    Raises:
+        ModelError: as `EditRewardScorer.from_pretrained`.
+    """
+    hub_options = {key: value for key, value in options.items() if key in HUB_ARGUMENTS}
+    _check_model_type(name, **hub_options)
+    processor = _load_processor(name, **hub_options)
+    return _load_model(name, **options), processor
+
+
+def _check_model_type(name: str, **hub_options: Any) -> None:
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(name, **hub_options)
+    except OSError as error:
+        if Path(name).is_dir():
+            raise _model_error(name, error) from error
+        raise ModelError(
+            f"{name} is neither a model folder nor a Hub repository that can be reached from here. Check the "
+            "spelling; a repository needs a network connection or an earlier download, and a private or gated one "
+            "`hf auth login` first."
+        ) from error
+    if not config:
+        raise ModelError(f"{name} is not a model folder: it has no config.json.")
+    if config.get("model_type") != "editreward":
+        raise ModelError(
+            f"{name} holds a model of type {config.get('model_type')!r}, not an EditReward model. A vision-language "
+            "model becomes one by training, published weights by `editreward convert`."
+        )
+
+
+def _load_processor(name: str, **hub_options: Any) -> EditRewardProcessor:
+    try:
+        # The folder's own copy of the code is never run. Left open, transformers asks on the terminal whether it may.
+        return EditRewardProcessor.from_pretrained(name, trust_remote_code=False, **hub_options)
+    except (OSError, ValueError, TypeError, KeyError) as error:  # transformers has one for each kind of missing file
+        raise ModelError(
+            f"{name} has no usable processor: {error} Save it beside the model with "
+            "`processor.save_pretrained(folder)`."
+        ) from error
+
+
+def _load_model(name: str, **options: Any) -> EditRewardModel:
+    """Load a model and make sure that its weights fit and are finite."""
+    try:
+        # Mismatched weights are let through to be named below: transformers would only point to its log.
+        model, info = EditRewardModel.from_pretrained(
+            name, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+    except (OSError, ValueError) as error:
+        raise _model_error(name, error) from error
+    except SafetensorError as error:
+        raise ModelError(f"{name} holds damaged weights ({error}). Copy it again.") from error
+    for key, found, expected in info["mismatched_keys"]:
+        raise ModelError(
+            f"{name} holds {key} with shape {list(found)}, its config.json asks for {list(expected)}. The two "
+            "belong to different models."
+        )
+    for key, weight in model.named_parameters():
+        # Unlike `isfinite`, this needs no memory of the weight's size.
+        if not torch.stack(torch.aminmax(weight.detach())).isfinite().all():
+            raise ModelError(f"{name} holds NaN or infinite numbers in {key}. Copy or train it again.")
+    return model
+
+
+def _model_error(name: str, error: Exception) -> ModelError:
+    message = str(error)
+    return ModelError(message if name in message else f"{name} cannot be loaded: {message}")

@@ -1,0 +1,231 @@
+"""Every scorer by one text: `load_scorer("org/EditReward")`, and the `--scorer` of every command.
+
+| spec | what |
+|---|---|
+| nothing, or `editreward` | the bundled tiny reward model |
+| a folder or a Hub id | a reward model |
+| `random`, `ssim`, `clip:MODEL` ... | a baseline of `SCORERS`, after a colon its model |
+| `FILE.py:FUNCTION`, `MODULE:FUNCTION` | what the function returns: your own scorer or judge |
+| `FILE.yaml` | `scorer: SPEC` with options, or `ensemble: [SPEC, ...]` |
+
+A name of `SCORERS` goes before a folder of that name, for which `./random` stands; any other path that exists is taken
+as one. Nothing is imported before it is asked for. To add a scorer, write its module here, with a function that makes
+it, and list it in `SCORERS`.
+"""
+
+import importlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from editreward.functions import load_function
+from editreward.groups import EditGroup, GroupScores, PairwiseJudge, Scorer, Unscored
+
+
+@dataclass(frozen=True)
+class ScorerOptions:
+    """Options of scorers; a scorer that has not one of these refuses it.
+
+    Attributes:
+        device: where to run; by default the best one here.
+        default_device: where to run without `device`; refused by none.
+        dtype: precision of the weights.
+        revision: commit, branch or tag of a model on the Hub.
+        max_batch_tokens: tokens of one pass through the model.
+        seed: of scorers that draw.
+    """
+
+    device: str | None = None
+    default_device: str | None = None
+    dtype: str | None = None
+    revision: str | None = None
+    max_batch_tokens: int | None = None
+    seed: int | None = None
+
+    @property
+    def place(self) -> str | None:
+        """Where to run; None leaves it to the scorer."""
+        return self.device or self.default_device
+
+
+@dataclass(frozen=True)
+class ScorerEntry:
+    """A scorer by name.
+
+    Attributes:
+        about: what it is, for people.
+        make: `MODULE:FUNCTION`, without `editreward.scorers.`; called with the spec's name, the text after its colon
+            or None, and `ScorerOptions`.
+        options: the options that it has.
+        takes_model: a text after the colon names its model.
+    """
+
+    about: str
+    make: str
+    options: tuple[str, ...] = ()
+    takes_model: bool = False
+
+
+_LIKENESS = "baselines:likeness_scorer"
+SCORERS: Mapping[str, ScorerEntry] = {
+    "editreward": ScorerEntry(
+        "a reward model", "reward_model:load", ("device", "dtype", "revision", "max_batch_tokens"), True
+    ),
+    "random": ScorerEntry("random scores", "baselines:random_scorer", ("seed",)),
+    "coin": ScorerEntry("a coin for each pair", "baselines:coin_judge", ("seed",)),
+    "psnr": ScorerEntry("likeness to the source", _LIKENESS),
+    "ssim": ScorerEntry("likeness to the source", _LIKENESS),
+    "pixels": ScorerEntry("likeness to the source", _LIKENESS),
+    "phash": ScorerEntry("likeness to the source", _LIKENESS),
+    "clip": ScorerEntry("CLIP, to the instruction", "perceptual:clip_scorer", ("device", "revision"), True),
+    "clip-directional": ScorerEntry("CLIP, of the change", "perceptual:clip_scorer", ("device", "revision"), True),
+    "lpips": ScorerEntry("LPIPS to the source", "perceptual:lpips_scorer", ("device",)),
+}
+"""By name."""
+
+YAML_SUFFIXES = (".yaml", ".yml")
+
+
+def load_scorer(spec: str | Path | None = None, **options: Any) -> Scorer:
+    """The scorer that a text names; see the module.
+
+    Args:
+        spec: which one; by default the bundled tiny reward model.
+        options: see `ScorerOptions`.
+
+    Raises:
+        ValueError: there is no such scorer, it cannot be loaded, has no such option, or compares pairs, which is no
+            score of a single edit.
+    """
+    made = load_scorer_or_judge(spec, **options)
+    if not isinstance(made, Scorer):
+        raise ValueError(
+            f"{made.name} judges pairs of edits; scores of single edits are needed here: choose a scorer."
+        )
+    return made
+
+
+def load_scorer_or_judge(spec: str | Path | None = None, **options: Any) -> Scorer | PairwiseJudge:
+    """As `load_scorer`, for whoever takes judges of pairs, too."""
+    chosen = ScorerOptions(**options)
+    text = "editreward" if spec is None else str(spec)
+    name, _, argument = text.partition(":")
+    if Path(text).suffix in YAML_SUFFIXES and Path(text).is_file():
+        return _function("files:read_scorer")(Path(text), chosen)
+    if text not in SCORERS and Path(text).expanduser().exists():
+        return _make("editreward", text, chosen)
+    if name in SCORERS:
+        if argument and not SCORERS[name].takes_model:
+            raise ValueError(f"The scorer {name!r} takes nothing after a colon: {text!r}.")
+        return _make(name, argument or None, chosen)
+    if argument and "://" not in text:
+        return _users(text, chosen)
+    return _make("editreward", text, chosen)
+
+
+def _make(name: str, argument: str | None, options: ScorerOptions) -> Scorer | PairwiseJudge:
+    entry = SCORERS[name]
+    _refuse(name, entry.options, options)
+    return _function(entry.make)(name, argument, options)
+
+
+def _function(place: str) -> Callable[..., Scorer | PairwiseJudge]:
+    """The function `MODULE:FUNCTION` of this folder, whose module is imported now."""
+    module, _, name = place.partition(":")
+    found: Callable[..., Scorer | PairwiseJudge] = getattr(
+        importlib.import_module(f"editreward.scorers.{module}"), name
+    )
+    return found
+
+
+def _refuse(name: str, known: Sequence[str], options: ScorerOptions) -> None:
+    """Raise a `ValueError` for an option that the scorer has not."""
+    known = [*known, "default_device"]
+    given = [option for option, value in asdict(options).items() if value is not None and option not in known]
+    if given:
+        shown = ", ".join(f"`{option}`" for option in given)
+        raise ValueError(f"The scorer {name!r} has no {shown}.")
+
+
+def _users(spec: str, options: ScorerOptions) -> Scorer | PairwiseJudge:
+    """What a user's function returns, with defaults for what it does not say of itself."""
+    _refuse(spec, (), options)
+    made = load_function(spec, "--scorer")()
+    if isinstance(made, PairwiseJudge | Scorer):
+        return made
+    if not callable(made) or not all(isinstance(getattr(made, name, None), str) for name in ("name", "fingerprint")):
+        raise ValueError(
+            f"--scorer: {spec} returned a {type(made).__name__}, which is no scorer: it needs `name`, `fingerprint`, "
+            "and `__call__` or `compare` (docs/benchmarks.md)."
+        )
+    return CompletedScorer(made)
+
+
+class CompletedScorer:
+    """A user's scorer that has only `name`, `fingerprint` and `__call__`, with defaults for the rest."""
+
+    def __init__(self, scorer: Any) -> None:
+        self._scorer = scorer
+        self.name: str = scorer.name
+        self.fingerprint: str = scorer.fingerprint
+        self.dimensions: tuple[str, ...] = tuple(getattr(scorer, "dimensions", ()))
+        self.scale: tuple[float, float] | None = getattr(scorer, "scale", None)
+        self.calibrated: bool = getattr(scorer, "calibrated", False)
+        self.notes: Sequence[str] = getattr(scorer, "notes", ())
+
+    def __call__(self, groups: Sequence[EditGroup]) -> Sequence[GroupScores | Unscored]:
+        answers: Sequence[GroupScores | Unscored] = self._scorer(groups)
+        return answers
+
+
+def check_answers(scorer: Scorer, groups: Sequence[EditGroup], answers: Sequence[GroupScores | Unscored]) -> None:
+    """Be sure that a scorer kept to the interface, which a user's own may not.
+
+    Args:
+        scorer: who answered.
+        groups, answers: what to; messages name a group by its id, else by its position.
+
+    Raises:
+        ValueError: there is another number of answers than groups, or of candidates; a number is not finite; or an
+            answer is neither `GroupScores` nor `Unscored`.
+    """
+    if len(answers) != len(groups):
+        raise ValueError(f"{scorer.name} returned {len(answers)} answers to {len(groups)} questions.")
+    for number, (group, answer) in enumerate(zip(groups, answers, strict=True)):
+        name = repr(group.group_id) if group.group_id else str(number)
+        if isinstance(answer, Unscored):
+            continue
+        if not isinstance(answer, GroupScores):
+            told = f"a {type(answer).__name__}, not GroupScores or Unscored (docs/benchmarks.md)"
+            raise ValueError(f"{scorer.name} returned, for group {name}, {told}.")
+        if len(answer.candidates) != len(group.edited):
+            told = f"{len(answer.candidates)} scores for {len(group.edited)} candidates"
+            raise ValueError(f"{scorer.name} returned, for group {name}, {told}.")
+        _check_finite(scorer.name, name, answer)
+
+
+def complete_scores(scorer: Scorer, group: EditGroup, answer: GroupScores | Unscored) -> GroupScores:
+    """The answer, for callers whose images are sound and who need all scores.
+
+    Raises:
+        ValueError: the group or one of its candidates is unscored.
+    """
+    failed = [answer] if isinstance(answer, Unscored) else list(answer.unscored.values())
+    if isinstance(answer, Unscored) or failed:
+        raise ValueError(f"{scorer.name} could not score group {group.group_id!r}: {failed[0].reason}")
+    return answer
+
+
+def _check_finite(scorer: str, group: str, scores: GroupScores) -> None:
+    for index, score in scores.scored.items():
+        numbers = {"overall": score.reward, "standard deviation of overall": score.reward_std}
+        for name, one in score.dimensions.items():
+            numbers |= {name: one.mean, f"standard deviation of {name}": one.std}
+        if scores.preferences is not None:
+            row = scores.preferences[index]
+            numbers |= {f"preference to candidate {place}": row[place] for place in scores.scored}
+        for name, number in numbers.items():
+            if number is not None and not math.isfinite(number):
+                raise ValueError(f"{scorer} returned {number} as {name} of candidate {index} of group {group}.")
