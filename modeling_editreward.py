@@ -1,9 +1,11 @@
 """EditReward model: a vision-language backbone with Gaussian reward heads, over packed edit groups."""
 
 import copy
+import dataclasses
+import itertools
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -360,6 +362,80 @@ class TreeBlocks:
             slots += query_index.numel()
         return cls(levels, slot_of_token[:padding].view_as(segment_ids))
 
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "TreeBlocks":
+        """The blocks with every tensor but those of the prefix changed."""
+        levels = [(change(query), change(key), change(mask)) for query, key, mask in self.levels]
+        return TreeBlocks(levels, change(self.slot_of_token), self.prefix)
+
+
+@dataclass
+class BatchPlan:
+    """Where the parts of a batch stand: what `forward` would else read from its tensors, waiting for the GPU.
+
+    The processor makes it on the CPU, and it travels with the batch. What moves nothing but tensors leaves it there;
+    then `forward` moves it.
+    """
+
+    visual_tokens: int  # of all images that differ
+    visual_places: torch.Tensor  # (places,), numbers of the batch's tokens that stand for a visual token, ascending
+    visual_index: torch.Tensor  # (places,), the visual token that each of them stands for
+    ancestors: torch.Tensor  # (groups, segments, segments), see `ancestor_table`
+    blocks: TreeBlocks | None = None  # None: not made yet
+
+    @classmethod
+    def of(
+        cls,
+        input_ids: torch.Tensor,
+        segment_parents: torch.Tensor,
+        image_token_id: int,
+        image_sizes: Sequence[int],
+        image_index: Sequence[int],
+    ) -> "BatchPlan":
+        """Plan a batch, but for its blocks. See `EditRewardModel.forward` for the tensors.
+
+        Args:
+            image_token_id: Stands for a visual token in `input_ids`.
+            image_sizes: Visual tokens of each image that differs.
+            image_index: Which of them stands in each place for an image.
+
+        Raises:
+            ValueError: If the images do not fit their places.
+        """
+        ends = list(itertools.accumulate(image_sizes))
+        tokens = [torch.arange(ends[i] - image_sizes[i], ends[i]) for i in image_index if i < len(ends)]
+        index = torch.cat(tokens) if tokens else torch.zeros(0, dtype=torch.long)
+        places = (input_ids == image_token_id).flatten().nonzero().squeeze(-1)
+        check_visual_tokens(len(places), len(index))
+        return cls(sum(image_sizes), places, index.to(places.device), ancestor_table(segment_parents))
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "BatchPlan":
+        """The plan with every tensor changed."""
+        places, index, ancestors = map(change, (self.visual_places, self.visual_index, self.ancestors))
+        return BatchPlan(self.visual_tokens, places, index, ancestors, self.blocks and self.blocks.map(change))
+
+    def to(self, device: Any, non_blocking: bool = True) -> "BatchPlan":
+        """The plan on a device."""
+        return self.map(lambda x: x.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "BatchPlan":
+        """The plan in memory that a GPU copies from by itself, as the data loader asks for."""
+        return self.map(torch.Tensor.pin_memory)
+
+    def without_prefix(self, length: int, start: int) -> "BatchPlan":
+        """The plan of rows of `length` tokens without their first `start` ones, which are no images."""
+        rows, columns = self.visual_places // length, self.visual_places % length
+        places = rows * (length - start) + columns - start
+        return dataclasses.replace(self, visual_places=places, blocks=None)
+
+
+def check_visual_tokens(places: int, found: int) -> None:
+    """Raise a `ValueError` unless there are as many visual tokens as there are places for some."""
+    if places != found:
+        raise ValueError(
+            f"`input_ids` has places for {places} visual tokens, the images give {found}. "
+            "Pass the processor's output unchanged."
+        )
+
 
 @dataclass
 class _Sequences:
@@ -371,6 +447,7 @@ class _Sequences:
     segment_ids: torch.Tensor  # (rows, length), -1 for padding
     ancestors: torch.Tensor  # (rows, segments, segments), see `ancestor_table`
     positions: torch.Tensor  # (tokens, 2), a row and a column each: where the output is read
+    blocks: TreeBlocks | None = None  # None: not made yet
 
     def unpack(self) -> "_Sequences":
         """Give each root-to-leaf path a row of its own."""
@@ -400,7 +477,7 @@ class _Sequences:
     def attention_inputs(self, attention: str, prefix: Prefix | None = None) -> dict[str, Any]:
         """The tree in the form that an attention function takes."""
         if attention == TREE_BLOCKS:
-            tree_blocks = TreeBlocks.of(self.segment_ids, self.ancestors)
+            tree_blocks = self.blocks or TreeBlocks.of(self.segment_ids, self.ancestors)
             tree_blocks.prefix = prefix
             return {"attention_mask": None, "tree_blocks": tree_blocks}
         if attention == TREE_FLEX:
@@ -412,6 +489,21 @@ class _Sequences:
                 "attention_mask": torch.zeros_like(mask, dtype=self.inputs_embeds.dtype).masked_fill(~mask, lowest)
             }
         return {"attention_mask": (self.segment_ids >= 0).long()}
+
+
+def choose_packing(packing: str | None, attention: str, prefix: Prefix | None = None) -> str:
+    """The packing that `forward` was asked for, or what suits the attention.
+
+    Raises:
+        ValueError: If the attention cannot run it, or not after a computed prefix.
+    """
+    packing = packing or ("tree" if attention in MASKED_ATTENTION else "unpacked")
+    check_choice("packing", packing, PACKINGS)
+    if packing == "tree" and attention not in MASKED_ATTENTION:
+        raise ValueError(f"Attention {attention!r} cannot run a tree mask; use `packing='unpacked'`.")
+    if prefix is not None and (attention != TREE_BLOCKS or packing != "tree"):
+        raise ValueError("`prefix` needs `attn_implementation='sdpa'` and `packing='tree'`.")
+    return packing
 
 
 class RewardHeads(nn.Module):
@@ -725,6 +817,7 @@ class EditRewardModel(PreTrainedModel):
         prefix: Prefix | None = None,
         hidden_positions: torch.Tensor | None = None,
         packing: str | None = None,
+        plan: BatchPlan | None = None,
         **kwargs: Any,
     ) -> EditRewardOutput:
         """Score packed groups, as [`EditRewardProcessor`] makes them.
@@ -751,67 +844,40 @@ class EditRewardModel(PreTrainedModel):
             packing (`str`, *optional*): `tree` runs a group as one row under a tree mask; `unpacked` runs each
                 root-to-leaf path as a row. By default unpacked for flash attention, which knows no masks, tree
                 otherwise. Scores are the same.
+            plan ([`BatchPlan`], *optional*): From the processor. Made here without it, for which the host waits for
+                the GPU a few times.
             kwargs: Arguments that wrappers pass to every model: all must be None.
         """
         unknown = sorted(name for name, value in kwargs.items() if value is not None and name != "return_dict")
         if unknown:
             raise TypeError(f"`EditRewardModel.forward` has no argument {', '.join(unknown)}.")
         attention = self.config.get_text_config()._attn_implementation
-        packing = packing or ("tree" if attention in MASKED_ATTENTION else "unpacked")
-        check_choice("packing", packing, PACKINGS)
-        if packing == "tree" and attention not in MASKED_ATTENTION:
-            raise ValueError(f"Attention {attention!r} cannot run a tree mask; use `packing='unpacked'`.")
+        packing = choose_packing(packing, attention, prefix)
+        if image_features is None:
+            if pixel_values is None:
+                raise ValueError("Pass the images, as `pixel_values` or `image_features`.")
+            image_features = self.encode_images(pixel_values, image_grid_thw)
+        sizes = [image.shape[1] for image in image_features]
+        if plan is None:
+            index = range(len(sizes)) if image_index is None else image_index.tolist()
+            image_token_id = self.config.backbone_config.image_token_id
+            plan = BatchPlan.of(input_ids, segment_parents, image_token_id, sizes, index)
+        plan = plan.to(input_ids.device)
+        check_visual_tokens(plan.visual_tokens, sum(sizes))
 
         positions = reward_positions.flatten(0, 1)
         reward_count = len(positions)
         if hidden_positions is not None:
             positions = torch.cat([positions, hidden_positions])
         if prefix is not None:
-            if attention != TREE_BLOCKS or packing != "tree":
-                raise ValueError("`prefix` needs `attn_implementation='sdpa'` and `packing='tree'`.")
             start = prefix[0][0].shape[2]
+            plan = plan.without_prefix(input_ids.shape[1], start)
             input_ids, segment_ids, position_ids = (x[..., start:] for x in (input_ids, segment_ids, position_ids))
             positions = torch.stack([positions[:, 0], positions[:, 1] - start], dim=-1)
 
-        if image_features is None:
-            if pixel_values is None:
-                raise ValueError("Pass the images, as `pixel_values` or `image_features`.")
-            image_features = self.encode_images(pixel_values, image_grid_thw)
-        if image_index is not None:
-            image_features = [image_features[i] for i in image_index.tolist() if i < len(image_features)]
-        features, *deepstack = torch.cat(list(image_features), dim=1)
-        is_visual = input_ids == self.config.backbone_config.image_token_id
-        places = int(is_visual.sum())
-        if places != len(features):
-            raise ValueError(
-                f"`input_ids` has places for {places} visual tokens, the images give {len(features)}. "
-                "Pass the processor's output unchanged."
-            )
-        inputs_embeds = self.get_input_embeddings()(input_ids)
-        inputs_embeds = inputs_embeds.masked_scatter(is_visual.unsqueeze(-1), features.to(inputs_embeds.dtype))
-        visual_index = (is_visual.flatten().long().cumsum(0) - 1).view_as(input_ids).masked_fill(~is_visual, -1)
-
-        sequences = _Sequences(
-            inputs_embeds, position_ids, visual_index, segment_ids, ancestor_table(segment_parents), positions
+        hidden_states = self._hidden_states(
+            input_ids, segment_ids, position_ids, positions, image_features, plan, attention, packing, prefix
         )
-        if packing == "unpacked":
-            sequences = sequences.unpack()
-        visual_inputs: dict[str, Any] = {}
-        if deepstack:
-            visual_mask = sequences.visual_index >= 0
-            picked = sequences.visual_index[visual_mask]
-            visual_inputs["visual_pos_masks"] = visual_mask
-            visual_inputs["deepstack_visual_embeds"] = [layer[picked] for layer in deepstack]
-        hidden_states = self.backbone.language_model(
-            inputs_embeds=sequences.inputs_embeds,
-            **sequences.attention_inputs(attention, prefix),
-            position_ids=sequences.position_ids,
-            use_cache=False,
-            **visual_inputs,
-        ).last_hidden_state
-
-        rows, columns = sequences.positions.unbind(-1)
-        hidden_states = hidden_states[rows, columns]
         of_rewards = hidden_states[:reward_count].unflatten(0, reward_positions.shape[:2])
         mean, log_std = self.heads(of_rewards).unbind(-1)
         config = self.config
@@ -826,6 +892,55 @@ class EditRewardModel(PreTrainedModel):
             group_index=group_index,
             hidden_states=None if hidden_positions is None else hidden_states[reward_count:],
         )
+
+    def _hidden_states(
+        self,
+        input_ids: torch.Tensor,
+        segment_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        positions: torch.Tensor,
+        image_features: Sequence[torch.Tensor],
+        plan: BatchPlan,
+        attention: str,
+        packing: str,
+        prefix: Prefix | None,
+    ) -> torch.Tensor:
+        """Hidden states of the language model's last layer at `positions`, `(tokens, hidden_size)`."""
+        features, *deepstack = (layer[plan.visual_index] for layer in torch.cat(list(image_features), dim=1))
+        inputs_embeds = self.get_input_embeddings()(input_ids)
+        inputs_embeds = (
+            inputs_embeds.flatten(0, 1)
+            .index_copy(0, plan.visual_places, features.to(inputs_embeds.dtype))
+            .view_as(inputs_embeds)
+        )
+        visual_order = torch.arange(len(features), device=input_ids.device)
+        visual_index = torch.full_like(input_ids, -1).flatten().index_copy(0, plan.visual_places, visual_order)
+        sequences = _Sequences(
+            inputs_embeds,
+            position_ids,
+            visual_index.view_as(input_ids),
+            segment_ids,
+            plan.ancestors,
+            positions,
+            plan.blocks,
+        )
+        if packing == "unpacked":
+            sequences = sequences.unpack()
+        visual_inputs: dict[str, Any] = {}
+        if deepstack:
+            visual_mask = sequences.visual_index >= 0
+            picked = visual_order if packing == "tree" else sequences.visual_index[visual_mask]
+            visual_inputs["visual_pos_masks"] = visual_mask
+            visual_inputs["deepstack_visual_embeds"] = [layer[picked] for layer in deepstack]
+        hidden_states = self.backbone.language_model(
+            inputs_embeds=sequences.inputs_embeds,
+            **sequences.attention_inputs(attention, prefix),
+            position_ids=sequences.position_ids,
+            use_cache=False,
+            **visual_inputs,
+        ).last_hidden_state
+        rows, columns = sequences.positions.unbind(-1)
+        return hidden_states[rows, columns]
 
     def encode_prefix(self, input_ids: torch.Tensor) -> Prefix:
         """Keys and values, by layer, of text that all rows begin with; `input_ids` of shape `(tokens,)`."""
@@ -856,4 +971,4 @@ class EditRewardModel(PreTrainedModel):
 
 EditRewardModel.register_for_auto_class("AutoModel")
 
-__all__ = ["EditRewardModel", "EditRewardOutput", "aggregate"]
+__all__ = ["BatchPlan", "EditRewardModel", "EditRewardOutput", "TreeBlocks", "aggregate"]

@@ -33,6 +33,7 @@ try:
         check_dimensions,
         reward_tokens,
     )
+    from .modeling_editreward import BatchPlan, TreeBlocks
 except ImportError:  # Installed beside the `editreward` package, these files are top-level modules.
     from configuration_editreward import (
         DEFAULT_DIMENSIONS,
@@ -43,6 +44,7 @@ except ImportError:  # Installed beside the `editreward` package, these files ar
         check_dimensions,
         reward_tokens,
     )
+    from modeling_editreward import BatchPlan, TreeBlocks
 
 
 DEFAULT_PIXELS = 448 * 448
@@ -625,6 +627,7 @@ class EditRewardProcessor(ProcessorMixin):
             "image_index",
             "reward_positions",
             "group_index",
+            "plan",
         ]
 
     # Groups to tensors
@@ -643,7 +646,8 @@ class EditRewardProcessor(ProcessorMixin):
             padded with -1 in `segment_ids`; `segment_parents` (groups, segments); `position_ids` (3, groups,
             sequence_length); `pixel_values` (patches, patch_dim) and `image_grid_thw` (images, 3) of the images that
             differ; `image_index`, which of them stands in each place for one, (places,); `reward_positions`
-            (candidates, dimensions, 2), a row and a column each; `group_index` (candidates,).
+            (candidates, dimensions, 2), a row and a column each; `group_index` (candidates,). And a `BatchPlan`,
+            `plan`, which saves the model looking into these tensors.
 
         Raises:
             ImageError: If an image cannot be used.
@@ -770,19 +774,21 @@ class EditRewardProcessor(ProcessorMixin):
         images = [image for group in groups for image in group.images()]
         distinct, image_index = _distinct(images) if share_images else (images, list(range(len(images))))
         patches, grids = zip(*distinct, strict=True)
-        return BatchFeature(
-            {
-                "input_ids": torch.from_numpy(input_ids),
-                "segment_ids": torch.from_numpy(segment_ids),
-                "segment_parents": torch.from_numpy(segment_parents),
-                "position_ids": torch.from_numpy(position_ids),
-                "pixel_values": torch.cat(patches),
-                "image_grid_thw": torch.stack(grids),
-                "image_index": torch.tensor(image_index),
-                "reward_positions": torch.from_numpy(np.concatenate(reward_positions)),
-                "group_index": torch.tensor(group_index),
-            }
-        )
+        batch = {
+            "input_ids": torch.from_numpy(input_ids),
+            "segment_ids": torch.from_numpy(segment_ids),
+            "segment_parents": torch.from_numpy(segment_parents),
+            "position_ids": torch.from_numpy(position_ids),
+            "pixel_values": torch.cat(patches),
+            "image_grid_thw": torch.stack(grids),
+            "image_index": torch.tensor(image_index),
+            "reward_positions": torch.from_numpy(np.concatenate(reward_positions)),
+            "group_index": torch.tensor(group_index),
+        }
+        sizes = (batch["image_grid_thw"].prod(-1) // self.image_processor.merge_size**2).tolist()
+        plan = BatchPlan.of(batch["input_ids"], batch["segment_parents"], self.image_token_id, sizes, image_index)
+        plan.blocks = TreeBlocks.of(batch["segment_ids"], plan.ancestors)
+        return BatchFeature({**batch, "plan": plan})
 
     def _prompt(self, num_sources: int) -> tuple[str, str, list[str]]:
         """Rendered text of the root, of a candidate and of each leaf under a candidate (compact: no leaves)."""

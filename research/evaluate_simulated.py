@@ -22,7 +22,7 @@ from huggingface_hub import EvalResult, ModelCard
 from configuration_editreward import EditRewardConfig
 from editreward import EditRewardScorer
 from editreward.benchmarks.simulated_test_set import TestSet, evaluate, judge, report_table, shuffled_instructions
-from editreward.publishing.models import PIPELINE_TAG
+from editreward.hub_ids import PIPELINE_TAG
 from editreward.simulation import simulate_groups
 from editreward.statistics import calibration_error, fit_calibration
 

@@ -50,11 +50,12 @@ def run_push_model(args: argparse.Namespace) -> None:
     """Prepare a model and push it."""
     import transformers
 
+    from editreward.hub_ids import check_hub_id
     from editreward.publishing.models import REPLACED_FILES, UNKNOWN_LICENSE, CardOptions, write_model
-    from editreward.publishing.uploads import check_repo_id, upload
+    from editreward.publishing.uploads import upload
 
     transformers.logging.disable_progress_bar()
-    check_repo_id(args.repo_id)
+    check_hub_id(args.repo_id)
     options = CardOptions(args.license, args.base_model, args.datasets, args.results)
     with tempfile.TemporaryDirectory(prefix="editreward-") as temporary:
         folder = Path(args.dry_run or Path(temporary) / "model")
@@ -96,11 +97,12 @@ def add_push_space(commands: Commands) -> None:
 
 def run_push_space(args: argparse.Namespace) -> None:
     """Prepare the Space and push it."""
+    from editreward.hub_ids import check_hub_id
     from editreward.publishing.spaces import MODEL_VARIABLE, REVISION_VARIABLE, write_space
-    from editreward.publishing.uploads import check_repo_id, upload
+    from editreward.publishing.uploads import upload
 
     for repo_id in filter(None, (args.repo_id, args.model)):
-        check_repo_id(repo_id)
+        check_hub_id(repo_id)
     if args.model_revision and not args.model:
         raise ValueError("--model-revision is that of a --model, which is missing")
     variables = {MODEL_VARIABLE: args.model, REVISION_VARIABLE: args.model_revision}

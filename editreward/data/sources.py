@@ -25,11 +25,10 @@ from datasets import (
 )
 from datasets.data_files import EmptyDatasetError
 from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from pyarrow.dataset import ParquetFragmentScanOptions
 
 from editreward.data.schema import check_features, column_shapes, dimensions_of
+from editreward.hub_ids import is_hub_id
 from editreward.simulation import SPLITS, annotate, simulate_contrast, simulate_group
 
 SIMULATED = "simulated"
@@ -285,10 +284,8 @@ def check_path(name: str | os.PathLike[str], suffixes: Sequence[str] = (".parque
         return
     if path.suffix in suffixes:
         raise FileNotFoundError(f"There is no file {path}.")
-    try:
-        validate_repo_id(str(name))
-    except HFValidationError as error:
-        raise FileNotFoundError(f"There is no folder or file {name}. Check the path.") from error
+    if not is_hub_id(os.fspath(name)):
+        raise FileNotFoundError(f"There is no folder or file {name}. Check the path.")
 
 
 @contextmanager

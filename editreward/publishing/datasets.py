@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
-from huggingface_hub.utils import HFValidationError, validate_repo_id  # type: ignore[attr-defined]
 
 from editreward.curation.check import FAULTS, CheckReport, Fault, find_faults
 from editreward.data.images import NEAR_BITS, perceptual_hash, read_image
@@ -20,6 +19,7 @@ from editreward.data.storage import MAX_SHARD_BYTES, GroupWriter
 from editreward.files import atomic_folder, write_json, write_text
 from editreward.groups.protocol import RubricDimension
 from editreward.groups.ratings import PSEUDONYM
+from editreward.hub_ids import check_hub_id
 from editreward.publishing.card import UNKNOWN_LICENCE, build_card, read_rubric
 from editreward.publishing.stats import DatasetStatistics, dataset_statistics
 from editreward.publishing.stats_report import draw
@@ -65,10 +65,7 @@ class PublishOptions:
     max_shard_bytes: int = MAX_SHARD_BYTES
 
     def __post_init__(self) -> None:
-        try:
-            validate_repo_id(self.repo_id)
-        except HFValidationError as error:
-            raise ValueError(f"{self.repo_id!r} is no id of a Hub repository: {error}") from error
+        check_hub_id(self.repo_id)
         if self.fractions is not None:
             check_fractions(self.fractions)
         unknown = [kind for kind in self.allow if kind not in FAULTS or kind in NEVER_ALLOWED]

@@ -1,7 +1,6 @@
 """A model as it is published: weights in shards, code, processor, and a card with metadata and results."""
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +11,10 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from editreward.files import atomic_folder
+from editreward.hub_ids import PIPELINE_TAG, is_hub_id
 from editreward.scorers.loading import load_model_and_processor
 from modeling_editreward import EditRewardModel
 
-PIPELINE_TAG = "image-text-to-text"  # by what goes in; the Hub has no task of rewards
 TAGS = ("reward-model", "image-editing", "editreward")
 MAX_SHARD_SIZE = "5GB"
 
@@ -170,7 +169,7 @@ def eval_results(result: Mapping[str, Any]) -> list[EvalResult]:
         EvalResult(
             task_type=PIPELINE_TAG,
             task_name="Reward modeling of image edits",
-            dataset_type=result["data"].get("name") if is_hub_id(result["data"].get("name")) else "edit-groups",
+            dataset_type=dataset_type(result["data"].get("name")),
             dataset_name=result["benchmark"],
             dataset_split=measure["subset"],  # results of one split are merged
             metric_type=re.sub(r"\W+", "_", measure["name"]).strip("_").lower(),
@@ -200,9 +199,9 @@ def result_table(result: Mapping[str, Any]) -> str:
     return f"`editreward bench {result['benchmark']}` ({made_with}):\n\n{head}" + "\n".join(rows) + "\n"
 
 
-def is_hub_id(name: Any) -> bool:
-    """Whether this is the id of a dataset on the Hub, and not a path of this machine."""
-    return isinstance(name, str) and bool(re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name)) and not os.path.exists(name)
+def dataset_type(name: str | None) -> str:
+    """What the results' metadata call a dataset: its id on the Hub, if it has one. A bare name may be a file's."""
+    return name if name is not None and "/" in name and is_hub_id(name) else "edit-groups"
 
 
 def named_files(card: ModelCard, folder: Path) -> list[Path]:

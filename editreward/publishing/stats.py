@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from scipy.sparse import csr_array
 from scipy.stats import spearmanr
@@ -339,11 +338,11 @@ class _Collected:
                 for offset, preferences in zip(first.tolist(), self.preferences[start:end], strict=True)
                 for chosen, rejected in preferences
             ]
-            preferences = torch.tensor(given, dtype=torch.long).reshape(-1, 2)
-            of_batch, index = torch.from_numpy(scores[low:high]), torch.from_numpy(group_of[low:high])
+            preferences = np.array(given, dtype=np.int64).reshape(-1, 2)
+            of_batch, index = scores[low:high], group_of[low:high]
             for ties in TIES:
                 pairs = training_pairs(
-                    of_batch, index, ties=ties, preferences=preferences, preference_weight=torch.ones(len(given))
+                    of_batch, index, ties=ties, preferences=preferences, preference_weight=np.ones(len(given))
                 )
                 samples[ties] += len(pairs.winner)
         return samples

@@ -4,15 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from huggingface_hub.utils import HFValidationError, validate_repo_id  # type: ignore[attr-defined]
 
-
-def check_repo_id(repo_id: str) -> None:
-    """Raise a `ValueError` unless this is an id as the Hub takes it."""
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise ValueError(f"{repo_id!r} is no id of a Hub repository: {error}") from error
+from editreward.hub_ids import check_hub_id
 
 
 def upload(
@@ -43,7 +36,7 @@ def upload(
     Returns:
         The address of the pull request or of the commit.
     """
-    check_repo_id(repo_id)
+    check_hub_id(repo_id)
     api = HfApi()
     sdk = "gradio" if repo_type == "space" else None
     api.create_repo(repo_id, repo_type=repo_type, private=private or None, exist_ok=True, space_sdk=sdk)

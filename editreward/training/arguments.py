@@ -10,8 +10,7 @@ from editreward.training.bad_rows import ON_BAD_ROW
 from editreward.training.losses import LOSSES
 from editreward.training.metrics import lower_is_better
 from editreward.training.parameters import PARTS, PARTS_WITH_A_RATE
-
-LOSS_REDUCTIONS = ("pair", "group")
+from editreward.training.terms import LOSS_REDUCTIONS
 
 
 @dataclass
@@ -242,6 +241,20 @@ class EditRewardTrainingArguments(RewardConfig):
         if self.metric_for_best_model is not None and self.greater_is_better is None:
             self.greater_is_better = not lower_is_better(self.metric_for_best_model)
         super().__post_init__()
+        self._check_parts()
+        self._check_loss()
+        self._check_batches()
+        self._check_evaluation()
+        for name in ("max_length", "center_rewards_coefficient", "chat_template_path", "model_init_kwargs"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"`{name}` has no effect on an EditReward model. Leave it unset.")
+        # Each rank packs its own groups: accelerate would cut the packed tensors of a stream's batches into pieces.
+        for name in ("dispatch_batches", "split_batches"):
+            if getattr(self.accelerator_config, name):
+                raise ValueError(f"`{name}` of `accelerator_config` would split groups among ranks. Leave it unset.")
+            setattr(self.accelerator_config, name, False)
+
+    def _check_parts(self) -> None:
         for part in self.freeze or ():
             check_choice("freeze", part, PARTS)
         for part in PARTS_WITH_A_RATE:
@@ -250,6 +263,8 @@ class EditRewardTrainingArguments(RewardConfig):
                 raise ValueError(f"`{part}_learning_rate` is set and `freeze` names '{part}'. Drop one of them.")
             if rate is not None and not rate > 0:
                 raise ValueError(f"`{part}_learning_rate` must be above 0, got {rate}; `--freeze {part}` freezes.")
+
+    def _check_loss(self) -> None:
         for name, choices in (("loss", LOSSES), ("loss_reduction", LOSS_REDUCTIONS), ("ties", TIES)):
             check_choice(name, getattr(self, name), tuple(choices))
         if (self.ties == "bradley_terry_ties") != LOSSES[self.loss].knows_ties:
@@ -267,20 +282,11 @@ class EditRewardTrainingArguments(RewardConfig):
             raise ValueError(f"`label_smoothing` must be 0 or more and below 0.5, got {self.label_smoothing}.")
         if self.label_smoothing_factor != 0:
             raise ValueError("`label_smoothing_factor` is for classifiers and has no effect. Use `label_smoothing`.")
-        if self.rationale_weight < 0:
-            raise ValueError(f"`rationale_weight` must be 0 or more, got {self.rationale_weight}.")
-        if self.tie_weight < 0:
-            raise ValueError(f"`tie_weight` must be 0 or more, got {self.tie_weight}.")
-        if self.early_stopping_patience is not None:
-            if self.early_stopping_patience < 1:
-                raise ValueError(f"`early_stopping_patience` must be positive, got {self.early_stopping_patience}.")
-            for name, unset in (("metric_for_best_model", None), ("eval_strategy", "no")):
-                if getattr(self, name) == unset:
-                    raise ValueError(f"`early_stopping_patience` needs `{name}`, which is not set.")
-        if self.hardest_groups < 0:
-            raise ValueError(f"`hardest_groups` must be 0 or more, got {self.hardest_groups}.")
-        if self.dimension_weight < 0:
-            raise ValueError(f"`dimension_weight` must be 0 or more, got {self.dimension_weight}.")
+        for name in ("rationale_weight", "tie_weight", "dimension_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must be 0 or more, got {getattr(self, name)}.")
+
+    def _check_batches(self) -> None:
         check_choice("on_bad_row", self.on_bad_row, ON_BAD_ROW)
         if self.max_candidates is not None and self.max_candidates < 2:
             raise ValueError(f"`max_candidates` must be 2 or more, for a pair, got {self.max_candidates}.")
@@ -297,14 +303,16 @@ class EditRewardTrainingArguments(RewardConfig):
                 f"`train_sampling_strategy` {self.train_sampling_strategy!r} does not know groups. Use "
                 "`max_tokens_per_batch` for batches of even length."
             )
-        for name in ("max_length", "center_rewards_coefficient", "chat_template_path", "model_init_kwargs"):
-            if getattr(self, name) is not None:
-                raise ValueError(f"`{name}` has no effect on an EditReward model. Leave it unset.")
-        # Each rank packs its own groups: accelerate would cut the packed tensors of a stream's batches into pieces.
-        for name in ("dispatch_batches", "split_batches"):
-            if getattr(self.accelerator_config, name):
-                raise ValueError(f"`{name}` of `accelerator_config` would split groups among ranks. Leave it unset.")
-            setattr(self.accelerator_config, name, False)
+
+    def _check_evaluation(self) -> None:
+        if self.early_stopping_patience is not None:
+            if self.early_stopping_patience < 1:
+                raise ValueError(f"`early_stopping_patience` must be positive, got {self.early_stopping_patience}.")
+            for name, unset in (("metric_for_best_model", None), ("eval_strategy", "no")):
+                if getattr(self, name) == unset:
+                    raise ValueError(f"`early_stopping_patience` needs `{name}`, which is not set.")
+        if self.hardest_groups < 0:
+            raise ValueError(f"`hardest_groups` must be 0 or more, got {self.hardest_groups}.")
 
 
 @dataclass

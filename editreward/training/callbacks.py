@@ -1,13 +1,10 @@
 """Callbacks of the trainer: the progress bar, early stopping, and what happens around logging and at the end."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from transformers import EarlyStoppingCallback, ProgressCallback, TrainerCallback
 from transformers.trainer_callback import DefaultFlowCallback
-
-if TYPE_CHECKING:
-    from editreward.training.trainer import EditRewardTrainer
 
 
 class RewardProgressCallback(ProgressCallback):
@@ -46,17 +43,18 @@ class TrainingFlowCallback(TrainerCallback):
     """Logs before every evaluation and save; evaluates and calibrates the final model.
 
     With a log at every save a resumed run counts on exactly, and no time of evaluation or saving is in the rates.
+
+    Args:
+        finish_training: Called at the end of training.
     """
 
-    def __init__(self, trainer: "EditRewardTrainer") -> None:
-        self.trainer = trainer
+    def __init__(self, finish_training: Callable[[], None]) -> None:
+        self.finish_training = finish_training
 
-    @classmethod
-    def add_to(cls, trainer: "EditRewardTrainer") -> None:
+    def add_to(self, callbacks: list[TrainerCallback]) -> None:
         """Add it after the callback that decides when to evaluate and save, and before trackers, which end a run."""
-        callbacks = trainer.callback_handler.callbacks
         decides = next(i for i, callback in enumerate(callbacks) if isinstance(callback, DefaultFlowCallback))
-        callbacks.insert(decides + 1, cls(trainer))
+        callbacks.insert(decides + 1, self)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         control.should_log |= control.should_save or control.should_evaluate
@@ -65,4 +63,4 @@ class TrainingFlowCallback(TrainerCallback):
         control.should_log |= control.should_save or control.should_evaluate
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.trainer.finish_training()
+        self.finish_training()

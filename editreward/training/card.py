@@ -7,18 +7,16 @@ from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from trl import RewardConfig
 
-from editreward.publishing.models import PIPELINE_TAG
+from editreward.hub_ids import PIPELINE_TAG, is_hub_id
 from editreward.training.curves import draw_curves
+from editreward.training.losses import RewardLoss
 from editreward.training.metrics import metric_name
-
-if TYPE_CHECKING:
-    from editreward.training.trainer import EditRewardTrainer
 
 CURVES = "curves.png"
 PACKAGES = ("editreward", "torch", "transformers", "trl", "accelerate", "datasets", "peft")
@@ -26,7 +24,6 @@ SIMULATED = "simulated"
 
 # Arguments of every recipe, by what the card calls them. Our own follow where they are not at their defaults.
 ARGUMENTS = {
-    "loss": "loss",
     "learning_rate": "learning rate",
     "lr_scheduler_type": "schedule",
     "warmup_steps": "warm-up steps, or their share",
@@ -35,11 +32,30 @@ ARGUMENTS = {
     "max_grad_norm": "gradient clipping",
     "seed": "seed",
 }
-UNTOLD = ("hardest_groups", "early_stopping_patience", "early_stopping_threshold", "calibrate")
+UNTOLD = ("loss", "hardest_groups", "early_stopping_patience", "early_stopping_threshold", "calibrate")
+
+
+class TrainedRun(Protocol):
+    """What a card tells of an [`EditRewardTrainer`]."""
+
+    args: Any
+    state: Any
+    model: Any
+    accelerator: Any
+    train_dataset: Any
+    eval_dataset: Any
+    dimensions: list[str]
+    loss: RewardLoss
+    hub_model_id: str | None
+    is_in_train: bool
+
+    def get_num_trainable_parameters(self) -> int:
+        """How many weights are trained."""
+        ...
 
 
 def write_model_card(
-    trainer: "EditRewardTrainer",
+    trainer: TrainedRun,
     name: str,
     dataset_names: Sequence[str] = (),
     tags: Sequence[str] = (),
@@ -57,7 +73,7 @@ def write_model_card(
     dimensions = trainer.dimensions
     sets = evaluation_sets(trainer)
     results = [entry for entry in (last_evaluation(state.log_history, prefix) for prefix in sets) if entry]
-    hub_names = [dataset for dataset in dataset_names if is_hub_id(dataset)]
+    hub_names = told_names(dataset_names)
     base_model = base_of(trainer)
     card_data = ModelCardData(
         library_name="peft" if is_adapter(trainer) else "transformers",
@@ -97,21 +113,17 @@ def write_model_card(
     return card
 
 
-def is_hub_id(name: str) -> bool:
-    """Whether a dataset or model is one on the Hub, and not a path or the simulated data."""
-    return (
-        bool(re.fullmatch(r"[\w-][\w.-]*/[\w.-]+|[\w-][\w.-]*", name))
-        and name != SIMULATED
-        and not Path(name).exists()
-    )
+def told_names(dataset_names: Sequence[str]) -> list[str]:
+    """The datasets that a reader can find: those on the Hub."""
+    return [name for name in dataset_names if name != SIMULATED and is_hub_id(name)]
 
 
-def is_adapter(trainer: "EditRewardTrainer") -> bool:
+def is_adapter(trainer: TrainedRun) -> bool:
     """Whether an adapter is trained."""
     return hasattr(trainer.model, "peft_config")
 
 
-def base_of(trainer: "EditRewardTrainer") -> str | None:
+def base_of(trainer: TrainedRun) -> str | None:
     """The Hub id of the model that training started from, if it is on the Hub."""
     name = getattr(trainer.model.config, "_name_or_path", None) or getattr(
         trainer.model.config.backbone_config, "_name_or_path", None
@@ -119,7 +131,7 @@ def base_of(trainer: "EditRewardTrainer") -> str | None:
     return name if name and is_hub_id(name) else None
 
 
-def evaluation_sets(trainer: "EditRewardTrainer") -> dict[str, str]:
+def evaluation_sets(trainer: TrainedRun) -> dict[str, str]:
     """What to call each evaluation set, by the prefix of its metrics."""
     if isinstance(trainer.eval_dataset, dict):
         return {f"eval_{name}": name for name in trainer.eval_dataset}
@@ -182,11 +194,11 @@ def eval_results(
 
 
 def data_rows(
-    trainer: "EditRewardTrainer", dataset_names: Sequence[str], results: Sequence[Mapping[str, Any]]
+    trainer: TrainedRun, dataset_names: Sequence[str], results: Sequence[Mapping[str, Any]]
 ) -> list[list[str]]:
     """Name, groups, candidates and pairs of what was trained and evaluated on."""
     counts = ("num_groups", "num_candidates", "num_pairs")
-    told = [f"`{name}`" for name in dataset_names if is_hub_id(name)]
+    told = [f"`{name}`" for name in told_names(dataset_names)]
     told += ["simulated groups"] if SIMULATED in dataset_names else []
     rows = []
     size = len(trainer.train_dataset) if hasattr(trainer.train_dataset, "__len__") else None
@@ -199,7 +211,7 @@ def data_rows(
     return rows + [[result["set"], *(f"{result[name]:,}" for name in counts)] for result in results]
 
 
-def recipe(trainer: "EditRewardTrainer", base_model: str | None) -> list[tuple[str, Any]]:
+def recipe(trainer: TrainedRun, base_model: str | None) -> list[tuple[str, Any]]:
     """What a reader needs to do it again, as labels and values."""
     args, state, config = trainer.args, trainer.state, trainer.model.config
     processes = trainer.accelerator.num_processes
@@ -214,7 +226,8 @@ def recipe(trainer: "EditRewardTrainer", base_model: str | None) -> list[tuple[s
         ("heads", f"{config.head_type}, {config.aggregation} of {', '.join(config.dimensions)}"),
         ("layout, positions", f"{config.layout}, {config.position_scheme}"),
     ]
-    training: list[tuple[str, Any]] = [(label, _plain(getattr(args, name))) for name, label in ARGUMENTS.items()]
+    training: list[tuple[str, Any]] = [("loss", trainer.loss.name)]
+    training += [(label, _plain(getattr(args, name))) for name, label in ARGUMENTS.items()]
     unit, batch = "pairs" if args.split_into_pairs else "groups", args.per_device_train_batch_size
     if args.max_tokens_per_batch is not None:
         unit, batch = "tokens at most", args.max_tokens_per_batch

@@ -40,6 +40,7 @@ class EditGroupCollator:
       who has the same place for all candidates of a group; NaN where there is none.
     - `hidden_positions` and `rationale_ids`, with `rationales` only: see [`rationale_inputs`].
     - `group_ids` and `instructions`, lists of strings: whose they are, for messages and pictures.
+    - `num_tokens`, a number: without padding.
     - `skipped_rows`, with `"skip"` only: the `group_id` of each row that was left out, and why.
 
     A batch without a usable row holds a grey image without labels, on which every loss is zero, and no `group_ids`: in
@@ -93,6 +94,7 @@ class EditGroupCollator:
             "preference_weight": torch.tensor(preference_weight, dtype=torch.float32),
             "group_ids": group_ids,
             "instructions": instructions,
+            "num_tokens": sum(packed.num_tokens for _, packed, *_ in groups),
         }
         if self.vote_labels:
             batch["annotator_labels"] = self._padded(votes)

@@ -2,13 +2,14 @@
 
 A loss says what it trains on (`samples`: pairs of candidates, or single ones) and gives the loss of each sample, not
 reduced. For a pair the reward difference is z ~ N(d, s^2), with d = mu_i - mu_j and s = sqrt(sigma_i^2 + sigma_j^2);
-for a single candidate d is the reward minus its target. A new loss is a module here and a line in `LOSSES`.
+for a single candidate d is the reward minus its target. A new loss is a module here and a line in `LOSSES`; or any
+[`RewardLoss`], passed to the trainer as an object.
 """
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,47 +17,90 @@ from torch import Tensor, nn
 from configuration_editreward import DEFAULT_DIMENSIONS
 from editreward.groups.pairs import WeightedPairs, WeightedScores, training_pairs, training_scores
 from editreward.statistics.expectations import expected_softplus, log_expected_sigmoid, log_ndtr
-
-if TYPE_CHECKING:
-    from editreward.training.arguments import EditRewardTrainingArguments
+from editreward.training.terms import Annotation, ArraySamples
 
 # Middle of the scale of a score, 1 to 4.
 MIDDLE_SCORE = 2.5
 
 
+class LossOptions(Protocol):
+    """What losses read of the training arguments."""
+
+    ties: str
+    tie_weight: float
+    label_smoothing: float
+    vote_labels: bool
+    regression_offset: float | None
+
+
 class RewardLoss(nn.Module):
-    """A loss, called with the mean and the standard deviation of what its samples' `difference` gives and, for pairs,
-    with whether each is a tie, all of shape `(samples,)`. Returns the loss of each sample in float32 or wider.
+    """A loss, called with the mean and the standard deviation of each sample's difference and, for pairs, with whether
+    each is a tie, all of shape `(samples,)`. Returns the loss of each sample in float32 or wider.
 
     Attributes:
         link: The link of the preference probabilities of a model trained with it, saved in the model's config.
         knows_ties: It takes pairs that are marked as ties; others are never given any.
         pairwise: Its samples are pairs. Options about pairs say nothing to the others.
         trains_std: It depends on the standard deviations.
+        vote_labels: It reads the annotators' own scores.
     """
 
     link = "logistic"
     knows_ties = False
     pairwise = True
     trains_std = True
+    vote_labels = False
 
     @classmethod
-    def from_arguments(cls, args: "EditRewardTrainingArguments", dimensions: list[str]) -> "RewardLoss":
+    def from_arguments(cls, args: LossOptions, dimensions: list[str]) -> "RewardLoss":
         """The loss as the training arguments ask for it, for a model of `dimensions`."""
         raise NotImplementedError
 
-    def samples(self, batch: Mapping[str, Tensor], dimension: int | None = None) -> WeightedPairs | WeightedScores:
-        """What to train on in a batch of the collator, for the aggregate (`None`) or a dimension's own scores."""
+    @property
+    def name(self) -> str:
+        """What messages and model cards call it: a value of `--loss`, or its class."""
+        return next((name for name, known in LOSSES.items() if type(self) is known), type(self).__name__)
+
+    def check_dimensions(self, dimensions: list[str]) -> None:
+        """Raise a `ValueError` if it cannot train a model of `dimensions`."""
+
+    def samples(self, annotation: Annotation, dimension: int | None = None) -> ArraySamples:
+        """What to train on in a batch, for the aggregate (`None`) or a dimension's own scores."""
         raise NotImplementedError
 
     def of(self, samples: Any, mean: Tensor, std: Tensor) -> Tensor:
         """The loss of each sample, `(samples,)`.
 
         Args:
-            samples: As from `samples`.
+            samples: As from `samples`, of tensors.
             mean, std (`torch.Tensor` of shape `(candidates, dimensions + 1)`): The rewards, of the aggregate last.
         """
-        return self(*samples.difference(mean, std), samples.tie)
+        raise NotImplementedError
+
+
+def pair_difference(pairs: WeightedPairs[Tensor], mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the reward difference "winner minus loser", of shape `(pairs,)`.
+
+    Args:
+        pairs: Which candidates.
+        mean (`torch.Tensor` of shape `(candidates, dimensions + 1)`): Mean rewards, of the aggregate last.
+        std (`torch.Tensor` of shape `(candidates, dimensions + 1)`): Their standard deviations.
+    """
+    winner, loser = (pairs.winner, pairs.dimension), (pairs.loser, pairs.dimension)
+    return mean[winner] - mean[loser], torch.hypot(std[winner], std[loser])
+
+
+def score_difference(samples: WeightedScores[Tensor], mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of "reward minus target", of shape `(samples,)`.
+
+    Arguments as for [`pair_difference`]. The aggregate is replaced by the sum of the dimensions, which the targets are
+    made for whatever the model's aggregation is.
+    """
+    mean, std = mean[:, :-1], std[:, :-1]
+    mean = torch.cat([mean, mean.sum(-1, keepdim=True)], dim=-1)
+    std = torch.cat([std, std.norm(dim=-1, keepdim=True)], dim=-1)
+    index = samples.candidate, samples.dimension
+    return mean[index] - samples.target, std[index]
 
 
 class PairLoss(RewardLoss):
@@ -81,23 +125,27 @@ class PairLoss(RewardLoss):
         self.vote_labels = vote_labels
 
     @classmethod
-    def from_arguments(cls, args: "EditRewardTrainingArguments", dimensions: list[str]) -> "PairLoss":
+    def from_arguments(cls, args: LossOptions, dimensions: list[str]) -> "PairLoss":
         return cls(args.ties, args.tie_weight, args.label_smoothing, args.vote_labels)
 
-    def samples(self, batch: Mapping[str, Tensor], dimension: int | None = None) -> WeightedPairs:
+    def check_dimensions(self, dimensions: list[str]) -> None:
+        if self.ties in ("disentangle", "dimension") and len(dimensions) < 2:
+            raise ValueError(f"`ties` {self.ties!r} needs two dimensions, the model has only {dimensions[0]!r}.")
+
+    def samples(self, annotation: Annotation, dimension: int | None = None) -> WeightedPairs[np.ndarray]:
         return training_pairs(
-            batch["labels"],
-            batch["group_index"],
+            annotation.labels,
+            annotation.group_index,
             dimension,
             self.ties,
-            batch["preferences"],
-            batch["preference_weight"],
+            annotation.preferences,
+            annotation.preference_weight,
             self.tie_weight,
-            batch["annotator_labels"] if self.vote_labels else None,
+            annotation.annotator_labels if self.vote_labels else None,
         )
 
-    def of(self, samples: WeightedPairs, mean: Tensor, std: Tensor) -> Tensor:
-        difference, std = samples.difference(mean, std)
+    def of(self, samples: WeightedPairs[Tensor], mean: Tensor, std: Tensor) -> Tensor:
+        difference, std = pair_difference(samples, mean, std)
         loss: Tensor = self(difference, std, samples.tie)
         if not self.vote_labels and self.label_smoothing == 0:
             return loss
@@ -182,14 +230,18 @@ class RegressionLoss(RewardLoss):
         self.offset = offset
 
     @classmethod
-    def from_arguments(cls, args: "EditRewardTrainingArguments", dimensions: list[str]) -> "RegressionLoss":
+    def from_arguments(cls, args: LossOptions, dimensions: list[str]) -> "RegressionLoss":
         if args.regression_offset is not None:
             return cls(args.regression_offset)
         # `overall` is the sum of the scores of the default dimensions.
         return cls() if dimensions == ["overall"] else cls(MIDDLE_SCORE * len(dimensions))
 
-    def samples(self, batch: Mapping[str, Tensor], dimension: int | None = None) -> WeightedScores:
-        return training_scores(batch["labels"], dimension, self.offset)
+    def samples(self, annotation: Annotation, dimension: int | None = None) -> WeightedScores[np.ndarray]:
+        return training_scores(annotation.labels, dimension, self.offset)
+
+    def of(self, samples: WeightedScores[Tensor], mean: Tensor, std: Tensor) -> Tensor:
+        loss: Tensor = self(*score_difference(samples, mean, std))
+        return loss
 
     def forward(self, mean: Tensor, std: Tensor, tie: Tensor | None = None) -> Tensor:
         return _at_least_float32(mean).square()

@@ -11,21 +11,13 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from editreward.groups.pairs import (
-    TIE_TOLERANCE,
-    WeightedPairs,
-    WeightedScores,
-    batch_pairs,
-    batch_ties,
-    majority_preferences,
-    training_pairs,
-)
+from editreward.groups.pairs import TIE_TOLERANCE, WeightedPairs
 from editreward.statistics import (
     CalibrationError,
     accuracy_with_ties,
@@ -33,6 +25,7 @@ from editreward.statistics import (
     expected_calibration_error,
 )
 from editreward.statistics.preferences import preference_probability
+from editreward.training.terms import Samples
 
 logger = logging.getLogger(__name__)
 
@@ -78,8 +71,7 @@ def batch_statistics(
     dimensions: Sequence[str],
     terms: Sequence[tuple[int | None, float]],
     outputs: Any,
-    inputs: Mapping[str, Tensor],
-    samples: Sequence[WeightedPairs | WeightedScores],
+    inputs: Mapping[str, Any],
     losses: Sequence[Tensor],
 ) -> dict[str, Tensor]:
     """Numerator and denominator of each metric in each group of a batch.
@@ -88,14 +80,13 @@ def batch_statistics(
         dimensions: The model's dimensions.
         terms: The parts of the loss: the dimension that decides, `None` for the aggregate, and the weight.
         outputs ([`EditRewardOutput`]): Of the model.
-        inputs: The collator's batch.
-        samples, losses: For each term what its loss is computed of, and the loss of each sample, `(samples,)`.
+        inputs: The collator's batch, with what [`LossTerms`] adds.
+        losses: For each term the loss of each sample, `(samples,)`.
 
     Returns:
         By the metric's name, tensors of shape `(groups, 2)`.
     """
-    labels, group_index = inputs["labels"], inputs["group_index"]
-    groups = len(inputs["input_ids"])
+    group_index, groups = inputs["group_index"], len(inputs["input_ids"])
 
     def by_group(candidates: Tensor, numerator: Tensor, denominator: Tensor | None = None) -> Tensor:
         numerator = numerator.to(outputs.reward.dtype)
@@ -104,23 +95,22 @@ def batch_statistics(
         return sums.index_add(0, group_index[candidates], torch.stack([numerator, denominator], dim=-1))
 
     statistics = {}
-    for (index, _), term, term_loss in zip(terms, samples, losses, strict=True):
+    for (index, _), term, term_loss in zip(terms, inputs["terms"], losses, strict=True):
         name = metric_name("pair_loss", None if index is None else dimensions[index])
         statistics[name] = by_group(term.candidate, term.weight * term_loss, term.weight)
 
-    annotated = majority_preferences(inputs["preferences"], inputs["preference_weight"])
-    winner, loser, *_ = training_pairs(labels, group_index, None, "drop", *annotated)
+    (winner, loser), *of_dimensions = inputs["ranked"]
     margin = outputs.reward[winner] - outputs.reward[loser]
     statistics["accuracy"] = by_group(winner, margin > 0)
     statistics["margin"] = by_group(winner, margin)
-    tied, _ = batch_ties(labels, group_index)
+    tied = inputs["tied"]
     is_tie = torch.cat([torch.zeros_like(winner), torch.ones_like(tied)])
     statistics["ties"] = by_group(torch.cat([winner, tied]), is_tie)
 
-    candidates = torch.arange(len(labels), device=labels.device)
-    size = torch.bincount(group_index, minlength=groups)[group_index]
-    for index, dimension in enumerate(dimensions):
-        winner, loser = batch_pairs(labels, group_index, index)
+    candidates = torch.arange(len(group_index), device=group_index.device)
+    ones = torch.ones_like(outputs.reward)
+    size = ones.new_zeros(groups).index_add(0, group_index, ones)[group_index]
+    for index, (dimension, (winner, loser)) in enumerate(zip(dimensions, of_dimensions, strict=True)):
         mean = outputs.mean[:, index]
         statistics[metric_name("accuracy", dimension)] = by_group(winner, mean[winner] > mean[loser])
         statistics[metric_name("std", dimension)] = by_group(candidates, outputs.log_std[:, index].exp())
@@ -145,29 +135,36 @@ class MetricSums:
         self.terms = terms
         self.rationale_weight = rationale_weight
         self._sums: dict[str, Tensor] = {}
+        # Of the batches that are not in the sums yet: fetching each would have the host wait for the GPU.
+        self._pending: list[tuple[list[str], Tensor]] = []
 
     def __bool__(self) -> bool:
-        return bool(self._sums)
+        return bool(self._sums or self._pending)
 
     def add(self, statistics: Mapping[str, Tensor]) -> None:
         """Add the statistics of a batch."""
-        # One transfer: each would wait for the GPU.
-        sums = torch.stack(list(statistics.values())).cpu().double().sum(dim=1)
-        for name, of_batch in zip(statistics, sums, strict=True):
-            self._sums[name] = self._sums.get(name, 0) + of_batch
+        self._pending.append((list(statistics), torch.stack(list(statistics.values()))))
 
     def clear(self) -> None:
         """Forget all."""
-        self._sums = {}
+        self._sums, self._pending = {}, []
+
+    def _add_pending(self) -> None:
+        for names, values in self._pending:
+            for name, of_batch in zip(names, values.cpu().double().sum(dim=1), strict=True):
+                self._sums[name] = self._sums.get(name, 0) + of_batch
+        self._pending = []
 
     def reduce(self, accelerator: Any) -> None:
         """Sum over all ranks. Every rank must have added the same metrics."""
+        self._add_pending()
         if accelerator.num_processes > 1:
             stacked = torch.stack(list(self._sums.values())).to(accelerator.device)
             self._sums = dict(zip(self._sums, accelerator.reduce(stacked, "sum").cpu(), strict=True))
 
     def pop(self) -> dict[str, float]:
         """The metrics of what was added since the last call. One without a single pair to show is left out."""
+        self._add_pending()
         metrics = {name: (pair[0] / pair[1]).item() for name, pair in self._sums.items() if pair[1] > 0}
         for dimension in self.dimensions:
             spread = metric_name("spread", dimension)
@@ -229,13 +226,13 @@ class Throughput:
         if self._started is None:
             self._started = time.perf_counter()
 
-    def count(self, batch: Mapping[str, Tensor], samples: WeightedPairs | WeightedScores) -> None:
+    def count(self, batch: Mapping[str, Any], samples: Samples) -> None:
         """Count a batch of the collator and the samples of its overall loss."""
         found = (
             len(batch["input_ids"]),
             len(batch["labels"]),
             len(samples.weight) if isinstance(samples, WeightedPairs) else 0,
-            int((batch["segment_ids"] >= 0).sum()),
+            batch["num_tokens"],
         )
         for name, number in zip(COUNTS, found, strict=True):
             self._counts[name] += number
@@ -333,6 +330,20 @@ class EvaluatedGroup:
         return preference_probability(mean[better], log_std[better], mean[worse], log_std[worse], link).numpy()
 
 
+class Evaluator(Protocol):
+    """Computes metrics of its own from the scores of a whole evaluation set, beside those of [`EvaluationScores`].
+
+    Attributes:
+        names: What it may compute, without the prefix of the set; `metric_for_best_model` may be one of them.
+    """
+
+    names: Sequence[str]
+
+    def __call__(self, groups: Sequence[EvaluatedGroup]) -> Mapping[str, float]:
+        """The metrics of an evaluation set by name. It is called on every rank with the same groups."""
+        ...
+
+
 class EvaluationScores:
     """Scores of all groups of an evaluation set, in its order and the same on every rank.
 
@@ -343,13 +354,13 @@ class EvaluationScores:
     def __init__(self) -> None:
         self.groups: list[EvaluatedGroup] = []
 
-    def add(self, outputs: Any, inputs: Mapping[str, Tensor], accelerator: Any) -> list[EvaluatedGroup]:
+    def add(self, outputs: Any, inputs: Mapping[str, Any], accelerator: Any) -> list[EvaluatedGroup]:
         """Add a batch of every rank. Returns this rank's own groups."""
         group_index, groups = inputs["group_index"], len(inputs["input_ids"])
         dtype = outputs.reward.dtype
         columns = [outputs.mean, outputs.log_std, outputs.reward[:, None], outputs.reward_std.log()[:, None]]
         scores, place = _by_group(torch.cat([*columns, inputs["labels"].to(dtype)], dim=-1), group_index, groups)
-        preferred, _ = majority_preferences(inputs["preferences"], inputs["preference_weight"])
+        preferred = inputs["majority"]
         preferences, _ = _by_group(place[preferred].to(dtype), group_index[preferred[:, 0]], groups)
         if not inputs["group_ids"]:  # no usable row: a grey image that keeps the ranks together
             scores, preferences = torch.zeros_like(scores), torch.zeros_like(preferences)

@@ -2,15 +2,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-if TYPE_CHECKING:
-    from editreward.training.arguments import EditRewardTrainingArguments
 
 # The parts of a model, by what is in a parameter's name. The first match counts; whatever matches none is part of the
 # language model.
@@ -25,6 +22,20 @@ PATTERNS = {
 PARTS = ("vision_tower", "merger", "language_model", "token_embeddings", "reward_tokens", "heads")
 PARTS_WITH_A_RATE = ("vision_tower", "merger", "heads", "reward_tokens")
 """Parts that may have a learning rate of their own. The others are trained at `learning_rate`."""
+
+
+class PartArguments(Protocol):
+    """What is read here of the training arguments."""
+
+    freeze: list[str] | None
+    vision_tower_learning_rate: float | None
+    merger_learning_rate: float | None
+    heads_learning_rate: float | None
+    reward_tokens_learning_rate: float | None
+    bf16: bool
+    fp16: bool
+    fsdp: Any
+
 
 HALF_PRECISION = (torch.bfloat16, torch.float16)
 
@@ -96,7 +107,7 @@ def fold_reward_tokens(model: nn.Module, state_dict: dict[str, Tensor]) -> None:
             weight[module.token_ids.to(weight.device)] = rows.to(weight)
 
 
-def select_trained(model: Any, reward_token_ids: Sequence[int], args: "EditRewardTrainingArguments") -> None:
+def select_trained(model: Any, reward_token_ids: Sequence[int], args: PartArguments) -> None:
     """Freeze the parts that `args.freeze` names and train all others. Selecting twice changes nothing.
 
     Args:
@@ -116,12 +127,12 @@ def select_trained(model: Any, reward_token_ids: Sequence[int], args: "EditRewar
         parameter.requires_grad_(part_of(name) not in frozen)
 
 
-def has_masters(args: "EditRewardTrainingArguments") -> bool:
+def has_masters(args: PartArguments) -> bool:
     """Whether half-precision weights become float32 when they are sharded: accelerate does that for FSDP."""
     return (args.bf16 or args.fp16) and (bool(args.fsdp) or parse_flag_from_env("ACCELERATE_USE_FSDP"))
 
 
-def upcast_trained(model: Any, reward_token_ids: Sequence[int], args: "EditRewardTrainingArguments") -> None:
+def upcast_trained(model: Any, reward_token_ids: Sequence[int], args: PartArguments) -> None:
     """Hold in float32 what will be trained and has no master weights; frozen weights stay as they are.
 
     Takes the arguments of [`select_trained`].
@@ -137,7 +148,7 @@ def upcast_trained(model: Any, reward_token_ids: Sequence[int], args: "EditRewar
             parameter.data = parameter.data.float()
 
 
-def check_precision(model: nn.Module, args: "EditRewardTrainingArguments") -> None:
+def check_precision(model: nn.Module, args: PartArguments) -> None:
     """Make sure that steps at small learning rates move the weights.
 
     Raises:
@@ -163,7 +174,7 @@ def check_precision(model: nn.Module, args: "EditRewardTrainingArguments") -> No
         )
 
 
-def learning_rates(args: "EditRewardTrainingArguments") -> dict[str, float]:
+def learning_rates(args: PartArguments) -> dict[str, float]:
     """The learning rates of the parts that have one of their own."""
     rates = {part: getattr(args, f"{part}_learning_rate") for part in PARTS_WITH_A_RATE}
     return {part: rate for part, rate in rates.items() if rate is not None}

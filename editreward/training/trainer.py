@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import TorchDynamoPlugin, is_peft_model
+from accelerate.utils import TorchDynamoPlugin, is_peft_model, send_to_device
 from datasets import Dataset, IterableDataset
 from peft import PeftConfig, get_peft_model
 from torch import Tensor, nn
@@ -18,7 +18,6 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 from trl import RewardTrainer
 
-from editreward.groups.pairs import WeightedPairs, WeightedScores
 from editreward.training.adapters import check_base, save_configuration, trained_weights
 from editreward.training.arguments import EditRewardTrainingArguments
 from editreward.training.bad_rows import BadRows
@@ -34,9 +33,10 @@ from editreward.training.checkpoints import (
 from editreward.training.collator import EditGroupCollator, check_columns
 from editreward.training.dataloading import DataWait, first_row, group_dataloader
 from editreward.training.hardest import HardestGroups
-from editreward.training.losses import LOSSES
+from editreward.training.losses import LOSSES, RewardLoss
 from editreward.training.metrics import (
     EvaluationScores,
+    Evaluator,
     MetricSums,
     Throughput,
     batch_statistics,
@@ -57,14 +57,15 @@ from editreward.training.parameters import (
 from editreward.training.rationales import RationaleLoss, language_model_head
 from editreward.training.safety import memory_advice, stop_unless_finite
 from editreward.training.sharding import configure_deepspeed, configure_fsdp, finish_fsdp
+from editreward.training.terms import TERMS, LossTerms, Samples, TermCollator
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor
 
 logger = logging.getLogger(__name__)
 
-# What the collator adds to the inputs of the model: tensors, and lists of strings.
-NAMES = ("group_ids", "instructions")
-ANNOTATION = ("labels", "preferences", "preference_weight", "annotator_labels", "rationale_ids")
+# What the collator adds to the inputs of the model: tensors, and what is none.
+ANNOTATION = ("labels", "preferences", "preference_weight", "annotator_labels", "rationale_ids", *TERMS)
+NAMES = ("group_ids", "instructions", "num_tokens")
 
 
 class EditRewardTrainer(RewardTrainer):
@@ -86,6 +87,9 @@ class EditRewardTrainer(RewardTrainer):
         callbacks, optimizers (*optional*): As in `transformers.Trainer`.
         peft_config (`peft.PeftConfig`, *optional*): The adapter to train, see `editreward.training.adapters`. Without
             it, what `args.freeze` does not name is trained.
+        loss ([`RewardLoss`], *optional*): By default the one that `args.loss` names, with the options of the
+            arguments. One that is passed has its own: theirs of the loss, of ties and of labels are not read.
+        evaluators (sequence of [`Evaluator`], *optional*): Metrics of each evaluation beside those of this package.
 
     What it logs, draws and writes is listed in `docs/monitoring.md`. `train` ends with an evaluation of the weights
     that are kept, if there are evaluations at all, and with their calibration.
@@ -116,57 +120,26 @@ class EditRewardTrainer(RewardTrainer):
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
         peft_config: PeftConfig | None = None,
+        loss: RewardLoss | None = None,
+        evaluators: Sequence[Evaluator] = (),
     ) -> None:
-        if isinstance(model, str):
-            raise TypeError(
-                f"`model` is the string {model!r}; pass a loaded model, `EditRewardModel.from_pretrained(...)` or, to "
-                "start from a vision-language model, `EditRewardModel.from_backbone(...)`."
-            )
-        if not isinstance(args, EditRewardTrainingArguments):
-            raise TypeError(f"`args` must be `EditRewardTrainingArguments`, got `{type(args).__name__}`.")
-        if processing_class is None:
-            raise TypeError("`processing_class` is missing; pass the model's `EditRewardProcessor`.")
+        _check_types(model, args, processing_class)
+        assert processing_class is not None
         processing_class.check_config(model.config)
         self.dimensions = list(model.config.dimensions)
-        if args.ties in ("disentangle", "dimension") and len(self.dimensions) < 2:
-            raise ValueError(f"`ties` {args.ties!r} needs two dimensions, the model has only {self.dimensions[0]!r}.")
+        if loss is None:
+            loss = LOSSES[args.loss].from_arguments(args, self.dimensions)
+        loss.check_dimensions(self.dimensions)
+        self.terms = LossTerms(loss.samples, self.dimensions, args.dimension_weight, args.loss_reduction)
         # The parts of the loss: the dimension whose scores decide (None: their sum) and the weight.
-        self._terms: list[tuple[int | None, float]] = [(None, 1.0)]
-        if args.dimension_weight > 0:
-            weight = args.dimension_weight / len(self.dimensions)
-            self._terms += [(index, weight) for index in range(len(self.dimensions))]
-        self._voted = False  # since the last log
-        self._sums = {
-            mode: MetricSums(self.dimensions, self._terms, args.rationale_weight) for mode in ("train", "eval")
-        }
+        self._terms = self.terms.weights
         self.rationale_loss: RationaleLoss | None = None
         if args.rationale_weight > 0:
             self.rationale_loss = RationaleLoss(language_model_head(model, args.rationale_head))
-        self.throughput = Throughput()
-        self.data_wait = DataWait()
-        self.bad_rows = BadRows(args.output_dir)
-        self._warned_of_collapse = False
-        # Of each evaluation set, by the prefix of its metrics, and the step whose weights gave them.
-        self.evaluated: dict[str, EvaluationScores] = {}
-        self._evaluated_step: int | None = None
-        if args.metric_for_best_model is not None:
-            metrics = evaluation_metrics(self.dimensions, self._terms)
-            metrics += [] if self.rationale_loss is None else ["rationale_loss"]
-            sets = [f"{name}_" for name in eval_dataset] if isinstance(eval_dataset, dict) else [""]
-            check_metric(args.metric_for_best_model, [f"{name}{metric}" for name in sets for metric in metrics])
-
-        if peft_config is None:
-            select_trained(model, processing_class.reward_token_ids, args)
-        else:
-            check_base(model)
-            if args.freeze:
-                raise ValueError(f"`freeze` {args.freeze} goes without an adapter: it trains nothing else anyway.")
-        rates, deepspeed = learning_rates(args), args.deepspeed_plugin
-        if rates and deepspeed is not None and "optimizer" in deepspeed.deepspeed_config:
-            raise ValueError(
-                f"`{next(iter(rates))}_learning_rate` has no effect on the optimizer of the DeepSpeed config. Take "
-                "`optimizer` out of it: the training arguments make one."
-            )
+        self.evaluators = evaluators
+        self._start_measuring(args)
+        self._check_best_metric(args.metric_for_best_model, eval_dataset)
+        _select_trained(model, args, peft_config, processing_class.reward_token_ids)
         trained: Mapping[str, Tensor] = {}
         if peft_config is not None and getattr(model, "is_quantized", False):
             model, peft_config = get_peft_model(model, peft_config), None
@@ -179,7 +152,7 @@ class EditRewardTrainer(RewardTrainer):
             or EditGroupCollator(
                 processing_class,
                 args.on_bad_row,
-                vote_labels=args.vote_labels,
+                vote_labels=loss.vote_labels,
                 rationales=self.rationale_loss is not None,
             ),
             train_dataset=train_dataset,
@@ -196,14 +169,41 @@ class EditRewardTrainer(RewardTrainer):
         check_precision(self.model, args)
         if args.torch_compile:
             compile_language_model(self.model, args.torch_compile_backend, args.torch_compile_mode)
-        self.loss = LOSSES[args.loss].from_arguments(args, self.dimensions)
-        TrainingFlowCallback.add_to(self)
-        if self.pop_callback(ProgressCallback) is not None:
-            self.add_callback(RewardProgressCallback())
-        if args.early_stopping_patience is not None:
-            self.add_callback(RewardEarlyStoppingCallback(args.early_stopping_patience, args.early_stopping_threshold))
+        self.loss = loss
+        self._add_callbacks()
         # `get_batch_samples` counts what the loss is divided by; the model takes no such argument.
         self.model_accepts_loss_kwargs = False
+
+    def _start_measuring(self, args: EditRewardTrainingArguments) -> None:
+        self._voted = False  # since the last log
+        self._warned_of_collapse = False
+        self._sums = {
+            mode: MetricSums(self.dimensions, self._terms, args.rationale_weight) for mode in ("train", "eval")
+        }
+        self.throughput = Throughput()
+        self.data_wait = DataWait()
+        self.bad_rows = BadRows(args.output_dir)
+        # Of each evaluation set, by the prefix of its metrics, and the step whose weights gave them.
+        self.evaluated: dict[str, EvaluationScores] = {}
+        self._evaluated_step: int | None = None
+
+    def _check_best_metric(self, metric: str | None, eval_dataset: Any) -> None:
+        """Raise a `ValueError` unless evaluations compute the metric that decides which weights are best."""
+        if metric is None:
+            return
+        metrics = evaluation_metrics(self.dimensions, self._terms)
+        metrics += [] if self.rationale_loss is None else ["rationale_loss"]
+        metrics += [name for evaluator in self.evaluators for name in evaluator.names]
+        sets = [f"{name}_" for name in eval_dataset] if isinstance(eval_dataset, dict) else [""]
+        check_metric(metric, [f"{name}{metric}" for name in sets for metric in metrics])
+
+    def _add_callbacks(self) -> None:
+        TrainingFlowCallback(self.finish_training).add_to(self.callback_handler.callbacks)
+        if self.pop_callback(ProgressCallback) is not None:
+            self.add_callback(RewardProgressCallback())
+        args = self.args
+        if args.early_stopping_patience is not None:
+            self.add_callback(RewardEarlyStoppingCallback(args.early_stopping_patience, args.early_stopping_threshold))
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """As in `transformers.Trainer`, with the parts' own learning rates."""
@@ -248,8 +248,9 @@ class EditRewardTrainer(RewardTrainer):
         self, dataset: Any, description: str, batch_size: int, *args: Any, is_training: bool = False, **kwargs: Any
     ) -> torch.utils.data.DataLoader:
         key = kwargs.get("dataloader_key")
+        collator = TermCollator(self.data_collator, self.terms)
         loader = group_dataloader(
-            dataset, self.data_collator, self.processing_class, self.args, self.accelerator, batch_size, is_training
+            dataset, collator, self.processing_class, self.args, self.accelerator, batch_size, is_training
         )
         if key is not None and self.args.dataloader_persistent_workers:
             self._eval_dataloaders = {**getattr(self, "_eval_dataloaders", {}), key: loader}
@@ -259,10 +260,13 @@ class EditRewardTrainer(RewardTrainer):
         if self._signature_columns is None:
             self._signature_columns = ["group_id", "source_images", "instruction", "candidates", "preferences"]
 
-    def _prepare_inputs(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        # DeepSpeed runs have every float cast to half precision here, in which equal sums of scores may differ.
-        annotation = {name: inputs[name].to(self.args.device) for name in ANNOTATION if name in inputs}
-        return {**super()._prepare_inputs(inputs), **annotation}
+    def _prepare_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        if "terms" not in inputs:  # of another data loader than ours
+            inputs = {**inputs, **self.terms(inputs)}
+        annotation = {name: value for name, value in inputs.items() if name in ANNOTATION}
+        # DeepSpeed runs have every float of the others cast to half precision.
+        others = {name: value for name, value in inputs.items() if name not in ANNOTATION}
+        return {**super()._prepare_inputs(others), **send_to_device(annotation, self.args.device)}
 
     # Sharding
 
@@ -292,14 +296,13 @@ class EditRewardTrainer(RewardTrainer):
             batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         for batch in batches:
             self.bad_rows.add("train", batch.pop("skipped_rows", ()), len(batch["group_ids"]))
-            self._voted |= self.args.vote_labels and batch["annotator_labels"].shape[1] > 0
+            self._voted |= self.loss.vote_labels and batch["annotator_labels"].shape[1] > 0
         self._micro_batches, self._losses = len(batches), []
         total = torch.zeros(len(self._terms) + 1, device=device)
         for batch in batches:
-            samples = self._samples(batch)
             if batch["group_ids"]:
-                self.throughput.count(batch, samples[0])
-            total += self._total_weights(samples, batch).to(device)
+                self.throughput.count(batch, batch["terms"][0])
+            total += self._total_weights(batch).to(device)
         return batches, self.accelerator.reduce(total, "sum")
 
     def training_step(
@@ -336,19 +339,19 @@ class EditRewardTrainer(RewardTrainer):
             num_items_in_batch (`torch.Tensor` of shape `(terms + 1,)`, *optional*):
                 From `get_batch_samples`. Without it, the batch is taken for a whole step.
         """
-        outputs, samples, losses = self._forward(model, inputs)
+        outputs, losses = self._forward(model, inputs)
         token_losses = self._token_losses(outputs, inputs)
         if model.training:
-            self._sums["train"].add(self._statistics(outputs, inputs, samples, losses, token_losses))
+            self._sums["train"].add(self._statistics(outputs, inputs, losses, token_losses))
         if num_items_in_batch is None:
-            total_weights, ranks = self._total_weights(samples, inputs), 1
+            total_weights, ranks = self._total_weights(inputs), 1
             self._micro_batches, self._losses = 1, []
         else:
             # The gradients of the ranks are averaged; theirs is a sum.
             total_weights, ranks = num_items_in_batch, self.accelerator.num_processes
         *totals, tokens = total_weights.unbind()
         loss = self.args.rationale_weight * ranks * token_losses.sum() / tokens.where(tokens > 0, 1)
-        for (_, weight), total, term, term_loss in zip(self._terms, totals, samples, losses, strict=True):
+        for (_, weight), total, term, term_loss in zip(self._terms, totals, inputs["terms"], losses, strict=True):
             # Without a usable sample this is the sum of an empty tensor: zero, with the graph of the whole model.
             loss = loss + weight * ranks * (term.weight * term_loss).sum() / total.where(total > 0, 1)
         if model.training:
@@ -358,31 +361,13 @@ class EditRewardTrainer(RewardTrainer):
                 stop_unless_finite(self.accelerator, values, "loss", groups, self.state.global_step + 1)
         return (loss, outputs) if return_outputs else loss
 
-    def _forward(
-        self, model: nn.Module, inputs: dict[str, Tensor]
-    ) -> tuple[Any, list[WeightedPairs | WeightedScores], list[Tensor]]:
-        """Outputs of the model ([`EditRewardOutput`]); for each term of the loss its samples and the loss of each."""
+    def _forward(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Any, list[Tensor]]:
+        """Outputs of the model ([`EditRewardOutput`]); for each term of the loss the loss of each of its samples."""
         outputs = model(**{name: value for name, value in inputs.items() if name not in (*ANNOTATION, *NAMES)})
-        samples = self._samples(inputs)
         # The aggregate comes last, as the samples' dimension -1.
         mean = torch.cat([outputs.mean, outputs.reward[:, None]], dim=-1)
         std = torch.cat([outputs.log_std.exp(), outputs.reward_std[:, None]], dim=-1)
-        losses = [self.loss.of(term, mean, std) for term in samples]
-        return outputs, samples, losses
-
-    def _samples(self, inputs: Mapping[str, Tensor]) -> list[WeightedPairs | WeightedScores]:
-        """What each term of the loss is computed of, the weights scaled as the reduction asks."""
-        group_index = inputs["group_index"]
-        terms = []
-        for dimension, _ in self._terms:
-            samples = self.loss.samples(inputs, dimension)
-            if self.args.loss_reduction == "group":
-                group = group_index[samples.candidate]
-                of_group = samples.weight.new_zeros(len(inputs["input_ids"])).index_add(0, group, samples.weight)
-                of_sample = of_group[group]
-                samples = samples._replace(weight=samples.weight / of_sample.where(of_sample > 0, 1))
-            terms.append(samples)
-        return terms
+        return outputs, [self.loss.of(term, mean, std) for term in inputs["terms"]]
 
     def _token_losses(self, outputs: Any, inputs: Mapping[str, Tensor]) -> Tensor:
         """Loss of each token of the rationales, `(tokens,)`."""
@@ -390,17 +375,18 @@ class EditRewardTrainer(RewardTrainer):
             return outputs.reward.new_zeros(0)
         return self.rationale_loss(outputs.hidden_states, inputs["rationale_ids"])
 
-    def _total_weights(self, samples: list[WeightedPairs | WeightedScores], inputs: Mapping[str, Tensor]) -> Tensor:
+    def _total_weights(self, inputs: Mapping[str, Any]) -> Tensor:
         """The sum of weights of each term of the loss and the number of tokens of rationales, `(terms + 1,)`."""
-        tokens = len(inputs.get("rationale_ids", ()))
-        return torch.stack([*(term.weight.sum() for term in samples), samples[0].weight.new_tensor(tokens)])
+        terms: list[Samples] = inputs["terms"]
+        tokens = terms[0].weight.new_full((), len(inputs.get("rationale_ids", ())))
+        return torch.stack([*(term.weight.sum() for term in terms), tokens])
 
     # Metrics
 
     def _statistics(
-        self, outputs: Any, inputs: dict[str, Tensor], samples: list, losses: list, token_losses: Tensor
+        self, outputs: Any, inputs: Mapping[str, Any], losses: Sequence[Tensor], token_losses: Tensor
     ) -> dict[str, Tensor]:
-        statistics = batch_statistics(self.dimensions, self._terms, outputs, inputs, samples, losses)
+        statistics = batch_statistics(self.dimensions, self._terms, outputs, inputs, losses)
         if self.rationale_loss is not None:
             token_losses = token_losses.detach().to(outputs.reward.dtype)
             sums = token_losses.new_zeros(len(inputs["input_ids"]), 2)
@@ -416,7 +402,7 @@ class EditRewardTrainer(RewardTrainer):
             self._warn_of_collapse(metrics)
             if self.rationale_loss is not None and "rationale_loss" not in metrics:
                 logger.warning("No group since the last log has a `rationale`: `rationale_weight` trained nothing.")
-            if self.args.vote_labels and not self._voted:
+            if self.loss.vote_labels and not self._voted:
                 logger.warning("No group since the last log has `annotations`: `vote_labels` changed nothing.")
             self._voted = False
             # The Trainer's own `loss` is the mean over the steps.
@@ -437,7 +423,7 @@ class EditRewardTrainer(RewardTrainer):
         collapsed = collapsed_dimensions(metrics, self.dimensions)
         if collapsed:
             self._warned_of_collapse = True
-            logger.warning(collapse_warning(metrics, collapsed, self.args.loss))
+            logger.warning(collapse_warning(metrics, collapsed, self.loss.name))
 
     # Evaluation
 
@@ -464,6 +450,8 @@ class EditRewardTrainer(RewardTrainer):
         self._hardest.report(self, metric_key_prefix)
         metrics = self._sums["eval"].pop()
         metrics |= self._evaluation.metrics(self.dimensions, self.model.config.preference_link)
+        for evaluator in self.evaluators:
+            metrics |= evaluator(self._evaluation.groups)
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
         return output
 
@@ -478,10 +466,9 @@ class EditRewardTrainer(RewardTrainer):
         inputs = self._prepare_inputs(inputs)
         self.bad_rows.add(self._evaluated_split, inputs.pop("skipped_rows", ()), len(inputs["group_ids"]))
         with torch.no_grad(), memory_advice(self.args, inputs), self.compute_loss_context_manager():
-            outputs, samples, losses = self._forward(model, inputs)
+            outputs, losses = self._forward(model, inputs)
             token_losses = self._token_losses(outputs, inputs)
-        statistics = self._statistics(outputs, inputs, samples, losses, token_losses)
-        self._sums["eval"].add(statistics)
+        self._sums["eval"].add(self._statistics(outputs, inputs, losses, token_losses))
         own = self._evaluation.add(outputs, inputs, self.accelerator)
         self._hardest.add(own, inputs, self.model.config.preference_link)
         return None, None, None
@@ -622,3 +609,37 @@ class EditRewardTrainer(RewardTrainer):
             more_tags = [tags] if isinstance(tags, str) else tags or []
             name = model_name or Path(self.args.output_dir).name
             write_model_card(self, name, datasets, [*self._tag_names, *more_tags])
+
+
+def _check_types(model: Any, args: Any, processing_class: Any) -> None:
+    """Raise a `TypeError` for what other trainers take and this one does not."""
+    if isinstance(model, str):
+        raise TypeError(
+            f"`model` is the string {model!r}; pass a loaded model, `EditRewardModel.from_pretrained(...)` or, to "
+            "start from a vision-language model, `EditRewardModel.from_backbone(...)`."
+        )
+    if not isinstance(args, EditRewardTrainingArguments):
+        raise TypeError(f"`args` must be `EditRewardTrainingArguments`, got `{type(args).__name__}`.")
+    if processing_class is None:
+        raise TypeError("`processing_class` is missing; pass the model's `EditRewardProcessor`.")
+
+
+def _select_trained(
+    model: EditRewardModel,
+    args: EditRewardTrainingArguments,
+    peft_config: PeftConfig | None,
+    reward_token_ids: Sequence[int],
+) -> None:
+    """Have the weights trained that the arguments or the adapter name, once it is sure that they can be."""
+    if peft_config is None:
+        select_trained(model, reward_token_ids, args)
+    else:
+        check_base(model)
+        if args.freeze:
+            raise ValueError(f"`freeze` {args.freeze} goes without an adapter: it trains nothing else anyway.")
+    rates, deepspeed = learning_rates(args), args.deepspeed_plugin
+    if rates and deepspeed is not None and "optimizer" in deepspeed.deepspeed_config:
+        raise ValueError(
+            f"`{next(iter(rates))}_learning_rate` has no effect on the optimizer of the DeepSpeed config. Take "
+            "`optimizer` out of it: the training arguments make one."
+        )

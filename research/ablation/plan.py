@@ -6,16 +6,12 @@ finished run is never repeated, whatever its arm is called.
 
 import dataclasses
 import hashlib
-import importlib.util
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
-TRAINING_SCRIPT = Path("train_trl.py")
 PRETRAINING_SCRIPT = Path("research/pretrain_tiny_vlm.py")
 
 # Options of train_trl.py that the runner sets.
@@ -244,7 +240,7 @@ def _check(ablation: Ablation, path: str) -> None:
             if option in OWN_OPTIONS:
                 raise ValueError(f"{path}: {where} sets `{option}`, which `editreward ablate` sets for every run.")
             if option not in known:
-                raise ValueError(f"{path}: {where} has the option {option!r}, which {TRAINING_SCRIPT} doesn't know.")
+                raise ValueError(f"{path}: {where} has the option {option!r}, which train_trl.py doesn't know.")
     for name, study in ablation.studies.items():
         if study.base not in study.arms:
             raise ValueError(f"{path}: the base {study.base!r} of the study {name!r} is none of its arms.")
@@ -279,30 +275,11 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def training_script() -> ModuleType:
-    """`train_trl.py` of the working directory as a module.
-
-    Raises:
-        ValueError: it isn't there.
-    """
-    name = TRAINING_SCRIPT.stem
-    if name not in sys.modules:
-        if not TRAINING_SCRIPT.is_file():
-            raise ValueError(f"There is no {TRAINING_SCRIPT} here: start this in the repository's root.")
-        spec = importlib.util.spec_from_file_location(name, TRAINING_SCRIPT.resolve())
-        assert spec is not None and spec.loader is not None
-        sys.modules[name] = module = importlib.util.module_from_spec(spec)  # dataclasses look their module up
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
-    return sys.modules[name]
-
-
 def training_options() -> set[str]:
     """Names of all options of train_trl.py."""
-    script = training_script()
+    # Loaded when it is needed: importing torch and TRL takes seconds.
+    from editreward.training import script
+
     classes = (script.EditRewardScriptArguments, script.EditRewardTrainingArguments, script.EditRewardModelConfig)
     return {f.name for cls in classes for f in dataclasses.fields(cls)}
 

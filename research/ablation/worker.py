@@ -30,7 +30,6 @@ from editreward.statistics import (
     strict_ranking_accuracy,
 )
 from editreward.statistics.preferences import preference_probability
-from research.ablation.plan import TRAINING_SCRIPT, training_script
 
 LIBRARIES = ("torch", "transformers", "trl", "numpy", "pillow")
 TOKEN_GROUPS = 20
@@ -62,26 +61,26 @@ def train(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     """
     import yaml
 
-    script = training_script()
+    from editreward.training import script
+
     options = {**settings["train"], "output_dir": str(folder / "model")}
     if "backbone_folder" in settings:
         options["model_name_or_path"] = settings["backbone_folder"]
     resumed = any((folder / "model").glob("checkpoint-*/trainer_state.json"))
     config = folder / "train.yaml"
     config.write_text(yaml.safe_dump(options | ({"resume_from_checkpoint": "true"} if resumed else {})))
-    start, arguments, load_model = time.monotonic(), sys.argv, script.load_model
+    start, load_model = time.monotonic(), script.load_model
 
     def load_scaled(*args: Any) -> Any:
         model, processor = load_model(*args)
         scale_heads(model, settings.get("head_scale", 1.0))
         return model, processor
 
-    sys.argv = [str(TRAINING_SCRIPT), "--config", str(config)]
-    script.load_model = load_scaled  # type: ignore[attr-defined]
+    script.load_model = load_scaled
     try:
-        script.main()
+        script.main(["--config", str(config)])
     finally:
-        sys.argv, script.load_model = arguments, load_model  # type: ignore[attr-defined]
+        script.load_model = load_model
     seconds = time.monotonic() - start
     state = last_state(folder / "model")
     return {

@@ -3,8 +3,8 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +15,7 @@ NAN = float("nan")
 
 def group_pairs(scores, dimension=None):
     """The pairs of one group."""
-    return batch_pairs(scores, torch.zeros(len(scores), dtype=torch.long), dimension)
+    return batch_pairs(scores, np.zeros(len(scores), dtype=int), dimension)
 
 
 def as_set(pairs) -> set[tuple[int, int]]:
@@ -48,15 +48,15 @@ def test_batch_pairs_are_all_pairs_of_a_group_with_different_scores(case, dimens
                 wins.add((i, j))
             elif abs(deciding[i] - deciding[j]) < 1e-3 and i < j:
                 ties.add((i, j))
-    arguments = (torch.tensor(scores), torch.tensor(groups), dimension)
+    arguments = (np.array(scores), np.array(groups), dimension)
     assert as_set(batch_pairs(*arguments)) == wins
     assert as_set(batch_ties(*arguments)) == ties
     pairs = training_pairs(*arguments)
-    assert as_set(pairs) == wins and pairs.weight.eq(1).all()
+    assert as_set(pairs) == wins and (pairs.weight == 1).all()
 
 
 def test_a_group_of_seven_distinct_candidates_has_21_pairs():
-    scores = torch.tensor([[i / 2, 1.0] for i in range(7)])
+    scores = np.array([[i / 2, 1.0] for i in range(7)])
     winner, loser = group_pairs(scores)
     assert len(winner) == 21 and (winner > loser).all()
     assert len(group_pairs(scores, dimension=1)[0]) == 0
@@ -64,22 +64,22 @@ def test_a_group_of_seven_distinct_candidates_has_21_pairs():
 
 def test_equal_sums_of_rounded_means_are_ties():
     # 10/3 + 8/3 and 11/3 + 7/3 differ in float32.
-    scores = torch.tensor([[10 / 3, 8 / 3], [11 / 3, 7 / 3], [3.333, 2.667]])
+    scores = np.array([[10 / 3, 8 / 3], [11 / 3, 7 / 3], [3.333, 2.667]])
     assert len(group_pairs(scores)[0]) == 0
-    assert len(batch_ties(scores, torch.zeros(3))[0]) == 3
+    assert len(batch_ties(scores, np.zeros(3))[0]) == 3
 
 
 def test_a_null_score_takes_its_candidate_out_of_the_pairs_that_it_decides():
-    scores = torch.tensor([[1.0, 3.0], [2.0, NAN], [3.0, 4.0]])
+    scores = np.array([[1.0, 3.0], [2.0, NAN], [3.0, 4.0]])
     assert as_set(group_pairs(scores)) == {(2, 0)}
     assert as_set(group_pairs(scores, dimension=0)) == {(2, 1), (2, 0), (1, 0)}
     assert as_set(group_pairs(scores, dimension=1)) == {(2, 0)}
 
 
 def test_annotated_preferences_replace_the_overall_pairs_of_their_group_only():
-    scores = torch.tensor([[1.0], [2.0], [1.0], [2.0]])
-    groups = torch.tensor([0, 0, 1, 1])
-    preferences, weight = torch.tensor([[2, 3]]), torch.tensor([0.5])
+    scores = np.array([[1.0], [2.0], [1.0], [2.0]])
+    groups = np.array([0, 0, 1, 1])
+    preferences, weight = np.array([[2, 3]]), np.array([0.5])
     overall = training_pairs(scores, groups, preferences=preferences, preference_weight=weight)
     assert [t.tolist() for t in overall] == [[1, 2], [0, 3], [1.0, 0.5], [-1, -1], [False, False], [1.0, 1.0]]
     by_dimension = training_pairs(scores, groups, 0, preferences=preferences, preference_weight=weight)
@@ -100,32 +100,30 @@ def test_vote_shares_are_those_counted_by_a_loop(annotations):
                 for a, b in zip(deciding[i], deciding[j], strict=True)
                 if a + b == a + b
             ]
-            found = vote_shares(torch.tensor(annotations), *(torch.tensor([x]) for x in (i, j, dimension))).item()
+            found = vote_shares(np.array(annotations), *(np.array([x]) for x in (i, j, dimension))).item()
             assert found == pytest.approx(sum(votes) / len(votes) if votes else NAN, nan_ok=True)
 
 
 def test_votes_are_soft_labels_of_scored_pairs_and_not_of_annotated_preferences_or_ties():
     # Two of three prefer candidate 1 to 0; the third is unscored in group 1, whose preference stands as it is.
-    annotators = torch.tensor(
-        [[[1.0], [1.0], [3.0]], [[2.0], [4.0], [2.0]], [[1.0], [2.0], [NAN]], [[3.0], [3.0], [NAN]]]
-    )
-    scores, groups = torch.tensor([[5 / 3], [8 / 3], [1.5], [3.0]]), torch.tensor([0, 0, 1, 1])
+    annotators = np.array([[[1.0], [1.0], [3.0]], [[2.0], [4.0], [2.0]], [[1.0], [2.0], [NAN]], [[3.0], [3.0], [NAN]]])
+    scores, groups = np.array([[5 / 3], [8 / 3], [1.5], [3.0]]), np.array([0, 0, 1, 1])
     pairs = training_pairs(scores, groups, annotator_scores=annotators)
     assert [pairs.winner.tolist(), pairs.loser.tolist()] == [[1, 3], [0, 2]]
     assert pairs.probability.tolist() == pytest.approx([2 / 3, 1.0]) and pairs.weight.tolist() == [1.0, 1.0]
-    preferred = torch.tensor([[0, 1]]), torch.tensor([0.5])
+    preferred = np.array([[0, 1]]), np.array([0.5])
     pairs = training_pairs(scores, groups, None, "drop", *preferred, annotator_scores=annotators)
     assert (pairs.winner.tolist(), pairs.probability.tolist()) == ([3, 0], [1.0, 1.0])
-    ties = training_pairs(torch.ones(2, 1), groups[:2], None, "bradley_terry_ties", annotator_scores=annotators[:2])
+    ties = training_pairs(np.ones((2, 1)), groups[:2], None, "bradley_terry_ties", annotator_scores=annotators[:2])
     assert (ties.tie.tolist(), ties.probability.tolist()) == ([True], [1.0])
     # Nobody has scored both: the label stays as it is.
-    nobody = training_pairs(scores[:2], groups[:2], annotator_scores=torch.full((2, 0, 1), NAN))
+    nobody = training_pairs(scores[:2], groups[:2], annotator_scores=np.full((2, 0, 1), NAN))
     assert nobody.probability.tolist() == [1.0]
 
 
 def test_the_majority_of_annotated_preferences_weighs_both_orders():
-    preferences = torch.tensor([[0, 1], [1, 0], [2, 3], [4, 5], [5, 4], [4, 5], [6, 7], [7, 6]])
-    weight = torch.tensor([0.7, 0.3, 0.2, 0.4, 0.6, 0.4, 0.5, 0.5])
+    preferences = np.array([[0, 1], [1, 0], [2, 3], [4, 5], [5, 4], [4, 5], [6, 7], [7, 6]])
+    weight = np.array([0.7, 0.3, 0.2, 0.4, 0.6, 0.4, 0.5, 0.5])
     kept, kept_weight = majority_preferences(preferences, weight)
     assert kept.tolist() == [[0, 1], [2, 3], [4, 5]]
     assert kept_weight.tolist() == pytest.approx([0.7, 0.2, 0.8])
@@ -134,7 +132,7 @@ def test_the_majority_of_annotated_preferences_weighs_both_orders():
 
 def samples_of(scores, groups, ties, tie_weight=0.25):
     """What a strategy makes of scores: sorted (winner, loser, weight, dimension, tie)."""
-    pairs = training_pairs(torch.tensor(scores), torch.tensor(groups), None, ties, tie_weight=tie_weight)
+    pairs = training_pairs(np.array(scores), np.array(groups), None, ties, tie_weight=tie_weight)
     return sorted(zip(*(column.tolist() for column in pairs[:5]), strict=True))
 
 
@@ -189,11 +187,11 @@ def test_tie_strategies_lose_no_pair_and_double_none(case, ties):
 
 
 def test_equal_scores_of_a_dimension_are_ties_of_its_own_loss_only_for_bradley_terry_ties():
-    scores, groups = torch.tensor([[1.0, 2.0], [1.0, 3.0]]), torch.zeros(2)
+    scores, groups = np.array([[1.0, 2.0], [1.0, 3.0]]), np.zeros(2)
     for ties in TIES:
         pairs = training_pairs(scores, groups, 0, ties)
         assert pairs.tie.tolist() == ([True] if ties == "bradley_terry_ties" else [])
-        assert pairs.dimension.eq(0).all()
+        assert (pairs.dimension == 0).all()
 
 
 def test_a_third_dimension_can_decide_a_tie_one_way_only_with_another_against_it():
@@ -208,4 +206,4 @@ def test_a_third_dimension_can_decide_a_tie_one_way_only_with_another_against_it
 
 def test_unknown_tie_strategy_is_named():
     with pytest.raises(ValueError, match="'keep'.*drop"):
-        training_pairs(torch.zeros(2, 1), torch.zeros(2), ties="keep")
+        training_pairs(np.zeros((2, 1)), np.zeros(2), ties="keep")

@@ -1,13 +1,11 @@
 """Rows of edit groups, and trainers on them that run on a CPU."""
 
-import sys
 from pathlib import Path
 
 import torch
 from datasets import Dataset
 
-import train_trl
-from editreward.training import EditRewardTrainer, EditRewardTrainingArguments
+from editreward.training import EditRewardTrainer, EditRewardTrainingArguments, script
 from tests.helpers.backbones import build, make_image
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +61,9 @@ def make_arguments(folder, **arguments) -> EditRewardTrainingArguments:
     return EditRewardTrainingArguments(**(settings | arguments))
 
 
-def make_trainer(folder, rows, built=None, eval_rows=None, **arguments) -> EditRewardTrainer:
+def make_trainer(
+    folder, rows, built=None, eval_rows=None, loss_object=None, evaluators=(), **arguments
+) -> EditRewardTrainer:
     model, processor = built or build(head_dropout=0.0)
     return EditRewardTrainer(
         model=model,
@@ -71,6 +71,8 @@ def make_trainer(folder, rows, built=None, eval_rows=None, **arguments) -> EditR
         train_dataset=as_dataset(rows),
         eval_dataset=as_dataset(eval_rows) if eval_rows else None,
         processing_class=processor,
+        loss=loss_object,
+        evaluators=evaluators,
     )
 
 
@@ -125,6 +127,5 @@ SCRIPT = [
 ]
 
 
-def run_script(monkeypatch, *options) -> None:
-    monkeypatch.setattr(sys, "argv", ["train_trl.py", *SCRIPT, *map(str, options)])
-    train_trl.main()
+def run_script(*options) -> None:
+    script.main([*SCRIPT, *map(str, options)])

@@ -267,7 +267,7 @@ def test_one_edited_image_needs_no_list():
     processor = build_processor()
     alone = processor(source=SOURCE, edited=FIRST, instruction="Add a hat")
     listed = processor(source=[SOURCE], edited=[FIRST], instruction="Add a hat")
-    assert all(torch.equal(alone[field], listed[field]) for field in listed)
+    assert all(torch.equal(alone[field], listed[field]) for field in listed if field != "plan")
 
 
 @pytest.mark.parametrize(

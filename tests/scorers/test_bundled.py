@@ -13,7 +13,7 @@ from transformers import AutoModel
 
 from editreward import EditRewardScorer
 from editreward.benchmarks.simulated_test_set import TestSet, evaluate, judge
-from editreward.publishing.models import PIPELINE_TAG
+from editreward.hub_ids import PIPELINE_TAG
 from editreward.simulation import simulate_groups
 from modeling_editreward import EditRewardModel
 from tests.helpers.backbones import build

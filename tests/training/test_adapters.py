@@ -236,15 +236,13 @@ def test_without_peft_the_error_says_what_to_install(trained, monkeypatch):
         EditRewardModel.from_pretrained(folder)
 
 
-def test_script_trains_adapters_on_a_backbone_and_on_a_model(tmp_path, monkeypatch):
+def test_script_trains_adapters_on_a_backbone_and_on_a_model(tmp_path):
     options = ["--use_peft=true", "--lora_r=4", "--max_steps=1", "--eval_strategy=no", "--simulated_train_groups=2"]
     base = backbone_folder("qwen3_vl")
-    run_script(
-        monkeypatch, f"--model_name_or_path={base}", "--pixels=4096", f"--output_dir={tmp_path / 'a'}", *options
-    )
+    run_script(f"--model_name_or_path={base}", "--pixels=4096", f"--output_dir={tmp_path / 'a'}", *options)
     merge_adapter(tmp_path / "a", tmp_path / "merged")
     again = [f"--model_name_or_path={tmp_path / 'merged'}", f"--output_dir={tmp_path / 'b'}", "--use_dora=true"]
-    run_script(monkeypatch, *again, *options)
+    run_script(*again, *options)
     adapter = json.loads((tmp_path / "b" / "adapter_config.json").read_text())
     assert adapter["base_model_name_or_path"] == str(tmp_path / "merged") and adapter["use_dora"]
     processor = AutoProcessor.from_pretrained(tmp_path / "b", trust_remote_code=True)

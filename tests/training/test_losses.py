@@ -4,6 +4,7 @@ import itertools
 import math
 
 import mpmath
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,7 +15,8 @@ from editreward.groups.pairs import WeightedPairs, training_pairs, training_scor
 from editreward.reports.text import percent
 from editreward.statistics.preferences import best_of_probabilities, preference_probability
 from editreward.training import EditRewardTrainingArguments
-from editreward.training.losses import LOSSES, RegressionLoss
+from editreward.training.losses import LOSSES, RegressionLoss, pair_difference
+from editreward.training.terms import Annotation, as_tensors
 
 # Far from the peak the integrand underflows, and `quad` says that it cannot reach a relative error there.
 pytestmark = pytest.mark.filterwarnings("ignore::scipy.integrate.IntegrationWarning")
@@ -24,6 +26,17 @@ SCHEMES = {name: FUNCTIONS[name] for name in ("nll", "expected_nll")}  # which c
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 5e-6}
 MEANS = (-50.0, -23.3, -7.0, -1.3, 0.0, 0.4, 11.0, 50.0)
 STDS = (1e-4, 0.2, 0.999, 1.0, 1.5, 7.1, 60.0, 142.0)
+
+
+def annotation_of(labels, group_index=None, preferences=(), preference_weight=(), annotators=None) -> Annotation:
+    """The annotation of a batch, of one group unless it is said."""
+    return Annotation(
+        np.asarray(labels, dtype=np.float32),
+        np.zeros(len(labels), dtype=int) if group_index is None else np.asarray(group_index),
+        np.asarray(preferences, dtype=int).reshape(-1, 2),
+        np.asarray(preference_weight, dtype=np.float32),
+        None if annotators is None else np.asarray(annotators, dtype=np.float32),
+    )
 
 
 def integrate_gaussian(f, d: float, s: float) -> float:
@@ -138,8 +151,8 @@ def test_more_pairs_than_a_chunk_and_any_shape(function, monkeypatch):
 def test_no_pairs_give_an_empty_loss_that_keeps_the_graph(name):
     mean = torch.randn(3, requires_grad=True)
     std = torch.ones(3, requires_grad=True)
-    pairs = training_pairs(torch.zeros(3, 0), torch.zeros(3))
-    loss = LOSSES[name]()(*pairs.difference(mean[:, None], std[:, None]), pairs.tie)
+    pairs = as_tensors(training_pairs(np.zeros((3, 0)), np.zeros(3)))
+    loss = LOSSES[name]()(*pair_difference(pairs, mean[:, None], std[:, None]), pairs.tie)
     assert loss.shape == (0,)
     loss.sum().backward()
     assert mean.grad.eq(0).all()
@@ -171,7 +184,7 @@ def test_the_difference_of_a_pair_adds_variances():
         pairs = WeightedPairs(
             *index, dimension=torch.tensor([dimension]), tie=torch.tensor([False]), probability=torch.ones(1)
         )
-        assert tuple(part.item() for part in pairs.difference(mean, std)) == expected
+        assert tuple(part.item() for part in pair_difference(pairs, mean, std)) == expected
 
 
 @given(d=st.floats(-50, 50))
@@ -201,14 +214,8 @@ PAIR_LOSSES = {name: loss for name, loss in LOSSES.items() if loss.pairwise}
 @pytest.mark.parametrize("name", PAIR_LOSSES)
 def test_smoothing_and_votes_mix_the_losses_of_both_orders(name):
     mean, std = torch.tensor([[0.9], [-0.4], [0.1]]).double(), torch.tensor([[0.3], [1.4], [0.8]]).double()
-    annotators = torch.tensor([[[4.0], [1.0], [4.0], [2.0]], [[2.0], [3.0], [2.0], [2.0]], [[1.0]] * 4])
-    batch = {
-        "labels": torch.tensor([[2.75], [2.25], [1.0]]),
-        "group_index": torch.zeros(3, dtype=torch.long),
-        "preferences": torch.zeros(0, 2, dtype=torch.long),
-        "preference_weight": torch.zeros(0),
-        "annotator_labels": annotators,
-    }
+    annotators = [[[4.0], [1.0], [4.0], [2.0]], [[2.0], [3.0], [2.0], [2.0]], [[1.0]] * 4]
+    annotation = annotation_of([[2.75], [2.25], [1.0]], annotators=annotators)
     plain = PAIR_LOSSES[name]()
 
     def alone(i, j):
@@ -217,7 +224,7 @@ def test_smoothing_and_votes_mix_the_losses_of_both_orders(name):
     votes = {(0, 1): 2.5 / 4, (0, 2): 3.5 / 4, (1, 2): 1.0}
     for smoothing, vote_labels in itertools.product((0.0, 0.1), (False, True)):
         loss = PAIR_LOSSES[name](label_smoothing=smoothing, vote_labels=vote_labels)
-        samples = loss.samples(batch, 0)
+        samples = as_tensors(loss.samples(annotation, 0))
         found = loss.of(samples, mean, std)
         for i, j, value in zip(samples.winner.tolist(), samples.loser.tolist(), found.tolist(), strict=True):
             p = votes[i, j] if vote_labels else 1.0
@@ -229,14 +236,8 @@ def test_smoothing_and_votes_mix_the_losses_of_both_orders(name):
 def test_both_orders_of_a_preference_with_the_weights_p_and_1_minus_p_are_a_soft_label(name):
     mean, std = torch.tensor([[0.9], [-0.4]]), torch.tensor([[0.3], [1.4]])
     loss = PAIR_LOSSES[name]()
-    samples = loss.samples(
-        {
-            "labels": torch.full((2, 1), math.nan),
-            "group_index": torch.zeros(2, dtype=torch.long),
-            "preferences": torch.tensor([[0, 1], [1, 0]]),
-            "preference_weight": torch.tensor([0.8, 0.2]),
-        }
-    )
+    annotation = annotation_of(np.full((2, 1), math.nan), None, [[0, 1], [1, 0]], [0.8, 0.2])
+    samples = as_tensors(loss.samples(annotation))
     total = (samples.weight * loss.of(samples, mean, std)).sum() / samples.weight.sum()
     win, defeat = (loss(sign * torch.tensor([1.3]), std.norm(dim=0)).item() for sign in (1, -1))
     assert total.item() == pytest.approx(0.8 * win + 0.2 * defeat, rel=1e-6)
@@ -255,17 +256,17 @@ def test_values_and_gradients_are_finite_far_outside_of_the_contract(name):
 
 
 def test_regression_is_the_squared_error_of_the_sum_against_the_papers_target():
-    labels = torch.tensor([[4.0, 3.0], [2.0, math.nan], [1.0, 1.5]])
+    labels = np.array([[4.0, 3.0], [2.0, math.nan], [1.0, 1.5]], dtype=np.float32)
     mean, aggregate = torch.tensor([[0.5, 1.0], [0.0, 0.0], [-1.0, 2.0]]), torch.full((3, 1), 9.0)
     mean, std = torch.cat([mean, aggregate], dim=-1), torch.ones(3, 3)
     loss = RegressionLoss()
     # (R - (y_1 + y_2 - 5))^2, whatever the aggregate is; a candidate without a score is left out.
-    samples = loss.samples({"labels": labels})
+    samples = as_tensors(loss.samples(annotation_of(labels)))
     assert samples.candidate.tolist() == [0, 2] and samples.weight.tolist() == [1, 1]
-    assert loss(*samples.difference(mean, std)).tolist() == [(1.5 - 2.0) ** 2, (1.0 + 2.5) ** 2]
-    by_dimension = [loss.samples({"labels": labels}, k) for k in range(2)]
+    assert loss.of(samples, mean, std).tolist() == [(1.5 - 2.0) ** 2, (1.0 + 2.5) ** 2]
+    by_dimension = [as_tensors(loss.samples(annotation_of(labels), k)) for k in range(2)]
     assert [term.candidate.tolist() for term in by_dimension] == [[0, 1, 2], [0, 2]]
-    assert loss(*by_dimension[0].difference(mean, std)).tolist() == [(0.5 - 1.5) ** 2, 0.5**2, (-1.0 + 1.5) ** 2]
+    assert loss.of(by_dimension[0], mean, std).tolist() == [(0.5 - 1.5) ** 2, 0.5**2, (-1.0 + 1.5) ** 2]
     # The targets of the dimensions add up to that of the sum.
     first, second = (training_scores(labels, k, offset=4.5).target for k in range(2))
     assert (

@@ -20,7 +20,7 @@ from transformers import AutoModel, AutoProcessor
 
 from editreward.simulation import simulate_group
 from editreward.training import EditRewardTrainer
-from editreward.training.card import is_hub_id, last_evaluation, recipe
+from editreward.training.card import last_evaluation, recipe, told_names
 from editreward.training.curves import draw_curves, series
 from editreward.training.hardest import FOLDER
 from tests.helpers.backbones import build, make_image
@@ -186,18 +186,9 @@ def test_the_card_counts_batches_in_what_they_are_made_of(tmp_path, options, tol
     assert rows[told[0]] == f"{told[1]} micro-batches x 1 processes)" and "groups per step" not in rows
 
 
-@pytest.mark.parametrize(
-    "name, answer",
-    [("someone/edits", True), ("edits", True), ("simulated", False), ("./edits", False), ("/data/edits", False)],
-)
-def test_paths_are_no_hub_ids(name, answer):
-    assert is_hub_id(name) is answer
-
-
-def test_a_folder_of_that_name_is_no_hub_id(tmp_path, monkeypatch):
-    (tmp_path / "data" / "edits").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-    assert not is_hub_id("data/edits")
+def test_a_card_names_the_datasets_that_are_on_the_hub():
+    names = ["someone/edits", "edits", "simulated", "./edits", "/data/edits"]
+    assert told_names(names) == ["someone/edits", "edits"]
 
 
 # Curves

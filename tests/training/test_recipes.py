@@ -1,15 +1,14 @@
 """Every recipe of configs/ is parsed and run for two steps, on a tiny backbone of each family."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-import train_trl
 from editreward.data.storage import write_groups
 from editreward.simulation import simulate_groups
+from editreward.training import script
 from modeling_editreward import EditRewardModel
 from tests.helpers.backbones import KINDS, backbone_folder
 
@@ -28,7 +27,7 @@ def groups(tmp_path_factory) -> Path:
     "kind", [kind if kind == "qwen2_5_vl" else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
 )
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_trains_a_backbone_of_each_family(name, kind, groups, tmp_path, monkeypatch):
+def test_a_recipe_trains_a_backbone_of_each_family(name, kind, groups, tmp_path):
     recipe = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))
     for option in ("dataset_format", "dataset_train_split", "dataset_test_split"):
         recipe.pop(option, None)
@@ -50,8 +49,7 @@ def test_a_recipe_trains_a_backbone_of_each_family(name, kind, groups, tmp_path,
     }
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    monkeypatch.setattr(sys, "argv", ["train_trl.py", "--config", str(file)])
-    train_trl.main()
+    script.main(["--config", str(file)])
 
     log = json.loads((tmp_path / "run" / "checkpoint-2" / "trainer_state.json").read_text())["log_history"]
     assert [entry["step"] for entry in log if "pair_loss" in entry] == [1, 2]

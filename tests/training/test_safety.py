@@ -8,9 +8,9 @@ import pytest
 import torch
 from trl import ModelConfig
 
-import train_trl
 from editreward.training import EditRewardTrainingArguments
 from editreward.training.safety import NonFiniteError, memory_options
+from editreward.training.script import EditRewardScriptArguments
 from tests.helpers.trainers import make_arguments, make_row, make_trainer
 
 ROWS = [make_row(index, [(4.0, 3.0), (2.0, 2.0)]) for index in range(4)]
@@ -110,7 +110,7 @@ def test_out_of_memory_names_options_that_exist(tmp_path):
     arguments = make_arguments(tmp_path, per_device_train_batch_size=2, activation_checkpointing=False)
     options = memory_options(arguments)
     fields = set()
-    for of in (EditRewardTrainingArguments, ModelConfig, train_trl.EditRewardScriptArguments):
+    for of in (EditRewardTrainingArguments, ModelConfig, EditRewardScriptArguments):
         fields |= set(of.__dataclass_fields__)
     named = [name for option in options for name in re.findall(r"`--(\w+)", option)]
     assert len(named) > 5 and set(named) <= fields

@@ -457,11 +457,11 @@ def test_a_model_that_is_not_loaded_and_a_processor_of_another_model_are_refused
 # The script
 
 
-def test_script_starts_from_a_backbone_resumes_and_goes_on_from_its_own_output(tmp_path, monkeypatch):
+def test_script_starts_from_a_backbone_resumes_and_goes_on_from_its_own_output(tmp_path):
     folder = tmp_path / "first"
     backbone = f"--model_name_or_path={backbone_folder('qwen2_5_vl')}"
     new = [backbone, "--pixels=3136", "--aggregation=min", "--head_hidden_sizes", "32", "16"]
-    run_script(monkeypatch, *new, f"--output_dir={folder}", "--learning_rate=1e-3")
+    run_script(*new, f"--output_dir={folder}", "--learning_rate=1e-3")
     state = json.loads((folder / "checkpoint-2" / "trainer_state.json").read_text())
     assert state["global_step"] == 2 and any("eval_accuracy" in entry for entry in state["log_history"])
     assert "AutoModel.from_pretrained" in (folder / "README.md").read_text()
@@ -472,23 +472,22 @@ def test_script_starts_from_a_backbone_resumes_and_goes_on_from_its_own_output(t
         batch = processor(make_image(0), [make_image(1), make_image(2)], "make it blue")
         assert model(**batch).reward.shape == (2,) and batch["image_grid_thw"].tolist() == [[1, 4, 4]] * 3
 
-    run_script(monkeypatch, *new, f"--output_dir={folder}", "--max_steps=3", "--resume_from_checkpoint=true")
+    run_script(*new, f"--output_dir={folder}", "--max_steps=3", "--resume_from_checkpoint=true")
     state = json.loads((folder / "checkpoint-3" / "trainer_state.json").read_text())
     assert state["global_step"] == 3 and len([e for e in state["log_history"] if "grad_norm" in e]) == 3
 
-    run_script(monkeypatch, f"--model_name_or_path={folder}", f"--output_dir={tmp_path / 'second'}")
+    run_script(f"--model_name_or_path={folder}", f"--output_dir={tmp_path / 'second'}")
     second = AutoModel.from_pretrained(tmp_path / "second", trust_remote_code=True)
     assert second.config.aggregation == "min"
     with pytest.raises(ValueError, match="keeps its own aggregation"):
         run_script(
-            monkeypatch,
             f"--model_name_or_path={folder}",
             "--aggregation=mean",
             f"--output_dir={tmp_path / 'third'}",
         )
 
 
-def test_script_reads_a_saved_dataset(tmp_path, monkeypatch, random_model_dir):
+def test_script_reads_a_saved_dataset(tmp_path, random_model_dir):
     from datasets import DatasetDict, Features, Image, List, Value
 
     features = Features(
@@ -507,7 +506,6 @@ def test_script_reads_a_saved_dataset(tmp_path, monkeypatch, random_model_dir):
     for data, more in (("data", []), ("parquet", ["--eval_strategy=no", "--dataset_train_split=train"])):
         folder = tmp_path / f"on-{data}"
         run_script(
-            monkeypatch,
             f"--model_name_or_path={random_model_dir}",
             f"--dataset_name={tmp_path / data}",
             "--dataset_test_split=test",
@@ -518,7 +516,7 @@ def test_script_reads_a_saved_dataset(tmp_path, monkeypatch, random_model_dir):
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_step_and_the_metrics_of_one(tmp_path, monkeypatch):
+def test_two_processes_give_the_step_and_the_metrics_of_one(tmp_path):
     model, processor = build(head_dropout=0.0)
     model.save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
@@ -533,7 +531,7 @@ def test_two_processes_give_the_step_and_the_metrics_of_one(tmp_path, monkeypatc
         "--warmup_steps=0",
         "--max_grad_norm=0",
     ]
-    run_script(monkeypatch, *options, f"--output_dir={tmp_path / 'one'}", "--per_device_train_batch_size=4")
+    run_script(*options, f"--output_dir={tmp_path / 'one'}", "--per_device_train_batch_size=4")
     two = [*SCRIPT, *options, f"--output_dir={tmp_path / 'two'}", "--per_device_train_batch_size=2"]
     codes = run_ranks(as_script, ROOT / "train_trl.py", *two, folder=tmp_path)
     assert codes == [0, 0], errors_of(tmp_path)
