@@ -310,7 +310,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without "±" is no reason to fail
-    args = build_parser().parse_args(argv)
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:1] == ["ablate"]:
+        print("editreward ablate: error: it is now `python -m research.ablation` in the repository.", file=sys.stderr)
+        return 2
+    args = build_parser().parse_args(arguments)
     try:
         with library_messages(shown=args.debug or getattr(args, "shows_messages", False)):
             status = args.run(args)

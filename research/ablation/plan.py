@@ -238,7 +238,7 @@ def _check(ablation: Ablation, path: str) -> None:
     for where, options in _options(ablation):
         for option in options:
             if option in OWN_OPTIONS:
-                raise ValueError(f"{path}: {where} sets `{option}`, which `editreward ablate` sets for every run.")
+                raise ValueError(f"{path}: {where} sets `{option}`, which the ablation sets for every run.")
             if option not in known:
                 raise ValueError(f"{path}: {where} has the option {option!r}, which train_trl.py doesn't know.")
     for name, study in ablation.studies.items():

@@ -108,10 +108,10 @@ Variants of the training, on simulated groups (`docs/simulation.md`) with simula
 vision-language models. They tell what an option does in this small world. Whether it does the same at 7B, on people's
 scores, they do not tell.
 
-    editreward ablate --config {config} --jobs 2 --detach     # all runs, in the background
-    editreward ablate --config {config} --study NAME          # the runs of one study
-    editreward ablate --config {config} --rehearse            # two steps of every arm, nothing recorded
-    editreward ablate --config {config} --report              # this page from `{ablation.results}`
+    python -m research.ablation --config {config} --jobs 2           # all runs
+    python -m research.ablation --config {config} --study NAME       # the runs of one study
+    python -m research.ablation --config {config} --rehearse         # two steps of every arm, nothing recorded
+    python -m research.ablation --config {config} --report           # this page from `{ablation.results}`
 
 A finished run is never repeated, a stopped one goes on from its checkpoint: repeat the command. It runs the code of
 the folder that it is started in: to edit meanwhile, start it in a copy (`git worktree add`).

@@ -1,6 +1,5 @@
 """Carry out the runs of an ablation: each once, some at a time, going on where an earlier call was stopped."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -15,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from research.ablation.plan import PRETRAINING_SCRIPT, Ablation, Run, content_hash
 
@@ -109,7 +110,7 @@ def carry_out(
     runs = ablation.runs(tuple(studies) if studies else None)
     missing = {run: arms for run, arms in runs.items() if run.key not in finished}
     say(f"{len(runs)} runs, {len(runs) - len(missing)} of them finished before.")
-    with locked(Path(ablation.folder)) as lock:
+    with locked(Path(ablation.folder)):
         tasks: dict[str, Task] = {}
         for run, arms in missing.items():
             backbone = backbone_task(ablation, run)
@@ -121,7 +122,7 @@ def carry_out(
         path = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
         threading_options = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
         environment = {**os.environ, **threading_options, "PYTHONPATH": path}
-        return Scheduler(list(tasks.values()), jobs, environment, lock, say).run()
+        return Scheduler(list(tasks.values()), jobs, environment, say).run()
 
 
 def run_task(
@@ -180,15 +181,12 @@ class Scheduler:
         tasks: in the order of their turns.
         jobs: processes at a time.
         environment: of the processes.
-        lock: file descriptor that the processes hold open, so that the lock lasts as long as the last of them.
         say: is told of every task.
     """
 
-    def __init__(
-        self, tasks: list[Task], jobs: int, environment: dict[str, str], lock: int, say: Callable[[str], None]
-    ) -> None:
-        self.tasks, self.jobs, self.environment, self.lock, self.say = tasks, jobs, environment, lock, say
-        self.processes: dict[str, subprocess.Popen] = {}
+    def __init__(self, tasks: list[Task], jobs: int, environment: dict[str, str], say: Callable[[str], None]) -> None:
+        self.tasks, self.jobs, self.environment, self.say = tasks, jobs, environment, say
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.guard = threading.Lock()
         self.stopped = False
 
@@ -198,7 +196,7 @@ class Scheduler:
         pending = list(self.tasks)
         done: set[str] = set()
         failed: list[str] = []
-        running: dict[Future, Task] = {}
+        running: dict[Future[tuple[int, float]], Task] = {}
         with terminating(self.stop), ThreadPoolExecutor(self.jobs) as pool:
             try:
                 while pending or running:
@@ -242,7 +240,6 @@ class Scheduler:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     env=self.environment,
-                    pass_fds=(self.lock,),
                 )
                 self.processes[task.name] = process
             status = process.wait()
@@ -276,21 +273,20 @@ def terminating(stop: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[int]:
-    """Hold the lock of a folder. Yields the file descriptor; processes that inherit it hold the lock too."""
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder: the runner that of the ablation's, and each run that of its own.
+
+    Raises:
+        ValueError: another process holds it. A run outlives a runner that was killed at once (SIGKILL).
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"Another `editreward ablate`, or a training that it started, is at work in {folder}. Wait for it or "
-                "end it."
-            ) from None
-        yield descriptor
-    finally:
-        os.close(descriptor)
+        with FileLock(folder / "lock", timeout=0):
+            yield
+    except Timeout:
+        raise ValueError(
+            f"Another process of `research.ablation` is at work in {folder}. Wait for it or end it."
+        ) from None
 
 
 def last_line(folder: Path) -> str:
@@ -301,9 +297,10 @@ def last_line(folder: Path) -> str:
 def commit() -> str | None:
     """The commit of the working directory, with a + if code differs from it; None without git."""
     try:
-        arguments = {"capture_output": True, "text": True, "check": True}
-        head = subprocess.run(["git", "rev-parse", "--short=10", "HEAD"], **arguments).stdout.strip()  # type: ignore[call-overload]
-        changed = subprocess.run(["git", "status", "--porcelain", "-uno", "--", "*.py"], **arguments).stdout  # type: ignore[call-overload]
+        head = subprocess.check_output(
+            ["git", "rev-parse", "--short=10", "HEAD"], text=True, stderr=subprocess.DEVNULL
+        )
+        changed = subprocess.check_output(["git", "status", "--porcelain", "-uno", "--", "*.py"], text=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return f"{head}+" if changed.strip() else str(head)
+    return head.strip() + ("+" if changed.strip() else "")

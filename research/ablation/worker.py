@@ -20,6 +20,7 @@ import numpy as np
 from torch import nn
 
 from editreward.benchmarks.simulated_test_set import TestSet
+from editreward.files import write_text
 from editreward.scorers.reward_model import EditRewardScorer
 from editreward.simulation import SimulatedGroup, simulate_groups
 from editreward.statistics import (
@@ -30,6 +31,7 @@ from editreward.statistics import (
     strict_ranking_accuracy,
 )
 from editreward.statistics.preferences import preference_probability
+from research.ablation.running import locked
 
 LIBRARIES = ("torch", "transformers", "trl", "numpy", "pillow")
 TOKEN_GROUPS = 20
@@ -37,10 +39,15 @@ TOKEN_GROUPS = 20
 
 def main(folder: Path) -> None:
     """Train and evaluate what `run.json` of the folder says."""
+    with locked(folder):
+        train_and_evaluate(folder)
+
+
+def train_and_evaluate(folder: Path) -> None:
     settings = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     trained = folder / "trained.json"
     if not (trained.exists() and (folder / "model" / "config.json").exists()):
-        write_json(trained, train(settings, folder))
+        write_text(trained, json.dumps(train(settings, folder)))
     start = time.monotonic()
     metrics = evaluate_model(folder / "model", **settings["evaluation"])
     result = {
@@ -50,7 +57,7 @@ def main(folder: Path) -> None:
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         "machine": f"{platform.system()} {platform.machine()}, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS')}",
     }
-    write_json(folder / "result.json", result)
+    write_text(folder / "result.json", json.dumps(result))
 
 
 def train(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -198,13 +205,6 @@ def preference_probabilities(scored: Scored, link: str) -> np.ndarray:
         m, log_std = torch.from_numpy(mean), torch.from_numpy(np.log(std))
         parts.append(preference_probability(m[better], log_std[better], m[worse], log_std[worse], link).numpy())
     return np.concatenate(parts)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content), encoding="utf-8")
-    part.replace(path)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ from editreward.training.adapters import adapter_config, save_configuration
 from editreward.training.datasets import GroupDataArguments
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor
+from research.ablation.__main__ import build_parser as ablation_parser
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +52,6 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 # Lines of shell that are parsed and not run, by how they begin; the longest that fits counts.
 NOT_RUN = {
-    "editreward ablate": "hours: tests/research/test_ablation.py",
     "editreward annotate serve": "a server, which runs until it is stopped: tests/annotation/test_annotation_app.py",
     "editreward annotate report": "of ratings that people gave: tests/annotation/test_annotation_report.py",
     "editreward annotate export": "of ratings that people gave: tests/annotation/test_annotation_database.py",
@@ -228,7 +228,7 @@ def parse_script(path, words, whole):
             assert model.model_name_or_path, "no --model_name_or_path"
             assert data.dataset_name or data.datasets, "no --dataset_name"
         return
-    if not path.startswith(("scripts/", "benchmarks/")):
+    if not path.startswith(("research/", "performance/")):
         assert not words, f"nobody knows the options of {path}"
         return
     parser = parser_of(path)
@@ -255,6 +255,8 @@ def parse(words):
             editreward_parser(lenient=not whole).parse_args(launched.training_script_args)
         else:
             parse_script(launched.training_script, launched.training_script_args, whole)
+    elif program == "python" and rest[:2] == ["-m", "research.ablation"]:
+        ablation_parser().parse_args(rest[2:])
     elif program == "python" and rest[0] == "-m":
         assert rest[1] == "editreward.cli", f"nobody knows the options of {rest[1]}"
         editreward_parser(lenient=not whole).parse_args(rest[2:])
@@ -510,7 +512,7 @@ def test_links_lead_to_files_and_headings_that_are_there(page):
 @cache
 def known_options():
     parsers = [*all_parsers(build_parser()), launch_command_parser(), torch.distributed.run.get_args_parser()]
-    scripts = [path for folder in ("scripts", "benchmarks") for path in sorted(ROOT.glob(f"{folder}/*.py"))]
+    scripts = [path for folder in ("research", "performance") for path in sorted(ROOT.glob(f"{folder}/*.py"))]
     parsers += [parser_of(str(path.relative_to(ROOT))) for path in scripts if "def main(" in path.read_text()]
     parsers.append(training_parser())
     options = {option for parser in parsers for action in parser._actions for option in action.option_strings}
@@ -525,7 +527,7 @@ def test_options_named_in_the_text_exist(page):
 
 @pytest.mark.parametrize("page", NAMES)
 def test_files_and_modules_named_in_the_text_exist(page):
-    folders = "editreward|tests|configs|scripts|examples|checkpoints|space|docs|dataset_card"
+    folders = "editreward|tests|configs|research|performance|examples|checkpoints|space|docs|dataset_card"
     for child in inline(page, "code_inline"):
         for path in re.findall(rf"(?<![\w/.-])((?:{folders})/[\w./*-]+)", child.content):
             if not re.search(r"\b[A-Z]{2,}\b(?!\.md)", path):
@@ -610,7 +612,7 @@ def has_in_order(text, parts):
         "accelerate launch train_trl.py --dataset_name simulated",  # no model
         "torchrun --nproc-per-node 2 research/pretrain_tiny_vlm.py --config configs/no_such.yaml",
         "python research/recipe_memory.py --nothing",
-        "python scripts/no_such_script.py",
+        "python research/no_such_script.py",
         "make nothing",
         'pip install -e ".[nothing]"',
         "sudo reboot",

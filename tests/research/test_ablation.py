@@ -15,10 +15,10 @@ import yaml
 from safetensors.torch import load_file
 
 from editreward.benchmarks.simulated_test_set import TestSet, evaluate, judge
-from editreward.cli import main as cli
 from editreward.scorers.reward_model import EditRewardScorer
 from editreward.simulation import groups_hash, simulate_groups
 from research.ablation import read_ablation, worker
+from research.ablation.__main__ import main as ablate
 from research.ablation.plan import Ablation, rehearsal
 from research.ablation.report import write_report
 from research.ablation.running import Results, Scheduler, Task, carry_out, locked
@@ -203,8 +203,7 @@ def python_task(folder: Path, name: str, code: str, needs: tuple[str, ...] = (),
 
 def schedule(folder: Path, tasks: list[Task], jobs: int = 2) -> tuple[list[str], list[str]]:
     messages: list[str] = []
-    with locked(folder) as lock:
-        failed = Scheduler(tasks, jobs, dict(os.environ), lock, messages.append).run()
+    failed = Scheduler(tasks, jobs, dict(os.environ), messages.append).run()
     return failed, messages
 
 
@@ -224,15 +223,19 @@ def test_a_task_waits_for_what_it_needs_and_failures_are_told(tmp_path):
     assert any("hopeless: not started" in message for message in messages)
 
 
-def test_a_folder_is_locked_as_long_as_one_of_its_processes_lives(tmp_path):
-    with locked(tmp_path) as lock:
-        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(lock,))
-        with pytest.raises(ValueError, match="at work in"), locked(tmp_path):
-            pass
-    with pytest.raises(ValueError, match="at work in"), locked(tmp_path):  # the child has inherited it
-        pass
-    child.communicate(b"\n")
-    with locked(tmp_path):
+def test_two_runners_and_two_processes_of_one_run_exclude_each_other(tmp_path):
+    config = make_config(tmp_path)
+    holding = "import pathlib, sys; from research.ablation.running import locked\n"
+    holding += "with locked(pathlib.Path(sys.argv[1])): print(flush=True); input()"
+    command = [sys.executable, "-c", holding, str(tmp_path / "runs")]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout.readline() == b"\n"
+    with pytest.raises(ValueError, match="at work in"):
+        carry_out(read_ablation(config))
+    with pytest.raises(ValueError, match="at work in"):
+        worker.main(tmp_path / "runs")
+    other.communicate(b"\n")
+    with locked(tmp_path / "runs"):
         pass
 
 
@@ -274,7 +277,7 @@ def in_this_process(monkeypatch) -> list[str]:
 def test_an_ablation_trains_each_run_once_and_reports(tmp_path, monkeypatch):
     config = make_config(tmp_path)
     done = in_this_process(monkeypatch)
-    assert cli.main(["ablate", "--config", str(config), "--study", "again", "--keep-models"]) == 0
+    assert ablate(["--config", str(config), "--study", "again", "--keep-models"]) == 0
     assert len(done) == 2
     ablation = read_ablation(config)
     model = tmp_path / "runs" / "runs" / done[0] / "model"
@@ -291,10 +294,10 @@ def test_an_ablation_trains_each_run_once_and_reports(tmp_path, monkeypatch):
         assert metrics[f"accuracy_{name}"] == pytest.approx(expected[name]["accuracy"]["value"], abs=1e-5)
     assert metrics["strict_3"] == pytest.approx(expected["strict_ranking"]["3"]["value"], abs=1e-5)
 
-    assert cli.main(["ablate", "--config", str(config)]) == 0
+    assert ablate(["--config", str(config)]) == 0
     assert len(done) == len(set(done)) == 4  # those of the other study were there
     assert not (tmp_path / "runs" / "runs" / done[3] / "model").exists()
-    assert cli.main(["ablate", "--config", str(config)]) == 0
+    assert ablate(["--config", str(config)]) == 0
     assert len(done) == 4
     assert Path(ablation.report).read_text().count("| the mean | 2 |") == 1
     assert all((tmp_path / "ablations" / f"{name}.png").stat().st_size > 1000 for name in ablation.studies)

@@ -1,25 +1,26 @@
-"""`editreward ablate`: compare variants of the training over seeds."""
+"""Compare variants of the training over seeds: train and evaluate the runs of a config, and write a report.
+
+    python -m research.ablation --config configs/ablation_tiny.yaml --jobs 2
+
+Finished runs are kept in the config's results file and never repeated; a stopped run goes on from its checkpoint.
+Start it in the repository's root.
+"""
 
 import argparse
 import shutil
-import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from research.ablation import Ablation
+from research.ablation.plan import Ablation, read_ablation, rehearsal
+from research.ablation.report import write_report
+from research.ablation.running import Results, carry_out
 
 
-def add_ablate(commands: Any) -> None:
-    """Declare `editreward ablate`."""
-    parser = commands.add_parser(
-        "ablate",
-        help="compare variants of the training over seeds",
-        description="Train and evaluate all distinct runs of the studies in a config, and write a report. Finished "
-        "runs are kept in the config's results file and never repeated; a stopped run goes on from its checkpoint. "
-        "Start it in the repository's root.",
-        epilog="Example: editreward ablate --config configs/ablation_tiny.yaml --jobs 2 --detach",
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m research.ablation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", required=True, metavar="FILE.yaml", help="recipe, seeds and studies")
     parser.add_argument("--study", nargs="+", metavar="NAME", help="only the runs of these studies")
@@ -33,28 +34,32 @@ def add_ablate(commands: Any) -> None:
     )
     parser.add_argument("--keep-models", action="store_true", help="keep trained models in the config's folder")
     action = parser.add_mutually_exclusive_group()
-    action.add_argument("--detach", action="store_true", help="go on in the background, with a log file")
     action.add_argument("--report", action="store_true", help="only write the report from the results so far")
     action.add_argument("--list", action="store_true", help="only list the runs, and which have finished")
     action.add_argument(
         "--rehearse", action="store_true", help="two steps of every arm, nothing recorded: shows that all run"
     )
-    parser.set_defaults(run=run_ablate)
+    return parser
 
 
-def run_ablate(args: argparse.Namespace) -> int:
-    """Carry out the ablation, or what else is asked for."""
-    from research.ablation.plan import read_ablation, rehearsal
-    from research.ablation.running import Results
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out the ablation, or what else is asked for. Returns 1 if a run failed, 2 where something is wrong."""
+    args = build_parser().parse_args(arguments)
+    try:
+        return run(args)
+    except (ValueError, OSError) as error:
+        print(f"research.ablation: error: {error}", file=sys.stderr)
+        return 2
 
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the options ask for."""
     if args.jobs < 1 or args.threads < 1:
         raise ValueError("--jobs and --threads must be at least 1.")
     ablation = read_ablation(args.config)
     unknown = sorted(set(args.study or []) - set(ablation.studies))
     if unknown:
         raise ValueError(f"{args.config} has no study {unknown[0]!r}, only {', '.join(ablation.studies)}.")
-    if args.detach:
-        return detach(args, Path(ablation.folder))
     if args.report:
         return report(ablation, args.config)
     if args.list:
@@ -72,10 +77,8 @@ def run_ablate(args: argparse.Namespace) -> int:
     return carry_out_and_report(ablation, args)
 
 
-def carry_out_and_report(ablation: "Ablation", args: argparse.Namespace) -> int:
+def carry_out_and_report(ablation: Ablation, args: argparse.Namespace) -> int:
     """Do the missing runs, then write the report. Returns 1 if a run failed."""
-    from research.ablation.running import carry_out
-
     failed = carry_out(
         ablation, args.study, args.jobs, args.threads, args.keep_models, say=lambda text: print(text, flush=True)
     )
@@ -85,26 +88,12 @@ def carry_out_and_report(ablation: "Ablation", args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def report(ablation: "Ablation", config: str) -> int:
-    from research.ablation.report import write_report
-    from research.ablation.running import Results
-
+def report(ablation: Ablation, config: str) -> int:
+    """Write the report from the results so far."""
     files = write_report(ablation, Results(ablation.results).read(), config)
     print(f"Wrote {ablation.report} and {len(files) - 1} figures.")
     return 0
 
 
-def detach(args: argparse.Namespace, folder: Path) -> int:
-    """Start the same command in the background."""
-    folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "log.txt"
-    command = [sys.executable, "-m", "editreward.cli", "ablate", "--config", args.config]
-    command += ["--jobs", str(args.jobs), "--threads", str(args.threads)]
-    command += ["--study", *args.study] if args.study else []
-    command += ["--keep-models"] if args.keep_models else []
-    with log.open("a") as output:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    print(f"Process {process.pid} goes on in the background; its log is {log}. `kill {process.pid}` stops it.")
-    return 0
+if __name__ == "__main__":
+    sys.exit(main())
