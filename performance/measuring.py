@@ -186,6 +186,7 @@ def published_forward(model: EditRewardModel, batch: BatchFeature, dimension: in
         **visual,
     ).last_hidden_state
     head = model.heads.mlps[dimension]
+    assert isinstance(head, torch.nn.Sequential)
     scores = head(hidden.to(head[0].weight.dtype))
     rows, columns = batch["reward_positions"][:, 0].unbind(-1)
     return scores[rows, columns].unbind(-1)

@@ -20,6 +20,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import chain
@@ -128,11 +129,8 @@ def run_in_turns(
             precision = PRECISIONS[name]
             for _ in range(warmup if number == 0 else 0):
                 precision.run(model, batches[0])
-            taken, found = measure(
-                lambda precision=precision, model=model: [precision.run(model, batch) for batch in batches],  # noqa: B023
-                device,
-                clock,
-            )
+            run = partial(precision.run, model)
+            taken, found = measure(lambda: [run(batch) for batch in batches], device, clock)  # noqa: B023
             seconds[name].append(taken)
             outputs[name] += found
             progress(f"round {number + 1}: {name} {taken:.3g} s")
@@ -158,9 +156,9 @@ def judgements(
         return np.split(values.double().cpu().numpy(), ends)
 
     ends = np.cumsum([len(group.candidates) for group in groups])[:-1]
-    means = torch.cat([output.mean for output in outputs])
+    means = torch.cat([output.mean for output in outputs if output.mean is not None])
     return Judgements(
-        reward=by_group(torch.cat([output.reward for output in outputs])),
+        reward=by_group(torch.cat([output.reward for output in outputs if output.reward is not None])),
         mean={name: by_group(means[:, index]) for index, name in enumerate(dimensions)},
         std={},
         truth={

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,12 @@ def measure_series(
     }
 
 
+def by_layout(score: Callable[[Any], None], inputs: dict[tuple[str, int], Any]) -> dict[str, Callable[[int], None]]:
+    """For each layout the function that scores its inputs at a point."""
+    layouts = dict.fromkeys(layout for layout, _ in inputs)
+    return {layout: partial(lambda layout, point: score(inputs[layout, point]), layout) for layout in layouts}
+
+
 def line_through(points: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Least-squares line of seconds, weighted so that relative errors count: intercept, slope and largest error."""
     x, y = np.array([point["x"] for point in points], dtype=float), np.array([point["seconds"] for point in points])
@@ -99,8 +106,9 @@ def model_series(args: argparse.Namespace, device: torch.device) -> dict[str, An
             for layout in layouts
             for count in args.candidates
         }
-        run = {layout: lambda count, layout=layout: score(inputs[layout, count]) for layout in layouts}
-        series["candidates"] = measure_series(args.candidates, run, device, args.repetitions, args.clock)
+        series["candidates"] = measure_series(
+            args.candidates, by_layout(score, inputs), device, args.repetitions, args.clock
+        )
     if "pixels" in args.measure:
         sized = {}
         for side in args.sides:
@@ -108,17 +116,15 @@ def model_series(args: argparse.Namespace, device: torch.device) -> dict[str, An
             for layout in layouts:
                 processor = build_processor(model, layout, side**2)
                 sized[layout, side] = processor(sources[0], sources[1:], INSTRUCTION)
-        run = {layout: lambda side, layout=layout: score(sized[layout, side]) for layout in layouts}
-        series["pixels"] = measure_series(args.sides, run, device, args.repetitions, args.clock)
+        series["pixels"] = measure_series(args.sides, by_layout(score, sized), device, args.repetitions, args.clock)
         for layout in layouts:
             for point in series["pixels"][layout]:
                 point["tokens"] = int(sized[layout, point["x"]]["input_ids"].shape[1])
     if "groups" in args.measure:
         processor = build_processor(model, "compact", preset.pixels)
         group = processor.pack(images[0], images[1 : 1 + GROUP_SIZE], INSTRUCTION)
-        batches = {count: processor.collate([group] * count) for count in args.groups}
-        run = {"compact": lambda count: score(batches[count])}
-        series["groups"] = measure_series(args.groups, run, device, args.repetitions, args.clock)
+        batches = {("compact", count): processor.collate([group] * count) for count in args.groups}
+        series["groups"] = measure_series(args.groups, by_layout(score, batches), device, args.repetitions, args.clock)
     for name in ("candidates", "groups"):
         if name in series:
             series[f"{name}_lines"] = {key: line_through(points) for key, points in series[name].items()}

@@ -39,7 +39,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ class Task:
         preparation: seconds to make the inputs of all passes.
     """
 
-    passes: list[tuple[BatchFeature, int | None]]
+    passes: Sequence[tuple[BatchFeature, int | None]]
     work: Work
     flops: int
     scale: float
@@ -125,25 +125,22 @@ class Bench:
         source, *edited = images
         if mode in self.processors:
             processor = self.processors[mode]
-            seconds, group = measure(
-                lambda: processor.pack(source, edited, INSTRUCTION), torch.device("cpu"), self.clock
-            )
-            batches: list[tuple[BatchFeature, int | None]] = [(processor.collate([group]), None)]
-            return self._task(batches, batches, 1, training, seconds)
+            pack = partial(processor.pack, source, edited, INSTRUCTION)
+            seconds, group = measure(pack, torch.device("cpu"), self.clock)
+            whole = [(processor.collate([group]), None)]
+            return self._task(whole, whole, 1, training, seconds)
         processor = self.processors["paper"]
         sequences: list[tuple[PackedGroup, int]] = []
         seconds = 0.0
         for candidate in edited:
-            taken, group = measure(
-                lambda candidate=candidate: processor.pack(source, [candidate], INSTRUCTION),
-                torch.device("cpu"),
-                self.clock,
-            )
+            pack = partial(processor.pack, source, [candidate], INSTRUCTION)
+            taken, group = measure(pack, torch.device("cpu"), self.clock)
             sequences += [(as_sequence(group, d), d) for d in range(len(processor.dimensions))]
             seconds += taken * len(processor.dimensions)  # the published code prepares every pass by itself
         # In training a candidate meets each other one, in a pair with passes of its own.
         repeats = len(edited) - 1 if training else 1
-        batches, run = [], []
+        batches: list[tuple[BatchFeature, int]] = []
+        run: list[tuple[BatchFeature, int]] = []
         if mode == "batched":
             for dimension in range(len(processor.dimensions)):
                 rows = [sequence for sequence, d in sequences if d == dimension]
@@ -163,8 +160,8 @@ class Bench:
 
     def _task(
         self,
-        batches: list[tuple[BatchFeature, int | None]],
-        run: list[tuple[BatchFeature, int | None]],
+        batches: Sequence[tuple[BatchFeature, int | None]],
+        run: Sequence[tuple[BatchFeature, int | None]],
         pass_count: int,
         training: bool,
         preparation: float,

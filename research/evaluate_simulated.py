@@ -62,8 +62,10 @@ def main() -> None:
     result["shuffled_instructions"] = {name: control[name]["accuracy"] for name in ("overall", *config.dimensions)}
     result["calibration"] = {}
     for name, affine in (config.calibration or {}).items():
-        series = (np.concatenate(values[name]) for values in (judgements.mean, judgements.std, judgements.truth))
-        error = calibration_error(*series, fitted_mean=fitted_mean[name])
+        mean, std, truth = (
+            np.concatenate(values[name]) for values in (judgements.mean, judgements.std, judgements.truth)
+        )
+        error = calibration_error(mean, std, truth, fitted_mean=fitted_mean[name])
         result["calibration"][name] = {**affine, **error.to_dict()}
     if len(groups) == test_set.groups:
         result["test_set"] = vars(test_set)

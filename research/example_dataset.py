@@ -160,8 +160,9 @@ def main() -> None:
     database_path = work / "annotations.sqlite"
     run("annotate", "people", "--database", database_path, "--add", *(annotator.name for annotator in ANNOTATORS))
     store = GroupStore()
-    for name, purpose in (("candidates", "work"), ("calibration", "calibration"), ("gold", "gold")):
-        store.add(open_groups(str(work / name)), purpose, name)
+    store.add(open_groups(str(candidates)), "work", "candidates")
+    store.add(open_groups(str(work / "calibration")), "calibration", "calibration")
+    store.add(open_groups(str(work / "gold")), "gold", "gold")
     with Database(database_path) as database:
         annotate(database, store, truth, ratings_per_group=3)
     annotated = work / "annotated"

@@ -24,7 +24,7 @@ from editreward.benchmarks.protocols import HUMAN, OVERALL
 from editreward.benchmarks.reports.saved import RESULT, write_answers
 from editreward.benchmarks.runner import Runner
 from editreward.benchmarks.simulated import AGREEMENT, CEILING, EXACT
-from editreward.groups import EditGroup
+from editreward.groups import EditGroup, PairwiseJudge, Scorer
 from editreward.scorers.baselines import LIKENESSES, CoinPerPair, RandomScores, Rate, SourceLikeness
 from editreward.scorers.cache import cache_folder
 
@@ -71,7 +71,7 @@ def main() -> None:
     transformers.logging.disable_progress_bar()
 
     model = EditRewardScorer.from_pretrained(args.model)
-    scorers = {
+    scorers: dict[str, Scorer | PairwiseJudge] = {
         "random": RandomScores(),
         "coin": CoinPerPair(),
         **{name: SourceLikeness(name) for name in LIKENESSES},
@@ -144,7 +144,9 @@ def where_table(results: dict[str, BenchmarkResult]) -> str:
         subset = f"{FOLLOWING}, category: {category}" if category else FOLLOWING
         cases = {name: cases_of(measures[EXACT, subset]) for name, measures in found.items()}
         ignored, alike = [], []
-        for group, _, _, first, second in cases[MODEL].keys:
+        for key in cases[MODEL].keys:
+            assert isinstance(key, tuple)
+            group, _, _, first, second = key
             following, quality = (exact[group][name] for name in (FOLLOWING, QUALITY))
             ignored.append(min(following[first], following[second]) == 1)
             alike.append(quality[first] == quality[second])
