@@ -48,7 +48,7 @@ def test_the_documented_command_makes_the_example(tmp_path):
     work, output = tmp_path / "work", tmp_path / "output"
     command = [
         sys.executable,
-        str(ROOT / "scripts" / "example_dataset.py"),
+        str(ROOT / "research" / "example_dataset.py"),
         "--work",
         str(work),
         "--output",

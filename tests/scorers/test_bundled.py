@@ -90,7 +90,7 @@ def test_averaging_weights_is_what_numpy_makes_of_them(tmp_path: Path) -> None:
         processor.save_pretrained(tmp_path / name)
         models.append({key: value.numpy() for key, value in model.state_dict().items()})
     (tmp_path / "b" / "trainer_state.json").write_text('{"global_step": 3, "log_history": []}')
-    spec = importlib.util.spec_from_file_location("average_models", ROOT / "scripts" / "average_models.py")
+    spec = importlib.util.spec_from_file_location("average_models", ROOT / "research" / "average_models.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     script.average([tmp_path / "a", tmp_path / "b"], [1.0, 3.0], tmp_path / "mean")
