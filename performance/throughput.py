@@ -268,32 +268,35 @@ def run_cells(bench: Bench, preset: Preset, cells: Sequence[str], modes: Sequenc
         bench.model.zero_grad(set_to_none=True)
     results = []
     for (cell, mode), task in tasks.items():
-        reference = tasks[cell, modes[0]]
-        ratios = [a / b for a, b in zip(seconds[cell, modes[0]], seconds[cell, mode], strict=True)]
-        rates = [task.flops / taken for taken in seconds[cell, mode]]
-        bound = reference.flops / task.flops
+        first = (cell, modes[0])
+        result = compare(task, seconds[cell, mode], tasks[first], seconds[first], peaks)
         known = [value for value in memory[cell, mode] if value is not None]
         kept = language_head_bytes(bench.model) if mode in ("reference", "batched") else 0
-        results.append(
-            {
-                "cell": cell,
-                "mode": mode,
-                "passes": task.pass_count,
-                "passes_run": sum(len(batch["input_ids"]) for batch, _ in task.passes),
-                **asdict(task.work),
-                "flops": task.flops,
-                "seconds": seconds[cell, mode],
-                "ratio": statistics.median(ratios),
-                "ratio_range": [min(ratios), max(ratios)],
-                "bound": bound,
-                "of_bound": statistics.median(ratios) / bound,
-                "flops_per_second": statistics.median(rates),
-                "share_of_peak": statistics.median(r / p for r, p in zip(rates, peaks, strict=True)),
-                "peak_memory_bytes": max(known) + kept if known else None,
-                "preparation_seconds": task.preparation,
-            }
-        )
+        result |= {"peak_memory_bytes": max(known) + kept if known else None, "preparation_seconds": task.preparation}
+        results.append({"cell": cell, "mode": mode, **result})
     return {"matrix_multiply_peak": peaks, "results": results}
+
+
+def compare(
+    task: Task, seconds: list[float], reference: Task, reference_seconds: list[float], peaks: list[float]
+) -> dict[str, Any]:
+    """What a mode takes, by repetition, against the first mode and against matrix products (`peaks`)."""
+    ratios = [a / b for a, b in zip(reference_seconds, seconds, strict=True)]
+    rates = [task.flops / taken for taken in seconds]
+    bound = reference.flops / task.flops
+    return {
+        "passes": task.pass_count,
+        "passes_run": sum(len(batch["input_ids"]) for batch, _ in task.passes),
+        **asdict(task.work),
+        "flops": task.flops,
+        "seconds": seconds,
+        "ratio": statistics.median(ratios),
+        "ratio_range": [min(ratios), max(ratios)],
+        "bound": bound,
+        "of_bound": statistics.median(ratios) / bound,
+        "flops_per_second": statistics.median(rates),
+        "share_of_peak": statistics.median(r / p for r, p in zip(rates, peaks, strict=True)),
+    }
 
 
 def count_cells(bench: Bench, preset: Preset, cells: Sequence[str]) -> str:
@@ -347,7 +350,8 @@ def machine_name(device: torch.device) -> str:
     return f"{names[0]}, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+def read_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=PRESETS, default="cpu-tiny", help="(default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
@@ -364,20 +368,27 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument(
         "--gradient-checkpointing", action="store_true", help="in all training cells, where memory does not suffice"
     )
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
 
-    transformers.logging.set_verbosity_error()
-    started = time.time()
-    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+def preset_of(args: argparse.Namespace) -> Preset:
+    """The named preset with what the options change."""
     changes = {"shape": args.shape, "pixels": args.pixels, "repetitions": args.repetitions}
     changes |= {"sampled_passes": args.sampled_passes, "check_layers": args.check_layers}
     changes |= {"batch_tokens": args.batch_tokens}
     if args.gradient_checkpointing:
         changes["checkpointed"] = tuple(cell for cell in CELLS if cell.startswith("training"))
     preset = replace(PRESETS[args.preset], **{name: value for name, value in changes.items() if value is not None})
-    if preset.sampled_passes == 0:
-        preset = replace(preset, sampled_passes=None)
+    return replace(preset, sampled_passes=None) if preset.sampled_passes == 0 else preset
 
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measure and print; returns what was measured."""
+    args = read_arguments(argv)
+    transformers.logging.set_verbosity_error()
+    started = time.time()
+    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    preset = preset_of(args)
     if args.count_only:
         with torch.device("meta"):
             model = EditRewardModel(build_config(preset))

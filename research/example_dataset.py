@@ -181,22 +181,28 @@ def main() -> None:
         run("annotate", "export", "--database", database_path, "--rankings", rankings)
         run(*build, work / "benchmark-final", "--rankings", rankings)
 
-    # 4. Other trainers' format, and back
+    exchange(annotated, work)
+    run("data", "stats", annotated, "--output", work / "statistics")
+    publish(annotated, work / "published", args.output)
+
+
+def exchange(annotated: Path, work: Path) -> None:
+    """4. Other trainers' format, and back; what else can be said of the rows."""
     run("data", "export", annotated, "--format", "editreward-data", "--output", work / "pairs")
     run("data", "import", "--format", "editreward-data", "--input", work / "pairs" / "pairs.json",
         "--output", work / "imported")  # fmt: skip
     run("data", "contamination", annotated, work / "gold")
     run("data", "flag", annotated, "--output", work / "flags.jsonl")
 
-    # 5. Statistics and publishing
-    run("data", "stats", annotated, "--output", work / "statistics")
-    published = work / "published"
+
+def publish(annotated: Path, published: Path, copy: Path | None) -> None:
+    """5. The folder as it would go to the Hub, and a copy of it."""
     run("data", "publish", annotated, "--repo-id", "org/simulated-edits", "--license", "apache-2.0",
         "--splits", "train=0.8", "test=0.2", "--dry-run", published)  # fmt: skip
-    if args.output:
-        shutil.rmtree(args.output, ignore_errors=True)
-        shutil.copytree(published, args.output)
-        print(f"\nCopied {published} to {args.output}.")
+    if copy:
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(published, copy)
+        print(f"\nCopied {published} to {copy}.")
 
 
 if __name__ == "__main__":
