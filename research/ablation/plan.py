@@ -278,9 +278,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 def training_options() -> set[str]:
     """Names of all options of train_trl.py."""
     # Loaded when it is needed: importing torch and TRL takes seconds.
-    from editreward.training import script
+    from editreward.training.arguments import EditRewardModelConfig, EditRewardTrainingArguments
+    from editreward.training.script import EditRewardScriptArguments
 
-    classes = (script.EditRewardScriptArguments, script.EditRewardTrainingArguments, script.EditRewardModelConfig)
+    classes = (EditRewardScriptArguments, EditRewardTrainingArguments, EditRewardModelConfig)
     return {f.name for cls in classes for f in dataclasses.fields(cls)}
 
 

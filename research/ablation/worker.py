@@ -83,7 +83,7 @@ def train(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
         scale_heads(model, settings.get("head_scale", 1.0))
         return model, processor
 
-    script.load_model = load_scaled
+    script.load_model = load_scaled  # type: ignore[assignment]
     try:
         script.main(["--config", str(config)])
     finally:
