@@ -18,16 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from editreward.data.rows import edit_group
-from editreward.data.sources import load_groups
+from editreward.data.sources import numbered_rows
 from editreward.files import Journal, atomic_file
 from editreward.groups import GroupScores, Scorer, Unscored
 from editreward.scorers.processes import Processes
 from editreward.scorers.registry import check_answers
-from editreward.simulation import SPLITS, simulate_group
 
-SIMULATED = "simulated"
 SUFFIXES = (".jsonl", ".parquet")
-COLUMNS = ("source_images", "candidates", "instruction")
 ROWS_PER_BATCH = 1000
 """Rows of a Parquet file that are in memory at a time."""
 GROUPS_PER_CALL = 16
@@ -53,37 +50,6 @@ class DatasetReport:
     reused: int = 0
 
 
-def rows_of(
-    name: str, split: str, start: int, step: int, limit: int | None = None, revision: str | None = None
-) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Every `step`-th row of a dataset, from `start` on, with its number; images as they are stored.
-
-    Args:
-        name: a folder, Parquet file or Hub id of edit groups, which are streamed; or "simulated".
-        split: of the dataset.
-        limit: number of the first row that is left out.
-        revision: of a Hub dataset.
-
-    Raises:
-        ValueError: the dataset lacks a column, there is no such split, or simulated groups have no limit.
-        FileNotFoundError: there is no such dataset.
-    """
-    if name == SIMULATED:
-        if limit is None:
-            raise ValueError(f"`--dataset {SIMULATED}` needs `--limit`, the number of groups.")
-        if split not in SPLITS:
-            raise ValueError(f"Simulated groups have no split {split!r}, only: {', '.join(SPLITS)}.")
-        return ((number, simulate_group(number, split).to_row()) for number in range(start, limit, step))
-    dataset = load_groups(name, split, streaming=True, revision=revision, strict=False)
-    missing = [column for column in COLUMNS if dataset.features is not None and column not in dataset.features]
-    if missing:
-        raise ValueError(f"{name} has no column {', '.join(missing)}: it is no dataset of edit groups.")
-    if dataset.features is not None:
-        dataset = dataset.decode(False)
-    rows = enumerate(dataset.skip(start), start)
-    return itertools.islice(rows, 0, None if limit is None else max(0, limit - start), step)
-
-
 def score_dataset(
     scorer: Scorer,
     name: str,
@@ -101,7 +67,7 @@ def score_dataset(
 
     Args:
         scorer: who scores.
-        name, split, limit, revision: see `rows_of`.
+        name, split, limit, revision: see `numbered_rows`.
         output: a `.jsonl` or `.parquet` file, which must not exist.
         processes: who shares the work.
 
@@ -110,7 +76,7 @@ def score_dataset(
 
     Raises:
         ValueError: the output has another suffix, an unfinished one is of other data, another scorer or another number
-            of processes, or the scorer does not keep to its interface; or as `rows_of`.
+            of processes, or the scorer does not keep to its interface; or as `numbered_rows`.
         FileExistsError: the output is there.
     """
     output, processes = Path(output), processes or Processes()
@@ -135,7 +101,7 @@ def score_dataset(
         )
     journal = Journal(parts[processes.index], header, durable=False)  # a lost group is quickly scored again
     done = journal.resume()
-    rows = rows_of(name, split, processes.index + done * processes.count, processes.count, limit, revision)
+    rows = numbered_rows(name, split, processes.index + done * processes.count, processes.count, limit, revision)
     with journal:
         while batch := list(itertools.islice(rows, GROUPS_PER_CALL)):
             groups = [edit_group(row) for _, row in batch]

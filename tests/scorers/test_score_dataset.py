@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from editreward.cli import main as cli
+from editreward.data.sources import numbered_rows
 from editreward.data.storage import write_groups
-from editreward.scorers.dataset import rows_of, score_dataset
+from editreward.scorers.dataset import score_dataset
 from editreward.scorers.registry import CompletedScorer
 from editreward.scorers.reward_model import EditRewardScorer, SkippedGroup
 from editreward.simulation import simulate_group
@@ -145,11 +146,11 @@ def test_parquet_has_the_same_rows(data, scorer, tmp_path):
 
 
 def test_rows_are_read_one_at_a_time_as_they_are_needed(data):
-    numbers = [number for number, _ in rows_of("simulated", "train", 3, 2, limit=8)]
+    numbers = [number for number, _ in numbered_rows("simulated", "train", 3, 2, limit=8)]
     assert numbers == [3, 5, 7]
-    endless = rows_of("simulated", "train", 0, 1, limit=10**9)
+    endless = numbered_rows("simulated", "train", 0, 1, limit=10**9)
     assert next(endless)[1]["group_id"] == "simulated-train-000000"
-    assert [number for number, _ in rows_of(str(data), "train", 1, 3, limit=6)] == [1, 4]
+    assert [number for number, _ in numbered_rows(str(data), "train", 1, 3, limit=6)] == [1, 4]
 
 
 @pytest.mark.parametrize("workers", [0, 3])
