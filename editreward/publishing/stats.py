@@ -19,6 +19,8 @@ from scipy.stats import spearmanr
 from editreward.data.schema import SCORE_RANGE
 from editreward.groups.pairs import TIE_TOLERANCE, TIES, training_pairs
 from editreward.groups.ratings import Rating
+from editreward.statistics.estimate import NAN, Estimate, Share
+from editreward.statistics.resampling import ratio_estimates
 
 OVERALL = "overall"
 """The sum of a candidate's scores, where it has one in every dimension."""
@@ -30,21 +32,6 @@ LEVELS = tuple(range(round(SCORE_RANGE[0]), round(SCORE_RANGE[1]) + 1))
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean or share with its 95 % bootstrap interval over groups.
-
-    Attributes:
-        value, low, high: None where there is nothing to take the mean of.
-        count: how many candidates (those that count) or pairs it is of.
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
-    count: int
-
-
-@dataclass(frozen=True)
 class AgreementSummary:
     """How far annotators agree in one dimension, by `editreward.statistics.agreement`.
 
@@ -53,7 +40,7 @@ class AgreementSummary:
         alpha: Krippendorff's alpha for ordinal data.
     """
 
-    exact: Estimate
+    exact: Share
     alpha: Estimate
 
 
@@ -72,7 +59,7 @@ class DatasetStatistics:
         instruction_length: smallest, median and largest number of characters.
         origins, categories, languages: number of groups of each.
         editors: number of candidates of each.
-        editor_means: mean score of each editor, by dimension and `overall`.
+        editor_means: mean score of each editor, by dimension and `overall`, from so many candidates (`total`).
         histograms: number of candidates by score rounded to 1, 2, 3, 4, for each dimension.
         overall_histogram: the same for the sum of the scores, also rounded.
         fractional: whether any score is not a whole number, as means of several annotators are.
@@ -112,8 +99,8 @@ class DatasetStatistics:
     joint: dict[str, list[list[int]]] = field(default_factory=dict)
     correlation: dict[str, float | None] = field(default_factory=dict)
     pairs: int = 0
-    ties: dict[str, Estimate] = field(default_factory=dict)
-    disagreeing_ties: Estimate = Estimate(None, None, None, 0)
+    ties: dict[str, Share] = field(default_factory=dict)
+    disagreeing_ties: Share = Share(NAN, NAN, NAN, 0)
     samples: dict[str, int] = field(default_factory=dict)
     preferences: int = 0
     annotators: int = 0
@@ -127,8 +114,15 @@ class DatasetStatistics:
         return sum(self.splits.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it."""
-        return {"groups": self.groups, **asdict(self)}
+        """As JSON takes it: what is undefined is null, and an estimate's total is called `count`."""
+        return {"groups": self.groups, **asdict(self, dict_factory=_json_names)}
+
+
+def _json_names(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {
+        "count" if name == "total" else name: None if isinstance(value, float) and math.isnan(value) else value
+        for name, value in fields
+    }
 
 
 def dataset_statistics(
@@ -295,7 +289,7 @@ class _Collected:
         cells = np.concatenate([column, place])
         sums = csr_array((np.concatenate([values] * 2), (rows, cells)), shape=shape)
         counts = csr_array((np.ones(len(rows)), (rows, cells)), shape=shape)
-        estimates = bootstrap_ratios(sums, counts, seed)
+        estimates = ratio_estimates(sums, counts, BOOTSTRAP_SAMPLES, seed)
         result.means = dict(zip(names, estimates[:width], strict=True))
         counted = Counter(editor_of.tolist())
         by_size = sorted(self.editors, key=lambda name: -counted[self.editors[name]])
@@ -321,9 +315,9 @@ class _Collected:
             differing = (np.abs(difference[:, :-1]) > TIE_TOLERANCE).any(axis=1)
             tied[number, width] = (equal[:, -1] & differing).sum()
             compared[number, width] = equal[:, -1].sum()
-        estimates = bootstrap_ratios(csr_array(tied), csr_array(compared), seed)
-        result.ties = dict(zip(names, estimates, strict=False))
-        result.disagreeing_ties = estimates[-1]
+        found = ratio_estimates(tied, compared, BOOTSTRAP_SAMPLES, seed)
+        *ties, result.disagreeing_ties = (Share(one.value, one.low, one.high, one.total) for one in found)
+        result.ties = dict(zip(names, ties, strict=True))
 
     def _samples(self, scores: np.ndarray, group_of: np.ndarray) -> dict[str, int]:
         """Training samples by tie strategy, counted by what makes them in training."""
@@ -352,36 +346,6 @@ def _spread(values: Sequence[float]) -> tuple[float, float, float] | None:
     return (min(values), statistics.median(values), max(values)) if values else None
 
 
-def bootstrap_ratios(sums: csr_array, counts: csr_array, seed: int = 0) -> list[Estimate]:
-    """Ratios of totals over groups, each with the percentile interval that resampling whole groups gives.
-
-    Args:
-        sums, counts: numerators and denominators of each group, shape (groups, ratios). A resample in which a ratio's
-            counts are all 0 doesn't count for it.
-        seed: of the resampling.
-
-    Returns:
-        An estimate per ratio; `count` is the sum of its counts.
-    """
-    groups, ratios = sums.shape
-    total, number = sums.sum(axis=0), counts.sum(axis=0)
-    generator = np.random.default_rng(seed)
-    resampled = np.full((BOOTSTRAP_SAMPLES, ratios), np.nan)
-    for row in resampled if groups else ():
-        weights = np.bincount(generator.integers(groups, size=groups), minlength=groups).astype(float)
-        numerators, denominators = weights @ sums, weights @ counts
-        np.divide(numerators, denominators, out=row, where=denominators > 0)
-    estimates = []
-    for column in range(ratios):
-        if not number[column] > 0:
-            estimates.append(Estimate(None, None, None, 0))
-            continue
-        low, high = np.nanquantile(resampled[:, column], [0.025, 0.975])
-        value = float(total[column] / number[column])
-        estimates.append(Estimate(value, float(low), float(high), round(float(number[column]))))
-    return estimates
-
-
 def _agreement(ratings: list[Rating], dimensions: Sequence[str]) -> tuple[dict[str, AgreementSummary], str]:
     """Agreement by dimension, and a note where it cannot be told."""
     per_candidate = Counter((rating.group_id, rating.candidate) for rating in ratings)
@@ -397,14 +361,5 @@ def _agreement(ratings: list[Rating], dimensions: Sequence[str]) -> tuple[dict[s
             found = agreement([r for r in ratings if dimension in r.scores], dimension, dimensions)
         except ValueError as error:
             return {}, f"Agreement of annotators could not be computed: {error}"
-        result[dimension] = AgreementSummary(
-            *(
-                Estimate(_known(estimate.value), _known(estimate.low), _known(estimate.high), found.candidates)
-                for estimate in (found.exact, found.alpha)
-            )
-        )
+        result[dimension] = AgreementSummary(found.exact, found.alpha)
     return result, ""
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None

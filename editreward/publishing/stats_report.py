@@ -14,7 +14,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
-from editreward.publishing.stats import LEVELS, OVERALL, DatasetStatistics, Estimate
+from editreward.publishing.stats import LEVELS, OVERALL, DatasetStatistics
 from editreward.reports.style import COLOURS, FAINT, INK, PAPER, POSTER, TRACK, figure_style, title_of
 
 NEUTRAL = "#7f8ca3"
@@ -57,7 +57,7 @@ def as_markdown(statistics: DatasetStatistics) -> str:
     means = [("all", statistics.candidates, statistics.means)]
     means += [(name, statistics.editors[name], of_editor) for name, of_editor in statistics.editor_means.items()]
     means_rows = [
-        (name, f"{number:,}", *(_mean(of_editor[dimension]) for dimension in names))
+        (name, f"{number:,}", *(of_editor[dimension].text(2) for dimension in names))
         for name, number, of_editor in means
     ]
     parts.append(_table(["editor", "candidates", *names], means_rows))
@@ -79,16 +79,16 @@ def as_markdown(statistics: DatasetStatistics) -> str:
         rows_of = [(str(level), *(f"{n:,}" for n in counts)) for level, counts in zip(LEVELS, joint, strict=True)]
         parts.append(_table(["", *map(str, LEVELS)], rows_of))
     parts.append("Pairs of candidates of a group with equal scores:")
-    ties = [(name, f"{t.count:,}", _share(t)) for name, t in statistics.ties.items()]
+    ties = [(name, f"{t.total:,}", t.text()) for name, t in statistics.ties.items()]
     disagreeing = statistics.disagreeing_ties
-    ties.append(("overall ties in which dimensions disagree", f"{disagreeing.count:,}", _share(disagreeing)))
+    ties.append(("overall ties in which dimensions disagree", f"{disagreeing.total:,}", disagreeing.text()))
     parts.append(_table(["", "of", "ties"], ties))
     parts.append("Training samples by tie strategy:")
     parts.append(_table(["strategy", "samples"], [(name, f"{n:,}") for name, n in statistics.samples.items()]))
     if statistics.agreement:
         parts.append("Agreement of annotators (95 % intervals over groups):")
         rows_of = [
-            (name, f"{found.exact.count:,}", _share(found.exact), _mean(found.alpha))
+            (name, f"{found.exact.total:,}", found.exact.text(), found.alpha.text(2))
             for name, found in statistics.agreement.items()
         ]
         parts.append(_table(["dimension", "candidates", "exact", "Krippendorff's alpha, ordinal"], rows_of))
@@ -112,21 +112,6 @@ def _spread(values: tuple[float, float, float] | None, form: str) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
-
-
-def _mean(estimate: Estimate) -> str:
-    if estimate.value is None:
-        return "-"
-    interval = "" if estimate.low is None else f" ({estimate.low:.2f} to {estimate.high:.2f})"
-    return f"{estimate.value:.2f}{interval}"
-
-
-def _share(estimate: Estimate) -> str:
-    if estimate.value is None:
-        return "-"
-    if estimate.low is None or estimate.high is None:
-        return _percent(estimate.value)
-    return f"{_percent(estimate.value)} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
 
 
 def draw(statistics: DatasetStatistics, path: str | os.PathLike[str], title: str) -> None:
@@ -181,7 +166,7 @@ def headline(statistics: DatasetStatistics) -> str:
     parts = [f"{count:,} {what}{'' if count == 1 else 's'}" for count, what in counts if count]
     if statistics.agreement:
         alphas = {title_of(name).lower(): found.alpha.value for name, found in statistics.agreement.items()}
-        told = [f"{name} {alpha:.2f}" for name, alpha in alphas.items() if alpha is not None]
+        told = [f"{name} {alpha:.2f}" for name, alpha in alphas.items() if not math.isnan(alpha)]
         parts += [f"Krippendorff's α: {', '.join(told)}"] if told else []
     return "   ·   ".join(parts)
 
@@ -214,13 +199,13 @@ def _editors(axes: Axes, statistics: DatasetStatistics) -> None:
     """Mean scores of the most frequent editors with their intervals, best first."""
     editors = list(statistics.editor_means)[:BARS]
     axes.set_title("Mean scores of editors")
-    if not any(mean.count for mean in statistics.means.values()):
+    if not any(mean.total for mean in statistics.means.values()):
         _nothing(axes)
         return
 
     def rank(name: str) -> float:
         value = statistics.editor_means[name][OVERALL].value
-        return -value if value is not None else 0.0
+        return 0.0 if math.isnan(value) else -value
 
     editors.sort(key=rank)
     step = 0.5 / max(len(statistics.dimensions), 1)
@@ -228,13 +213,9 @@ def _editors(axes: Axes, statistics: DatasetStatistics) -> None:
         offset = (place - (len(statistics.dimensions) - 1) / 2) * step
         estimates = [statistics.editor_means[name][dimension] for name in editors]
         rows = [row + offset for row in range(len(editors))]
-        value, low, high = (
-            [math.nan if number is None else number for number in numbers]
-            for numbers in zip(*((e.value, e.low, e.high) for e in estimates), strict=True)
-        )
         colour = COLOURS[place % len(COLOURS)]
-        axes.hlines(rows, low, high, color=colour, lw=2)
-        axes.plot(value, rows, "o", ms=6, color=colour)
+        axes.hlines(rows, [e.low for e in estimates], [e.high for e in estimates], color=colour, lw=2)
+        axes.plot([e.value for e in estimates], rows, "o", ms=6, color=colour)
     for row in range(0, len(editors), 2):
         axes.axhspan(row - 0.5, row + 0.5, color=TRACK, zorder=0, lw=0)
     labels = [f"{_shorten(name)}  ({statistics.editors[name]:,})" for name in editors]
@@ -308,20 +289,20 @@ def _joint(axes: Axes, statistics: DatasetStatistics) -> None:
 def _ties(axes: Axes, statistics: DatasetStatistics) -> None:
     """Shares of pairs that scores decide and that they leave tied."""
     axes.set_title("Pairs of candidates of a group")
-    names = [name for name in statistics.ties if statistics.ties[name].value is not None]
+    names = [name for name in statistics.ties if statistics.ties[name].total]
     if not names:
         _nothing(axes)
         return
     colours = [COLOURS[place % len(COLOURS)] for place in range(len(statistics.dimensions))] + [INK]
     for row, name in enumerate(names):
-        tied = statistics.ties[name].value or 0.0
+        tied = statistics.ties[name].value
         colour = colours[list(statistics.ties).index(name)]
         axes.barh(row, 1 - tied, color=colour, height=0.56)
         axes.barh(row, tied, left=1 - tied, color=colour, alpha=0.28, height=0.56)
         axes.text(0.015, row, f"decided {100 * (1 - tied):.1f}%", va="center", color=PAPER, fontweight="bold")
         axes.text(1.015, row, f"tied {100 * tied:.1f}%", va="center", color=FAINT)
     disagreeing = statistics.disagreeing_ties
-    if disagreeing.value is not None and len(statistics.dimensions) > 1:
+    if disagreeing.total and len(statistics.dimensions) > 1:
         text = f"In {100 * disagreeing.value:.0f}% of the overall ties\nthe dimensions prefer different sides."
         axes.text(0.015, len(names) - 0.45, text, va="top", color=FAINT)
     axes.set_yticks(range(len(names)), [title_of(name) for name in names])

@@ -3,25 +3,7 @@
 docs/metrics.md defines them.
 """
 
-from editreward.statistics.calibration import (
-    CalibrationError,
-    calibrate_groups,
-    calibration_error,
-    fit_calibration,
-)
-from editreward.statistics.correlations import (
-    GroupedCorrelation,
-    HumanAgreement,
-    correlation,
-    fisher_average,
-    grouped_correlation,
-    human_to_human,
-    mean_then_tanh,
-    z_normalised,
-    z_normalised_correlation,
-)
-from editreward.statistics.floors import Floor, coin_floor, random_scores_floor, tuned_random_accuracy
-from editreward.statistics.pairs import (
+from editreward.statistics.accuracy import (
     NearTieAccuracy,
     PairMetrics,
     TupleAccuracy,
@@ -39,7 +21,26 @@ from editreward.statistics.pairs import (
     tuple_accuracy,
     tuple_outcomes,
 )
-from editreward.statistics.probabilities import (
+from editreward.statistics.calibration import (
+    CalibrationError,
+    calibrate_groups,
+    calibration_error,
+    fit_calibration,
+)
+from editreward.statistics.correlations import (
+    GroupedCorrelation,
+    HumanAgreement,
+    correlation,
+    fisher_average,
+    grouped_correlation,
+    human_to_human,
+    mean_then_tanh,
+    z_normalised,
+    z_normalised_correlation,
+)
+from editreward.statistics.estimate import Estimate, Share
+from editreward.statistics.floors import Floor, coin_floor, random_scores_floor, tuned_random_accuracy
+from editreward.statistics.reliability import (
     ReliabilityBin,
     brier_score,
     expected_calibration_error,
@@ -48,9 +49,7 @@ from editreward.statistics.probabilities import (
     reliability_bins,
 )
 from editreward.statistics.resampling import (
-    Estimate,
     PairedDifference,
-    Share,
     bootstrap,
     compare,
     compare_shares,

@@ -15,33 +15,19 @@ import numpy as np
 from sklearn.metrics import cohen_kappa_score
 
 from editreward.groups.ratings import SCALE, Rating
+from editreward.statistics.checks import group_index
+from editreward.statistics.estimate import NAN, Estimate, Share
+from editreward.statistics.resampling import blocks, divide, percentiles, resampled_sums
 
 OVERALL = "overall"
 """Name of the sum of all dimensions' scores, where it stands beside the dimensions."""
 
 RESAMPLES = 1000
-RESAMPLES_AT_A_TIME = 50
-
-NAN = float("nan")
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its 95 % bootstrap interval over groups.
-
-    Attributes:
-        value: the number; NaN where it is undefined (nothing to compare, or no variation for a chance-corrected one).
-        low, high: the interval; NaN with fewer than two groups, or where most resamples leave it undefined.
-    """
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
 class PairAgreement:
-    """Agreement of two annotators in one dimension.
+    """Agreement of two annotators in one dimension. The total of each estimate is the number of candidates.
 
     Attributes:
         first, second: the annotators.
@@ -54,13 +40,13 @@ class PairAgreement:
     second: str
     groups: int
     candidates: int
-    exact: Estimate
+    exact: Share
     kappa: Estimate
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Agreement of all annotators in one dimension.
+    """Agreement of all annotators in one dimension. The total of each estimate is the number of candidates.
 
     Attributes:
         dimension: the dimension, or `OVERALL` for the sum.
@@ -77,8 +63,8 @@ class Agreement:
     dimension: str
     groups: int
     candidates: int
-    exact: Estimate
-    unanimous: Estimate
+    exact: Share
+    unanimous: Share
     alpha: Estimate
     pairs: list[PairAgreement]
     scores: list[int]
@@ -115,58 +101,65 @@ def agreement(
         ValueError: a score is not on the scale.
     """
     annotators, groups, scores = score_table(ratings, dimension, dimensions)
-    factor = len(dimensions) if dimension == OVERALL else 1
-    values = np.arange(SCALE[0] * factor, SCALE[1] * factor + 1)
+    low, high = scale_of(dimension, dimensions)
+    values = np.arange(low, high + 1)
     compared = (~np.isnan(scores)).sum(axis=0) >= 2
-    scores, groups = scores[:, compared], [group for group, kept in zip(groups, compared, strict=True) if kept]
-    names, group_index = np.unique(np.array(groups, dtype=object), return_inverse=True)
-    coincidences = np.zeros((len(names), len(values), len(values)))
-    confusion = np.zeros((len(values), len(values)), dtype=int)
-    exact, total = np.zeros(len(names)), np.zeros(len(names))
-    pairs = []
+    scores = scores[:, compared]
+    of_group, names = group_index(
+        [group for group, kept in zip(groups, compared, strict=True) if kept], compared.sum()
+    )
     raters = (~np.isnan(scores)).sum(axis=0)
+    counts, coincidences = (np.zeros((len(names), len(values), len(values))) for _ in range(2))
+    pairs = []
     for first, second in combinations(range(len(annotators)), 2):
         both = np.flatnonzero(~np.isnan(scores[first]) & ~np.isnan(scores[second]))
         if not len(both):
             continue
-        of_first, of_second, of_group = scores[first, both], scores[second, both], group_index[both]
-        i, j = np.searchsorted(values, of_first), np.searchsorted(values, of_second)
-        table = np.zeros(coincidences.shape)
-        np.add.at(table, (of_group, i, j), 1)
+        place = of_group[both], *(np.searchsorted(values, scores[row, both]) for row in (first, second))
+        tables = np.zeros(counts.shape)
+        np.add.at(tables, place, 1)
+        counts += tables
         # Krippendorff 2011: each pair of a unit's values counts 1 / (values of the unit - 1), in both directions.
-        np.add.at(coincidences, (of_group, i, j), 1 / (raters[both] - 1))
-        np.add.at(coincidences, (of_group, j, i), 1 / (raters[both] - 1))
-        summed = table.sum(axis=0).astype(int)
-        confusion += summed + summed.T
-        equal = np.bincount(of_group, of_first == of_second, minlength=len(names))
-        counted = np.bincount(of_group, minlength=len(names))
-        exact, total = exact + equal, total + counted
-        involved = np.unique(of_group)
-        pairs.append(
-            PairAgreement(
-                first=annotators[first],
-                second=annotators[second],
-                groups=len(involved),
-                candidates=len(both),
-                exact=_share(equal[involved], counted[involved], resamples, seed),
-                kappa=_estimate(
-                    quadratic_kappa(of_first, of_second, values), table[involved], kappa_of_tables, resamples, seed
-                ),
-            )
-        )
+        np.add.at(coincidences, place, 1 / (raters[both] - 1))
+        kappa = quadratic_kappa(scores[first, both], scores[second, both], values)
+        of_both = tables[np.unique(of_group[both])]
+        pairs.append(_pair_agreement(annotators[first], annotators[second], kappa, of_both, resamples, seed))
     same = np.array([len(set(column[~np.isnan(column)])) == 1 for column in scores.T], dtype=float)
-    candidates = np.bincount(group_index, minlength=len(names))
+    unanimous = np.bincount(of_group, same, len(names)), np.bincount(of_group, minlength=len(names))
+    total = len(raters)
+    alpha, coincidences = ordinal_alpha(scores), coincidences + coincidences.swapaxes(1, 2)
     return Agreement(
         dimension=dimension,
         groups=len(names),
-        candidates=scores.shape[1],
-        exact=_share(exact, total, resamples, seed),
-        unanimous=_share(np.bincount(group_index, same, minlength=len(names)), candidates, resamples, seed),
-        alpha=_estimate(ordinal_alpha(scores), coincidences, alpha_of_tables, resamples, seed),
+        candidates=total,
+        exact=_share(*_equal(counts), total, resamples, seed),
+        unanimous=_share(*unanimous, total, resamples, seed),
+        alpha=Estimate(alpha, *_interval(coincidences, alpha_of_tables, resamples, seed), total),
         pairs=pairs,
         scores=values.tolist(),
-        confusion=confusion.tolist(),
+        confusion=(counts + counts.swapaxes(1, 2)).sum(axis=0).astype(int).tolist(),
     )
+
+
+def _pair_agreement(
+    first: str, second: str, kappa: float, tables: np.ndarray, resamples: int, seed: int
+) -> PairAgreement:
+    """Of two annotators, from how often they gave which scores in each group, shape (groups, scores, scores)."""
+    total = int(tables.sum())
+    return PairAgreement(
+        first=first,
+        second=second,
+        groups=len(tables),
+        candidates=total,
+        exact=_share(*_equal(tables), total, resamples, seed),
+        kappa=Estimate(kappa, *_interval(tables, kappa_of_tables, resamples, seed), total),
+    )
+
+
+def scale_of(dimension: str, dimensions: Sequence[str]) -> tuple[int, int]:
+    """Lowest and highest score: the rubric's, or for `OVERALL` that of the sum."""
+    factor = len(dimensions) if dimension == OVERALL else 1
+    return SCALE[0] * factor, SCALE[1] * factor
 
 
 def score_table(
@@ -180,8 +173,7 @@ def score_table(
         ValueError: an annotator rates a candidate twice, or a score is not a whole number of the scale.
     """
     given: dict[tuple[str, int], dict[str, float]] = {}
-    factor = len(dimensions) if dimension == OVERALL else 1
-    low, high = SCALE[0] * factor, SCALE[1] * factor
+    low, high = scale_of(dimension, dimensions)
     for rating, scores in zip(ratings, with_overall(ratings, dimensions), strict=True):
         if dimension not in scores:
             continue
@@ -235,7 +227,7 @@ def kappa_of_tables(tables: np.ndarray) -> np.ndarray:
     weight = (position[:, None] - position[None, :]) ** 2
     total = tables.sum(axis=(-2, -1))
     expected = (tables.sum(axis=-1)[..., :, None] * tables.sum(axis=-2)[..., None, :] * weight).sum(axis=(-2, -1))
-    return 1 - _divide(total * (tables * weight).sum(axis=(-2, -1)), expected)
+    return 1 - divide(total * (tables * weight).sum(axis=(-2, -1)), expected)
 
 
 def alpha_of_tables(tables: np.ndarray) -> np.ndarray:
@@ -249,36 +241,31 @@ def alpha_of_tables(tables: np.ndarray) -> np.ndarray:
     difference = (middle[..., :, None] - middle[..., None, :]) ** 2
     observed = (tables * difference).sum(axis=(-2, -1))
     expected = (count[..., :, None] * count[..., None, :] * difference).sum(axis=(-2, -1))
-    return 1 - _divide((count.sum(axis=-1) - 1) * observed, expected)
+    return 1 - divide((count.sum(axis=-1) - 1) * observed, expected)
 
 
-def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    defined = denominator > 0
-    return np.divide(numerator, denominator, out=np.full(np.shape(numerator), NAN), where=defined)
+def _equal(tables: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Equal scores and all scores of each group, shape (groups,) each."""
+    return np.trace(tables, axis1=1, axis2=2), tables.sum(axis=(1, 2))
 
 
-def _share(successes: np.ndarray, totals: np.ndarray, resamples: int, seed: int) -> Estimate:
+def _share(successes: np.ndarray, totals: np.ndarray, candidates: int, resamples: int, seed: int) -> Share:
     counts = np.stack([successes, totals], axis=-1).astype(float)
-    value = float(counts[:, 0].sum() / counts[:, 1].sum()) if counts[:, 1].sum() > 0 else NAN
-    return _estimate(value, counts, lambda sums: _divide(sums[..., 0], sums[..., 1]), resamples, seed)
+
+    def share(sums: np.ndarray) -> np.ndarray:
+        return divide(sums[..., 0], sums[..., 1])
+
+    return Share(float(share(counts.sum(axis=0))), *_interval(counts, share, resamples, seed), candidates)
 
 
-def _estimate(
-    value: float, tables: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], resamples: int, seed: int
-) -> Estimate:
-    """A value with its percentile interval. `tables` has a group per row; `statistic` evaluates sums of them."""
+def _interval(
+    tables: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], resamples: int, seed: int
+) -> tuple[float, float]:
+    """95 % interval of a statistic of sums of the groups' tables, shape (groups, ...)."""
     groups = len(tables)
     if groups < 2:
-        return Estimate(value, NAN, NAN)
+        return NAN, NAN
+    # Drawn alike in `group_weights`, but published intervals come from this stream of random numbers.
     rng = np.random.default_rng(seed)
-    flat = tables.reshape(groups, -1)
-    results = []
-    for start in range(0, resamples, RESAMPLES_AT_A_TIME):
-        drawn = rng.multinomial(groups, np.full(groups, 1 / groups), size=min(RESAMPLES_AT_A_TIME, resamples - start))
-        results.append(statistic((drawn @ flat).reshape(len(drawn), *tables.shape[1:])))
-    values = np.concatenate(results)
-    values = values[~np.isnan(values)]
-    if 2 * len(values) < resamples:
-        return Estimate(value, NAN, NAN)
-    low, high = np.quantile(values, [0.025, 0.975])
-    return Estimate(value, float(low), float(high))
+    weights = (rng.multinomial(groups, np.full(groups, 1 / groups), n) for n in blocks(groups, resamples))
+    return percentiles(statistic(resampled_sums(tables, weights)), groups)

@@ -5,52 +5,58 @@ drawn, with replacement; intervals are percentiles of the resampled values (Efro
 same, such an interval has no width.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from editreward.statistics.checks import finite, group_index
+from editreward.statistics.estimate import NAN, Estimate, Share
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 BOOTSTRAP_SAMPLES = 2000
 # Drawn groups that are held in memory at a time.
 DRAWN_AT_A_TIME = 4_000_000
 
-Groups = Sequence[Hashable] | np.ndarray | None
+Groups: TypeAlias = Sequence[Hashable] | np.ndarray | None
 """The group of each row, anything hashable; `None`: each row is a group of its own."""
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its bootstrap interval.
+def ratio_estimates(
+    numerators: np.ndarray | csr_array,
+    denominators: np.ndarray | csr_array,
+    samples: int = BOOTSTRAP_SAMPLES,
+    seed: int = 0,
+) -> list[Estimate]:
+    """Ratios of sums over groups, all of them from the same resamples.
 
-    Attributes:
-        value: the number; NaN where it is undefined.
-        low, high: 95 % interval over resampled groups; NaN with fewer than two groups, or where more than half of the
-            resamples leave the number undefined.
-        total: number of cases.
+    Args:
+        numerators, denominators: of each group, shape (groups, ratios). Denominators are 0 or more; a group where one
+            is 0 has no case of that ratio.
+        samples: number of resamples.
+        seed: of the bootstrap.
+
+    Returns:
+        An estimate for each ratio. Its total is the sum of its denominators; it is NaN where that is 0.
     """
-
-    value: float
-    low: float
-    high: float
-    total: int
-
-    def __str__(self) -> str:
-        return self._text(self.value, self.low, self.high)
-
-    def _text(self, value: float, low: float, high: float, unit: str = "", digits: int = 3) -> str:
-        interval = "" if np.isnan(low) else f"{low:.{digits}f} to {high:.{digits}f}, "
-        return f"{value:.{digits}f}{unit} ({interval}n = {self.total:,})"
-
-
-@dataclass(frozen=True)
-class Share(Estimate):
-    """A share of successes, 0 to 1, with its bootstrap interval; printed in percent."""
-
-    def __str__(self) -> str:
-        return self._text(100 * self.value, 100 * self.low, 100 * self.high, " %", 1)
+    totals = denominators.sum(axis=0)
+    values = divide(numerators.sum(axis=0), totals)
+    drawn = [
+        divide(weights @ numerators, weights @ denominators)
+        for weights in group_weights(denominators.shape[0], samples, seed)
+    ]
+    resampled = np.concatenate(drawn) if drawn else np.empty((0, len(totals)))
+    groups = (denominators > 0).sum(axis=0)
+    return [
+        Estimate(float(value), *percentiles(resampled[:, place], groups[place]), round(float(totals[place])))
+        for place, value in enumerate(values)
+    ]
 
 
 def share_of(successes: ArrayLike, totals: ArrayLike, seed: int = 0) -> Share:
@@ -65,11 +71,8 @@ def share_of(successes: ArrayLike, totals: ArrayLike, seed: int = 0) -> Share:
     """
     successes = finite("successes", successes)
     totals = finite("totals", totals, len(successes))
-    total = totals.sum()
-    if not total > 0:
-        return Share(np.nan, np.nan, np.nan, 0)
-    low, high = _percentiles(_resampled_ratio(successes, totals, seed), (totals > 0).sum())
-    return Share(float(successes.sum() / total), low, high, int(total))
+    [found] = ratio_estimates(successes[:, None], totals[:, None], seed=seed)
+    return Share(found.value, found.low, found.high, found.total)
 
 
 def share_of_rows(right: ArrayLike, groups: Groups = None, seed: int = 0) -> Share:
@@ -94,10 +97,8 @@ def mean_of_groups(values: ArrayLike, seed: int = 0) -> Estimate:
         ValueError: a value is not finite; its row is named.
     """
     values = finite("values", values)
-    if not len(values):
-        return Estimate(np.nan, np.nan, np.nan, 0)
-    low, high = _percentiles(_resampled_ratio(values, np.ones(len(values)), seed), len(values))
-    return Estimate(float(values.mean()), low, high, len(values))
+    [found] = ratio_estimates(values[:, None], np.ones((len(values), 1)), seed=seed)
+    return found
 
 
 def counts_by_group(right: ArrayLike, groups: Groups = None) -> tuple[np.ndarray, np.ndarray]:
@@ -140,15 +141,15 @@ def macro_share(right: ArrayLike, labels: Sequence[Hashable], groups: Groups = N
     of_label, labels_found = group_index(labels, len(right))
     of_group, groups_found = group_index(groups, len(right))
     if not len(right):
-        return Share(np.nan, np.nan, np.nan, 0)
+        return Share(NAN, NAN, NAN, 0)
     successes, totals = (np.zeros((len(groups_found), len(labels_found))) for _ in range(2))
     np.add.at(successes, (of_group, of_label), right)
     np.add.at(totals, (of_group, of_label), 1)
-    values = []
-    for drawn in resampled_groups(len(groups_found), seed=seed):
-        weights = _weights(drawn, len(groups_found))
-        values.append(np.nanmean(_divide(weights @ successes, weights @ totals), axis=1))
-    low, high = _percentiles(np.concatenate(values), len(groups_found))
+    drawn = [
+        np.nanmean(divide(weights @ successes, weights @ totals), axis=1)
+        for weights in group_weights(len(groups_found), seed=seed)
+    ]
+    low, high = percentiles(np.concatenate(drawn), len(groups_found))
     return Share(float((successes.sum(axis=0) / totals.sum(axis=0)).mean()), low, high, len(right))
 
 
@@ -170,18 +171,9 @@ def bootstrap(
         samples: number of resamples.
         seed: of the bootstrap.
     """
-    everything = np.arange(rows)
-    value = float(statistic(everything)) if rows else np.nan
+    value = float(statistic(np.arange(rows))) if rows else NAN
     index, names = group_index(groups, rows)
-    members = _members(index, len(names))
-    values = np.array(
-        [
-            statistic(np.concatenate([members[group] for group in one]))
-            for drawn in resampled_groups(len(names), samples, seed)
-            for one in drawn
-        ]
-    )
-    low, high = _percentiles(values, len(names))
+    low, high = percentiles(_resampled(statistic, index, len(names), samples, seed), len(names))
     return Estimate(value, low, high, rows)
 
 
@@ -229,8 +221,8 @@ def compare_shares(first: ArrayLike, second: ArrayLike, groups: Groups = None, s
             raise ValueError(f"{name}: row {wrong[0]} is {right[wrong[0]]:g}; right (1) or wrong (0) is needed")
     difference, totals = counts_by_group(first - second, groups)
     if not len(first):
-        return PairedDifference(np.nan, np.nan, np.nan, np.nan, 0)
-    low, high = _percentiles(_resampled_ratio(difference, totals, seed), len(totals))
+        return PairedDifference(NAN, NAN, NAN, NAN, 0)
+    [found] = ratio_estimates(difference[:, None], totals[:, None], seed=seed)
 
     # |sum| = |2 U - most| where U sums, over the groups with a difference, its size times a fair coin.
     chance = np.ones(1)
@@ -243,7 +235,7 @@ def compare_shares(first: ArrayLike, second: ArrayLike, groups: Groups = None, s
     most = len(chance) - 1
     extreme = np.abs(2 * np.arange(most + 1) - most) >= abs(difference.sum())
     p_value = min(1.0, float(chance[extreme].clip(min=0).sum()))
-    return PairedDifference(float(difference.sum() / totals.sum()), low, high, p_value, len(totals))
+    return PairedDifference(found.value, found.low, found.high, p_value, len(totals))
 
 
 def compare(
@@ -280,19 +272,12 @@ def compare(
 
     index, names = group_index(groups, len(first))
     if not len(first):
-        return PairedDifference(np.nan, np.nan, np.nan, np.nan, 0)
-    members = _members(index, len(names))
-    values = np.array(
-        [
-            difference(np.concatenate([members[group] for group in one]))
-            for drawn in resampled_groups(len(names), samples, seed)
-            for one in drawn
-        ]
-    )
-    low, high = _percentiles(values, len(names))
+        return PairedDifference(NAN, NAN, NAN, NAN, 0)
+    values = _resampled(difference, index, len(names), samples, seed)
+    low, high = percentiles(values, len(names))
     values = values[~np.isnan(values)]
     beyond = min((values <= 0).sum(), (values >= 0).sum()) + 1
-    p_value = np.nan if np.isnan(low) else min(1.0, float(2 * beyond / (len(values) + 1)))
+    p_value = NAN if np.isnan(low) else min(1.0, float(2 * beyond / (len(values) + 1)))
     return PairedDifference(float(difference(np.arange(len(first)))), low, high, p_value, len(names))
 
 
@@ -319,34 +304,67 @@ def holm(p_values: ArrayLike) -> np.ndarray:
 def resampled_groups(groups: int, samples: int = BOOTSTRAP_SAMPLES, seed: int = 0) -> Iterator[np.ndarray]:
     """Indices of drawn groups, shape (some samples, groups), until there are `samples` of them."""
     rng = np.random.default_rng(seed)
+    for number in blocks(groups, samples):
+        yield rng.integers(groups, size=(number, groups))
+
+
+def blocks(groups: int, samples: int) -> Iterator[int]:
+    """How many of the samples to draw at a time; none where there are no groups."""
     at_a_time = max(1, DRAWN_AT_A_TIME // max(1, groups))
     for start in range(0, samples if groups else 0, at_a_time):
-        yield rng.integers(groups, size=(min(at_a_time, samples - start), groups))
+        yield min(at_a_time, samples - start)
 
 
-def _resampled_ratio(numerators: np.ndarray, denominators: np.ndarray, seed: int) -> np.ndarray:
-    draws = resampled_groups(len(numerators), seed=seed)
-    return np.concatenate([_divide(numerators[drawn].sum(axis=1), denominators[drawn].sum(axis=1)) for drawn in draws])
+def group_weights(groups: int, samples: int = BOOTSTRAP_SAMPLES, seed: int = 0) -> Iterator[np.ndarray]:
+    """How often each group is drawn by [`resampled_groups`], shape (some samples, groups)."""
+    for drawn in resampled_groups(groups, samples, seed):
+        flat = (drawn + groups * np.arange(len(drawn))[:, None]).ravel()
+        counts = np.bincount(flat, minlength=len(drawn) * groups)
+        yield counts.reshape(len(drawn), groups).astype(float)  # a product of whole numbers and floats is slow
 
 
-def _weights(drawn: np.ndarray, groups: int) -> np.ndarray:
-    """How often each group was drawn, shape (samples, groups)."""
-    flat = (drawn + groups * np.arange(len(drawn))[:, None]).ravel()
-    return np.bincount(flat, minlength=len(drawn) * groups).reshape(len(drawn), groups)
+def resampled_sums(tables: np.ndarray, weights: Iterable[np.ndarray]) -> np.ndarray:
+    """Sums of groups' tables in each resample, shape (groups, ...) to (samples, ...).
+
+    Args:
+        tables: numbers of each group that add up over groups, such as counts.
+        weights: how often each group is drawn, as of [`group_weights`].
+    """
+    flat = tables.reshape(len(tables), -1)
+    return np.concatenate([drawn.astype(float, copy=False) @ flat for drawn in weights]).reshape(-1, *tables.shape[1:])
 
 
-def _members(index: np.ndarray, groups: int) -> list[np.ndarray]:
-    """The rows of each group."""
-    return np.split(np.argsort(index, kind="stable"), np.cumsum(np.bincount(index, minlength=groups))[:-1])
+def percentiles(values: np.ndarray, groups: int) -> tuple[float, float]:
+    """The 95 % interval of resampled values.
 
+    Args:
+        values: shape (samples,), NaN where a resample leaves the number undefined.
+        groups: number of groups that have a case.
 
-def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
-
-
-def _percentiles(values: np.ndarray, groups: int) -> tuple[float, float]:
+    Returns:
+        Low and high; NaN with fewer than two groups, or where more than half of the values are NaN.
+    """
     defined = values[~np.isnan(values)]
     if groups < 2 or 2 * len(defined) < len(values):
-        return np.nan, np.nan
+        return NAN, NAN
     low, high = np.quantile(defined, [0.025, 0.975])
     return float(low), float(high)
+
+
+def divide(numerators: np.ndarray, denominators: np.ndarray) -> np.ndarray:
+    """Quotients, NaN where the denominator is not above 0."""
+    return np.divide(numerators, denominators, out=np.full(numerators.shape, NAN), where=denominators > 0)
+
+
+def _resampled(
+    statistic: Callable[[np.ndarray], float], index: np.ndarray, groups: int, samples: int, seed: int
+) -> np.ndarray:
+    """A statistic of rows in each resample. `index` is the group of each row."""
+    rows = np.split(np.argsort(index, kind="stable"), np.cumsum(np.bincount(index, minlength=groups))[:-1])
+    return np.array(
+        [
+            statistic(np.concatenate([rows[group] for group in one]))
+            for drawn in resampled_groups(groups, samples, seed)
+            for one in drawn
+        ]
+    )

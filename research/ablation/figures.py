@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from research.ablation.plan import Study
-from research.ablation.statistics import estimate
+from research.ablation.statistics import estimate, half_width
 
 Result = Mapping[str, Any]
 Arms = Mapping[str, Mapping[int, Result]]
@@ -25,8 +25,8 @@ def draw_arms(study: Study, arms: Arms, path: Path) -> Path:
             continue
         mean = estimate(values)
         colour = GREY if name == study.base else BLUE
-        if mean.count > 1:
-            axes.errorbar(mean.mean, row, xerr=mean.half_width, color=colour, fmt="|", capsize=3, markersize=12)
+        if mean.total > 1:
+            axes.errorbar(mean.value, row, xerr=half_width(mean), color=colour, fmt="|", capsize=3, markersize=12)
         axes.plot(values, [row] * len(values), "o", color=colour, markersize=4, alpha=0.7)
     if arms[study.base]:
         axes.axvline(float(np.mean(_accuracy(arms[study.base]))), color=GREY, linewidth=0.8, linestyle=":")
@@ -50,8 +50,8 @@ def draw_factors(study: Study, arms: Arms, path: Path) -> Path:
         points.sort(key=lambda point: point[0])
         axes.errorbar(
             [x + 0.03 * (2 * number - 1) for x, _ in points],
-            [value.mean for _, value in points],
-            yerr=[0.0 if np.isnan(value.half_width) else value.half_width for _, value in points],
+            [value.value for _, value in points],
+            yerr=[0.0 if np.isnan(value.low) else half_width(value) for _, value in points],
             label=f"{study.factors[0]}: {level}",
             color=(GREY, BLUE)[number],
             marker="o",

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from editreward.statistics.estimate import NAN, Estimate
 from research.ablation.figures import draw_arms, draw_curves, draw_factors
 from research.ablation.plan import Ablation, Study
-from research.ablation.statistics import Estimate, estimate, factorial_effects, paired_difference
+from research.ablation.statistics import estimate, factorial_effects, half_width, paired_difference
 
 Result = Mapping[str, Any]
 Arms = dict[str, dict[int, Result]]  # results of a study by arm and seed
@@ -153,9 +154,9 @@ def study_table(study: Study, arms: Arms) -> str:
         else:
             row.append(signed(paired_difference(of_seed(by_seed, "accuracy", 100), of_seed(base, "accuracy", 100))))
         row += [cell(estimate(metric(by_seed, column, factor)), decimals) for _, column, factor, decimals in COLUMNS]
-        row.append(cell(Estimate(_mean(metric(by_seed, "tokens", 1)), float("nan"), len(by_seed)), 0))
+        row.append(cell(Estimate(_mean(metric(by_seed, "tokens", 1)), NAN, NAN, len(by_seed)), 0))
         seconds = [result["train_seconds"] for result in by_seed.values() if not result["resumed"]]
-        row.append(cell(Estimate(_mean(seconds), float("nan"), len(seconds)), 0))
+        row.append(cell(Estimate(_mean(seconds), NAN, NAN, len(seconds)), 0))
         row += [arm.paper or "-"] if with_paper else []
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
@@ -197,18 +198,21 @@ def metric(by_seed: Mapping[int, Result], name: str, factor: float) -> list[floa
 
 def cell(value: Estimate, decimals: int) -> str:
     """ "85.1 ± 0.6"; without an interval where there is none."""
-    if value.count == 0:
+    if value.total == 0:
         return "-"
-    interval = "" if np.isnan(value.half_width) else f" ± {value.half_width:.{decimals}f}"
-    return f"{value.mean:.{decimals}f}{interval}"
+    return f"{value.value:.{decimals}f}{_interval(value, decimals)}"
 
 
 def signed(value: Estimate) -> str:
     """A difference, bold where its interval excludes 0."""
-    if value.count == 0:
+    if value.total == 0:
         return "-"
-    text = f"{value.mean:+.1f}" + ("" if np.isnan(value.half_width) else f" ± {value.half_width:.1f}")
+    text = f"{value.value:+.1f}{_interval(value, 1)}"
     return f"**{text}**" if value.excludes_zero else text
+
+
+def _interval(value: Estimate, decimals: int) -> str:
+    return "" if np.isnan(value.low) else f" ± {half_width(value):.{decimals}f}"
 
 
 def read_blocks(report: Path) -> dict[str, str]:
@@ -221,7 +225,7 @@ def block(name: str, written: Mapping[str, str]) -> str:
 
 
 def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if values else float("nan")
+    return float(np.mean(values)) if values else NAN
 
 
 def _listed(values: Iterable[Any]) -> str:

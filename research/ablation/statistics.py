@@ -1,44 +1,33 @@
 """Means over seeds and their intervals."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+
+from editreward.statistics.estimate import NAN, Estimate
 
 CONFIDENCE = 0.95
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds.
-
-    Attributes:
-        mean: NaN without a value.
-        half_width: of the 95 % interval; NaN for fewer than two values.
-        count: number of values.
-    """
-
-    mean: float
-    half_width: float
-    count: int
-
-    @property
-    def excludes_zero(self) -> bool:
-        return abs(self.mean) > self.half_width
-
-
 def estimate(values: Sequence[float]) -> Estimate:
-    """Mean with Student's t interval, which takes the values for independent and normal."""
+    """Mean with Student's t interval, which takes the values for independent and normal.
+
+    Returns:
+        NaN without a value; without an interval for one. The total is the number of values.
+    """
     from scipy.stats import t
 
     count = len(values)
-    if count == 0:
-        return Estimate(float("nan"), float("nan"), 0)
-    mean = float(np.mean(values))
-    if count == 1:
-        return Estimate(mean, float("nan"), 1)
-    half_width = t.ppf((1 + CONFIDENCE) / 2, count - 1) * np.std(values, ddof=1) / np.sqrt(count)
-    return Estimate(mean, float(half_width), count)
+    mean = float(np.mean(values)) if count else NAN
+    if count < 2:
+        return Estimate(mean, NAN, NAN, count)
+    half_width = float(t.ppf((1 + CONFIDENCE) / 2, count - 1) * np.std(values, ddof=1) / np.sqrt(count))
+    return Estimate(mean, mean - half_width, mean + half_width, count)
+
+
+def half_width(value: Estimate) -> float:
+    """Of an interval around the mean; NaN where there is none."""
+    return (value.high - value.low) / 2
 
 
 def paired_difference(values: Mapping[int, float], base: Mapping[int, float]) -> Estimate:

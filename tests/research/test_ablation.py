@@ -22,7 +22,7 @@ from research.ablation.__main__ import main as ablate
 from research.ablation.plan import Ablation, rehearsal
 from research.ablation.report import write_report
 from research.ablation.running import Results, Scheduler, Task, carry_out, locked
-from research.ablation.statistics import estimate, factorial_effects, paired_difference
+from research.ablation.statistics import estimate, factorial_effects, half_width, paired_difference
 from tests.helpers.backbones import backbone_folder, build
 from tests.helpers.processes import start
 
@@ -167,22 +167,22 @@ def test_the_shipped_config_plans_three_seeds_of_every_arm_and_the_papers_recipe
 def test_intervals_are_students_and_differences_are_paired():
     # By hand: mean 3, variance 4, t(0.975, 2) = 4.302653.
     value = estimate([1.0, 3.0, 5.0])
-    assert (value.mean, value.count) == (3.0, 3)
-    assert value.half_width == pytest.approx(4.302653 * 2 / math.sqrt(3), rel=1e-6)
+    assert (value.value, value.total) == (3.0, 3)
+    assert half_width(value) == pytest.approx(4.302653 * 2 / math.sqrt(3), rel=1e-6)
     assert not value.excludes_zero
     one = estimate([2.0])
-    assert one.mean == 2.0 and math.isnan(one.half_width) and not one.excludes_zero
+    assert one.value == 2.0 and math.isnan(one.low) and not one.excludes_zero
     # Seeds 1 and 2 are in both: differences 1 and 2, mean 1.5, standard deviation sqrt(1/2), t(0.975, 1) = 12.7062.
     paired = paired_difference({0: 9.0, 1: 11.0, 2: 22.0}, {1: 10.0, 2: 20.0, 3: 5.0})
-    assert (paired.mean, paired.count) == (1.5, 2)
-    assert paired.half_width == pytest.approx(12.7062 * math.sqrt(0.5) / math.sqrt(2), rel=1e-5)
+    assert (paired.value, paired.total) == (1.5, 2)
+    assert half_width(paired) == pytest.approx(12.7062 * math.sqrt(0.5) / math.sqrt(2), rel=1e-5)
 
 
 def test_factorial_effects_are_those_of_the_linear_model():
     # y = 70 + 2 a + 5 b + 3 a b + seed, so a averages 3.5, b 6.5, and a's effect grows by 3 from b = 0 to b = 1.
     cells = {(a, b): {s: 70 + 2 * a + 5 * b + 3 * a * b + s for s in (0, 1, 2)} for a in (0, 1) for b in (0, 1)}
     effects = factorial_effects(cells)
-    assert {name: (value.mean, value.half_width) for name, value in effects.items()} == {
+    assert {name: (value.value, half_width(value)) for name, value in effects.items()} == {
         "first": (3.5, 0.0),
         "second": (6.5, 0.0),
         "interaction": (3.0, 0.0),

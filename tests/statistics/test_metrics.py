@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.sparse import csr_array
 from sklearn import metrics as sklearn_metrics
 from sklearn.calibration import calibration_curve
 
@@ -46,6 +47,7 @@ from editreward.statistics import (
     z_normalised,
     z_normalised_correlation,
 )
+from editreward.statistics.resampling import ratio_estimates
 
 PAIRS = st.lists(st.tuples(st.integers(-4, 4), st.integers(-1, 1)), min_size=1, max_size=30)
 NAN = math.nan
@@ -522,6 +524,28 @@ def test_intervals_of_means_are_those_of_scipy():
     reference = stats.bootstrap((values,), np.mean, n_resamples=5000, method="percentile", rng=0).confidence_interval
     assert found.value == pytest.approx(values.mean())
     assert (found.low, found.high) == pytest.approx((reference.low, reference.high), abs=0.03)
+
+
+def test_intervals_of_ratios_are_those_of_whole_groups():
+    # Groups of 10 equal values: what varies is the group, so the standard error is 1 / sqrt(groups), and a bootstrap
+    # over rows would give an interval that is too narrow by sqrt(10).
+    values = np.random.default_rng(0).normal(size=400)
+    sums, counts = np.column_stack([10 * values, np.zeros(400)]), np.column_stack([np.full(400, 10), np.zeros(400)])
+    found, nothing = ratio_estimates(sums, counts, 1000)
+    assert found.value == pytest.approx(values.mean()) and found.total == 4000
+    assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
+    assert nothing.total == 0 and all(math.isnan(number) for number in (nothing.value, nothing.low, nothing.high))
+    [sparse, _] = ratio_estimates(csr_array(sums), csr_array(counts), 1000)
+    assert astuple(sparse) == pytest.approx(astuple(found))
+
+
+def test_intervals_of_ratios_contain_the_true_mean_as_often_as_they_say():
+    generator, hits = np.random.default_rng(1), 0
+    for seed in range(200):
+        sizes = generator.integers(1, 8, size=(60, 1)).astype(float)
+        [found] = ratio_estimates(sizes * generator.normal(size=(60, 1)), sizes, 300, seed)
+        hits += found.low <= 0 <= found.high
+    assert 0.88 <= hits / 200 <= 0.99
 
 
 def test_rows_of_a_group_are_drawn_together():

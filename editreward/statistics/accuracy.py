@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from editreward.statistics.checks import finite, group_index, relations
-from editreward.statistics.resampling import Groups, Share, share_of, share_of_rows
+from editreward.statistics.estimate import Share
+from editreward.statistics.resampling import Groups, share_of, share_of_rows
 
 # Of EditReward-Compass: scores that differ by less are a predicted tie.
 NEAR_TIE = 1e-5

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from editreward.statistics.checks import finite
-from editreward.statistics.resampling import Groups, Share, share_of_rows
+from editreward.statistics.estimate import Share
+from editreward.statistics.resampling import Groups, share_of_rows
 
 # What sums over quadrature nodes may be above 1.
 ROUNDING = 1e-6
