@@ -70,7 +70,7 @@ MOVED = {
     "evaluation.reports.comparison": "benchmarks.reports.comparison",
     "evaluation.reports.findings": "benchmarks.reports.findings",
     "evaluation.reports.page": "reports.page",
-    "evaluation.reports.plots": "benchmarks.reports.plots",
+    "evaluation.reports.plots": "reports.plots",
     "evaluation.reports.report": "benchmarks.reports.report",
     "evaluation.reports.saved": "benchmarks.reports.saved",
     "evaluation.robustness": "benchmarks.robustness",

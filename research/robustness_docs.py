@@ -20,10 +20,9 @@ from PIL import Image
 from editreward import EditRewardScorer
 from editreward.benchmarks.protocols import OVERALL
 from editreward.benchmarks.robustness import RobustnessResult, Stress, changes, run_robustness, simulated
-from editreward.benchmarks.robustness.figure import draw
 from editreward.benchmarks.robustness.measures import BEATEN, FLIPS, OVERTAKEN, SPEARMAN, Finding, scores_by_name
-from editreward.benchmarks.robustness.report import HEADINGS, cell
-from editreward.benchmarks.robustness.stresses import FALLS, INVARIANT, LOSES, NO_GAIN
+from editreward.benchmarks.robustness.report import cell
+from editreward.benchmarks.robustness.stresses import FALLS, HEADINGS, INVARIANT, LOSES, NO_GAIN
 from editreward.benchmarks.runner import Runner
 from editreward.cli.bench_robustness import SIMULATED_GROUPS
 from editreward.groups import EditGroup
@@ -57,7 +56,7 @@ def main() -> None:
     args.page.write_text(before + written + rest.split(END)[1], encoding="utf-8")
 
     picture = io.BytesIO()
-    draw(results[0], picture)
+    results[0].draw(picture)
     # A palette: a third of the bytes.
     Image.open(picture).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(
         args.page.with_suffix(".png"), optimize=True

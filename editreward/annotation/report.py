@@ -8,24 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
-from editreward.annotation.quality import KnownAnswers, Quality, References, differences_by_annotator
-from editreward.annotation.report_plots import (
-    agreement_plot,
-    confusion_plot,
-    data_uri,
-    drift_plot,
-    kappa_plot,
-    score_plot,
-    time_plot,
-)
+from editreward.annotation.quality import KnownAnswers, Quality, References
+from editreward.annotation.report_plots import agreement_plots, annotator_plots, kappa_plot
 from editreward.groups.rating_files import ratings_of_group
 from editreward.groups.ratings import Rating
-from editreward.reports.style import figure_style
-from editreward.statistics.agreement import Estimate
+from editreward.reports.page import Cell, Page, Section, Strong, Table
 
-TEMPLATE = Path(__file__).with_name("report.html")
 ROWS_SHOWN = 100
 """Rows of the page's long tables; the JSON has all."""
 
@@ -51,7 +39,7 @@ def write_report(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     page, data = folder / "report.html", folder / "report.json"
-    page.write_text(as_html(quality, ratings, references or {}, title), encoding="utf-8")
+    page.write_text(report_page(quality, ratings, references or {}, title).html(), encoding="utf-8")
     data.write_text(json.dumps(as_json(quality), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     return [page, data]
 
@@ -70,60 +58,90 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def as_html(quality: Quality, ratings: Sequence[Rating], references: References, title: str) -> str:
-    """The report as a page that needs no other file."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {
-        "percent": lambda estimate: format_estimate(estimate, 100, ".1f", " %"),
-        "estimate": format_estimate,
-        "number": lambda value: "–" if math.isnan(value) else f"{value:.2f}",
-        "passed": format_passed,
-    }
-    pairs = [(entry.dimension, pair) for entry in quality.agreement for pair in entry.pairs]
-    pairs.sort(key=lambda item: (math.isnan(item[1].kappa.value), item[1].kappa.value))
-    with figure_style():
-        plots = _plots(quality, ratings, references)
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        title=title,
-        quality=quality,
-        flagged=sum(bool(person.flags) for person in quality.annotators),
-        pairs=pairs,
-        plots=plots,
-        shown=ROWS_SHOWN,
+def report_page(quality: Quality, ratings: Sequence[Rating], references: References, title: str) -> Page:
+    """The report as a page. Arguments as for `write_report`."""
+    groups = ", ".join(
+        f"{count} {purpose} groups ({quality.ratings[purpose]} ratings of candidates)"
+        for purpose, count in quality.groups.items()
     )
+    flagged = sum(bool(person.flags) for person in quality.annotators)
+    text = [
+        f"{groups}. {len(quality.annotators)} annotators, {flagged} flagged; {len(quality.to_check)} groups to "
+        "cross-check."
+    ]
+    text += [f"Note: {note}" for note in quality.notes]
+    sections = [_agreement(quality), *_pairs(quality), _annotators(quality, ratings, references), _to_check(quality)]
+    return Page(title, text, sections)
 
 
-def _plots(quality: Quality, ratings: Sequence[Rating], references: References) -> dict[str, list[dict[str, str]]]:
-    live = [rating for rating in ratings if rating.purpose != "calibration"]
-    measured = [entry for entry in quality.agreement if entry.candidates]
-    order = sorted(quality.annotators, key=lambda person: (-person.groups, person.annotator))
-    names = [person.annotator for person in order if person.groups]
-    agreement, pairs, annotators = [], [], []
-    if measured:
-        agreement.append(("Agreement with intervals", agreement_plot(measured)))
-        agreement.append(("Scores of two annotators", confusion_plot(measured)))
-        pairs += [(f"Kappa by pair, {entry.dimension}", kappa_plot(entry)) for entry in measured]
-    if names:
-        annotators.append(("Scores by annotator", score_plot(live, quality.dimensions, names)))
-    if any(person.drift for person in quality.annotators):
-        differences = differences_by_annotator(live, references, quality.dimensions, quality.set_aside)
-        annotators.append(("Differences over time", drift_plot(differences, quality.annotators, quality.dimensions)))
-    if any(rating.seconds > 0 for rating in live):
-        annotators.append(("Time by annotator", time_plot(live, names, quality.limits.fast_seconds)))
-    return {
-        place: [{"alt": alt, "src": data_uri(figure)} for alt, figure in figures]
-        for place, figures in (("agreement", agreement), ("pairs", pairs), ("annotators", annotators))
-    }
+def _agreement(quality: Quality) -> Section:
+    text = [
+        "Work groups only, candidates with at least two annotators; 95 % bootstrap intervals over groups. Exact: two "
+        "annotators give the same score. Unanimous: all who rated the candidate do."
+    ]
+    header = ["dimension", "groups", "candidates", "exact", "unanimous", "Krippendorff's alpha, ordinal"]
+    rows = [
+        [one.dimension, f"{one.groups}", f"{one.candidates}", one.exact.text(), one.unanimous.text(), one.alpha.text()]
+        for one in quality.agreement
+    ]
+    measured = [one for one in quality.agreement if one.candidates]
+    return Section("Agreement", text, [Table(header, rows)], agreement_plots(measured) if measured else [])
 
 
-def format_estimate(estimate: Estimate, factor: float = 1, form: str = ".3f", unit: str = "") -> str:
-    """A value with its interval in words, "0.815 (0.700 to 0.902)"; "–" where undefined."""
-    if math.isnan(estimate.value):
-        return "–"
-    value = f"{factor * estimate.value:{form}}{unit}"
-    if math.isnan(estimate.low):
-        return value
-    return f"{value} ({factor * estimate.low:{form}} to {factor * estimate.high:{form}})"
+def _pairs(quality: Quality) -> list[Section]:
+    pairs = [(one.dimension, pair) for one in quality.agreement for pair in one.pairs]
+    pairs.sort(key=lambda item: (math.isnan(item[1].kappa.value), item[1].kappa.value))
+    if not pairs:
+        return []
+    rows = [
+        [name, f"{p.first}, {p.second}", f"{p.groups}", f"{p.candidates}", p.exact.text(), p.kappa.text()]
+        for name, p in pairs[:ROWS_SHOWN]
+    ]
+    text = ["Kappa is Cohen's with quadratic weights."]
+    if len(pairs) > ROWS_SHOWN:
+        text.append(f"{ROWS_SHOWN} of {len(pairs)}, lowest kappa first; all are in report.json.")
+    table = Table(["dimension", "annotators", "groups", "candidates", "exact", "kappa"], rows, names=2)
+    plots = [kappa_plot(one) for one in quality.agreement if one.pairs]
+    return [Section("Pairs of annotators", text, [table], plots)]
+
+
+def _annotators(quality: Quality, ratings: Sequence[Rating], references: References) -> Section:
+    text = [
+        "Above others and distance: mean difference and mean absolute difference from the mean of the others' scores, "
+        "or from the known answer, in points. A gold or calibration group is passed if its scores reach the terms of "
+        "the calibration round by themselves."
+    ]
+    if quality.set_aside:
+        text.append(f"Nobody is compared with {', '.join(quality.set_aside)}, who drifted.")
+    header = ["annotator", "groups", "seconds per candidate"]
+    for name in quality.dimensions:
+        header += [f"{name}: mean", "above others", "distance"]
+    rows: list[list[Cell]] = []
+    for person in quality.annotators:
+        numbers = [person.seconds]
+        for name in quality.dimensions:
+            numbers += [person.mean[name], person.level[name], person.distance[name]]
+        known = [format_passed(person.gold), format_passed(person.calibration)]
+        cells = [person.annotator, f"{person.groups}", *map(_number, numbers), *known]
+        rows.append([*cells, Strong("; ".join(person.flags)) if person.flags else ""])
+    table = Table([*header, "gold passed", "calibration passed", "flags"], rows, remarks=1)
+    return Section("Annotators", text, [table], annotator_plots(quality, ratings, references))
+
+
+def _to_check(quality: Quality) -> Section:
+    if not quality.to_check:
+        return Section("Groups to cross-check", ["None."])
+    rows = [
+        [group.group_id, ", ".join(group.annotators), "; ".join(group.reasons)]
+        for group in quality.to_check[:ROWS_SHOWN]
+    ]
+    number = len(quality.to_check)
+    text = [f"The first {ROWS_SHOWN} of {number}; all are in report.json."] if number > ROWS_SHOWN else []
+    return Section("Groups to cross-check", text, [Table(["group", "annotators", "reasons"], rows, names=3)])
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.2f}"
 
 
 def format_passed(known: KnownAnswers | None) -> str:
@@ -138,8 +156,8 @@ def as_text(quality: Quality) -> str:
     for entry in quality.agreement:
         if entry.candidates:
             lines.append(
-                f"{entry.dimension}: exact {format_estimate(entry.exact, 100, '.1f', ' %')}, "
-                f"alpha {format_estimate(entry.alpha)}, {entry.candidates} candidates."
+                f"{entry.dimension}: exact {entry.exact.text()}, alpha {entry.alpha.text()}, "
+                f"{entry.candidates} candidates."
             )
     for person in quality.annotators:
         gold = f", gold groups passed: {format_passed(person.gold)}" if person.gold else ""

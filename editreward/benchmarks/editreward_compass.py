@@ -13,7 +13,7 @@ from editreward.benchmarks.measures import Measure
 from editreward.benchmarks.protocols import EVERYTHING, Answers
 from editreward.data.importers.formats import Assembly, Built, Format, Row
 from editreward.data.importers.pairwise import JudgedPair, build_pairs, different
-from editreward.statistics.pairs import NEAR_TIE
+from editreward.statistics.accuracy import NEAR_TIE
 
 ABOUT = "preferences and near-ties by dimension"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from editreward.benchmarks.reports.plots import DARK, LIGHT, Palette, plot_style
+from editreward.reports.style import DARK, LIGHT, Palette, figure_style
 
 TEMPLATE = Path(__file__).with_name("page.html")
 DPI = 144
@@ -49,6 +49,16 @@ class Table:
     def numbers(self) -> range:
         """The columns of numbers."""
         return range(self.names, len(self.header) - self.remarks)
+
+    def markdown(self) -> str:
+        """The table as Markdown, its caption above."""
+        rule = ["---:" if number in self.numbers else "---" for number in range(len(self.header))]
+        header, *rows = [
+            [f"**{escaped(cell.text)}**" if isinstance(cell, Strong) else escaped(cell) for cell in row]
+            for row in [list(self.header), *self.rows]
+        ]
+        lines = [f"| {' | '.join(row)} |" for row in (header, rule, *rows)]
+        return "\n".join([*([escaped(self.caption), ""] if self.caption else []), *lines])
 
 
 @dataclass(frozen=True)
@@ -152,7 +162,7 @@ class Page:
             parts.append(f"![{escaped('. '.join(plot.alt for plot in self.plots))}]({figure})")
         for section in self.sections:
             parts += [f"## {escaped(section.title)}", *map(escaped, section.text)]
-            parts += [_markdown_table(table) for table in section.tables]
+            parts += [table.markdown() for table in section.tables]
             parts += [_markdown_example(example) for example in section.examples]
         return "\n\n".join(parts) + "\n"
 
@@ -165,7 +175,7 @@ class Page:
         )
         environment.tests["strong"] = lambda cell: isinstance(cell, Strong)
         environment.filters["drawn"] = _drawn
-        return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(page=self)
+        return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(page=self, light=LIGHT, dark=DARK)
 
 
 def data_uri(data: bytes, kind: str) -> str:
@@ -176,16 +186,6 @@ def data_uri(data: bytes, kind: str) -> str:
 def escaped(text: str) -> str:
     """Text for Markdown, on one line: no character of it is taken for markup or for HTML."""
     return re.sub(r"([\\`*\[\]<>|&#~$])", r"\\\1", " ".join(text.split()))
-
-
-def _markdown_table(table: Table) -> str:
-    rule = ["---:" if number in table.numbers else "---" for number in range(len(table.header))]
-    rows = [
-        [f"**{escaped(cell.text)}**" if isinstance(cell, Strong) else escaped(cell) for cell in row]
-        for row in [list(table.header), *table.rows]
-    ]
-    lines = [f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:])]
-    return "\n".join([*([escaped(table.caption), ""] if table.caption else []), *lines])
 
 
 def _markdown_example(example: Example) -> str:
@@ -215,7 +215,7 @@ def _figure(plots: Sequence[Plot], palette: Palette) -> bytes:
             rows[-1].append(plot)
         else:
             rows.append([plot])
-    with plot_style(palette):
+    with figure_style(palette):
         heights = [max(plot.height for plot in row) for row in rows]
         figure = Figure(figsize=(max(sum(plot.width for plot in row) for row in rows), sum(heights)))
         for strip, row in zip(

@@ -10,12 +10,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from editreward.groups import CandidateScore, EditGroup, GroupScores
 from editreward.groups.group import ImageInput
+from editreward.reports.style import LIGHT
 from editreward.reports.text import percent
 
 # Sizes in pixels, colours, and a bar's colour per dimension.
 COLUMN, GAP, MARGIN = 184, 16, 40
-INK, FAINT, PAPER, CARD, TRACK = "#1d2433", "#667085", "#f2f4f7", "#ffffff", "#e4e7ec"
-BAR_COLOURS = ("#2f6fde", "#0f9d7a", "#c2710c", "#8e44ad")
+INK, FAINT, PAPER, CARD, TRACK = LIGHT.ink, LIGHT.faint, LIGHT.track, LIGHT.paper, LIGHT.grid
+BAR_COLOURS = LIGHT.series[:4]
 SCALE = (1, 4)
 LEGEND = "Bars run from 1 to 4.\nThe line is ± one\nstandard deviation."
 

@@ -188,7 +188,7 @@ def test_markdown_tables_are_whole_and_hold_the_numbers():
         lines = table.splitlines()
         if lines[0].startswith("|"):
             columns = {line.replace("\\|", "").count("|") for line in lines}
-            assert len(columns) == 1 and set(lines[1]) <= set("| -")
+            assert len(columns) == 1 and set(lines[1]) <= set("| -:")
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from editreward.benchmarks.measures import Measure, json_number
-from editreward.benchmarks.reports import plots
 from editreward.benchmarks.reports.report import number, with_interval
 from editreward.benchmarks.reports.saved import SavedResult, read_result
+from editreward.reports import plots
 from editreward.reports.page import Cell, Page, Plot, Section, Strong, Table
 from editreward.statistics import Estimate, PairedDifference, holm
 

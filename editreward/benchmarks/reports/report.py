@@ -13,7 +13,6 @@ import numpy as np
 from editreward.benchmarks.measures import Measure
 from editreward.benchmarks.protocols import OVERALL, Answers, preference_probabilities
 from editreward.benchmarks.published import Published
-from editreward.benchmarks.reports import plots
 from editreward.benchmarks.reports.findings import (
     ACCURACY,
     AHEAD,
@@ -28,6 +27,7 @@ from editreward.benchmarks.reports.saved import RESULT, write_answers
 from editreward.benchmarks.result import BenchmarkResult
 from editreward.benchmarks.runner import Rows, rows_at
 from editreward.data.images import READ_ERRORS, flatten, read_image
+from editreward.reports import plots
 from editreward.reports.page import Cell, Example, Page, Picture, Plot, Section, Strong, Table
 from editreward.statistics import Share, expected_calibration_error, reliability_bins
 from editreward.statistics.resampling import BOOTSTRAP_SAMPLES
@@ -275,7 +275,13 @@ def _ranks(answers: Answers) -> tuple[list[str], list[Plot]]:
     plot = Plot(
         "Ranks",
         f"True rank against predicted rank. {said}",
-        lambda figure, palette: plots.confusion_plot(figure, palette, tables),
+        lambda figure, palette: plots.confusion_plot(
+            figure,
+            palette,
+            {f"K = {k}": (range(1, k + 1), counts) for k, counts in tables.items()},
+            "predicted rank",
+            "true rank, % of each",
+        ),
         height=4.4 if len(tables) == 1 else 3.0,
     )
     return ["Ranks: edits that tie share the better one; items of nothing but ties are left out."], [plot]

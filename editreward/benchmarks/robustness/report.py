@@ -2,13 +2,15 @@
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from editreward.benchmarks.measures import Measure
 from editreward.benchmarks.protocols import OVERALL
+from editreward.benchmarks.robustness.figure import draw
 from editreward.benchmarks.robustness.measures import (
     BEATEN,
     EDITS_RANKED,
@@ -22,18 +24,12 @@ from editreward.benchmarks.robustness.measures import (
     TRUE_RANK,
     Finding,
 )
-from editreward.benchmarks.robustness.stresses import CRITERIA, FALLS, INVARIANT, LOSES, NO_GAIN
+from editreward.benchmarks.robustness.stresses import CRITERIA, FALLS, HEADINGS, INVARIANT, LOSES, NO_GAIN
 from editreward.groups import GroupScores
+from editreward.reports.page import Cell, Page, Section, Strong, Table
 from editreward.statistics import Estimate, Share
 
 RESULT_VERSION = 1
-
-HEADINGS = {
-    INVARIANT: "Should stay",
-    FALLS: "Should fall with strength",
-    LOSES: "Should lose to the group's best edit",
-    NO_GAIN: "Should gain nothing",
-}
 
 
 @dataclass(frozen=True)
@@ -95,38 +91,53 @@ class RobustnessResult:
             "environment": self.environment,
         }
 
-    def markdown(self) -> str:
-        """A table for every expectation."""
-        lines = [f"# Robustness: {self.model['name']}", ""]
-        for note in (*self.model["notes"], *self.notes):
-            lines += [f"Note: {note}", ""]
-        lines += [
+    def page(self) -> Page:
+        """A section with a table for every expectation."""
+        text = [f"Note: {note}" for note in (*self.model["notes"], *self.notes)]
+        text.append(
             f"{self.data['groups']:,} groups ({self.data['name']}): {self.summary}. Shifts are multiples of the "
-            "standard deviation of the scores within groups; in brackets 95 % intervals over groups.",
-        ]
+            "standard deviation of the scores within groups; in brackets 95 % intervals over groups."
+        )
         dimensions = [name for name in self.units if name != OVERALL]
+        sections = []
         for expectation, columns in COLUMNS.items():
             found = [finding for finding in self.applied if finding.stress.expectation == expectation]
             if found:
-                lines += ["", f"## {HEADINGS[expectation]}", "", f"As expected where {CRITERIA[expectation]}.", ""]
-                lines += _table(found, dimensions, columns)
+                criterion = f"As expected where {CRITERIA[expectation]}."
+                sections.append(Section(HEADINGS[expectation], [criterion], [_table(found, dimensions, columns)]))
+        return Page(f"Robustness: {self.model['name']}", text, [*sections, *self._left_out()])
+
+    def _left_out(self) -> list[Section]:
         missing = [finding.stress for finding in self.findings if finding.met is None]
-        if missing:
-            listed = ", ".join(f"{stress.name} (needs {stress.needs})" for stress in missing)
-            lines += ["", f"Not applicable to these data: {listed}."]
-        for finding in self.applied:
-            if finding.unanswered:
-                lines += ["", f"{finding.stress.name}: {len(finding.unanswered):,} groups without an answer."]
-        for kind, ids in self.data["groups_left_out"].items():
-            lines += ["", f"Left out: {len(ids):,} groups, {kind.replace('_', ' ')}."]
-        for kind, number in self.data["faults"].items():
-            lines += ["", f"Found in the data: {number:,} x {kind.replace('_', ' ')}."]
-        return "\n".join(lines) + "\n"
+        listed = ", ".join(f"{stress.name} (needs {stress.needs})" for stress in missing)
+        text = [f"Not applicable to these data: {listed}."] if missing else []
+        text += [
+            f"{finding.stress.name}: {len(finding.unanswered):,} groups without an answer."
+            for finding in self.applied
+            if finding.unanswered
+        ]
+        text += [
+            f"Left out: {len(ids):,} groups, {kind.replace('_', ' ')}."
+            for kind, ids in self.data["groups_left_out"].items()
+        ]
+        text += [
+            f"Found in the data: {number:,} x {kind.replace('_', ' ')}."
+            for kind, number in self.data["faults"].items()
+        ]
+        return [Section("Faults, and what was left out", text)] if text else []
+
+    def markdown(self) -> str:
+        """The page as Markdown."""
+        return self.page().markdown()
+
+    def draw(self, path: str | os.PathLike[str] | BinaryIO) -> None:
+        """Draw the picture, PNG, SVG or PDF by its suffix, or into an open file as PNG."""
+        names = [OVERALL, *(name for name in self.units if name != OVERALL)]
+        about = f"{self.data['groups']:,} groups, {self.data['edits']:,} edits   ·   {self.summary}"
+        draw(self.applied, names, f"Robustness: {self.model['name']}", about, path)
 
     def write(self, folder: Path) -> list[Path]:
         """Write `result.json`, `result.md`, `answers.jsonl` (every score) and `robustness.png`."""
-        from editreward.benchmarks.robustness.figure import draw
-
         folder.mkdir(parents=True, exist_ok=True)
         lines = [
             {"stress": stress, "group_id": group_id, **asdict(scores)}
@@ -141,7 +152,7 @@ class RobustnessResult:
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
         picture = folder / "robustness.png"
-        draw(self, picture)
+        self.draw(picture)
         return [*(folder / name for name in texts), picture]
 
 
@@ -186,30 +197,26 @@ COLUMNS: dict[str, tuple[tuple[str, Callable[[Finding], str]], ...]] = {
 
 def _table(
     findings: Sequence[Finding], dimensions: Sequence[str], columns: Sequence[tuple[str, Callable[[Finding], str]]]
-) -> list[str]:
+) -> Table:
     headings = [name.replace("_", " ") for name in dimensions]
     header = ["stress", "", "overall shift", *headings, *(heading for heading, _ in columns), "as expected"]
-    lines = [header, ["---"] * len(header)]
+    rows: list[list[Cell]] = []
     for finding in findings:
         stress = finding.stress
         about = stress.about + (f": {' / '.join(stress.levels[1:])}" if stress.levels else "")
         shifts = [_number(finding.shifts[name][-1]) for name in dimensions]
         cells = [stress.name, about, cell(finding.shift), *shifts, *(text(finding) for _, text in columns)]
-        lines.append([*cells, "yes" if finding.met else "**no**"])
-    return [f"| {' | '.join(line)} |" for line in lines]
+        rows.append([*cells, "yes" if finding.met else Strong("no")])
+    return Table(header, rows, names=2, remarks=1)
 
 
 def _number(estimate: Estimate) -> str:
     """The value, a share in percent."""
     if math.isnan(estimate.value):
-        return "-"
+        return "–"
     return f"{100 * estimate.value:.1f} %" if isinstance(estimate, Share) else f"{estimate.value:.2f}"
 
 
 def cell(estimate: Estimate) -> str:
     """The value and its interval, as text."""
-    if math.isnan(estimate.low):
-        return _number(estimate)
-    scale, digits = (100, 1) if isinstance(estimate, Share) else (1, 2)
-    low, high = (f"{scale * bound:.{digits}f}" for bound in (estimate.low, estimate.high))
-    return f"{_number(estimate)} ({low} to {high})"
+    return estimate.text() if isinstance(estimate, Share) else estimate.text(2)

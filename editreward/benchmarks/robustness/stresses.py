@@ -19,6 +19,13 @@ SMALL = 0.2
 
 FEW, MOST = 0.05, 0.9
 
+HEADINGS = {
+    INVARIANT: "Should stay",
+    FALLS: "Should fall with strength",
+    LOSES: "Should lose to the group's best edit",
+    NO_GAIN: "Should gain nothing",
+}
+
 CRITERIA: dict[str, str] = {
     INVARIANT: f"the interval of the overall shift lies within ±{SMALL} and at most {FEW:.0%} of the pairs change "
     "their order",

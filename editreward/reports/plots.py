@@ -1,76 +1,17 @@
 """The plots of the reports. Each draws into a figure, or a part of one, in the colours of a palette."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from editreward.reports.style import figure_style
-from editreward.statistics import Estimate, ReliabilityBin
+from editreward.reports.style import LIGHT, Palette
+from editreward.statistics.estimate import Estimate
+from editreward.statistics.reliability import ReliabilityBin
 
 LABEL = 34
 """Characters of a name in a plot, half as many again in a wide one; the tables have the whole of it."""
-
-
-@dataclass(frozen=True)
-class Palette:
-    """Colours of a plot.
-
-    Attributes:
-        paper, ink, faint, grid: background, text, lesser text, lines.
-        series: of scorers or of what is told apart, in turn.
-        ramp: name of the colour map for shares.
-    """
-
-    paper: str
-    ink: str
-    faint: str
-    grid: str
-    series: tuple[str, ...]
-    ramp: str
-
-
-LIGHT = Palette(
-    "#ffffff", "#1d2433", "#5b6579", "#e4e7ec",
-    ("#2f6fde", "#c2710c", "#0f9d7a", "#8e44ad", "#c0392b", "#475467"), "Blues",
-)  # fmt: skip
-DARK = Palette(
-    "#141821", "#e6e9ef", "#a3adbf", "#30384a",
-    ("#7aa7f7", "#eda552", "#4cc9a4", "#c58be0", "#f08a7d", "#a3adbf"), "Blues_r",
-)  # fmt: skip
-
-
-@contextmanager
-def plot_style(palette: Palette) -> Iterator[None]:
-    """Inside of it plots are made and drawn in a palette's colours, and names are no formulas."""
-    settings = {
-        "font.size": 9,
-        "text.parse_math": False,
-        "text.color": palette.ink,
-        "figure.facecolor": palette.paper,
-        "figure.constrained_layout.use": True,
-        "figure.constrained_layout.w_pad": 0.1,
-        "figure.constrained_layout.h_pad": 0.06,
-        "savefig.facecolor": palette.paper,
-        "axes.facecolor": palette.paper,
-        "axes.edgecolor": palette.grid,
-        "axes.labelcolor": palette.faint,
-        "axes.titlesize": 9,
-        "axes.axisbelow": True,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "grid.color": palette.grid,
-        "xtick.color": palette.faint,
-        "ytick.color": palette.faint,
-        "xtick.labelsize": 8,
-        "ytick.labelsize": 8,
-        "legend.frameon": False,
-        "legend.fontsize": 8,
-    }
-    with figure_style(settings):
-        yield
 
 
 def shortened(name: str, length: int = LABEL) -> str:
@@ -231,13 +172,25 @@ def distribution_plot(
     panels[-1].set_xlabel(unit)
 
 
-def confusion_plot(figure: Any, palette: Palette, tables: Mapping[int, np.ndarray]) -> None:
-    """True rank against predicted rank in shares of each true rank, a panel for each K."""
+def confusion_plot(
+    figure: Any,
+    palette: Palette,
+    tables: Mapping[str, tuple[Sequence[int], np.ndarray]],
+    columns: str,
+    rows: str,
+) -> None:
+    """Tables of counts in shares of each row, a panel for each.
+
+    Args:
+        figure, palette: where and how to draw.
+        tables: by title the names of rows and columns, and the counts, shape (names, names).
+        columns, rows: what the columns and the rows are.
+    """
     import matplotlib
 
     panels = figure.subplots(1, len(tables), squeeze=False)[0]
     ramp = matplotlib.colormaps[palette.ramp]
-    for place, (axes, (k, counts)) in enumerate(zip(panels, tables.items(), strict=True)):
+    for place, (axes, (title, (names, counts))) in enumerate(zip(panels, tables.items(), strict=True)):
         totals = counts.sum(axis=1, keepdims=True)
         shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
         axes.imshow(shares, cmap=ramp, vmin=0, vmax=1)
@@ -245,14 +198,14 @@ def confusion_plot(figure: Any, palette: Palette, tables: Mapping[int, np.ndarra
             if totals[i, 0]:
                 red, green, blue, _ = ramp(share)
                 is_light = 0.299 * red + 0.587 * green + 0.114 * blue > 0.55
-                axes.text(j, i, f"{100 * share:.0f}", ha="center", va="center", fontsize=8 if k < 6 else 7,
-                          color="#1d2433" if is_light else "#ffffff")  # fmt: skip
-        axes.set_xticks(range(k), [str(rank) for rank in range(1, k + 1)])
-        axes.set_yticks(range(k), [str(rank) for rank in range(1, k + 1)])
+                axes.text(j, i, f"{100 * share:.0f}", ha="center", va="center", fontsize=8 if len(names) < 6 else 7,
+                          color=LIGHT.ink if is_light else LIGHT.paper)  # fmt: skip
+        axes.set_xticks(range(len(names)), map(str, names))
+        axes.set_yticks(range(len(names)), map(str, names))
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         axes.set_anchor("N")
-        axes.set_title(f"K = {k}", loc="left")
-        axes.set_xlabel("predicted rank")
+        axes.set_title(title, loc="left")
+        axes.set_xlabel(columns)
         if place == 0:
-            axes.set_ylabel("true rank, % of each")
+            axes.set_ylabel(rows)
