@@ -31,7 +31,7 @@ from editreward.groups.ratings import Rating
 from editreward.resources import resource
 from editreward.scorers.fingerprints import content_hash, versions
 from editreward.simulation import annotate, novelty_in_words, simulate_groups
-from editreward.statistics import Estimate, Share, tuple_outcomes
+from editreward.statistics import tuple_outcomes
 from editreward.statistics.agreement import agreement
 
 ABOUT = "held-out simulated groups, no download"
@@ -366,11 +366,8 @@ def _agreement(answers: Answers) -> list[Measure]:
     names = list(records[0].truth)
     for name in (*names, OVERALL):
         found = agreement(ratings, name, names)
-        exact, alpha = found.exact, found.alpha
-        share = Share(exact.value, exact.low, exact.high, found.candidates)
-        measures.append(Measure(f"{AGREEMENT}, equal scores", name, share))
-        estimate = Estimate(alpha.value, alpha.low, alpha.high, found.candidates)
-        measures.append(Measure(f"{AGREEMENT}, Krippendorff's alpha", name, estimate))
+        measures.append(Measure(f"{AGREEMENT}, equal scores", name, found.exact))
+        measures.append(Measure(f"{AGREEMENT}, Krippendorff's alpha", name, found.alpha))
     return measures
 
 

@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
 from editreward.publishing.stats import LEVELS, OVERALL, DatasetStatistics
-from editreward.reports.page import Table, escaped
+from editreward.reports.page import Table
 from editreward.reports.plots import shortened
 from editreward.reports.style import LIGHT, POSTER, figure_style, title_of
 
@@ -45,7 +45,7 @@ def as_markdown(statistics: DatasetStatistics) -> str:
         caption = "Agreement of annotators (95 % intervals over groups):"
         header = ["dimension", "candidates", "exact", "Krippendorff's alpha, ordinal"]
         tables.append(Table(header, rows, caption))
-    parts = [table.markdown() for table in tables] + [escaped(f"Note: {note}") for note in statistics.notes]
+    parts = [table.markdown() for table in tables] + [f"Note: {note}" for note in statistics.notes]
     return "\n\n".join(parts) + "\n"
 
 
