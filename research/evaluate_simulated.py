@@ -1,15 +1,17 @@
-"""Evaluate a model on the held-out simulated groups, with the control of shuffled instructions.
+"""Evaluate a scorer on the held-out simulated groups, with the control of shuffled instructions.
 
     python research/evaluate_simulated.py --model checkpoints/editreward-tiny
+    python research/evaluate_simulated.py --scorer ssim --groups 100
     python research/evaluate_simulated.py --model runs/editreward-tiny --calibrate
 
 `--calibrate` first fits the calibration on validation groups and saves it into the model's config. Results are printed
-as Markdown and written beside the model as `results.json` and `results.md`; those on the whole set also go into the
+as Markdown; those of a model on the whole set are written beside it as `results.json` and `results.md`, and into the
 metadata of its card.
 """
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,63 +22,85 @@ import transformers
 from huggingface_hub import EvalResult, ModelCard
 
 from configuration_editreward import EditRewardConfig
-from editreward import EditRewardScorer
+from editreward import EditRewardScorer, load_scorer
 from editreward.benchmarks.simulated_test_set import TestSet, evaluate, judge, report_table, shuffled_instructions
+from editreward.groups import Scorer
 from editreward.hub_ids import PIPELINE_TAG
-from editreward.simulation import simulate_groups
+from editreward.simulation import SimulatedGroup, simulate_groups
 from editreward.statistics import calibration_error, fit_calibration
 
 
 def main() -> None:
+    """Read the options, evaluate, print, and write what is complete beside the model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="model folder")
+    parser.add_argument("--scorer", "--model", required=True, help="any scorer: a model folder, ssim, FILE.yaml, ...")
     parser.add_argument("--test_set", default="configs/simulated_test_set.json", help="which groups (%(default)s)")
     parser.add_argument("--groups", type=int, help="only the first groups of the set, for a quick look")
-    parser.add_argument("--calibrate", action="store_true", help="fit and save the calibration first")
+    parser.add_argument("--calibrate", action="store_true", help="fit and save a model's calibration first")
     parser.add_argument("--validation_groups", type=int, default=500, help="to calibrate on (%(default)s)")
     args = parser.parse_args()
-    transformers.logging.disable_progress_bar()
 
-    scorer = EditRewardScorer.from_pretrained(args.model)
-    config = scorer.model.config
-    print(f"Model {args.model}: {scorer.model.num_parameters():,} parameters.\n")
-    fitted_mean = dict.fromkeys(config.dimensions, 2.5)  # the scores are uniform on 1..4
+    scorer = load_scorer(args.scorer)
+    fitted_mean = dict.fromkeys(scorer.dimensions, 2.5)  # the scores are uniform on 1..4
     if args.calibrate:
-        config.calibration = None
-        validation = judge(scorer, list(simulate_groups(args.validation_groups, "validation")))
-        config.calibration = {
-            name: fit_calibration(np.concatenate(validation.mean[name]), np.concatenate(validation.truth[name]))
-            for name in config.dimensions
-        }
-        fitted_mean = {name: float(np.concatenate(truth).mean()) for name, truth in validation.truth.items()}
-        # Not the loaded model's own: that one has this machine's precision.
-        saved_config = EditRewardConfig.from_pretrained(args.model)
-        saved_config.calibration = config.calibration
-        saved_config.save_pretrained(args.model)
-
+        fitted_mean = calibrate(scorer, Path(args.scorer), args.validation_groups)
     test_set = TestSet.from_json(args.test_set)
     groups = test_set.load()[: args.groups]
-    judgements = judge(scorer, groups)
-    result = evaluate(judgements, groups)
-    control = evaluate(judge(scorer, groups, shuffled_instructions(groups)), groups)
-    result["shuffled_instructions"] = {name: control[name]["accuracy"] for name in ("overall", *config.dimensions)}
-    result["calibration"] = {}
-    for name, affine in (config.calibration or {}).items():
-        mean, std, truth = (
-            np.concatenate(values[name]) for values in (judgements.mean, judgements.std, judgements.truth)
-        )
-        error = calibration_error(mean, std, truth, fitted_mean=fitted_mean[name])
-        result["calibration"][name] = {**affine, **error.to_dict()}
+    result = evaluate_with_control(scorer, groups, fitted_mean)
     if len(groups) == test_set.groups:
         result["test_set"] = vars(test_set)
     result["versions"] = {library.__name__: library.__version__ for library in (torch, transformers, np, PIL)}
-
     markdown = f"{report_table(result)}\n\n{more_tables(result)}"
-    print(markdown)
+    print(f"Scorer {scorer.name}.\n\n{markdown}")
+    folder = Path(args.scorer)
+    if "test_set" not in result or not (folder / "config.json").is_file():
+        return  # a part of the set says nothing that is to be kept
     for name, text in (("results.json", json.dumps(result, indent=1) + "\n"), ("results.md", markdown + "\n")):
-        (Path(args.model) / name).write_text(text, encoding="utf-8")
-    if "test_set" in result and (Path(args.model) / "README.md").is_file():
-        write_metadata(Path(args.model), result)
+        (folder / name).write_text(text, encoding="utf-8")
+    if (folder / "README.md").is_file():
+        write_metadata(folder, result)
+
+
+def calibrate(scorer: Scorer, folder: Path, groups: int) -> dict[str, float]:
+    """Fit a model's calibration on validation groups and save it into its config.
+
+    Returns:
+        The mean true score by dimension.
+
+    Raises:
+        ValueError: the scorer is no reward model.
+    """
+    if not isinstance(scorer, EditRewardScorer):
+        raise ValueError(f"{scorer.name} is no reward model: it has no calibration to be saved.")
+    config = scorer.model.config
+    config.calibration = None
+    validation = judge(scorer, list(simulate_groups(groups, "validation")))
+    config.calibration = {
+        name: fit_calibration(np.concatenate(validation.mean[name]), np.concatenate(validation.truth[name]))
+        for name in scorer.dimensions
+    }
+    # Not the loaded model's own: that one has this machine's precision.
+    saved_config = EditRewardConfig.from_pretrained(folder)
+    saved_config.calibration = config.calibration
+    saved_config.save_pretrained(folder)
+    return {name: float(np.concatenate(truth).mean()) for name, truth in validation.truth.items()}
+
+
+def evaluate_with_control(
+    scorer: Scorer, groups: Sequence[SimulatedGroup], fitted_mean: Mapping[str, float]
+) -> dict[str, Any]:
+    """Accuracies, those with shuffled instructions and, of a calibrated scorer, its errors."""
+    judgements = judge(scorer, groups)
+    result = evaluate(judgements, groups)
+    control = evaluate(judge(scorer, groups, shuffled_instructions(groups)), groups)
+    result["shuffled_instructions"] = {name: control[name]["accuracy"] for name in ("overall", *scorer.dimensions)}
+    result["calibration"] = {}
+    config = getattr(getattr(scorer, "model", None), "config", None)
+    for name, affine in (getattr(config, "calibration", None) or {}).items():
+        series = (np.concatenate(values[name]) for values in (judgements.mean, judgements.std, judgements.truth))
+        error = calibration_error(*series, fitted_mean=fitted_mean[name])
+        result["calibration"][name] = {**affine, **error.to_dict()}
+    return result
 
 
 def write_metadata(folder: Path, result: dict[str, Any]) -> None:
