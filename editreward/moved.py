@@ -50,7 +50,7 @@ MOVED = {
     "data.stats": "publishing.stats",
     "data.stats_report": "publishing.stats_report",
     "data.tuples": "curation.tuples",
-    "demo": "cli.demo",
+    "demo": "cli.demo_groups",
     "evaluation": "statistics",
     "evaluation.baselines": "scorers.baselines",
     "evaluation.benchmarks": "benchmarks",

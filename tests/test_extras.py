@@ -20,7 +20,7 @@ SERVED = {
     "": ["editreward.scorers.reward_model", "editreward.conversion", "editreward.cli.push", "pipeline_editreward"],
     "annotate": ["editreward.cli.annotate"],
     "data": ["editreward.cli.data", "editreward.cli.score_dataset"],
-    "demo": ["editreward.cli.demo"],
+    "demo": ["editreward.cli.demo_groups"],
     "eval": ["editreward.cli.bench", "editreward.cli.bench_robustness"],
     "generate": ["editreward.cli.generate"],
     "space": ["editreward_space.ui"],

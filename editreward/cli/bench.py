@@ -14,6 +14,7 @@ from editreward.benchmarks.registry import BENCHMARKS
 from editreward.cli.bench_compare import add_compare
 from editreward.cli.bench_options import add_cache_options
 from editreward.cli.bench_robustness import add_robustness
+from editreward.cli.commands import Commands
 from editreward.cli.scorer_options import add_scorer_options, scorer_or_judge_of
 
 BENCH_COMMANDS: tuple[Callable[[Any], None], ...] = (
@@ -22,7 +23,7 @@ BENCH_COMMANDS: tuple[Callable[[Any], None], ...] = (
 )
 
 
-def add_bench(commands: Any) -> None:
+def add_bench(commands: Commands) -> None:
     """Declare `editreward bench`."""
     parser = commands.add_parser(
         "bench",
@@ -40,7 +41,7 @@ def add_bench(commands: Any) -> None:
         add_command(subcommands)
 
 
-def add_benchmark(commands: Any, name: str, about: str) -> None:
+def add_benchmark(commands: Commands, name: str, about: str) -> None:
     """Declare `editreward bench NAME`."""
     parser = commands.add_parser(
         name,

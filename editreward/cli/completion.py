@@ -3,12 +3,14 @@
 import argparse
 from typing import Any
 
+from editreward.cli.commands import Commands
+
 FILES = ("FILE", "IMAGE", "PATH")
 FOLDERS = ("FOLDER", "DIR")
 """What names of values begin with that are files or folders; `FOLDER_OR_ID` is completed as a folder, too."""
 
 
-def add_completion(commands: Any) -> None:
+def add_completion(commands: Commands) -> None:
     """Declare `editreward completion`."""
     parser = commands.add_parser(
         "completion",
@@ -25,9 +27,7 @@ def run_completion(args: argparse.Namespace) -> None:
     """Print the script."""
     import shtab
 
-    from editreward.cli.main import build_parser
-
-    parser = build_parser()
+    parser: argparse.ArgumentParser = args.whole
     _complete_files(parser, {FILES: shtab.FILE, FOLDERS: shtab.DIRECTORY})
     print(shtab.complete(parser, shell=args.shell))
 

@@ -6,9 +6,9 @@ import os
 import platform
 import sys
 from importlib.util import find_spec
-from typing import Any
 
 from editreward import __version__
+from editreward.cli.commands import Commands
 
 PACKAGES = (
     *("torch", "transformers", "tokenizers", "safetensors", "huggingface-hub", "numpy", "pillow"),
@@ -18,7 +18,7 @@ VARIABLES = ("CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "PYTOR
 """Environment variables that change what happens and tell nothing private. Others are not shown."""
 
 
-def add_env(commands: Any) -> None:
+def add_env(commands: Commands) -> None:
     """Declare `editreward env`."""
     parser = commands.add_parser(
         "env",

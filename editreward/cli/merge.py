@@ -1,10 +1,11 @@
 """`editreward merge`: an adapter and the model that it sits on become one model."""
 
 import argparse
-from typing import Any
+
+from editreward.cli.commands import Commands
 
 
-def add_merge(commands: Any) -> None:
+def add_merge(commands: Commands) -> None:
     """Declare `editreward merge`."""
     parser = commands.add_parser(
         "merge",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from editreward.cli.demo import PHOTO_INSTRUCTION, load_photo, recolour
+from editreward.cli.demo_groups import PHOTO_INSTRUCTION, load_photo, recolour
 from editreward.simulation import SimulatedGroup, simulate_groups
 
 FOLDER = Path(__file__).parent

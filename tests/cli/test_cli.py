@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from editreward import EditRewardScorer, __version__
-from editreward.cli import demo
+from editreward.cli import demo_groups as demo
 from editreward.cli import main as cli
 from editreward.reports.ranking import ranking_table
 
