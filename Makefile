@@ -88,22 +88,27 @@ lock: | $(BIN)/python
 		grep -vE '^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z-]+)==' $(LOCK).new; } > $(LOCK)
 	rm $(LOCK).new
 
-# What the ranges in pyproject.toml promise, tested at both ends. Each has a virtual environment of its own.
+# What the ranges in pyproject.toml promise, tested at both ends. Each has a virtual environment of its own, and PyTorch as
+# the machine has it: `make test-oldest TORCH_VERSION=2.6.0` takes its oldest release, too. TESTS narrows what is run.
+TESTS ?= -m "not slow"
+
 test-newest:
 	$(MAKE) test-unlocked VENV=.venv-newest RESOLUTION=highest
 
 test-oldest:
 	$(MAKE) test-unlocked VENV=.venv-oldest RESOLUTION=lowest-direct
 
-.PHONY: test-unlocked
-test-unlocked: | $(BIN)/python
+.PHONY: test-unlocked install-unlocked
+test-unlocked: install-unlocked
+	$(BIN)/python $(PYTEST) $(TESTS)
+
+install-unlocked: | $(BIN)/python
 	$(PIP) $(INSTALL) uv==$(UV_VERSION) setuptools
 	echo "torch==$(TORCH_VERSION)" | $(BIN)/uv pip compile pyproject.toml --quiet --python $(BIN)/python --extra train --extra eval \
 		--extra dev --resolution $(RESOLUTION) --constraint - --no-header --no-annotate --output-file $(VENV)/all.txt
 	grep -vE '^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z-]+)==' $(VENV)/all.txt > $(VENV)/versions.txt
 	$(PIP) $(INSTALL) --constraint $(VENV)/versions.txt $(TORCH_OPTIONS) torch==$(TORCH_VERSION)
 	$(PIP) $(INSTALL) --constraint $(VENV)/versions.txt --no-build-isolation -e ".[train,eval,dev]"
-	$(BIN)/python $(PYTEST)
 
 # The annotation app and the Space are tested in a real browser. Where apt-get works without asking (as root on Debian) it
 # is installed; elsewhere those tests are skipped and say what they need.

@@ -4,13 +4,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from editreward.cli.commands import Commands
+
 RECIPES = ("tiny", "tiny_more", "paper", "published", "groups", "lora_80gb", "lora_24gb")
 """Recipes that come with the package, each a file `configs/NAME.yaml`."""
 
 
-def add_train(commands: Any) -> None:
+def add_train(commands: Commands) -> None:
     """Declare `editreward train`."""
-    parser = commands.add_parser(
+    parser: Any = commands.add_parser(
         "train",
         help="train a reward model by a recipe",
         description="Train a reward model in this process. Every option but these is one of the training script's "

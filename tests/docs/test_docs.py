@@ -250,7 +250,9 @@ def parse(words):
             launched = launch_command_parser().parse_args(rest)
         else:
             launched = torch.distributed.run.get_args_parser().parse_args(rest)
-        if launched.module:
+        if launched.module and launched.training_script == "editreward.training.script":
+            parse_script("train_trl.py", launched.training_script_args, whole)
+        elif launched.module:
             assert launched.training_script == "editreward.cli"
             editreward_parser(lenient=not whole).parse_args(launched.training_script_args)
         else:
