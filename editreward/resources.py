@@ -1,6 +1,6 @@
 """What comes with the package and is not code: models, recipes, the dataset card, the Space.
 
-In the repository these folders lie at the root; setup.py puts them into a wheel as `editreward/bundled/`.
+In the repository these folders lie at the root; setup.py puts them into the package, as `bundled`, in a wheel.
 A shell asks for the path of one with `python -m editreward.resources configs/paper.yaml`.
 """
 
