@@ -3,18 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
+from PIL import Image
+
 from editreward.groups import EditGroup
 
 
 def edit_group(row: Mapping[str, Any], instruction: str | None = None) -> EditGroup:
-    """The group of a row whose images are as they are stored, `{"bytes", "path"}`.
+    """The group of a row whose images are as they are stored, `{"bytes", "path"}`, or rendered (`simulated`).
 
     Args:
         row: of the dataset schema; `group_id` may be missing.
         instruction: to show in place of the row's own.
 
     Returns:
-        The group; an image is the bytes of its file, or the path where the row holds no bytes.
+        The group; an image is the bytes of its file, the path where the row holds no bytes, or as rendered.
     """
     return EditGroup(
         sources=[stored_image(image) for image in row["source_images"] or ()],
@@ -24,8 +26,10 @@ def edit_group(row: Mapping[str, Any], instruction: str | None = None) -> EditGr
     )
 
 
-def stored_image(record: Mapping[str, Any] | None) -> bytes | str:
+def stored_image(record: Mapping[str, Any] | Image.Image | None) -> bytes | str | Image.Image:
     """The bytes of a stored image, else its path; empty bytes where there is none, which no reader takes."""
+    if isinstance(record, Image.Image):
+        return record
     record = record or {}
     if record.get("bytes") is not None:
         return bytes(record["bytes"])
