@@ -97,8 +97,10 @@ def evaluate_with_control(
     result["calibration"] = {}
     config = getattr(getattr(scorer, "model", None), "config", None)
     for name, affine in (getattr(config, "calibration", None) or {}).items():
-        series = (np.concatenate(values[name]) for values in (judgements.mean, judgements.std, judgements.truth))
-        error = calibration_error(*series, fitted_mean=fitted_mean[name])
+        mean, std, truth = (
+            np.concatenate(values[name]) for values in (judgements.mean, judgements.std, judgements.truth)
+        )
+        error = calibration_error(mean, std, truth, fitted_mean=fitted_mean[name])
         result["calibration"][name] = {**affine, **error.to_dict()}
     return result
 
