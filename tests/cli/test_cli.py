@@ -139,7 +139,7 @@ def test_a_fault_of_the_program_is_told_by_its_type(score_arguments, capsys, mon
     def fail(*args, **kwargs):
         raise ZeroDivisionError("division\nby zero")
 
-    monkeypatch.setattr(EditRewardScorer, "best_of", fail)
+    monkeypatch.setattr(EditRewardScorer, "__call__", fail)
     assert cli.main(score_arguments) == 2
     assert capsys.readouterr().err.endswith("ZeroDivisionError: division by zero (--debug shows the traceback)\n")
 

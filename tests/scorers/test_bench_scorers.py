@@ -83,7 +83,8 @@ def test_a_group_that_a_model_cannot_score_says_why_and_costs_no_other(model_sco
     # The other edit has the score that it has alone, and all probability.
     alone = model_scorer([EditGroup(good.sources, good.instruction, good.edited[:1])])[0]
     assert failed.overall[1] == pytest.approx(alone.overall[0], rel=1e-5) and failed.ranks == [None, 1]
-    assert np.isnan(failed.probabilities[0]) and failed.probabilities[1] == 1 and failed.preferences[1][1] == 0.5
+    assert np.isnan(failed.probabilities[0]) and failed.probabilities[1] == 1
+    assert np.isnan(failed.preferences[0][1]) and failed.preferences[1][1] == pytest.approx(0.5)
     for group in (
         EditGroup((b"no image",), good.instruction, good.edited),
         EditGroup(good.sources, " ", good.edited),

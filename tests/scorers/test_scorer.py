@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import editreward
+from editreward.scorers import loading
 from editreward.scorers import reward_model as scorer_module
 from editreward.scorers.loading import ModelError
 from editreward.scorers.reward_model import EditRewardScorer, ScoringError, SkippedGroup
@@ -91,11 +92,13 @@ def test_results_keep_the_order_given_whatever_the_batches(scorer, max_batch_tok
 @given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 200))
 def test_batches_keep_the_token_budget_and_lose_no_group(lengths, budget):
     stub = SimpleNamespace(max_batch_tokens=budget)
-    groups = [(index, SimpleNamespace(num_tokens=length)) for index, length in enumerate(lengths)]
+    groups = [
+        SimpleNamespace(index=index, inputs=SimpleNamespace(num_tokens=length)) for index, length in enumerate(lengths)
+    ]
     batches = list(EditRewardScorer._split(stub, groups))
-    assert sorted(index for batch in batches for index, _ in batch) == list(range(len(lengths)))
+    assert sorted(group.index for batch in batches for group in batch) == list(range(len(lengths)))
     for batch in batches:
-        padded = len(batch) * max(group.num_tokens for _, group in batch)
+        padded = len(batch) * max(group.inputs.num_tokens for group in batch)
         assert padded <= budget or len(batch) == 1
 
 
@@ -343,9 +346,9 @@ def test_a_progress_bar_is_shown_on_request_only(scorer, capsys, monkeypatch):
 
 
 def test_defaults_suit_the_device(random_model_dir):
-    assert scorer_module._choose_dtype(None, torch.device("cpu")) == torch.float32
+    assert loading.choose_dtype(None, torch.device("cpu")) == torch.float32
     expected = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    assert scorer_module._choose_device(None).type == expected
+    assert loading.choose_device(None).type == expected
     half = EditRewardScorer.from_pretrained(random_model_dir, device="cpu", dtype="bfloat16")
     assert half.model.backbone.dtype == torch.bfloat16
     assert {parameter.dtype for parameter in half.model.heads.parameters()} == {torch.float32}
@@ -385,7 +388,7 @@ def test_the_bundled_model_is_the_default_and_says_what_it_is(monkeypatch, rando
 
 
 def test_a_missing_bundled_model_is_explained(monkeypatch):
-    monkeypatch.setattr(scorer_module, "BUNDLED_MODEL", "no-such-model")
+    monkeypatch.setattr(loading, "BUNDLED_MODEL", "no-such-model")
     with pytest.raises(ModelError, match="bundled model is not there"):
         EditRewardScorer.from_pretrained()
 
