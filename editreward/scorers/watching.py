@@ -1,4 +1,8 @@
-"""Whether a part of a model still computes what it did."""
+"""Whether a part of a model still computes what it did.
+
+PyTorch counts writes to a tensor, but not those past it (`.data`): without a look at the values kept results could be
+those of other weights.
+"""
 
 from typing import Any
 
