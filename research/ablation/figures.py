@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from editreward.reports.style import LIGHT, figure_style
 from research.ablation.plan import Study
 from research.ablation.statistics import estimate, half_width
 
@@ -13,9 +14,10 @@ Result = Mapping[str, Any]
 Arms = Mapping[str, Mapping[int, Result]]
 
 DPI = 100
-GREY, BLUE = "#9a9a9a", "#1f5fa8"
+GREY, BLUE = LIGHT.neutral, LIGHT.series[0]
 
 
+@figure_style()
 def draw_arms(study: Study, arms: Arms, path: Path) -> Path:
     """Accuracy of each arm: a dot for each seed, a bar for the mean's interval."""
     figure, (axes,) = _figure(1, width=7.0, height=0.9 + 0.36 * len(arms))
@@ -33,10 +35,11 @@ def draw_arms(study: Study, arms: Arms, path: Path) -> Path:
     axes.set_yticks(range(len(arms)), [study.arms[name].label for name in arms])
     axes.set_ylim(len(arms) - 0.5, -0.5)
     axes.set_xlabel("accuracy on test pairs, %")
-    axes.grid(axis="x", alpha=0.3)
+    axes.grid(axis="x")
     return _save(figure, path)
 
 
+@figure_style()
 def draw_factors(study: Study, arms: Arms, path: Path) -> Path:
     """Accuracy of a 2 x 2 experiment: the second factor on the axis, a line for each level of the first."""
     figure, (axes,) = _figure(1, width=4.5, height=3.2)
@@ -61,8 +64,8 @@ def draw_factors(study: Study, arms: Arms, path: Path) -> Path:
     axes.set_xlim(-0.4, len(second) - 0.6)
     axes.set_xlabel(study.factors[1])
     axes.set_ylabel("accuracy on test pairs, %")
-    axes.legend(frameon=False, fontsize=8)
-    axes.grid(axis="y", alpha=0.3)
+    axes.legend(fontsize=8)
+    axes.grid(axis="y")
     return _save(figure, path)
 
 
@@ -73,6 +76,7 @@ CURVES = (
 )
 
 
+@figure_style()
 def draw_curves(study: Study, arms: Arms, path: Path) -> Path:
     """Loss and accuracy by the share of the training that is done: mean over seeds, and their range as a band."""
     figure, axes = _figure(len(CURVES), width=10.0, height=3.4)
@@ -88,11 +92,10 @@ def draw_curves(study: Study, arms: Arms, path: Path) -> Path:
                 100 * share, values.mean(axis=0), label=study.arms[arm].label, linewidth=1.3, marker="."
             )
             plot.fill_between(100 * share, values.min(axis=0), values.max(axis=0), color=line.get_color(), alpha=0.15)
-        plot.set_title(title, fontsize=9)
-        plot.set_xlabel("training done, %", fontsize=8)
-        plot.tick_params(labelsize=8)
-        plot.grid(alpha=0.3)
-    axes[-1].legend(frameon=False, fontsize=7)
+        plot.set_title(title)
+        plot.set_xlabel("training done, %")
+        plot.grid()
+    axes[-1].legend(fontsize=7)
     return _save(figure, path)
 
 
@@ -103,7 +106,7 @@ def _accuracy(by_seed: Mapping[int, Result]) -> list[float]:
 def _figure(panels: int, width: float, height: float) -> tuple[Any, Sequence[Any]]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height))
     return figure, list(figure.subplots(1, panels, squeeze=False)[0])
 
 
