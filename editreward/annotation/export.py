@@ -18,6 +18,7 @@ from editreward.data.schema import dimensions_of
 from editreward.data.sources import raw_groups
 from editreward.data.storage import GroupWriter
 from editreward.groups.ratings import PSEUDONYM, Rating, TupleRanking
+from editreward.groups.rows import GroupRow
 
 
 @dataclass
@@ -108,7 +109,7 @@ def _names(database: Database, pseudonyms: bool) -> dict[str, str]:
     return {name: f"annotator-{number}" if pseudonyms else name for name, number in database.annotators().items()}
 
 
-def _check_unchanged(database: Database, row: Mapping[str, Any]) -> None:
+def _check_unchanged(database: Database, row: GroupRow) -> None:
     digest = database.digest(row["group_id"])
     if digest is not None and digest != row_digest(row):
         raise ValueError(
@@ -118,7 +119,7 @@ def _check_unchanged(database: Database, row: Mapping[str, Any]) -> None:
 
 
 def _with_annotations(
-    row: Mapping[str, Any],
+    row: GroupRow,
     raters: Mapping[str, Mapping[int, Mapping[str, float]]],
     names: Mapping[str, str],
     dimensions: list[str],
@@ -146,7 +147,7 @@ def _with_annotations(
     return {**row, "candidates": candidates}
 
 
-def _check_pseudonyms(row: Mapping[str, Any]) -> None:
+def _check_pseudonyms(row: GroupRow) -> None:
     names = {annotation["annotator"] for candidate in row["candidates"] for annotation in candidate["annotations"]}
     named = sorted(name for name in names if name is not None and not PSEUDONYM.fullmatch(name))
     if named:
@@ -161,7 +162,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return fmean(known) if known else None
 
 
-def _annotators(row: Mapping[str, Any]) -> int:
+def _annotators(row: GroupRow) -> int:
     """How many annotators rated every candidate of a group."""
     counts = Counter(entry["annotator"] for candidate in row["candidates"] for entry in candidate["annotations"] or [])
     return sum(count >= len(row["candidates"]) for count in counts.values())

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from editreward.annotation.quality import KnownAnswers, Quality, References
 from editreward.annotation.report_plots import agreement_plots, annotator_plots, kappa_plot
 from editreward.groups.rating_files import ratings_of_group
 from editreward.groups.ratings import Rating
+from editreward.groups.rows import GroupRow
 from editreward.reports.page import Cell, Page, Section, Strong, Table
 
 ROWS_SHOWN = 100
-"""Rows of the page's long tables; the JSON has all."""
+"""GroupRows of the page's long tables; the JSON has all."""
 
 
 def write_report(
@@ -167,7 +168,7 @@ def as_text(quality: Quality) -> str:
     return "\n".join(lines + [f"Note: {note}" for note in quality.notes])
 
 
-def ratings_of_dataset(rows: Sequence[Mapping[str, Any]] | Any) -> list[Rating]:
+def ratings_of_dataset(rows: Sequence[GroupRow] | Any) -> list[Rating]:
     """The ratings in the `annotations` of rows as `raw_groups` gives them.
 
     Raises:
@@ -183,7 +184,7 @@ def ratings_of_dataset(rows: Sequence[Mapping[str, Any]] | Any) -> list[Rating]:
     return ratings
 
 
-def references_of_dataset(rows: Sequence[Mapping[str, Any]] | Any) -> dict[str, list[dict[str, float]]]:
+def references_of_dataset(rows: Sequence[GroupRow] | Any) -> dict[str, list[dict[str, float]]]:
     """Known answers out of the `scores` of rows as `raw_groups` gives them."""
     return {
         row["group_id"]: [

@@ -4,7 +4,7 @@ import hashlib
 import io
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from PIL import Image
 from editreward.data.images import READ_ERRORS
 from editreward.data.schema import SCORE_RANGE
 from editreward.groups.ratings import Purpose
+from editreward.groups.rows import GroupRow
 
 MEDIA_TYPES = {
     "PNG": "image/png",
@@ -27,11 +28,11 @@ MEDIA_TYPES = {
 """What browsers show as it is. Images of other formats are sent as PNG."""
 
 ROWS_IN_MEMORY = 32
-"""Rows are read whole, and a page asks for the images of one row one after another."""
+"""GroupRows are read whole, and a page asks for the images of one row one after another."""
 
 
 class GroupStore:
-    """Rows of one or more datasets by group id.
+    """GroupRows of one or more datasets by group id.
 
     Raises:
         ValueError: a dataset is empty, a group id occurs twice, an instruction is empty, or a group has fewer than two
@@ -185,7 +186,7 @@ class GroupStore:
         return reference
 
 
-def row_digest(row: Mapping[str, Any]) -> str:
+def row_digest(row: GroupRow) -> str:
     """SHA-256, in hexadecimal, of the instruction and the images of a raw row."""
     digest = hashlib.sha256()
     images = [*(row["source_images"] or []), *(candidate["image"] for candidate in row["candidates"])]

@@ -8,9 +8,10 @@ from typing import Any
 from editreward.benchmarks.measures import Measure
 from editreward.benchmarks.protocols import Answers
 from editreward.benchmarks.published import Published
-from editreward.benchmarks.runner import Preparation, Rows
+from editreward.benchmarks.runner import Preparation
 from editreward.data.benchmark_items import BenchmarkItem
 from editreward.data.importers.formats import Format
+from editreward.groups.rows import GroupRows
 from editreward.scorers.processes import Processes
 
 
@@ -28,7 +29,7 @@ class BenchmarkData:
     """
 
     name: str
-    rows: Rows
+    rows: GroupRows
     items: list[BenchmarkItem]
     revision: str | None = None
     imported: dict[str, Any] | None = None

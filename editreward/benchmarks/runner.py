@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ from editreward import __version__
 from editreward.curation.check import Fault, check_group
 from editreward.data.rows import edit_group
 from editreward.groups import EditGroup, EditPair, GroupScores, PairwiseJudge, Scorer, Unscored
+from editreward.groups.rows import GroupRow, GroupRows
 from editreward.scorers.cache import (
     CHECKS,
     MARGINS,
@@ -38,7 +39,6 @@ from editreward.scorers.fingerprints import content_hash, versions
 from editreward.scorers.processes import Processes
 from editreward.scorers.registry import check_answers
 
-Rows: TypeAlias = Iterable[Mapping[str, Any]]
 """Groups as they are stored, images as `{"bytes", "path"}`. They are gone through several times."""
 
 T = TypeVar("T")
@@ -145,7 +145,7 @@ class Runner:
     progress: bool | None = None
     batch: int = BATCH
 
-    def inspect(self, rows: Rows, limit: int | None = None) -> Inspection:
+    def inspect(self, rows: GroupRows, limit: int | None = None) -> Inspection:
         """Check all groups and decode all their images, which is done once for the same content.
 
         Args:
@@ -156,7 +156,7 @@ class Runner:
         inspection: Inspection = self.processes.from_main(found)
         return inspection
 
-    def _inspect(self, rows: Rows, limit: int | None) -> Inspection:
+    def _inspect(self, rows: GroupRows, limit: int | None) -> Inspection:
         store = self._store(f"check {CHECK_VERSION}", CHECKS)
         known = store.read() if store else {}
         new: dict[str, Mapping[str, Any]] = {}
@@ -194,7 +194,7 @@ class Runner:
 
     def score(
         self,
-        rows: Rows,
+        rows: GroupRows,
         groups: Sequence[GroupRecord],
         scorer: Scorer,
         instructions: Mapping[str, str] | None = None,
@@ -239,7 +239,7 @@ class Runner:
 
     def compare(
         self,
-        rows: Rows,
+        rows: GroupRows,
         groups: Mapping[str, GroupRecord],
         pairs: Sequence[PairQuestion],
         judge: PairwiseJudge,
@@ -382,7 +382,7 @@ def _batches(questions: Iterable[tuple[str, Any]], size: int) -> Iterator[list[t
         yield batch
 
 
-def rows_at(rows: Rows, numbers: Iterable[int]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def rows_at(rows: GroupRows, numbers: Iterable[int]) -> Iterator[tuple[int, GroupRow]]:
     """The rows with these numbers; those after the last one are not read."""
     left = set(numbers)
     if not left:
@@ -395,7 +395,7 @@ def rows_at(rows: Rows, numbers: Iterable[int]) -> Iterator[tuple[int, Mapping[s
                 return
 
 
-def _bytes(record: Mapping[str, Any] | None) -> bytes:
+def _bytes(record: GroupRow | None) -> bytes:
     """The file of an image; empty where there is none, which the check reports."""
     record = record or {}
     if record.get("bytes") is not None:
@@ -404,18 +404,18 @@ def _bytes(record: Mapping[str, Any] | None) -> bytes:
     return path.read_bytes() if path.is_file() else b""
 
 
-def _edit_group(row: Mapping[str, Any], instruction: str | None, preparation: Preparation | None) -> EditGroup:
+def _edit_group(row: GroupRow, instruction: str | None, preparation: Preparation | None) -> EditGroup:
     group = edit_group(row, instruction)
     return preparation.apply(group) if preparation else group
 
 
-def _image_digests(row: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def _image_digests(row: GroupRow) -> tuple[list[str], list[str]]:
     """Hashes of the source images and of the candidates."""
     sources = [content_hash(_bytes(image)) for image in row["source_images"] or ()]
     return sources, [content_hash(_bytes((candidate or {}).get("image"))) for candidate in row["candidates"] or ()]
 
 
-def _row_digest(row: Mapping[str, Any], images: tuple[list[str], list[str]]) -> str:
+def _row_digest(row: GroupRow, images: tuple[list[str], list[str]]) -> str:
     """Hash of everything in a row."""
     plain = {
         **row,
@@ -425,7 +425,7 @@ def _row_digest(row: Mapping[str, Any], images: tuple[list[str], list[str]]) -> 
     return content_hash(json.dumps([plain, *images], sort_keys=True, default=str))
 
 
-def _record(row: Mapping[str, Any], number: int, images: tuple[list[str], list[str]]) -> GroupRecord:
+def _record(row: GroupRow, number: int, images: tuple[list[str], list[str]]) -> GroupRecord:
     candidates = [candidate or {} for candidate in row["candidates"] or ()]
     dimensions = {name: None for candidate in candidates for name in candidate.get("scores") or {}}
     scores = [candidate.get("scores") or {} for candidate in candidates]
@@ -443,7 +443,7 @@ def _record(row: Mapping[str, Any], number: int, images: tuple[list[str], list[s
     )
 
 
-def _ratings(candidates: Sequence[Mapping[str, Any]], dimensions: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+def _ratings(candidates: Sequence[GroupRow], dimensions: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
     found: dict[str, dict[str, np.ndarray]] = {}
     for index, candidate in enumerate(candidates):
         for annotation in candidate.get("annotations") or []:
@@ -454,7 +454,7 @@ def _ratings(candidates: Sequence[Mapping[str, Any]], dimensions: Sequence[str])
     return found
 
 
-def _as_fault(row: Mapping[str, Any], number: int, fault: tuple[str, str, str]) -> Fault:
+def _as_fault(row: GroupRow, number: int, fault: tuple[str, str, str]) -> Fault:
     kind, place, message = fault
     return Fault(kind, "", number, row["group_id"] or None, place, message)
 

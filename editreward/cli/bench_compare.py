@@ -2,10 +2,11 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+
+from editreward.cli.commands import Commands
 
 
-def add_compare(commands: Any) -> None:
+def add_compare(commands: Commands) -> None:
     """Declare `editreward bench compare`."""
     parser = commands.add_parser(
         "compare",

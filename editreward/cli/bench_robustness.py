@@ -2,15 +2,15 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from editreward.cli.bench_options import add_cache_options
+from editreward.cli.commands import Commands
 from editreward.cli.scorer_options import add_scorer_options, scorer_of
 
 SIMULATED_GROUPS = 150
 
 
-def add_robustness(commands: Any) -> None:
+def add_robustness(commands: Commands) -> None:
     """Declare `editreward bench robustness`."""
     parser = commands.add_parser(
         "robustness",

@@ -7,6 +7,7 @@ needs. To add one, write the pair, in a module of this folder, and list `add_NAM
 from collections.abc import Callable
 from typing import Any
 
+from editreward.cli.commands import Commands
 from editreward.cli.data_bench import add_build_bench
 from editreward.cli.data_check import add_check
 from editreward.cli.data_import import add_contamination, add_export, add_flag, add_import
@@ -25,7 +26,7 @@ DATA_COMMANDS: tuple[Callable[[Any], None], ...] = (
 )
 
 
-def add_data(commands: Any) -> None:
+def add_data(commands: Commands) -> None:
     """Declare `editreward data`."""
     parser = commands.add_parser(
         "data",

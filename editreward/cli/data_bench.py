@@ -1,15 +1,16 @@
 """`editreward data build-bench`: a benchmark from groups that three or more people have annotated."""
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from editreward.cli.commands import Commands
 from editreward.cli.data_options import add_dataset_options, open_splits
 
 if TYPE_CHECKING:
     from editreward.curation.benchmark import BuildSummary
 
 
-def add_build_bench(commands: Any) -> None:
+def add_build_bench(commands: Commands) -> None:
     """Declare `editreward data build-bench`."""
     parser = commands.add_parser(
         "build-bench",

@@ -2,12 +2,12 @@
 
 import argparse
 import json
-from typing import Any
 
+from editreward.cli.commands import Commands
 from editreward.cli.data_options import add_dataset_options, open_splits
 
 
-def add_check(commands: Any) -> None:
+def add_check(commands: Commands) -> None:
     """Declare `editreward data check`."""
     parser = commands.add_parser(
         "check",

@@ -4,13 +4,13 @@ import argparse
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
+from editreward.cli.commands import Commands
 from editreward.cli.data_options import add_dataset_options, open_splits
 from editreward.data.registry import FORMATS
 
 
-def add_import(commands: Any) -> None:
+def add_import(commands: Commands) -> None:
     """Declare `editreward data import`."""
     parser = commands.add_parser(
         "import",
@@ -89,7 +89,7 @@ def run_import(args: argparse.Namespace) -> None:
     inputs = [Source(name, args.split, args.config, args.revision) for name in args.input]
     report = import_dataset(FORMATS[args.format], inputs, args.output, options)
     rows = ", ".join(f"{count:,} of {label}" for label, count in report["rows"].items())
-    print(f"Rows read    {rows}")
+    print(f"GroupRows read    {rows}")
     items = f", {report['items']:,} benchmark items" if "items" in report else ""
     print(f"Written      {report['groups']:,} groups with {report['candidates']:,} candidates{items}")
     for severity in ("errors", "notes"):
@@ -108,7 +108,7 @@ def _columns(texts: list[str]) -> dict[str, str]:
     return {name: column for name, _, column in pairs}
 
 
-def add_export(commands: Any) -> None:
+def add_export(commands: Commands) -> None:
     """Declare `editreward data export`."""
     parser = commands.add_parser(
         "export",
@@ -150,7 +150,7 @@ def run_export(args: argparse.Namespace) -> None:
         print(f"{counts['groups_without_pairs']:,} groups have no pair and are in groups.jsonl only.")
 
 
-def add_contamination(commands: Any) -> None:
+def add_contamination(commands: Commands) -> None:
     """Declare `editreward data contamination`."""
     parser = commands.add_parser(
         "contamination",
@@ -221,7 +221,7 @@ def run_contamination(args: argparse.Namespace) -> int:
     return int(bool(sources or instructions))
 
 
-def add_flag(commands: Any) -> None:
+def add_flag(commands: Commands) -> None:
     """Declare `editreward data flag`."""
     parser = commands.add_parser(
         "flag",

@@ -2,12 +2,11 @@
 
 import argparse
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from editreward.cli.commands import Commands
 from editreward.cli.data_options import add_dataset_options, open_splits
+from editreward.groups.rows import GroupRows
 
 
 def add_publish(commands: Commands) -> None:
@@ -79,7 +78,7 @@ def run_publish(args: argparse.Namespace) -> None:
     )
     datasets = open_splits(args)
 
-    def read(what: str) -> Mapping[str, Any]:
+    def read(what: str) -> dict[str, GroupRows]:
         return {
             split: tqdm(raw_groups(dataset), desc=f"{what} {split}", unit=" groups", disable=None, leave=False)
             for split, dataset in datasets.items()

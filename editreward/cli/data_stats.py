@@ -3,12 +3,12 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
+from editreward.cli.commands import Commands
 from editreward.cli.data_options import add_dataset_options, open_splits
 
 
-def add_stats(commands: Any) -> None:
+def add_stats(commands: Commands) -> None:
     """Declare `editreward data stats`."""
     parser = commands.add_parser(
         "stats",

@@ -38,6 +38,7 @@ from editreward.data.sources import features_of, raw_groups, stream_splits
 from editreward.data.storage import GroupWriter
 from editreward.files import atomic_file, write_lines, write_text
 from editreward.groups.ratings import TupleRanking
+from editreward.groups.rows import GroupRow
 
 PENDING = "tuples.jsonl"
 SUMMARY = "build.json"
@@ -323,9 +324,7 @@ def _write(
     _write_lines(groups_folder / BENCHMARK_FILE, lines)
 
 
-def tuple_group(
-    row: Mapping[str, Any], item: BenchmarkTuple, group: AnnotatedGroup, order: Sequence[int]
-) -> dict[str, Any]:
+def tuple_group(row: GroupRow, item: BenchmarkTuple, group: AnnotatedGroup, order: Sequence[int]) -> dict[str, Any]:
     """The row of our schema for a tuple: a group of its own, named after the tuple.
 
     Scores are the means over all annotations. `preferences` holds the label, which may differ from the order of the
@@ -402,7 +401,7 @@ def published_features(dimensions: Sequence[str]) -> Features:
     )
 
 
-def published_rows(row: Mapping[str, Any], ranks: Sequence[int], dimensions: Sequence[str]) -> list[dict[str, Any]]:
+def published_rows(row: GroupRow, ranks: Sequence[int], dimensions: Sequence[str]) -> list[dict[str, Any]]:
     """A tuple as rows of the published format: 1, 3 or 6 comparisons whose ids share what is before the first "_".
 
     `score` and `overall_score` are both the sum of the dimensions' means; `ranking` is in the letters of the

@@ -10,6 +10,7 @@ from typing import Any
 
 from editreward.data.images import pixel_digest, read_image
 from editreward.data.schema import SCORE_RANGE
+from editreward.groups.rows import GroupRow
 
 FAULTS: dict[str, str] = {
     "missing_id": "the group has no id",
@@ -67,7 +68,7 @@ class CheckReport:
     counts: Counter[str] = field(default_factory=Counter)
 
 
-def find_faults(splits: Mapping[str, Iterable[Mapping[str, Any]]], report: CheckReport) -> Iterator[Fault]:
+def find_faults(splits: Mapping[str, Iterable[GroupRow]], report: CheckReport) -> Iterator[Fault]:
     """Check every group and tell faults as they are found. Only ids are remembered from group to group.
 
     Args:
@@ -88,7 +89,7 @@ def find_faults(splits: Mapping[str, Iterable[Mapping[str, Any]]], report: Check
                 yield fault
 
 
-def _named_errors(groups: Iterable[Mapping[str, Any]], split: str) -> Iterator[Mapping[str, Any]]:
+def _named_errors(groups: Iterable[GroupRow], split: str) -> Iterator[GroupRow]:
     """The groups, and where reading fails, which was the last that could be read."""
     last = "before the first row"
     rows = iter(groups)
@@ -103,7 +104,7 @@ def _named_errors(groups: Iterable[Mapping[str, Any]], split: str) -> Iterator[M
         yield group
 
 
-def _id_faults(group: Mapping[str, Any], split: str, row: int, seen: dict[str, str]) -> Iterator[Fault]:
+def _id_faults(group: GroupRow, split: str, row: int, seen: dict[str, str]) -> Iterator[Fault]:
     name = group["group_id"]
     if not name or not name.strip():
         yield Fault("missing_id", split, row, None, "group_id", "is empty")
@@ -113,7 +114,7 @@ def _id_faults(group: Mapping[str, Any], split: str, row: int, seen: dict[str, s
         seen[name] = f"{split}, row {row}"
 
 
-def check_group(group: Mapping[str, Any], split: str = "train", row: int = 0) -> list[Fault]:
+def check_group(group: GroupRow, split: str = "train", row: int = 0) -> list[Fault]:
     """All faults of one group but those of its id.
 
     Args:
@@ -156,7 +157,7 @@ def _image_faults(sources: list[Any], candidates: list[Any]) -> Iterator[tuple[s
             yield "identical_candidates", second, f"has the pixels of {first}"
 
 
-def _score_faults(candidate: Mapping[str, Any], place: str) -> Iterator[tuple[str, str, str]]:
+def _score_faults(candidate: GroupRow, place: str) -> Iterator[tuple[str, str, str]]:
     low, high = SCORE_RANGE
     scores = {f"{place}.scores.{name}": score for name, score in (candidate.get("scores") or {}).items()}
     names: Counter[str] = Counter()
@@ -174,7 +175,7 @@ def _score_faults(candidate: Mapping[str, Any], place: str) -> Iterator[tuple[st
             yield "score_out_of_range", where, f"{score:g} is not from {low:g} to {high:g}"
 
 
-def _preference_faults(preferences: list[Mapping[str, Any]], candidates: int) -> Iterator[tuple[str, str, str]]:
+def _preference_faults(preferences: list[GroupRow], candidates: int) -> Iterator[tuple[str, str, str]]:
     edges: dict[tuple[Any, Any], str] = {}
     for index, preference in enumerate(preferences):
         place = f"preferences[{index}]"

@@ -2,13 +2,14 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from editreward.data.images import NEAR_BITS, perceptual_hash, pixel_digest, read_image
+from editreward.groups.rows import GroupRow
 
 MAX_BITS = 16
 """Hashes that differ in more bits than this say nothing about likeness."""
@@ -81,7 +82,7 @@ class SharedInstruction:
     b: list[str]
 
 
-def take_prints(groups: Iterable[Mapping[str, Any]]) -> Prints:
+def take_prints(groups: Iterable[GroupRow]) -> Prints:
     """Read the groups of a dataset, as `raw_groups` yields them, for `shared_sources` and `shared_instructions`."""
     prints = Prints()
     for group in groups:

@@ -10,15 +10,16 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image
 
 from editreward.data.images import flatten, read_image
 from editreward.functions import load_function
+from editreward.groups.rows import GroupRow
 
-Filter: TypeAlias = Callable[[Mapping[str, Any]], "str | Iterable[str] | None"]
+Filter: TypeAlias = Callable[[GroupRow], "str | Iterable[str] | None"]
 """Takes a group, images as `{"bytes", "path"}`, and returns why it should be looked at: a text, several, or none."""
 
 WORDS: dict[str, tuple[str, ...]] = {
@@ -140,7 +141,7 @@ def face_counter() -> Callable[[Image.Image], int] | None:
 
 
 def flag_groups(
-    groups: Iterable[Mapping[str, Any]],
+    groups: Iterable[GroupRow],
     words: Mapping[str, Sequence[str]] = WORDS,
     count_faces: Callable[[Image.Image], int] | None = None,
     filters: Sequence[Filter] = (),
@@ -172,16 +173,14 @@ def flag_groups(
         yield flagged
 
 
-def _texts(group: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _texts(group: GroupRow) -> Iterator[tuple[str, str]]:
     yield "instruction", group["instruction"] or ""
     for number, candidate in enumerate(group["candidates"]):
         if candidate["rationale"]:
             yield f"rationale {number}", candidate["rationale"]
 
 
-def _face_flags(
-    group: Mapping[str, Any], count_faces: Callable[[Image.Image], int], candidates: bool
-) -> Iterator[Flag]:
+def _face_flags(group: GroupRow, count_faces: Callable[[Image.Image], int], candidates: bool) -> Iterator[Flag]:
     images = [(f"source {number}", image) for number, image in enumerate(group["source_images"])]
     if candidates:
         images += [(f"candidate {number}", one["image"]) for number, one in enumerate(group["candidates"])]

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from editreward.data.images import NEAR_BITS, near_groups, perceptual_hash, read_image
 from editreward.groups.ratings import TupleRanking
+from editreward.groups.rows import GroupRow
 
 SIZES = (2, 3, 4)
 """Candidates of a tuple. Only tuples of the first size may have ties."""
@@ -102,7 +103,7 @@ def tuple_id(group_id: str, candidates: Sequence[int]) -> str:
     return f"{len(candidates)}pair-{digest[:12]}"
 
 
-def annotated_group(row: Mapping[str, Any], dimensions: Sequence[str], name: object) -> AnnotatedGroup:
+def annotated_group(row: GroupRow, dimensions: Sequence[str], name: object) -> AnnotatedGroup:
     """Read the annotations and hash the source images of a row.
 
     Args:
@@ -142,7 +143,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return math.fsum(given) / len(given) if given else None
 
 
-def source_hashes(row: Mapping[str, Any]) -> list[int]:
+def source_hashes(row: GroupRow) -> list[int]:
     """Perceptual hash of each source image of a row as `raw_groups` gives it."""
     return [perceptual_hash(read_image(image)) for image in row["source_images"]]
 

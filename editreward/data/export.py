@@ -9,7 +9,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from editreward.data.importers.editreward_data import COMPANION_FILE
 from editreward.data.importers.formats import UNKNOWN, join_seed
 from editreward.files import atomic_file
 from editreward.groups.pairs import TIE_TOLERANCE
+from editreward.groups.rows import GroupRow
 
 PAIRS_FILE = "pairs.json"
 IMAGES_FOLDER = "images"
@@ -31,7 +32,7 @@ TIES = ("once", "both", "drop")
 
 
 def export_pairs(
-    groups: Iterable[Mapping[str, Any]],
+    groups: Iterable[GroupRow],
     folder: str | os.PathLike[str],
     dimensions: Sequence[str] = DEFAULT_DIMENSIONS,
     ties: str = "once",
@@ -85,13 +86,13 @@ def export_pairs(
     return dict(counts)
 
 
-def _write_images(group: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _write_images(group: GroupRow, folder: Path) -> dict[str, Any]:
     """Write the images of a group; returns it with paths relative to `folder` in their place, and model names."""
     place = Path(IMAGES_FOLDER) / _file_name(group["group_id"])
     (folder / place).mkdir(parents=True, exist_ok=True)
     taken: set[str] = set()
 
-    def write(image: Mapping[str, Any] | None, name: str, what: str) -> str:
+    def write(image: GroupRow | None, name: str, what: str) -> str:
         data = (image or {}).get("bytes")
         try:
             if not data:
@@ -125,7 +126,7 @@ def _file_name(text: str) -> str:
     return quoted if quoted.strip(".") else quoted.replace(".", "%2E") or "%"
 
 
-def _pairs_of(group: Mapping[str, Any], dimensions: Sequence[str], ties: str) -> Iterator[dict[str, Any]]:
+def _pairs_of(group: GroupRow, dimensions: Sequence[str], ties: str) -> Iterator[dict[str, Any]]:
     """The rows of a group: its preferences if it has some, as in training, else the pairs of its scores."""
     candidates = group["candidates"]
     if group["preferences"]:
@@ -150,15 +151,15 @@ def _pairs_of(group: Mapping[str, Any], dimensions: Sequence[str], ties: str) ->
             yield _row(group, candidates[winner], candidates[loser], dimensions, tie)
 
 
-def _sum(candidate: Mapping[str, Any], dimensions: Sequence[str]) -> float | None:
+def _sum(candidate: GroupRow, dimensions: Sequence[str]) -> float | None:
     scores = [candidate["scores"][name] for name in dimensions]
     return None if any(score is None for score in scores) else sum(scores)
 
 
 def _row(
-    group: Mapping[str, Any],
-    winner: Mapping[str, Any],
-    loser: Mapping[str, Any],
+    group: GroupRow,
+    winner: GroupRow,
+    loser: GroupRow,
     dimensions: Sequence[str],
     tie: bool | None,
 ) -> dict[str, Any]:

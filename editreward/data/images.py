@@ -2,13 +2,14 @@
 
 import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import datasets
 import imagehash
 import numpy as np
 from PIL import Image
+
+from editreward.groups.rows import GroupRow
 
 NEAR_BITS = 4
 """Perceptual hashes that differ in at most so many of their 64 bits are taken for the same picture."""
@@ -19,7 +20,7 @@ READ_ERRORS = (OSError, ValueError, SyntaxError, RuntimeError, Image.Decompressi
 """What Pillow raises on a broken file; RuntimeError is that of its AVIF decoder."""
 
 
-def read_image(record: Mapping[str, Any] | None) -> Image.Image:
+def read_image(record: GroupRow | None) -> Image.Image:
     """Decode an image as it is stored, upright by its EXIF data.
 
     Args:

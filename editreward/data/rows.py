@@ -1,14 +1,12 @@
-"""Rows of the dataset schema as edit groups."""
-
-from collections.abc import Mapping
-from typing import Any
+"""GroupRows of the dataset schema as edit groups."""
 
 from PIL import Image
 
 from editreward.groups import EditGroup
+from editreward.groups.rows import GroupRow
 
 
-def edit_group(row: Mapping[str, Any], instruction: str | None = None) -> EditGroup:
+def edit_group(row: GroupRow, instruction: str | None = None) -> EditGroup:
     """The group of a row whose images are as they are stored, `{"bytes", "path"}`, or rendered (`simulated`).
 
     Args:
@@ -26,7 +24,7 @@ def edit_group(row: Mapping[str, Any], instruction: str | None = None) -> EditGr
     )
 
 
-def stored_image(record: Mapping[str, Any] | Image.Image | None) -> bytes | str | Image.Image:
+def stored_image(record: GroupRow | Image.Image | None) -> bytes | str | Image.Image:
     """The bytes of a stored image, else its path; empty bytes where there is none, which no reader takes."""
     if isinstance(record, Image.Image):
         return record

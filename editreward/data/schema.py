@@ -9,6 +9,7 @@ from datasets import Features, Image, List, Value
 
 from configuration_editreward import DEFAULT_DIMENSIONS
 from editreward.groups.ratings import SCORE_RANGE as SCORE_RANGE
+from editreward.groups.rows import GroupRow
 
 PYTHON_TYPES: dict[str, tuple[type, ...]] = {"string": (str,), "int64": (Integral,), "float64": (Real,)}
 """What a field of a row may be."""
@@ -105,7 +106,7 @@ def _shape(kind: pa.DataType) -> Any:
     return None
 
 
-def encode_group(group: Mapping[str, Any], features: Features) -> dict[str, Any]:
+def encode_group(group: GroupRow, features: Features) -> dict[str, Any]:
     """A row in the form in which it is stored: every field there, images as `{"bytes", "path"}`.
 
     Unlike `Features.encode_example` this drops no field that the schema doesn't know, and never takes a file that

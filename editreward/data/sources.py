@@ -28,6 +28,7 @@ from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 from pyarrow.dataset import ParquetFragmentScanOptions
 
 from editreward.data.schema import check_features, column_shapes, dimensions_of
+from editreward.groups.rows import GroupRow
 from editreward.hub_ids import is_hub_id
 from editreward.simulation import SPLITS, annotate, simulate_contrast, simulate_group
 
@@ -215,7 +216,7 @@ def _saved_split(path: Path, split: str) -> Dataset:
 
 def numbered_rows(
     name: str, split: str, start: int = 0, step: int = 1, limit: int | None = None, revision: str | None = None
-) -> Iterator[tuple[int, Mapping[str, Any]]]:
+) -> Iterator[tuple[int, GroupRow]]:
     """Every `step`-th row of a dataset, from `start` on, with its number; images as they are stored.
 
     Args:

@@ -3,7 +3,7 @@
 import os
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,6 +16,7 @@ from configuration_editreward import DEFAULT_DIMENSIONS
 from editreward.data import sources
 from editreward.data.schema import encode_group, group_features
 from editreward.files import part_of, put_in_place, remove_parts
+from editreward.groups.rows import GroupRow
 
 ROWS_PER_BATCH = 8
 """Groups that are encoded at a time and make one row group: what a reader has to hold at once."""
@@ -37,7 +38,7 @@ def __getattr__(name: str) -> Any:
 
 
 def write_groups(
-    groups: Iterable[Mapping[str, Any]],
+    groups: Iterable[GroupRow],
     folder: str | os.PathLike[str],
     split: str = "train",
     dimensions: Sequence[str] = DEFAULT_DIMENSIONS,
@@ -92,7 +93,7 @@ class GroupWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_parts(self.folder, f"{split}-?????.parquet")
 
-    def write(self, group: Mapping[str, Any]) -> None:
+    def write(self, group: GroupRow) -> None:
         """Add one group."""
         self._rows.append(dict(group))
         if len(self._rows) == ROWS_PER_BATCH:
@@ -148,7 +149,7 @@ class GroupWriter:
             self._writer = None
 
     def _encode(self, rows: list[dict[str, Any]]) -> pa.Table:
-        """Rows with the images inside: the Parquet writers of `datasets` and pyarrow keep paths as they are."""
+        """GroupRows with the images inside: the Parquet writers of `datasets` and pyarrow keep paths as they are."""
         schema, tables = self.features.arrow_schema, []
         for row in rows:
             try:

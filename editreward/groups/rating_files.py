@@ -4,13 +4,14 @@ Needs pydantic (`pip install "editreward[data]"`): nothing that the core install
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import Field, StrictInt
 from pydantic.dataclasses import dataclass
 
 from editreward.groups.ratings import SCALE, Rating, TupleRanking
+from editreward.groups.rows import GroupRow
 from editreward.validation import KNOWN_ENTRIES_ONLY, read_json_lines
 
 Name = Annotated[str, Field(min_length=1)]
@@ -67,7 +68,7 @@ def check_ratings(ratings: Iterable[Rating], where: str) -> None:
                 raise ValueError(f"{what} has {dimension} {score!r}: scores are whole numbers from {low} to {high}.")
 
 
-def ratings_of_group(group: Mapping[str, Any]) -> list[Rating]:
+def ratings_of_group(group: GroupRow) -> list[Rating]:
     """The ratings in the `annotations` of a dataset's row. A null score is one that was not given.
 
     Times are unknown there: `seconds` and `submitted_at` are 0.

@@ -2,11 +2,10 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import HfApi
 
@@ -19,6 +18,7 @@ from editreward.data.storage import MAX_SHARD_BYTES, GroupWriter
 from editreward.files import atomic_folder, write_json, write_text
 from editreward.groups.protocol import RubricDimension
 from editreward.groups.ratings import PSEUDONYM
+from editreward.groups.rows import GroupRow, GroupRows
 from editreward.hub_ids import check_hub_id
 from editreward.publishing.card import UNKNOWN_LICENCE, build_card, read_rubric
 from editreward.publishing.stats import DatasetStatistics, dataset_statistics
@@ -30,8 +30,7 @@ DEFAULT_FRACTIONS = {"train": 0.9, "test": 0.1}
 NEVER_ALLOWED = ("missing_image", "broken_image", "bad_preference")
 """Faults that nothing published may have: readers would stumble over them."""
 
-Rows = Iterable[Mapping[str, Any]]
-SplitReader = Callable[[], Mapping[str, Rows]]
+SplitReader = Callable[[], Mapping[str, GroupRows]]
 """Opens the groups of each split as they are stored, from the start, each time that it is called."""
 
 
@@ -91,7 +90,7 @@ class Survey:
     annotators: list[str] = field(default_factory=list)
 
 
-def survey(splits: Mapping[str, Rows], allow: Sequence[str] = ()) -> Survey:
+def survey(splits: Mapping[str, GroupRows], allow: Sequence[str] = ()) -> Survey:
     """Check every group, and hash its source images.
 
     Args:
@@ -101,7 +100,7 @@ def survey(splits: Mapping[str, Rows], allow: Sequence[str] = ()) -> Survey:
     found = Survey()
     annotators: dict[str, None] = {}
 
-    def watched(split: str, groups: Rows) -> Iterator[Mapping[str, Any]]:
+    def watched(split: str, groups: GroupRows) -> Iterator[GroupRow]:
         for group in groups:
             hashes = []
             for record in group["source_images"] or []:
@@ -195,7 +194,7 @@ def write_publication(
 
 
 def _write_shards(
-    splits: Mapping[str, Rows],
+    splits: Mapping[str, GroupRows],
     dimensions: Sequence[str],
     planned: Sequence[str],
     names: Mapping[str, str],
@@ -212,7 +211,7 @@ def _write_shards(
             writers[split].write(_renamed(group, names))
 
 
-def _renamed(group: Mapping[str, Any], names: Mapping[str, str]) -> Group:
+def _renamed(group: GroupRow, names: Mapping[str, str]) -> Group:
     """The group with other names of its annotators."""
     candidates = [
         {

@@ -19,6 +19,7 @@ from scipy.stats import spearmanr
 from editreward.data.schema import SCORE_RANGE
 from editreward.groups.pairs import TIE_TOLERANCE, TIES, training_pairs
 from editreward.groups.ratings import Rating
+from editreward.groups.rows import GroupRow
 from editreward.statistics.estimate import NAN, Estimate, Share
 from editreward.statistics.resampling import ratio_estimates
 
@@ -126,7 +127,7 @@ def _json_names(fields: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def dataset_statistics(
-    splits: Mapping[str, Iterable[Mapping[str, Any]]], dimensions: Sequence[str], seed: int = 0
+    splits: Mapping[str, Iterable[GroupRow]], dimensions: Sequence[str], seed: int = 0
 ) -> DatasetStatistics:
     """Describe a dataset. Images are opened but not decoded, and none is kept.
 
@@ -147,7 +148,7 @@ def dataset_statistics(
     return collected.summary(seed)
 
 
-def image_size(record: Mapping[str, Any] | None, group_id: Any, place: str) -> tuple[int, int]:
+def image_size(record: GroupRow | None, group_id: Any, place: str) -> tuple[int, int]:
     """Width and height of a stored image, from its header.
 
     Raises:
@@ -185,7 +186,7 @@ class _Collected:
         self.annotations: Counter[int] = Counter()
         self.ratings: list[Rating] = []
 
-    def add(self, group: Mapping[str, Any]) -> None:
+    def add(self, group: GroupRow) -> None:
         number = len(self.preferences)
         candidates = group["candidates"] or []
         self.group_sizes[len(candidates)] += 1

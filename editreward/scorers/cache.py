@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from editreward.files import atomic_file
 from editreward.groups import GroupScores
+from editreward.groups.rows import GroupRow
 
 ANSWERS_FOLDER = "answers-2"
 """Another form of answers takes another number: what an older version kept is not read."""
@@ -38,7 +39,7 @@ def cache_folder() -> Path:
 
 
 class ParquetStore:
-    """Rows by key in the Parquet files of a folder. Several processes may add to it at once.
+    """GroupRows by key in the Parquet files of a folder. Several processes may add to it at once.
 
     Args:
         folder: where, made when the first row is added.
@@ -67,7 +68,7 @@ class ParquetStore:
                 rows[row.pop("key")] = row
         return rows
 
-    def add(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    def add(self, rows: Mapping[str, GroupRow]) -> None:
         """Add rows by key. They are there completely or not at all."""
         if not rows:
             return
@@ -107,7 +108,7 @@ def scores_row(scores: GroupScores) -> dict[str, Any]:
     return {"scores": json.dumps(scores.state(), ensure_ascii=False)}
 
 
-def scores_of(row: Mapping[str, Any]) -> GroupScores:
+def scores_of(row: GroupRow) -> GroupScores:
     """The opposite of `scores_row`."""
     return GroupScores.from_state(json.loads(row["scores"]))
 
@@ -117,6 +118,6 @@ def faults_row(faults: Iterable[tuple[str, str, str]]) -> dict[str, Any]:
     return {"faults": json.dumps(list(faults), ensure_ascii=False)}
 
 
-def faults_of(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def faults_of(row: GroupRow) -> list[tuple[str, str, str]]:
     """The opposite of `faults_row`."""
     return [(kind, place, message) for kind, place, message in json.loads(row["faults"])]

@@ -8,7 +8,7 @@ process makes the output of these files.
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ from editreward.data.rows import edit_group
 from editreward.data.sources import numbered_rows
 from editreward.files import Journal, atomic_file
 from editreward.groups import GroupScores, Scorer, Unscored
+from editreward.groups.rows import GroupRow
 from editreward.scorers.processes import Processes
 from editreward.scorers.registry import check_answers
 
 SUFFIXES = (".jsonl", ".parquet")
 ROWS_PER_BATCH = 1000
-"""Rows of a Parquet file that are in memory at a time."""
+"""GroupRows of a Parquet file that are in memory at a time."""
 GROUPS_PER_CALL = 16
 """Groups that a scorer is called with, and that a killed run loses at most, of each process."""
 FAILURES_KEPT = 10
@@ -120,7 +121,7 @@ def score_dataset(
     return report
 
 
-def _record(number: int, row: Mapping[str, Any], scored: GroupScores | Unscored) -> dict[str, Any]:
+def _record(number: int, row: GroupRow, scored: GroupScores | Unscored) -> dict[str, Any]:
     record = {"row": number, "group_id": row.get("group_id")}
     if isinstance(scored, Unscored):
         return {**record, "candidates": [], "best": None, "error": scored.reason}

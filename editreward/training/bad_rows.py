@@ -1,13 +1,14 @@
-"""Rows of a dataset that cannot be used: counted and listed, never replaced."""
+"""GroupRows of a dataset that cannot be used: counted and listed, never replaced."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from accelerate.utils import gather_object
 from transformers.utils import logging
+
+from editreward.groups.rows import GroupRow
 
 logger = logging.get_logger(__name__)
 
@@ -37,12 +38,12 @@ class UnreadableRow(dict[str, str]):
     """Stands for a row that could not be read, with `group_id` and `reason`, on its way to the collator."""
 
 
-def row_id(row: Mapping[str, Any]) -> str:
+def row_id(row: GroupRow) -> str:
     """The id of a row in lists, whatever it lacks."""
     return str(row.get("group_id"))
 
 
-def row_name(row: Mapping[str, Any]) -> str:
+def row_name(row: GroupRow) -> str:
     """What messages call a row."""
     return f"group {row.get('group_id')!r}"
 

@@ -2,17 +2,16 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import datasets
 import numpy as np
 import torch
 from datasets.distributed import split_dataset_by_node
 
+from editreward.groups.rows import GroupRow
 from editreward.training.subsets import Pair
-
-Row = Mapping[str, Any]
 
 BUCKET_RATIO = 1.1
 """Groups of one bucket differ by at most so much in tokens, which bounds the padding within a batch."""
@@ -222,11 +221,11 @@ class StreamedBatches(torch.utils.data.IterableDataset):
         dataset: The rows, images not decoded.
         parts_of: What an epoch takes of a row: of a row and an epoch, a list of rows.
         cost: Tokens of a row.
-        batch_size: Rows of a batch.
+        batch_size: GroupRows of a batch.
         budget: Instead, tokens of a batch with its padding.
         training: Go on for ever, shuffled.
-        shuffle_buffer: Rows that are shuffled at a time; 0 keeps the order of the stream.
-        packing_buffer: Rows among which those of about one length are looked for, under `budget`.
+        shuffle_buffer: GroupRows that are shuffled at a time; 0 keeps the order of the stream.
+        packing_buffer: GroupRows among which those of about one length are looked for, under `budget`.
         rank, world_size, seed: Which part, and what order.
 
     Raises:
@@ -236,8 +235,8 @@ class StreamedBatches(torch.utils.data.IterableDataset):
     def __init__(
         self,
         dataset: datasets.IterableDataset,
-        parts_of: Callable[[Row, int], Sequence[Row]],
-        cost: Callable[[Row], int],
+        parts_of: Callable[[GroupRow, int], Sequence[GroupRow]],
+        cost: Callable[[GroupRow], int],
         batch_size: int = 1,
         budget: int | None = None,
         training: bool = True,
@@ -252,7 +251,7 @@ class StreamedBatches(torch.utils.data.IterableDataset):
         self.training, self.shuffle_buffer, self.packing_buffer = training, shuffle_buffer, packing_buffer
         self.rank, self.world_size, self.seed = rank, world_size, seed
 
-    def __iter__(self) -> Iterator[list[Row]]:
+    def __iter__(self) -> Iterator[list[GroupRow]]:
         if self.training:
             yield from self._batches(self._endless())
             return
@@ -263,7 +262,7 @@ class StreamedBatches(torch.utils.data.IterableDataset):
         if number >= 0 and self.rank > number % self.world_size:  # the other ranks have one more
             yield []
 
-    def _endless(self) -> Iterator[Row]:
+    def _endless(self) -> Iterator[GroupRow]:
         for epoch in itertools.count():
             row = None
             for row in self._pass(epoch):
@@ -276,7 +275,7 @@ class StreamedBatches(torch.utils.data.IterableDataset):
                     )
                 return  # there are fewer files than workers
 
-    def _pass(self, epoch: int) -> Iterator[Row]:
+    def _pass(self, epoch: int) -> Iterator[GroupRow]:
         dataset = self.dataset
         if self.training and self.shuffle_buffer:
             # A new seed rather than `set_epoch`, whose epoch all workers share while each goes at its own pace.
@@ -284,12 +283,12 @@ class StreamedBatches(torch.utils.data.IterableDataset):
         for row in undecoded(dataset):
             yield from self.parts_of(row, epoch)
 
-    def _batches(self, rows: Iterator[Row]) -> Iterator[list[Row]]:
+    def _batches(self, rows: Iterator[GroupRow]) -> Iterator[list[GroupRow]]:
         if self.budget is None:
             while batch := list(itertools.islice(rows, self.batch_size)):
                 yield batch
             return
-        buffer: list[tuple[int, Row]] = []
+        buffer: list[tuple[int, GroupRow]] = []
         for row in rows:
             tokens = self.cost(row)
             if self.training and tokens > self.budget:
@@ -300,7 +299,7 @@ class StreamedBatches(torch.utils.data.IterableDataset):
         while buffer:
             yield self._take(buffer)
 
-    def _take(self, buffer: list[tuple[int, Row]]) -> list[Row]:
+    def _take(self, buffer: list[tuple[int, GroupRow]]) -> list[GroupRow]:
         """Take out the row that has waited longest, and those nearest to its length that fit beside it."""
         assert self.budget is not None
         first = longest = buffer[0][0]

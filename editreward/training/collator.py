@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from configuration_editreward import check_choice
+from editreward.groups.rows import GroupRow
 from editreward.training.bad_rows import ON_BAD_ROW, UnreadableRow, row_id, row_name
 from editreward.training.rationales import add_rationales, rationale_inputs
 from processing_editreward import EditRewardProcessor, PackedGroup
@@ -63,7 +64,7 @@ class EditGroupCollator:
         self.vote_labels = vote_labels
         self.rationales = rationales
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def __call__(self, rows: Sequence[GroupRow]) -> dict[str, Any]:
         groups, instructions, skipped = [], [], []
         for row in rows:
             try:
@@ -103,7 +104,7 @@ class EditGroupCollator:
         return batch if self.on_bad_row == "stop" else {**batch, "skipped_rows": skipped}
 
     def _group(
-        self, row: Mapping[str, Any]
+        self, row: GroupRow
     ) -> tuple[PackedGroup, list[list[float]], list[list[int]], list[float], list[list[list[float]]]]:
         """A packed group, its labels, its preferences with their weights, and the labels of each annotator."""
         if isinstance(row, UnreadableRow):
@@ -136,7 +137,7 @@ class EditGroupCollator:
             weights.append(weight)
         return packed, labels, pairs, weights, self._votes(candidates, name) if self.vote_labels else []
 
-    def _votes(self, candidates: Sequence[Mapping[str, Any]], name: str) -> list[list[list[float]]]:
+    def _votes(self, candidates: Sequence[GroupRow], name: str) -> list[list[list[float]]]:
         """Labels by each annotator of a group, by candidate, annotator and dimension."""
         by_annotator: list[dict[str, list[float]]] = []
         for index, candidate in enumerate(candidates):
@@ -177,7 +178,7 @@ class EditGroupCollator:
         return [values[dimension] for dimension in dimensions]
 
 
-def check_columns(row: Mapping[str, Any], what: str = "A row") -> None:
+def check_columns(row: GroupRow, what: str = "A row") -> None:
     """Raise a `ValueError` unless `row` has the columns that training reads."""
     missing = [column for column in REQUIRED_COLUMNS if column not in row]
     if missing:

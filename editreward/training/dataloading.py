@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from accelerate.data_loader import prepare_data_loader
 from transformers.trainer_utils import seed_worker
 from transformers.utils import logging
 
+from editreward.groups.rows import GroupRow
 from editreward.training.arguments import EditRewardTrainingArguments
 from editreward.training.bad_rows import UnreadableRow
 from editreward.training.batching import (
@@ -57,7 +58,7 @@ class GroupRows(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, request: Request) -> Mapping[str, Any]:
+    def __getitem__(self, request: Request) -> GroupRow:
         row = self._read(request.row)
         if isinstance(row, UnreadableRow):
             return row
@@ -65,14 +66,14 @@ class GroupRows(torch.utils.data.Dataset):
             return take_candidates(row, request.pair)
         return row_of_epoch(row, self.max_candidates, self.seed, request.epoch)
 
-    def _read(self, index: int) -> Mapping[str, Any]:
+    def _read(self, index: int) -> GroupRow:
         if not self._has_transform:
             [row] = self.dataset[index : index + 1].to_pylist()
             return row
         try:
             return self.dataset[index]
         except READ_ERRORS as error:
-            return UnreadableRow(group_id=f"row {index}", reason=f"Row {index} cannot be read: {error}")
+            return UnreadableRow(group_id=f"row {index}", reason=f"GroupRow {index} cannot be read: {error}")
 
 
 def group_dataloader(
@@ -142,11 +143,11 @@ def group_dataloader(
     return prepared
 
 
-def _parts(row: Mapping[str, Any], epoch: int, max_candidates: int | None, pairs: bool, seed: int) -> list[Any]:
+def _parts(row: GroupRow, epoch: int, max_candidates: int | None, pairs: bool, seed: int) -> list[Any]:
     return split_into_pairs(row) if pairs else [row_of_epoch(row, max_candidates, seed, epoch)]
 
 
-def _whole(row: Mapping[str, Any], epoch: int) -> list[Any]:
+def _whole(row: GroupRow, epoch: int) -> list[Any]:
     return [row]
 
 
@@ -246,13 +247,13 @@ class DataWait:
         return float(accelerator.gather(torch.tensor([share], device=accelerator.device)).max())
 
 
-def first_row(dataset: datasets.Dataset | datasets.IterableDataset, on_bad_row: str) -> Mapping[str, Any] | None:
+def first_row(dataset: datasets.Dataset | datasets.IterableDataset, on_bad_row: str) -> GroupRow | None:
     """The first row that can be read, images not decoded; `None` if there is none.
 
     Raises:
         ValueError: If the first row cannot be read, unless bad rows are skipped.
     """
-    rows: Iterator[Mapping[str, Any]]
+    rows: Iterator[GroupRow]
     if isinstance(dataset, datasets.IterableDataset):
         rows = iter(undecoded(dataset))
     else:

@@ -14,6 +14,7 @@ from trl import ScriptArguments
 
 from configuration_editreward import DEFAULT_DIMENSIONS
 from editreward.data.sources import SIMULATED, SimulatedGroups, features_of, load_groups
+from editreward.groups.rows import GroupRow
 from editreward.training.bad_rows import UnreadableRow
 from editreward.training.batching import Request, undecoded
 from editreward.training.dataloading import MIXTURE_PART, MIXTURE_ROW, MIXTURE_WEIGHT, GroupRows
@@ -332,7 +333,7 @@ def _features(dimensions: Sequence[str] = DEFAULT_DIMENSIONS) -> datasets.Featur
     )
 
 
-def _common_columns(row: Mapping[str, Any]) -> dict[str, Any]:
+def _common_columns(row: GroupRow) -> dict[str, Any]:
     kept = ("image", "scores", "annotations", "rationale")
     return {
         "group_id": row["group_id"],

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
+from editreward.groups.rows import GroupRow
 from editreward.training.bad_rows import UnreadableRow, row_name
 from editreward.training.rationales import count_rationale_tokens
 from editreward.training.subsets import Pair, pairs_of_group
@@ -72,12 +73,12 @@ class TokenCounter:
             candidates = [count + of_rationale for count, of_rationale in zip(candidates, more, strict=True)]
         return RowTokens(root, candidates)
 
-    def of_row(self, row: Mapping[str, Any]) -> int:
+    def of_row(self, row: GroupRow) -> int:
         """Tokens of a row with its images and all candidates."""
         return self(scan_row(row)).most()
 
 
-def scan_row(row: Mapping[str, Any]) -> dict[str, Any]:
+def scan_row(row: GroupRow) -> dict[str, Any]:
     """What the length and the pairs of a row depend on, `SCAN_FEATURES`."""
     scanned: dict[str, Any] = {
         "group_id": row.get("group_id"),

@@ -3,8 +3,10 @@
 import functools
 import itertools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
+
+from editreward.groups.rows import GroupRow
 
 Pair = tuple[int, int]
 
@@ -80,7 +82,7 @@ def candidates_of_epoch(
     return tuple(sorted(role[candidate] for candidate in subsets[place]))
 
 
-def annotated_pairs(preferences: Sequence[Mapping[str, Any]] | None, size: int) -> list[Pair] | None:
+def annotated_pairs(preferences: Sequence[GroupRow] | None, size: int) -> list[Pair] | None:
     """The pairs (i, j), i < j, that have preferences, each once; `None` if one of them is not of two candidates."""
     pairs: dict[Pair, None] = {}
     for entry in preferences or ():
@@ -94,7 +96,7 @@ def annotated_pairs(preferences: Sequence[Mapping[str, Any]] | None, size: int) 
     return list(pairs)
 
 
-def pairs_of_group(preferences: Sequence[Mapping[str, Any]] | None, size: int) -> list[Pair] | None:
+def pairs_of_group(preferences: Sequence[GroupRow] | None, size: int) -> list[Pair] | None:
     """The pairs that a group is split into: the annotated ones where it has `preferences`, otherwise all.
 
     `None` for a group that has no candidate or an impossible preference: it cannot be split, only reported.
@@ -103,7 +105,7 @@ def pairs_of_group(preferences: Sequence[Mapping[str, Any]] | None, size: int) -
     return list(itertools.combinations(range(size), 2)) if pairs == [] else pairs
 
 
-def take_candidates(row: Mapping[str, Any], chosen: Sequence[int]) -> dict[str, Any]:
+def take_candidates(row: GroupRow, chosen: Sequence[int]) -> dict[str, Any]:
     """A row with some of its candidates, and of its `preferences` those between them."""
     place = {candidate: new for new, candidate in enumerate(chosen)}
     preferences = [
@@ -114,7 +116,7 @@ def take_candidates(row: Mapping[str, Any], chosen: Sequence[int]) -> dict[str, 
     return {**row, "candidates": [row["candidates"][i] for i in chosen], "preferences": preferences}
 
 
-def row_of_epoch(row: Mapping[str, Any], max_candidates: int | None, seed: int, epoch: int) -> Mapping[str, Any]:
+def row_of_epoch(row: GroupRow, max_candidates: int | None, seed: int, epoch: int) -> GroupRow:
     """The part of a row that an epoch trains on; see [`candidates_of_epoch`]. A faulty row stays as it is."""
     size = len(row.get("candidates") or ())
     if max_candidates is None or size <= max_candidates:
@@ -127,7 +129,7 @@ def row_of_epoch(row: Mapping[str, Any], max_candidates: int | None, seed: int, 
     )
 
 
-def split_into_pairs(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def split_into_pairs(row: GroupRow) -> list[GroupRow]:
     """A group as rows of two candidates, one for each of its pairs; a faulty one as it is.
 
     The pair losses of all these rows add up to those of the group, whose source image is run once for each.

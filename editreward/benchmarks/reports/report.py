@@ -25,8 +25,9 @@ from editreward.benchmarks.reports.findings import (
 )
 from editreward.benchmarks.reports.saved import RESULT, write_answers
 from editreward.benchmarks.result import BenchmarkResult
-from editreward.benchmarks.runner import Rows, rows_at
+from editreward.benchmarks.runner import rows_at
 from editreward.data.images import READ_ERRORS, flatten, read_image
+from editreward.groups.rows import GroupRow, GroupRows
 from editreward.reports import plots
 from editreward.reports.page import Cell, Example, Page, Picture, Plot, Section, Strong, Table
 from editreward.statistics import Share, expected_calibration_error, reliability_bins
@@ -45,7 +46,7 @@ LISTED = 12
 """Ids or faults of a kind that are shown; result.json has more."""
 
 
-def write_report(result: BenchmarkResult, rows: Rows, folder: Path, examples: int = EXAMPLES) -> list[Path]:
+def write_report(result: BenchmarkResult, rows: GroupRows, folder: Path, examples: int = EXAMPLES) -> list[Path]:
     """Write the result as JSON, Markdown, HTML and a figure, and the answers.
 
     Args:
@@ -64,7 +65,7 @@ def write_report(result: BenchmarkResult, rows: Rows, folder: Path, examples: in
     return [*page.write(folder, STEM), data, *write_answers(result.answers, folder)]
 
 
-def report_page(result: BenchmarkResult, rows: Rows, examples: int = EXAMPLES) -> Page:
+def report_page(result: BenchmarkResult, rows: GroupRows, examples: int = EXAMPLES) -> Page:
     """The report as a page. Arguments as for `write_report`."""
     data = result.data
     text = [
@@ -287,7 +288,7 @@ def _ranks(answers: Answers) -> tuple[list[str], list[Plot]]:
     return ["Ranks: edits that tie share the better one; items of nothing but ties are left out."], [plot]
 
 
-def _mistakes(result: BenchmarkResult, rows: Rows, number_of: int) -> Section:
+def _mistakes(result: BenchmarkResult, rows: GroupRows, number_of: int) -> Section:
     mistakes = worst_mistakes(result.answers, number_of)
     title = "Largest confident mistakes"
     if not mistakes:
@@ -302,7 +303,7 @@ def _mistakes(result: BenchmarkResult, rows: Rows, number_of: int) -> Section:
     return Section(title, text, examples=examples)
 
 
-def _example(mistake: Mistake, row: Mapping[str, Any], answers: Answers) -> Example:
+def _example(mistake: Mistake, row: GroupRow, answers: Answers) -> Example:
     item = mistake.item
     record = answers.groups[item.group_id]
     scores = answers.scores[item.group_id] if answers.scores else None
@@ -343,7 +344,7 @@ def _letter(index: int) -> str:
     return chr(ord("A") + index) if index < 26 else str(index + 1)
 
 
-def _thumbnail(record: Mapping[str, Any] | None) -> bytes | None:
+def _thumbnail(record: GroupRow | None) -> bytes | None:
     """A small JPEG of a stored image; None where it cannot be read (any more)."""
     try:
         image = flatten(read_image(record))

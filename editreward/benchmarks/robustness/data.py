@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count, islice
 from random import Random
-from typing import Any
 
 import numpy as np
 
-from editreward.benchmarks.runner import GroupRecord, Rows
+from editreward.benchmarks.runner import GroupRecord
 from editreward.data.sources import StoredRows
 from editreward.groups.pairs import TIE_TOLERANCE
+from editreward.groups.rows import GroupRow, GroupRows
 from editreward.simulation import (
     WORDINGS,
     SimulatedCandidate,
@@ -47,9 +47,9 @@ class StressData:
     """
 
     name: str
-    rows: Rows
+    rows: GroupRows
     instructions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    levels: Mapping[str, Rows] = field(default_factory=dict)
+    levels: Mapping[str, GroupRows] = field(default_factory=dict)
     source_score: float | None = None
 
 
@@ -77,7 +77,7 @@ class Labels:
         return int(self.order.sum(axis=1).argmax())
 
 
-def labels_of(record: GroupRecord, row: Mapping[str, Any]) -> Labels:
+def labels_of(record: GroupRecord, row: GroupRow) -> Labels:
     """Labels by the sum of the scores; of two edits that lack some, by the preferences."""
     totals = np.sum(list(record.truth.values()), axis=0) if record.truth else np.full(record.size, np.nan)
     votes = np.zeros((record.size, record.size))
@@ -92,17 +92,17 @@ def labels_of(record: GroupRecord, row: Mapping[str, Any]) -> Labels:
 
 @dataclass(frozen=True)
 class BestEdits:
-    """Rows of the best edits alone.
+    """GroupRows of the best edits alone.
 
     Args:
         rows: the groups.
         best: index of the best edit by group id; other groups are left out.
     """
 
-    rows: Rows
+    rows: GroupRows
     best: Mapping[str, int]
 
-    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+    def __iter__(self) -> Iterator[GroupRow]:
         for row in self.rows:
             if row["group_id"] in self.best:
                 yield {**row, "candidates": [row["candidates"][self.best[row["group_id"]]]], "preferences": []}
@@ -112,10 +112,10 @@ class BestEdits:
 class FirstRows:
     """The first so many rows."""
 
-    rows: Rows
+    rows: GroupRows
     number: int
 
-    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+    def __iter__(self) -> Iterator[GroupRow]:
         return islice(iter(self.rows), self.number)
 
 

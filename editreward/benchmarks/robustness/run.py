@@ -10,8 +10,9 @@ from editreward.benchmarks.robustness.data import BestEdits, Labels, StressData,
 from editreward.benchmarks.robustness.measures import Finding, StressedGroup, find, units_of
 from editreward.benchmarks.robustness.report import RobustnessResult
 from editreward.benchmarks.robustness.stresses import STRESSES, Stress
-from editreward.benchmarks.runner import GroupRecord, Inspection, Rows, Runner
+from editreward.benchmarks.runner import GroupRecord, Inspection, Runner
 from editreward.groups import GroupScores, Scorer, Unscored
+from editreward.groups.rows import GroupRows
 
 
 def run_robustness(
@@ -109,7 +110,7 @@ class _Asking:
         change = preparation(stress.change) if stress.change else None
         return self.runner.score(rows, groups, self.scorer, instructions, change)
 
-    def _groups(self, stress: Stress) -> tuple[Rows, Mapping[str, GroupRecord]]:
+    def _groups(self, stress: Stress) -> tuple[GroupRows, Mapping[str, GroupRecord]]:
         """What is scored: the groups, their best edits, or groups of rising strength."""
         if not stress.levels:
             return self.data.rows, self.records

@@ -29,6 +29,7 @@ from editreward.data.importers.images import ImageStore
 from editreward.data.importers.reading import Source, read_rows
 from editreward.data.storage import MAX_SHARD_BYTES, GroupWriter
 from editreward.files import changed_settings, write_json, write_lines
+from editreward.groups.rows import GroupRow
 
 WORK_FOLDER = ".import"
 DONE_FOLDER = ".import-done"
@@ -414,7 +415,7 @@ def _with_unique_id(built: Built, ids: Iterable[str]) -> Built:
     return Built(built.group, [replace(item, group_id=built.group["group_id"]) for item in built.items])
 
 
-def _images_of(group: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _images_of(group: GroupRow) -> Iterator[dict[str, Any]]:
     yield from group["source_images"]
     yield from (candidate["image"] for candidate in group["candidates"])
 
