@@ -89,7 +89,7 @@ lock: | $(BIN)/python
 	rm $(LOCK).new
 
 # What the ranges in pyproject.toml promise, tested at both ends. Each has a virtual environment of its own, and PyTorch as
-# the machine has it: `make test-oldest TORCH_VERSION=2.6.0` takes its oldest release, too. TESTS narrows what is run.
+# the machine has it: `make test-oldest TORCH_VERSION=2.6.0` takes its oldest release, too. TESTS says what is run.
 TESTS ?= -m "not slow"
 
 test-newest:

@@ -1,1 +1,1 @@
-"""The command line: one module per command, imported when it is called."""
+"""The command line: one module per command, which imports what it needs when it runs."""

@@ -1,4 +1,4 @@
-"""The one `--scorer` of every command, and the options that go with it."""
+"""The one `--scorer` of every command that scores, and the options that go with it."""
 
 import argparse
 from typing import Any

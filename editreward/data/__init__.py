@@ -1,1 +1,1 @@
-"""Edit groups as data: the pairs that their scores and preferences give."""
+"""Edit groups as data: schema, storage, sources, images, splits, importers and exports."""

@@ -1,7 +1,8 @@
 """The interface that everything shares: a `Scorer` rates the edits of groups, whatever it is made of.
 
-Producers of scores (reward models, generative scorers, judges, baselines, ensembles, a user's function) implement it;
-consumers (`score`, datasets, benchmarks, robustness, the Space, rewards, curation) take it, and nothing else of them.
+Producers of scores (reward models, baselines, ensembles, a user's function) implement it; consumers (`score`,
+datasets, benchmarks, robustness, the demo, the Space) take it, and nothing else of them. Judges of pairs have
+`PairwiseJudge`.
 """
 
 from collections.abc import Sequence

@@ -226,7 +226,7 @@ class GroupScores:
         return list(next(iter(self.scored.values())).dimensions) if self.scored else []
 
     def to_dict(self) -> dict[str, Any]:
-        """The group as plain data, ready for JSON. Command line, datasets, Space and server all use these names.
+        """The group as plain data, ready for JSON. Command line, datasets, pipeline and Space use these names.
 
         Returns:
             `best`, the position of the best candidate or None, and `candidates`, each with `rank`, `reward`,

@@ -1,4 +1,4 @@
-"""Every scorer by one text: `load_scorer("org/EditReward")`, and the `--scorer` of every command.
+"""Every scorer by one text: `load_scorer("org/EditReward")`, and `--scorer` in commands.
 
 | spec | what |
 |---|---|

@@ -17,7 +17,7 @@ class Settings:
     """The environment variable of a field is its name in capitals after `EDITREWARD_SPACE_`.
 
     Attributes:
-        model: folder or Hub id; empty: the bundled tiny model.
+        model: folder or Hub id, or the spec of another scorer; empty: the bundled tiny model.
         revision: commit, branch or tag of a model on the Hub; empty: its default.
         max_upload_mb: megabytes of one uploaded file.
         max_image_mb: megabytes of one image file.
