@@ -109,7 +109,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: Its words, without the name of the program. Default: those of this process.
     """
     # 1. Parse
-    parser = TrlParser((EditRewardScriptArguments, EditRewardTrainingArguments, EditRewardModelConfig))
+    parser = TrlParser(
+        (EditRewardScriptArguments, EditRewardTrainingArguments, EditRewardModelConfig),
+        usage="%(prog)s [--config FILE.yaml] [--OPTION VALUE ...]",  # of hundreds, which would hide an error
+    )
     script_args, training_args, model_args = parser.parse_args_and_config(None if argv is None else list(argv))
     evaluates = training_args.eval_strategy != "no"
 
