@@ -111,6 +111,18 @@ MOVED = {
 }
 """New name by old name, both without `editreward.`."""
 
+ALSO = {
+    "data.card": ("resources",),
+    "evaluation.baselines": ("scorers.perceptual",),
+    "evaluation.benchmarks": ("benchmarks.run", "benchmarks.loading", "benchmarks.result", "data.sources"),
+    "evaluation.scorers": ("scorers.fingerprints", "scorers.baselines"),
+    "scoring.dataset": ("data.sources",),
+    "scoring.probability": ("reports.text",),
+    "scoring.scorer": ("scorers.loading",),
+    "scoring": ("scorers.loading",),
+}
+"""Where other names of a module went that was taken apart, by its old name."""
+
 RENAMED = {"EditScore": "CandidateScore", "BestEdit": "GroupScores"}
 """What is called otherwise now, by old name."""
 
@@ -131,8 +143,14 @@ class MovedModules(MetaPathFinder, Loader):
         warnings.warn(f"{spec.name} is {new} now; the old name goes away in 1.0.", DeprecationWarning, stacklevel=2)
         module = ModuleType(spec.name, f"Moved to `{new}`.")
 
+        places = [new, *(f"editreward.{place}" for place in ALSO.get(spec.name.partition(".")[2], ()))]
+
         def read(name: str) -> Any:
-            return getattr(importlib.import_module(new), RENAMED.get(name, name))
+            for place in places:
+                found = getattr(importlib.import_module(place), RENAMED.get(name, name), None)
+                if found is not None:
+                    return found
+            raise AttributeError(f"module {spec.name!r} has no attribute {name!r}")
 
         module.__getattr__ = read  # type: ignore[method-assign]
         return module

@@ -93,7 +93,9 @@ def evaluate_with_control(
     judgements = judge(scorer, groups)
     result = evaluate(judgements, groups)
     control = evaluate(judge(scorer, groups, shuffled_instructions(groups)), groups)
-    result["shuffled_instructions"] = {name: control[name]["accuracy"] for name in ("overall", *scorer.dimensions)}
+    result["shuffled_instructions"] = {
+        name: control[name]["accuracy"] for name in ("overall", *scorer.dimensions) if name in control
+    }
     result["calibration"] = {}
     config = getattr(getattr(scorer, "model", None), "config", None)
     for name, affine in (getattr(config, "calibration", None) or {}).items():

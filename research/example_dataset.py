@@ -23,7 +23,7 @@ from editreward.annotation.database import Database
 from editreward.annotation.people import annotators
 from editreward.annotation.store import GroupStore
 from editreward.annotation.workflow import Workflow
-from editreward.cli import main as cli
+from editreward.cli import command as cli
 from editreward.data.sources import open_groups, raw_groups
 from editreward.data.storage import write_groups
 from editreward.editors.editors import SimulatedEditor, read_editors

@@ -7,7 +7,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from editreward import compatibility
-from editreward.cli import main as cli
+from editreward.cli import command as cli
 from editreward.compatibility import BAD_COMBINATIONS, check_versions, known_faults
 from editreward.training.adapters import adapter_config, merge_adapter, save_configuration
 from tests.helpers.backbones import build

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 BUILD = "import sys; from setuptools import build_meta; print(getattr(build_meta, sys.argv[1])(sys.argv[2]))"
 ALL_HELP = """
 import argparse
-from editreward.cli.main import build_parser
+from editreward.cli.command import build_parser
 
 def show(parser):
     parser.format_help()

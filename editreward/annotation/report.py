@@ -16,7 +16,7 @@ from editreward.groups.rows import GroupRow
 from editreward.reports.page import Cell, Page, Section, Strong, Table
 
 ROWS_SHOWN = 100
-"""GroupRows of the page's long tables; the JSON has all."""
+"""Rows of the page's long tables; the JSON has all."""
 
 
 def write_report(

@@ -28,11 +28,11 @@ MEDIA_TYPES = {
 """What browsers show as it is. Images of other formats are sent as PNG."""
 
 ROWS_IN_MEMORY = 32
-"""GroupRows are read whole, and a page asks for the images of one row one after another."""
+"""Rows are read whole, and a page asks for the images of one row one after another."""
 
 
 class GroupStore:
-    """GroupRows of one or more datasets by group id.
+    """Rows of one or more datasets by group id.
 
     Raises:
         ValueError: a dataset is empty, a group id occurs twice, an instruction is empty, or a group has fewer than two

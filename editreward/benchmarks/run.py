@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
-from typing import Any
+from typing import Any, cast
 
 from editreward.benchmarks import protocols
 from editreward.benchmarks.benchmark import Benchmark, BenchmarkData
@@ -14,6 +14,7 @@ from editreward.benchmarks.runner import GroupRecord, Inspection, PairQuestion, 
 from editreward.data.benchmark_items import BenchmarkItem
 from editreward.groups import GroupScores, PairwiseJudge, Scorer, Unscored
 from editreward.scorers.fingerprints import content_hash
+from editreward.scorers.registry import is_judge
 
 LISTED_FAULTS = 1000
 """Faults that a result lists one by one; all are counted."""
@@ -29,7 +30,7 @@ class RunOptions:
 
     def check(self, scorer: Scorer | PairwiseJudge) -> None:
         """Raise a `ValueError` unless the options fit the scorer."""
-        if self.with_position_bias and not isinstance(scorer, PairwiseJudge):
+        if self.with_position_bias and not is_judge(scorer):
             raise ValueError(f"{scorer.name} scores each edit by itself: it has no position bias.")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"The limit must be 1 or more, not {self.limit}.")
@@ -99,10 +100,10 @@ def run_benchmark(
     options = RunOptions(limit, shuffle_instructions, with_position_bias)
     options.check(scorer)
     questions = _questions(data, runner, options)
-    if isinstance(scorer, PairwiseJudge):
+    if is_judge(scorer):
         replies = _ask_judge(benchmark, data, questions, scorer, runner, with_position_bias)
     else:
-        replies = _ask_scorer(benchmark, data, questions, scorer, runner)
+        replies = _ask_scorer(benchmark, data, questions, cast(Scorer, scorer), runner)
     answers, left_out = replies.answers, questions.left_out | replies.left_out
     if not answers.items:
         counts = ", ".join(f"{kind}: {len(ids)}" for kind, ids in left_out.items()) or "there is none"
@@ -220,7 +221,7 @@ def _ids(kind: str, items: Sequence[BenchmarkItem]) -> dict[str, list[str]]:
 def _about_scorer(scorer: Scorer | PairwiseJudge, calibrated: bool, options: RunOptions) -> dict[str, Any]:
     return {
         "name": scorer.name + (", instructions shuffled" if options.shuffle_instructions else ""),
-        "kind": "judge of pairs" if isinstance(scorer, PairwiseJudge) else "scorer",
+        "kind": "judge of pairs" if is_judge(scorer) else "scorer",
         "revision": getattr(scorer, "revision", None),
         "calibrated": calibrated,
         "notes": list(getattr(scorer, "notes", ())),

@@ -39,8 +39,6 @@ from editreward.scorers.fingerprints import content_hash, versions
 from editreward.scorers.processes import Processes
 from editreward.scorers.registry import check_answers
 
-"""Groups as they are stored, images as `{"bytes", "path"}`. They are gone through several times."""
-
 T = TypeVar("T")
 
 FATAL_FAULTS = ("missing_id", "duplicate_id", "empty_instruction", "missing_image", "broken_image")

@@ -117,7 +117,7 @@ def shuffled_instructions(groups: Sequence[SimulatedGroup], seed: int = 0) -> li
 
 def evaluate(judgements: Judgements, groups: Sequence[SimulatedGroup]) -> dict[str, Any]:
     """Pair accuracy overall and per dimension, by category, language, novelty and gap; strict ranking of 3 and 4."""
-    names = [OVERALL, *judgements.mean]
+    names = [OVERALL, *(name for name in judgements.mean if name in judgements.truth)]
     subsets: dict[str, dict[str, list[int]]] = {
         "category": _by([group.category for group in groups]),
         "language": _by([group.language for group in groups]),

@@ -2,6 +2,6 @@
 
 import sys
 
-from editreward.cli.main import main
+from editreward.cli import main
 
 sys.exit(main())

@@ -1,8 +1,8 @@
 """`editreward bench`: run a reward model, a baseline or a judge of pairs on a benchmark, and compare results.
 
 Every benchmark of `editreward.benchmarks` is a command, and so is what else there is, a pair of functions `add_NAME`
-and `run_NAME` as in `editreward.cli.main`. To add one of these, write the pair, in a module of this folder, and list
-`add_NAME` in `BENCH_COMMANDS`.
+and `run_NAME` as in `editreward.cli.command`. To add one of these, write the pair, in a module of this folder, and
+list `add_NAME` in `BENCH_COMMANDS`.
 """
 
 import argparse

@@ -89,7 +89,7 @@ def run_import(args: argparse.Namespace) -> None:
     inputs = [Source(name, args.split, args.config, args.revision) for name in args.input]
     report = import_dataset(FORMATS[args.format], inputs, args.output, options)
     rows = ", ".join(f"{count:,} of {label}" for label, count in report["rows"].items())
-    print(f"GroupRows read    {rows}")
+    print(f"Rows read    {rows}")
     items = f", {report['items']:,} benchmark items" if "items" in report else ""
     print(f"Written      {report['groups']:,} groups with {report['candidates']:,} candidates{items}")
     for severity in ("errors", "notes"):

@@ -9,6 +9,17 @@ from editreward.scorers.registry import SCORERS, load_scorer, load_scorer_or_jud
 DTYPES = ("float32", "bfloat16", "float16")
 
 
+class _OneScorer(argparse.Action):
+    """`--scorer`, also called `--model`: of two, one would be ignored."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        if getattr(namespace, self.dest) is not None:
+            parser.error("--scorer and --model are one option: give it once (a CLIP checkpoint is clip:MODEL)")
+        setattr(namespace, self.dest, values)
+
+
 def add_scorer_options(parser: argparse.ArgumentParser, with_seed: bool = True) -> None:
     """Declare who scores.
 
@@ -21,6 +32,7 @@ def add_scorer_options(parser: argparse.ArgumentParser, with_seed: bool = True) 
     options.add_argument(
         "--scorer",
         "--model",
+        action=_OneScorer,
         metavar="SPEC",
         help=f"a reward model (folder or Hub id), {names}, FILE.py:FUNCTION or MODULE:FUNCTION, which is run, or a "
         "YAML file (default: the bundled tiny model)",

@@ -1,4 +1,4 @@
-"""GroupRows of the dataset schema as edit groups."""
+"""Rows of the dataset schema as edit groups."""
 
 from PIL import Image
 

@@ -149,7 +149,7 @@ class GroupWriter:
             self._writer = None
 
     def _encode(self, rows: list[dict[str, Any]]) -> pa.Table:
-        """GroupRows with the images inside: the Parquet writers of `datasets` and pyarrow keep paths as they are."""
+        """Rows with the images inside: the Parquet writers of `datasets` and pyarrow keep paths as they are."""
         schema, tables = self.features.arrow_schema, []
         for row in rows:
             try:

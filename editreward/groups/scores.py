@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any
 
 NAN = math.nan
@@ -98,7 +99,10 @@ class GroupScores:
     probabilities: list[float] | None = None
 
     def __post_init__(self) -> None:
-        candidates = (CandidateScore({}, c) if isinstance(c, int | float) else c for c in self.candidates)
+        if isinstance(self.preferences, Mapping):
+            raise TypeError("GroupScores takes candidates; `GroupScores.from_columns` takes lists by dimension.")
+        # numpy's floats are `Real`, too, and no JSON.
+        candidates = (CandidateScore({}, float(c)) if isinstance(c, Real) else c for c in self.candidates)
         object.__setattr__(self, "candidates", tuple(candidates))
 
     @classmethod
@@ -130,12 +134,12 @@ class GroupScores:
                 raise ValueError(f"{name}: {len(column)} numbers for {len(overall)} candidates.")
 
         def std(name: str, index: int) -> float | None:
-            return stds[name][index] if name in stds else None
+            return float(stds[name][index]) if name in stds else None
 
         candidates = tuple(
             CandidateScore(
-                {name: DimensionScore(row[i], std(name, i), calibrated) for name, row in dimensions.items()},
-                reward,
+                {name: DimensionScore(float(row[i]), std(name, i), calibrated) for name, row in dimensions.items()},
+                float(reward),
                 std("overall", i),
             )
             for i, reward in enumerate(overall)
@@ -230,7 +234,8 @@ class GroupScores:
 
         Returns:
             `best`, the position of the best candidate or None, and `candidates`, each with `rank`, `reward`,
-            `reward_std`, `probability_best`, `dimensions`, `reasons` and `error` (why it is unscored, else None).
+            `reward_std`, `probability_best`, `dimensions`, `reasons` and `error` (why it is unscored, else None);
+            and `answers` where there are raw ones.
         """
         return {
             "best": self.order[0] if self.order else None,
@@ -241,7 +246,8 @@ class GroupScores:
         one = self.candidates[index]
         if isinstance(one, Unscored):
             empty = dict.fromkeys(("rank", "reward", "reward_std", "probability_best"))
-            return {**empty, "dimensions": None, "reasons": [], "error": one.reason}
+            plain: dict[str, Any] = {**empty, "dimensions": None, "reasons": [], "error": one.reason}
+            return plain | ({"answers": list(one.answers)} if one.answers else {})
         probability = None if self.probabilities is None else self.probabilities[index]
         return {"rank": rank, "probability_best": probability, **one.to_dict(), "error": None}
 

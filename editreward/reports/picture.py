@@ -125,7 +125,8 @@ def draw_group(group: ScoredGroup, width: int) -> Image.Image:
             continue
         drawing.text(corner, "source", fill=INK, font=font(16))
         if column == 0:
-            calibrated = all(value.calibrated for value in scored[order[0]].dimensions.values())
+            shown = scored[order[0]].dimensions.values()
+            calibrated = bool(shown) and all(value.calibrated for value in shown)
             legend = LEGEND if calibrated else "Uncalibrated scores:\nno scale."
             drawing.text((corner[0], corner[1] + 28), legend, fill=FAINT, font=font(13), spacing=6)
     return section

@@ -46,6 +46,8 @@ def decode(image: ImageInput) -> Image.Image:
 def content_of(image: ImageInput) -> bytes:
     """What tells an image from others: the bytes of its file, or its pixels."""
     if isinstance(image, bytes):
+        if not image:
+            raise ValueError("the image is missing")
         return image
     if isinstance(image, str | Path) and Path(image).is_file():
         return Path(image).read_bytes()
@@ -132,6 +134,12 @@ class EditByEdit(ABC):
         return [self._score(group) for group in groups]
 
     def _score(self, group: EditGroup) -> GroupScores | Unscored:
+        if not group.sources:
+            return Unscored("source is an empty list. Pass the image that was edited.")
+        if not isinstance(group.instruction, str) or not group.instruction.strip():
+            return Unscored("instruction is empty. Say what the edit was meant to do.")
+        if not group.edited:
+            return Unscored("edited is an empty list. Pass at least one edited image.")
         try:
             rate = self.prepare(group)
         except ValueError as error:

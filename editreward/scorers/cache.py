@@ -39,7 +39,7 @@ def cache_folder() -> Path:
 
 
 class ParquetStore:
-    """GroupRows by key in the Parquet files of a folder. Several processes may add to it at once.
+    """Rows by key in the Parquet files of a folder. Several processes may add to it at once.
 
     Args:
         folder: where, made when the first row is added.

@@ -27,8 +27,8 @@ from editreward.scorers.registry import check_answers
 
 SUFFIXES = (".jsonl", ".parquet")
 ROWS_PER_BATCH = 1000
-"""GroupRows of a Parquet file that are in memory at a time."""
-GROUPS_PER_CALL = 16
+"""Rows of a Parquet file that are in memory at a time."""
+GROUPS_PER_CALL = 64
 """Groups that a scorer is called with, and that a killed run loses at most, of each process."""
 FAILURES_KEPT = 10
 
@@ -114,8 +114,12 @@ def score_dataset(
     if not processes.is_main:
         return None
     report = DatasetReport(reused=reused)
+    # A user's scorer need not say beforehand what it scores apart.
+    candidates = (candidate for record in _in_order(parts, limit) for candidate in record["candidates"])
+    found = (name for candidate in candidates for name in candidate["dimensions"] or ())
+    dimensions = list(dict.fromkeys(itertools.chain(scorer.dimensions, found)))
     with atomic_file(output) as unfinished:
-        _write(_counted(_in_order(parts, limit), report), unfinished, output.suffix, scorer.dimensions)
+        _write(_counted(_in_order(parts, limit), report), unfinished, output.suffix, dimensions)
     for part in parts:
         part.unlink()
     return report

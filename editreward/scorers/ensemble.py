@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 from editreward.groups import CandidateScore, DimensionScore, EditGroup, GroupScores, Scorer, Unscored
 from editreward.scorers.fingerprints import fingerprint_of
+from editreward.scorers.registry import check_answers
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,12 @@ class EnsembleScorer:
 
     def __call__(self, groups: Sequence[EditGroup]) -> list[GroupScores | Unscored]:
         """Score groups, as every `Scorer` does. What a member cannot score, the ensemble cannot either."""
-        answers = zip(*(member(groups) for member in self.members), strict=True)
-        return [self._group(answer) for answer in answers]
+        given = []
+        for member in self.members:
+            answers = member(groups)
+            check_answers(member, groups, answers)
+            given.append(answers)
+        return [self._group(answers) for answers in zip(*given, strict=True)]
 
     def _group(self, answers: Sequence[GroupScores | Unscored]) -> GroupScores | Unscored:
         found = []

@@ -13,15 +13,15 @@
 A relative path in a file is taken from the file's folder.
 """
 
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
 from editreward.groups import PairwiseJudge, Scorer
 from editreward.scorers.ensemble import EnsembleScorer, Standardisation
-from editreward.scorers.registry import ScorerOptions, load_scorer_or_judge
+from editreward.scorers.registry import SCORERS, ScorerOptions, is_judge, load_scorer_or_judge
 
 OPTIONS = tuple(field.name for field in fields(ScorerOptions))
 
@@ -57,24 +57,33 @@ def _of_mapping(content: Any, path: Path, options: ScorerOptions) -> Scorer | Pa
 
 
 def _ensemble(content: dict[str, Any], path: Path, options: ScorerOptions) -> EnsembleScorer:
-    members = []
-    for one in content["ensemble"] or []:
-        member = _of_mapping(one if isinstance(one, dict) else {"scorer": one}, path, replace(options, seed=None))
-        members.append(member)
+    for name in ("seed", "revision"):
+        if getattr(options, name) is not None:
+            raise ValueError(f"{path}: an ensemble has no `{name}`: give each member its own (`scorer`, `{name}`).")
+    if not isinstance(content["ensemble"], list):
+        raise ValueError(f"{path}: `ensemble` is a list of scorers, not {content['ensemble']!r}.")
+    described = (one if isinstance(one, dict) else {"scorer": one} for one in content["ensemble"])
+    members = [_of_mapping(one, path, options) for one in described]
+    scorers = []
+    for member in members:
+        if is_judge(member):
+            raise ValueError(f"{path}: {member.name} judges pairs, and cannot be a member.")
+        scorers.append(cast(Scorer, member))
     try:
-        standardisation = (
-            [Standardisation(**one) for one in content["standardisation"]] if "standardisation" in content else None
-        )
+        given = content.get("standardisation")
+        standardisation = None if given is None else [Standardisation(**one) for one in given]
     except TypeError as error:
         raise ValueError(
             f"{path}: standardisation is a list with `mean` and `std` of each member: {error}."
         ) from error
-    if judges := [member.name for member in members if not isinstance(member, Scorer)]:
-        raise ValueError(f"{path}: {judges[0]} judges pairs, and cannot be a member.")
-    return EnsembleScorer([m for m in members if isinstance(m, Scorer)], standardisation)
+    return EnsembleScorer(scorers, standardisation)
 
 
 def _found(spec: str, path: Path) -> str:
-    """The spec, with a relative path taken from the file's folder."""
-    beside = path.parent / spec.rpartition(":")[0] if ".py:" in spec else path.parent / spec
+    """The spec, with a relative path in it taken from the file's folder; names of scorers stay as they are."""
+    name, colon, rest = spec.partition(":")
+    if name in SCORERS:
+        is_beside = bool(rest) and not Path(rest).is_absolute() and (path.parent / rest).exists()
+        return f"{name}:{path.parent / rest}" if is_beside else spec
+    beside = path.parent / (spec.rpartition(":")[0] if ".py:" in spec else spec)
     return str(path.parent / spec) if beside.exists() and not Path(spec).is_absolute() else spec

@@ -18,10 +18,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 from editreward.functions import load_function
-from editreward.groups import EditGroup, GroupScores, PairwiseJudge, Scorer, Unscored
+from editreward.groups import CandidateScore, EditGroup, GroupScores, PairwiseJudge, Scorer, Unscored
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,9 @@ SCORERS: Mapping[str, ScorerEntry] = {
 }
 """By name."""
 
+STATED = ("name", "fingerprint", "dimensions", "scale", "calibrated", "notes")
+"""What a scorer states of itself."""
+
 YAML_SUFFIXES = (".yaml", ".yml")
 
 
@@ -100,11 +103,16 @@ def load_scorer(spec: str | Path | None = None, **options: Any) -> Scorer:
             score of a single edit.
     """
     made = load_scorer_or_judge(spec, **options)
-    if not isinstance(made, Scorer):
+    if is_judge(made):
         raise ValueError(
             f"{made.name} judges pairs of edits; scores of single edits are needed here: choose a scorer."
         )
-    return made
+    return cast(Scorer, made)
+
+
+def is_judge(made: object) -> TypeGuard[PairwiseJudge]:
+    """Whether it compares pairs. It looks at the class: `isinstance` with a protocol would compute the fingerprint."""
+    return hasattr(type(made), "compare")
 
 
 def load_scorer_or_judge(spec: str | Path | None = None, **options: Any) -> Scorer | PairwiseJudge:
@@ -152,10 +160,10 @@ def _refuse(name: str, known: Sequence[str], options: ScorerOptions) -> None:
 def _users(spec: str, options: ScorerOptions) -> Scorer | PairwiseJudge:
     """What a user's function returns, with defaults for what it does not say of itself."""
     _refuse(spec, (), options)
-    made = load_function(spec, "--scorer")()
-    if isinstance(made, PairwiseJudge | Scorer):
+    made: Any = load_function(spec, "--scorer")()
+    if is_judge(made) or (callable(made) and all(hasattr(made, name) for name in STATED)):
         return made
-    if not callable(made) or not all(isinstance(getattr(made, name, None), str) for name in ("name", "fingerprint")):
+    if not callable(made) or not all(isinstance(getattr(made, name, None), str) for name in STATED[:2]):
         raise ValueError(
             f"--scorer: {spec} returned a {type(made).__name__}, which is no scorer: it needs `name`, `fingerprint`, "
             "and `__call__` or `compare` (docs/benchmarks.md)."
@@ -200,10 +208,25 @@ def check_answers(scorer: Scorer, groups: Sequence[EditGroup], answers: Sequence
         if not isinstance(answer, GroupScores):
             told = f"a {type(answer).__name__}, not GroupScores or Unscored (docs/benchmarks.md)"
             raise ValueError(f"{scorer.name} returned, for group {name}, {told}.")
-        if len(answer.candidates) != len(group.edited):
-            told = f"{len(answer.candidates)} scores for {len(group.edited)} candidates"
+        if told := _fault_of(answer, len(group.edited)):
             raise ValueError(f"{scorer.name} returned, for group {name}, {told}.")
         _check_finite(scorer.name, name, answer)
+
+
+def _fault_of(scores: GroupScores, count: int) -> str:
+    """What is wrong with the form of a group's scores; empty if nothing is."""
+    if len(scores.candidates) != count:
+        return f"{len(scores.candidates)} scores for {count} candidates"
+    for candidate in scores.candidates:
+        if not isinstance(candidate, CandidateScore | Unscored):
+            return f"a {type(candidate).__name__} as the score of a candidate"
+    if len({frozenset(score.dimensions) for score in scores.scored.values()}) > 1:
+        return "scores in different dimensions for its candidates"
+    if scores.probabilities is not None and len(scores.probabilities) != count:
+        return f"{len(scores.probabilities)} probabilities for {count} candidates"
+    if scores.preferences is not None and [len(row) for row in scores.preferences] != [count] * count:
+        return f"preferences that are not {count} by {count}"
+    return ""
 
 
 def complete_scores(scorer: Scorer, group: EditGroup, answer: GroupScores | Unscored) -> GroupScores:
@@ -223,6 +246,8 @@ def _check_finite(scorer: str, group: str, scores: GroupScores) -> None:
         numbers = {"overall": score.reward, "standard deviation of overall": score.reward_std}
         for name, one in score.dimensions.items():
             numbers |= {name: one.mean, f"standard deviation of {name}": one.std}
+        if scores.probabilities is not None:
+            numbers["probability to be the best"] = scores.probabilities[index]
         if scores.preferences is not None:
             row = scores.preferences[index]
             numbers |= {f"preference to candidate {place}": row[place] for place in scores.scored}

@@ -89,8 +89,8 @@ class SkippedGroup(Unscored):
 
     index: int = 0
 
-    def __init__(self, index: int, reason: str) -> None:
-        super().__init__(reason)
+    def __init__(self, index: int, reason: str, answers: tuple[str, ...] = ()) -> None:
+        super().__init__(reason, answers)
         object.__setattr__(self, "index", index)
 
 

@@ -1,4 +1,4 @@
-"""GroupRows of a dataset that cannot be used: counted and listed, never replaced."""
+"""Rows of a dataset that cannot be used: counted and listed, never replaced."""
 
 import json
 from collections.abc import Iterable

@@ -221,11 +221,11 @@ class StreamedBatches(torch.utils.data.IterableDataset):
         dataset: The rows, images not decoded.
         parts_of: What an epoch takes of a row: of a row and an epoch, a list of rows.
         cost: Tokens of a row.
-        batch_size: GroupRows of a batch.
+        batch_size: Rows of a batch.
         budget: Instead, tokens of a batch with its padding.
         training: Go on for ever, shuffled.
-        shuffle_buffer: GroupRows that are shuffled at a time; 0 keeps the order of the stream.
-        packing_buffer: GroupRows among which those of about one length are looked for, under `budget`.
+        shuffle_buffer: Rows that are shuffled at a time; 0 keeps the order of the stream.
+        packing_buffer: Rows among which those of about one length are looked for, under `budget`.
         rank, world_size, seed: Which part, and what order.
 
     Raises:

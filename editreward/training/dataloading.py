@@ -73,7 +73,7 @@ class GroupRows(torch.utils.data.Dataset):
         try:
             return self.dataset[index]
         except READ_ERRORS as error:
-            return UnreadableRow(group_id=f"row {index}", reason=f"GroupRow {index} cannot be read: {error}")
+            return UnreadableRow(group_id=f"row {index}", reason=f"Row {index} cannot be read: {error}")
 
 
 def group_dataloader(

@@ -29,6 +29,7 @@ class BatchProgress:
         done: groups that were tried.
         total: groups of the batch.
         rows: results, one per edited image, or per group that could not be scored.
+        errors: groups of which something could not be scored.
         finished: nothing is to come.
         note: why it ended early, or what else to say at the end.
     """
@@ -36,13 +37,9 @@ class BatchProgress:
     done: int
     total: int
     rows: list[dict[str, Any]] = field(default_factory=list)
+    errors: int = 0
     finished: bool = False
     note: str = ""
-
-    @property
-    def errors(self) -> int:
-        """Groups that could not be scored."""
-        return sum(bool(row["error"]) for row in self.rows)
 
 
 def run_batch(
@@ -71,8 +68,10 @@ def run_batch(
             if progress.done and time.monotonic() > deadline:
                 note = f"Stopped at the limit of {limit} seconds, after {progress.done} of {total} groups."
                 break
-            rows = [row for result in score_chunk(service, chunk) for row in result]
-            progress = BatchProgress(progress.done + len(chunk), total, progress.rows + rows)
+            found = score_chunk(service, chunk)
+            errors = progress.errors + sum(any(row["error"] for row in rows) for rows in found)
+            rows = progress.rows + [row for rows in found for row in rows]
+            progress = BatchProgress(progress.done + len(chunk), total, rows, errors)
             yield progress
     except InputError as error:  # of what the items are read from; what was scored stays
         note = f"Stopped after {progress.done} of {total} groups: {error}"

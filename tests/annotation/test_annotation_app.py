@@ -20,7 +20,7 @@ from PIL import Image
 from editreward.annotation import people
 from editreward.annotation.app import COOKIE
 from editreward.annotation.database import Database
-from editreward.cli import main as cli
+from editreward.cli import command as cli
 from editreward.data.sources import load_groups
 from editreward.data.storage import write_groups
 from editreward.groups.protocol import DEFAULT_PROTOCOL, read_protocol

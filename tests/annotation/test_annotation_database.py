@@ -26,7 +26,7 @@ from editreward.annotation.database import IDLE_SECONDS, Database
 from editreward.annotation.export import export_ratings
 from editreward.annotation.store import GroupStore
 from editreward.annotation.workflow import Page, Workflow, letter
-from editreward.cli import main as cli
+from editreward.cli import command as cli
 from editreward.data.schema import group_features
 from editreward.data.sources import load_groups
 from editreward.data.storage import write_groups

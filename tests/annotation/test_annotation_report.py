@@ -24,7 +24,7 @@ from editreward.annotation.quality import (
     trends,
 )
 from editreward.annotation.report import as_json, write_report
-from editreward.cli import main as cli
+from editreward.cli import command as cli
 from editreward.data.storage import write_groups
 from editreward.groups.protocol import CalibrationTerms
 from editreward.groups.ratings import Rating

@@ -15,7 +15,7 @@ import pytest
 from editreward.annotation import people
 from editreward.annotation.assignment import Policy, next_assignment
 from editreward.annotation.database import Database, schema
-from editreward.cli import main as cli
+from editreward.cli import command as cli
 from editreward.groups.protocol import CalibrationTerms
 
 DUMP = Path(__file__).with_name("database_version_1.sql")

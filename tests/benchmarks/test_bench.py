@@ -19,7 +19,7 @@ from editreward.benchmarks.editscore_bench import TASK_GROUPS, resize_edited
 from editreward.benchmarks.protocols import Answers, calibration
 from editreward.benchmarks.reports.saved import read_result
 from editreward.benchmarks.runner import Preparation, Runner, shuffled_instructions
-from editreward.cli import main as cli
+from editreward.cli import command as cli
 from editreward.data.benchmark_items import BENCHMARK_FILE, BenchmarkItem, comparisons_of, read_benchmark
 from editreward.data.sources import StoredRows
 from editreward.data.storage import write_groups
@@ -742,9 +742,7 @@ def test_a_benchmark_is_found_by_its_file(tmp_path, monkeypatch):
 
 
 def test_help_names_benchmarks_and_formats_without_what_takes_long_to_import():
-    code = (
-        "import sys; from editreward.cli.main import build_parser; build_parser().format_help(); print(*sys.modules)"
-    )
+    code = "import sys, editreward.cli.command as c; c.build_parser().format_help(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "datasets", "scipy", "editreward.benchmarks.genai_bench"} & set(loaded)
 
@@ -788,7 +786,7 @@ def test_two_processes_give_what_one_gives(tmp_path, test_set, random_model_dir)
 HUB = """
 import sys
 from huggingface_hub import HfApi
-from editreward.cli.main import main
+from editreward.cli.command import main
 repo, folder, cache, output = sys.argv[1:]
 api = HfApi()
 api.create_repo(repo, repo_type="dataset")

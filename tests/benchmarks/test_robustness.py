@@ -31,7 +31,7 @@ from editreward.benchmarks.robustness.measures import (
 )
 from editreward.benchmarks.robustness.stresses import FALLS, INVARIANT, LOSES, NO_GAIN, Stress
 from editreward.benchmarks.runner import GroupRecord, Runner
-from editreward.cli import main as cli
+from editreward.cli import command as cli
 from editreward.data.storage import write_groups
 from editreward.groups import EditGroup, GroupScores, Unscored
 from editreward.scorers.baselines import decode, pixel_likeness

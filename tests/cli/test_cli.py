@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from editreward import EditRewardScorer, __version__
+from editreward.cli import command as cli
 from editreward.cli import demo_groups as demo
-from editreward.cli import main as cli
 from editreward.reports.ranking import ranking_table
 
 INSTRUCTION = "把红色的圆变成蓝色"
@@ -169,7 +169,9 @@ def test_the_demos_picture_needs_a_name_that_can_be_written(output, capsys):
 
 
 def test_help_does_not_import_torch():
-    code = "import sys, editreward.cli.main as c\ntry: c.main(['--help'])\nfinally: assert 'torch' not in sys.modules"
+    code = (
+        "import sys, editreward.cli.command as c\ntry: c.main(['--help'])\nfinally: assert 'torch' not in sys.modules"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "score" in result.stdout and "demo" in result.stdout

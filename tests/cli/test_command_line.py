@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from editreward import __version__
-from editreward.cli import main as cli
+from editreward.cli import command as cli
 from editreward.cli.environment import environment
 
 # What makes a command slow to answer; and any other package that is not Python's own.
@@ -66,9 +66,9 @@ def test_every_command_has_debug_and_one_line_errors(path, capsys):
 @pytest.mark.parametrize("arguments", [["--help"], ["score", "--help"], ["--version"], ["nonsense"]])
 def test_help_imports_nothing_but_python(arguments):
     code = f"""
-import sys, editreward.cli.main
+import sys, editreward.cli.command
 try:
-    editreward.cli.main.main({arguments})
+    editreward.cli.command.main({arguments})
 except SystemExit:
     pass
 found = {{name.split(".")[0] for name in sys.modules}}

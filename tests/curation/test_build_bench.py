@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from editreward.benchmarks.editreward_bench import FORMAT
-from editreward.cli import main as cli
+from editreward.cli import command as cli
 from editreward.curation.tuples import (
     SIZES,
     AnnotatedGroup,

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 from skimage import data
 
-from editreward.cli import main as cli
+from editreward.cli import command as cli
 from editreward.curation.contamination import (
     normalise_text,
     shared_instructions,

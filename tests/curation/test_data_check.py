@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from editreward.cli import main as cli
+from editreward.cli import command as cli
 from editreward.curation.check import FAULTS, CheckReport, check_group, find_faults
 from editreward.data.sources import load_groups
 from editreward.data.storage import write_groups

@@ -23,7 +23,7 @@ from PIL import Image
 
 from editreward.benchmarks import BENCHMARKS
 from editreward.benchmarks.editreward_bench import parse_ranking, verdict_of
-from editreward.cli import main as cli
+from editreward.cli import command as cli
 from editreward.data.benchmark_items import BenchmarkItem, Comparison, comparisons_of, read_benchmark
 from editreward.data.export import export_pairs
 from editreward.data.importers import FORMATS, ImportFault, ImportOptions, Source, import_dataset, running

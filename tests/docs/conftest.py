@@ -11,7 +11,7 @@ from peft import get_peft_model
 from transformers import dynamic_module_utils
 from trl import ModelConfig
 
-from editreward.cli.main import main
+from editreward.cli.command import main
 from editreward.data.sources import load_groups
 from editreward.data.storage import write_groups
 from editreward.scorers.loading import bundled_model

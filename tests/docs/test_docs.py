@@ -28,7 +28,7 @@ from packaging.requirements import Requirement
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
-from editreward.cli.main import build_parser, main
+from editreward.cli.command import build_parser, main
 from editreward.training.datasets import GroupDataArguments
 
 pytestmark = pytest.mark.slow

@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from editreward.cli import main as cli
+from editreward.cli import command as cli
 from editreward.data.sources import load_groups, raw_groups
 from editreward.data.storage import write_groups
 from editreward.editors.dataset import BalancedDraw

@@ -55,7 +55,7 @@ def test_plain_data_have_one_set_of_names_and_are_json():
     plain = json.loads(json.dumps(mixed().to_dict(), allow_nan=False))
     names = {"rank", "reward", "reward_std", "probability_best", "dimensions", "reasons", "error"}
     assert plain["best"] == 2 and [set(one) - {"answers"} for one in plain["candidates"]] == [names] * 3
-    assert plain["candidates"][1] == dict.fromkeys(names) | {"reasons": [], "error": "broken"}
+    assert plain["candidates"][1] == dict.fromkeys(names) | {"reasons": [], "error": "broken", "answers": ["?"]}
     assert plain["candidates"][0]["dimensions"] == {"style": {"mean": 2.0, "std": 0.5, "calibrated": True}}
 
 

@@ -8,7 +8,7 @@ from editreward.benchmarks import BENCHMARKS, load_benchmark, run_benchmark
 from editreward.benchmarks.published import POSITION_BIAS
 from editreward.benchmarks.runner import Runner
 from editreward.benchmarks.simulated import SimulatedBenchmark, found_in
-from editreward.cli import main as cli
+from editreward.cli import command as cli
 from editreward.groups import GroupScores
 from tests.helpers.pictures import picture
 from tests.helpers.published_rows import bench_rows, import_bench

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["editreward.training.trainer", "editreward.cli.main", "scipy.stats", "trl"])
+SERVER.set_forkserver_preload(["editreward.training.trainer", "editreward.cli.command", "scipy.stats", "trl"])
 
 
 def start(target: Callable[..., Any], *arguments: Any, log: Path, **environment: str) -> ForkServerProcess:

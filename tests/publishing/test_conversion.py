@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
-from editreward.cli.main import main
+from editreward.cli.command import main
 from editreward.conversion import (
     ConversionError,
     Prompts,

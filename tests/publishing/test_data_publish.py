@@ -13,7 +13,7 @@ import yaml
 from datasets import load_dataset
 from PIL import Image
 
-from editreward.cli import main as cli
+from editreward.cli import command as cli
 from editreward.data.images import perceptual_hash, read_image
 from editreward.data.sources import load_groups, raw_groups, split_names
 from editreward.data.storage import write_groups
@@ -284,7 +284,7 @@ def test_the_rubric_is_that_of_the_dimensions(tmp_path):
 PUSH = """
 import hashlib, json, sys
 from datasets import load_dataset
-from editreward.cli import main as cli
+from editreward.cli import command as cli
 from editreward.data.sources import raw_groups
 
 repo, first, second = sys.argv[1:]
@@ -359,7 +359,7 @@ def test_a_second_push_replaces_the_shards_of_the_first(pushed):
 
 
 def test_a_wrong_token_is_an_error_before_anything_is_written(dataset, tmp_path):
-    code = "import sys; from editreward.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from editreward.cli.command import main; sys.exit(main(sys.argv[1:]))"
     with Hub() as hub:
         arguments = ["data", "publish", dataset, "--repo-id", REPO, "--splits", "train=1"]
         result = run_with_hub(hub, tmp_path, code, *arguments, token="hf_wrong")

@@ -12,7 +12,7 @@ import pytest
 from datasets import DatasetDict
 from PIL import Image
 
-from editreward.cli import main as cli
+from editreward.cli import command as cli
 from editreward.data.schema import group_features
 from editreward.data.sources import load_groups
 from editreward.data.storage import write_groups

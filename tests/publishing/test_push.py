@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from editreward import EditRewardScorer
-from editreward.cli import main as cli
+from editreward.cli import command as cli
 from editreward.publishing.spaces import MODEL_VARIABLE, REVISION_VARIABLE
 from editreward.scorers.loading import bundled_model
 from tests.helpers.backbones import make_image
@@ -20,7 +20,7 @@ REPO, PRIVATE, PLAIN, SPACE = "org/EditReward", "org/Private", "org/Plain", "org
 
 PUSH = """
 import sys
-from editreward.cli import main as cli
+from editreward.cli import command as cli
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor
 
@@ -191,7 +191,7 @@ def test_the_space_is_pushed_with_its_variables(hub):
     space = hub[0].repositories[SPACE]
     assert space.variables == {MODEL_VARIABLE: REPO, REVISION_VARIABLE: "v1"}
     files = space.commits[-1][1]
-    assert {"app.py", "requirements.txt", "editreward/cli/main.py", "modeling_editreward.py"} <= set(files)
+    assert {"app.py", "requirements.txt", "editreward/cli/command.py", "modeling_editreward.py"} <= set(files)
     assert files["checkpoints/editreward-tiny/model.safetensors"].lfs
     assert not [name for name in files if "__pycache__" in name]
     metadata = yaml.safe_load(files["README.md"].content.decode().split("---")[1])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from editreward.cli import main as cli
+from editreward.cli import command as cli
 from editreward.data.sources import load_groups, raw_groups
 
 ROOT = Path(__file__).parents[2]

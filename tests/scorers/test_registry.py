@@ -1,8 +1,10 @@
 """One text names any scorer; and several scorers as one."""
 
+import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from editreward import CandidateScore, DimensionScore, EditGroup, GroupScores, Unscored, load_scorer
@@ -37,7 +39,7 @@ class Fixed:
         return [GroupScores.from_columns(self.rewards, self.columns, calibrated=self.calibrated) for _ in groups]
 
 
-GROUP = EditGroup([b""], "edit", [b"a", b"bb", b"ccc"])
+GROUP = EditGroup([b"s"], "edit", [b"a", b"bb", b"ccc"])
 
 
 @pytest.mark.parametrize("name", ["random", "psnr", "ssim", "pixels", "phash"])
@@ -169,3 +171,54 @@ def test_the_names_of_all_scorers_are_known_without_torch():
     code = "import sys, editreward.scorers.registry as r; assert 'torch' not in sys.modules; print(*r.SCORERS)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert found == list(SCORERS)
+
+
+def test_of_two_scorers_on_the_command_line_none_is_ignored(capsys):
+    from editreward.cli import main
+
+    command = ["score", "--source", "a", "--edited", "b", "--instruction", "c", "--model", "x", "--scorer", "ssim"]
+    with pytest.raises(SystemExit):
+        main(command)
+    assert "--scorer and --model are one option" in capsys.readouterr().err
+
+
+def test_loading_a_model_computes_no_fingerprint(random_model_dir, monkeypatch):
+    monkeypatch.setattr("editreward.scorers.reward_model.weights_hash", lambda model: pytest.fail("hashed"))
+    load_scorer(random_model_dir, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (GroupScores((CandidateScore({}, 1.0), "good", CandidateScore({}, 1.0))), "a str as the score of a candidate"),
+        (GroupScores([1.0, 2.0, 3.0], probabilities=[1.0]), "1 probabilities for 3 candidates"),
+        (GroupScores([1.0, 2.0, 3.0], probabilities=[0.5, 0.5, float("nan")]), "nan as probability to be the best"),
+        (GroupScores([1.0, 2.0, 3.0], preferences=[[0.5]]), "preferences that are not 3 by 3"),
+        (
+            GroupScores([CandidateScore({}, 1.0), CandidateScore({"a": DimensionScore(1.0)}, 1.0), Unscored("x")]),
+            "scores in different dimensions",
+        ),
+    ],
+)
+def test_answers_of_the_wrong_form_are_refused(scores, message):
+    with pytest.raises(ValueError, match=message):
+        check_answers(Fixed("fixed", {"a": [1.0]}), [GROUP], [scores])
+
+
+def test_numbers_of_numpy_are_plain_numbers():
+    scores = GroupScores([np.float32(0.5), np.float64(1.5)])
+    assert scores.overall == [0.5, 1.5] and {type(one) for one in scores.overall} == {float}
+    columns = GroupScores.from_columns(np.array([1, 2], np.float32), {"a": np.array([1, 2], np.float32)})
+    assert json.loads(json.dumps(columns.state()))["candidates"][1]["reward"] == 2
+    with pytest.raises(TypeError, match="from_columns"):
+        GroupScores([1.0], {"a": [1.0]})
+
+
+@pytest.mark.parametrize("name", ["random", "ssim"])
+@pytest.mark.parametrize(
+    "group",
+    [EditGroup([], "edit", [b"a"]), EditGroup([b"a"], None, [b"a"]), EditGroup([b"a"], "edit", [])],
+    ids=["no source", "no instruction", "no edit"],
+)
+def test_an_incomplete_group_is_unscored(name, group):
+    assert isinstance(load_scorer(name)([group])[0], Unscored)

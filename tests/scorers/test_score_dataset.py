@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from editreward.cli import main as cli
+from editreward.cli import command as cli
 from editreward.data.sources import numbered_rows
 from editreward.data.storage import write_groups
 from editreward.scorers.dataset import score_dataset

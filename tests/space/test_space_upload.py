@@ -12,7 +12,7 @@ import pytest
 from gradio_client import Client, handle_file
 
 from editreward import EditRewardScorer
-from editreward.cli import main as cli
+from editreward.cli import command as cli
 from tests.helpers.environments import make_environment, required
 
 pytestmark = pytest.mark.slow

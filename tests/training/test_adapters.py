@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoModel, AutoProcessor
 
 from editreward import EditRewardScorer
-from editreward.cli.main import main
+from editreward.cli.command import main
 from editreward.training import EditRewardModelConfig, EditRewardTrainer
 from editreward.training.adapters import adapter_config, merge_adapter, quantization_config
 from editreward.training.parameters import part_of

@@ -92,7 +92,7 @@ def labels_of(record: GroupRecord, row: GroupRow) -> Labels:
 
 @dataclass(frozen=True)
 class BestEdits:
-    """GroupRows of the best edits alone.
+    """Rows of the best edits alone.
 
     Args:
         rows: the groups.
