@@ -1,4 +1,4 @@
-"""Dense targets on the image tokens of simulated groups: what each cell shows, and where images differ."""
+"""Targets of simulated groups: what each image cell shows and should show, where images differ, what is asked for."""
 
 from dataclasses import replace
 from random import Random
@@ -10,8 +10,9 @@ from PIL import Image
 from editreward.simulation.artefacts import ARTEFACTS
 from editreward.simulation.edits import EditTask, perfect
 from editreward.simulation.groups import SimulatedGroup
+from editreward.simulation.instructions import CATEGORIES
 from editreward.simulation.rendering import render_scene
-from editreward.simulation.world import COLOURS, PATTERNS, SHAPES, SIZES, TONES, Scene
+from editreward.simulation.world import COLOURS, PATTERNS, PLACE_NAMES, SHAPES, SIZES, TONES, Scene
 
 ATTRIBUTES: tuple[str, ...] = (
     *(f"colour {name}" for name in COLOURS),
@@ -26,6 +27,25 @@ ATTRIBUTES: tuple[str, ...] = (
 
 COMPARISONS: tuple[str, ...] = ("changed", "to change", "wrong")
 """Of a cell: edited and source differ; source and requested result differ; edited and requested result differ."""
+
+ASKED: tuple[str, ...] = tuple(name for name in ATTRIBUTES if name.split()[0] not in ("artefact", "severity"))
+"""What a cell of the requested scene can show; the first of `ATTRIBUTES`, in their order."""
+
+MISMATCHES: tuple[str, ...] = ("colour", "shape", "size", "background")
+"""Of a cell: what is shown is not what is asked for, in this respect."""
+
+REQUEST: dict[str, tuple[str, ...]] = {
+    "category": CATEGORIES,
+    "target colour": tuple(COLOURS),
+    "target shape": tuple(SHAPES),
+    "new colour": tuple(COLOURS),
+    "new shape": tuple(SHAPES),
+    "size": tuple(SIZES),
+    "place": PLACE_NAMES,
+    "pattern": tuple(PATTERNS),
+    "tone": tuple(TONES),
+}
+"""What an instruction says, and the values of each part. The target is an object that the source shows."""
 
 COVERED = 0.2
 """An object is in a cell that it covers to this share, or that holds this share of it (bounding boxes)."""
@@ -108,3 +128,50 @@ def group_comparisons(group: SimulatedGroup, side: int) -> NDArray[np.float32]:
         pairs = ((source, edited), (source, requested), (edited, requested))
         cells[index] = np.stack([differing_cells(*pair, side) for pair in pairs], axis=-1)
     return cells
+
+
+def group_asked(group: SimulatedGroup, side: int) -> NDArray[np.bool_]:
+    """What the source's and every candidate's cells should show: (1 + candidates, side * side, `ASKED`)."""
+    edited = [None, *(candidate.scene for candidate in group.candidates)]
+    cells = [scene_attributes(requested_scene(group.task, scene), side) for scene in edited]
+    return np.stack(cells)[..., : len(ASKED)]
+
+
+def group_mismatches(group: SimulatedGroup, side: int) -> NDArray[np.float32]:
+    """Where candidates do not show what is asked for: (1 + candidates, side * side, `MISMATCHES`).
+
+    0 or 1; NaN where there is nothing to compare: the source, and cells without an object in the one or the other.
+    Unlike "wrong" of `group_comparisons` it does not say how pixels differ, but in which respect the objects do.
+    """
+    asked = group_asked(group, side)
+    scenes = (group.scene, *(candidate.scene for candidate in group.candidates))
+    shown = np.stack([scene_attributes(scene, side) for scene in scenes])[..., : len(ASKED)]
+    kinds = np.array([name.split()[0] for name in ASKED])
+    parts = (("colour",), ("shape",), ("size",), ("pattern", "tone"))
+    cells = np.stack([(asked != shown)[..., np.isin(kinds, part)].any(-1) for part in parts], -1).astype(np.float32)
+    objects = np.isin(kinds, ("colour", "shape", "size"))
+    cells[~(asked | shown)[..., objects].any(-1), :3] = np.nan
+    for index, scene in enumerate(scenes):
+        if scene.remainder:
+            rightmost = np.arange(side * side) % side >= side * 2 // 3
+            cells[index, rightmost, 3] = 1
+    cells[0] = np.nan
+    return cells
+
+
+def request_values(task: EditTask) -> NDArray[np.int64]:
+    """What the instruction says, as indices into the values of `REQUEST`; -1 for what it does not speak of."""
+    said: dict[str, str] = {"category": task.category}
+    if task.target and task.category != "add":
+        said |= {"target colour": task.target.colour, "target shape": task.target.shape}
+    if task.result and task.category in ("recolour", "add", "replace"):
+        said["new colour"] = task.result.colour
+    if task.result and task.category in ("add", "replace"):
+        said["new shape"] = task.result.shape
+    if task.result and task.category in ("add", "resize"):
+        said["size"] = task.result.size
+    if task.result and task.category in ("add", "move"):
+        said["place"] = PLACE_NAMES[task.result.place]
+    if task.background:
+        said |= {"pattern": task.background.pattern, "tone": task.background.tone}
+    return np.array([values.index(said[part]) if part in said else -1 for part, values in REQUEST.items()])

@@ -1,0 +1,1 @@
+"""What makes the bundled models and the studies about them; not installed with the package."""

@@ -1,0 +1,1 @@
+"""Pre-training of the tiny vision-language model on simulated edit groups."""

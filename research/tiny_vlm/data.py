@@ -1,0 +1,209 @@
+"""Batches of simulated groups: images as patches, instructions and answers as packed trees, and the dense targets."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import IterableDataset, get_worker_info
+from transformers import PreTrainedTokenizerFast
+
+from editreward.simulation import SimulatedGroup, simulate_group
+from editreward.simulation.captions import KINDS, RUBRIC_WEIGHTS, RUBRICS, Target, caption, judgements, user_turn
+from editreward.simulation.grounding import (
+    group_asked,
+    group_attributes,
+    group_comparisons,
+    group_mismatches,
+    request_values,
+)
+from research.tiny_vlm.arguments import DataArguments, ModelArguments
+from research.tiny_vlm.distributed import rank_and_ranks
+from research.tiny_vlm.packing import NO_KIND, Segment, collate, pack
+
+READING_RUBRIC_WEIGHTS = (1, 12, 2, 1)
+"""Of `RUBRICS` where only the source is shown: a long one costs more than the rest of the sequence."""
+
+
+def to_patches(images: list[Image.Image], patch_size: int, merge_size: int) -> np.ndarray:
+    """Cut equal-sized RGB images into patches in the order of `Qwen2VLImageProcessorPil`, without normalising.
+
+    Returns uint8 of shape (images * patches, 3 * patch_size * patch_size).
+    """
+    pixels = np.stack([np.asarray(image) for image in images])
+    count, height, width, channels = pixels.shape
+    blocks = (height // patch_size // merge_size, width // patch_size // merge_size)
+    pixels = pixels.reshape(count, blocks[0], merge_size, patch_size, blocks[1], merge_size, patch_size, channels)
+    return pixels.transpose(0, 1, 4, 2, 5, 7, 3, 6).reshape(-1, channels * patch_size**2)
+
+
+@dataclass
+class Prompt:
+    """The token ids of a group's prompt: up to the source image, from there to an edited one, and from there on.
+
+    `closing` ends the user turn right after the source and opens the assistant's.
+    """
+
+    before: list[int]
+    close: list[int]
+    reopen: list[int]
+    after: list[int]
+    closing: str
+
+
+class GroupEncoder:
+    """Makes the tree of segments of a group, with the markup of the chat template."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, model_args: ModelArguments, args: DataArguments) -> None:
+        self.tokenizer, self.args = tokenizer, args
+        self.image = [tokenizer.convert_tokens_to_ids("<|image_pad|>")] * model_args.side**2
+        self.end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+    def rubric(self, rng: Random) -> str:
+        """A rubric for all groups of a batch: those with a shorter one would be padded."""
+        return rng.choices(RUBRICS, RUBRIC_WEIGHTS if self.args.candidates else READING_RUBRIC_WEIGHTS)[0]
+
+    def __call__(self, group: SimulatedGroup, rubric: str, rng: Random) -> list[Segment]:
+        """Source, its caption, then every candidate, `judged` of them with judgements, some with a caption."""
+        prompt = self._prompt(rubric, group.instruction)
+        segments = [self._given(None, prompt.before + self.image + prompt.close)]
+        if rng.random() < self.args.source_captions:
+            segments.append(self._answer(0, caption(group.scene), opening=prompt.closing))
+        numbers = range(len(group.candidates))
+        captioned = set(rng.sample(numbers, min(self.args.edited_captions, len(numbers))))
+        in_words = set(rng.sample(numbers, min(self.args.judged, len(numbers))))
+        for index, candidate in enumerate(group.candidates):
+            node = len(segments)
+            segments.append(self._given(0, prompt.reopen + self.image + prompt.after, index))
+            scores = {
+                "verdict": candidate.scores["instruction_following"],
+                "quality": candidate.scores["visual_quality"],
+            }
+            for target in judgements(candidate) if index in in_words else ():
+                segments.append(self._answer(node, target, candidate=index, score=scores.get(target.kind)))
+            if index in captioned:
+                segments.append(self._answer(node, caption(candidate.scene), candidate=index))
+        return segments
+
+    def _prompt(self, rubric: str, instruction: str) -> Prompt:
+        before_source, before_edited = user_turn(rubric, instruction)
+        content = [
+            {"type": "text", "text": before_source},
+            {"type": "image"},
+            {"type": "text", "text": before_edited},
+            {"type": "image"},
+        ]
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+        before, between, after = text.split("<|image_pad|>")
+        reopen = before_edited + "<|vision_start|>"
+        return Prompt(
+            before=self._encode(before),
+            close=self._encode(between.removesuffix(reopen)),
+            reopen=self._encode(reopen),
+            after=self._encode(after),
+            closing=after[after.index("<|im_end|>") :],
+        )
+
+    def _encode(self, string: str) -> list[int]:
+        return list(self.tokenizer.encode(string, add_special_tokens=False))
+
+    def _given(self, parent: int | None, ids: list[int], candidate: int | None = None) -> Segment:
+        return Segment(parent, ids, [NO_KIND] * len(ids), candidate)
+
+    def _answer(
+        self, parent: int, target: Target, opening: str = "", candidate: int | None = None, score: float | None = None
+    ) -> Segment:
+        cue, text = self._encode(opening + target.cue), self._encode(target.text) + [self.end]
+        kinds = [NO_KIND] * len(cue) + [KINDS.index(target.kind)] * len(text)
+        return Segment(parent, cue + text, kinds, candidate, score)
+
+
+def simulate(seed: int, split: str, model_args: ModelArguments, args: DataArguments) -> SimulatedGroup:
+    """The group of a seed, with as many candidates as asked for, none included."""
+    options = {"near_misses": args.near_misses} if args.near_misses else {}
+    group = simulate_group(
+        seed, split=split, candidates=max(1, args.candidates), size=model_args.image_size, **options
+    )
+    return replace(group, candidates=group.candidates[: args.candidates])
+
+
+def make_batch(
+    seeds: range,
+    split: str,
+    tokenizer: PreTrainedTokenizerFast,
+    model_args: ModelArguments,
+    args: DataArguments,
+) -> dict[str, Any]:
+    """Simulate, encode and pack the groups of `seeds`.
+
+    Returns the tensors of `collate`; `patches`; `attributes`, `asked`, `comparisons` and `mismatches` as the functions
+    of `editreward.simulation.grounding` give them, with the groups as first axis; `request` (groups, parts).
+    """
+    return batch_of(
+        [simulate(seed, split, model_args, args) for seed in seeds], list(seeds), tokenizer, model_args, args
+    )
+
+
+def batch_of(
+    groups: list[SimulatedGroup],
+    seeds: list[int],
+    tokenizer: PreTrainedTokenizerFast,
+    model_args: ModelArguments,
+    args: DataArguments,
+) -> dict[str, Any]:
+    """The batch of these groups; the seeds choose rubrics and what is asked for in words."""
+    side = model_args.side
+    encoder = GroupEncoder(tokenizer, model_args, args)
+    image_token_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    rubric = encoder.rubric(Random(seeds[0]))
+    packs = [
+        pack(encoder(group, rubric, Random(seed)), image_token_id, side)
+        for group, seed in zip(groups, seeds, strict=True)
+    ]
+    images = [[group.source, *(candidate.image for candidate in group.candidates)] for group in groups]
+    patches = [to_patches(of_group, model_args.patch_size, model_args.merge_size) for of_group in images]
+    dense = {
+        "attributes": group_attributes,
+        "asked": group_asked,
+        "comparisons": group_comparisons,
+        "mismatches": group_mismatches,
+    }
+    return {
+        **collate(packs, patches),
+        **{
+            name: torch.from_numpy(np.stack([function(group, side) for group in groups]))
+            for name, function in dense.items()
+        },
+        "request": torch.from_numpy(np.stack([request_values(group.task) for group in groups])),
+    }
+
+
+class SimulatedBatches(IterableDataset):
+    """An endless stream of training batches. Batch `step` holds the same groups whenever it is asked for."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        model_args: ModelArguments,
+        args: DataArguments,
+        first_step: int,
+        seed: int,
+    ) -> None:
+        self.tokenizer, self.model_args, self.args = tokenizer, model_args, args
+        self.first_step, self.seed = first_step, seed
+        self.rank, self.ranks = rank_and_ranks()
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        info = get_worker_info()
+        step = self.first_step + (info.id if info else 0)
+        while True:
+            first = self.seed + (step * self.ranks + self.rank) * self.args.groups
+            yield make_batch(
+                range(first, first + self.args.groups), "train", self.tokenizer, self.model_args, self.args
+            )
+            step += info.num_workers if info else 1

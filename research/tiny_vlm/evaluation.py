@@ -1,0 +1,105 @@
+"""Held-out losses, and how much of the dense targets and of the answers in words is right."""
+
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
+
+from editreward.simulation.captions import KINDS
+from editreward.simulation.grounding import ASKED, ATTRIBUTES, COMPARISONS, MISMATCHES, REQUEST
+from research.tiny_vlm.arguments import LossArguments
+from research.tiny_vlm.losses import DenseHeads, Outputs, forward, losses
+
+Counts = dict[str, torch.Tensor]
+"""By name: a numerator and a denominator, summed over batches."""
+
+
+@torch.no_grad()
+def evaluate(
+    model: Qwen2_5_VLForConditionalGeneration,
+    heads: DenseHeads,
+    batches: list[dict[str, Any]],
+    processor: Qwen2VLImageProcessorPil,
+    tokenizer: PreTrainedTokenizerFast,
+    args: LossArguments,
+    bf16: bool,
+) -> dict[str, float]:
+    """Held-out metrics, each a mean over `batches`.
+
+    `loss_NAME` the losses; `request_PART` the share of instructions of which this part is understood; `asked_NAME` the
+    share of cells to change whose colours (shapes, sizes, background) are told exactly; `f1_NAME` the F1 score of
+    attributes, comparisons and mismatches; the name of a kind of answer its token accuracy, `score_KIND` the share of
+    score tokens predicted exactly, `pairs_KIND` that of pairs of one group in the right order by the expected score.
+    """
+    model.eval()
+    counts: Counts = {}
+    for batch in batches:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            outputs = forward(model, heads, batch, processor, args)
+        for name, value in losses(outputs, batch, args).items():
+            _add(counts, f"loss_{name}", value.item(), 1)
+        _count_request(counts, outputs, batch)
+        _count_asked(counts, outputs, batch)
+        _count_f1(counts, [name.split()[0] for name in ATTRIBUTES], outputs.attributes, batch["attributes"])
+        if outputs.comparisons is not None and outputs.mismatches is not None:
+            _count_f1(counts, list(COMPARISONS), outputs.comparisons, batch["comparisons"])
+            _count_f1(counts, [f"{name} amiss" for name in MISMATCHES], outputs.mismatches, batch["mismatches"])
+        if outputs.words is not None:
+            _count_words(counts, outputs.words, batch, tokenizer)
+    model.train()
+    return {name: round(float(hits / total.clamp(min=1e-9)), 4) for name, (hits, total) in counts.items()}
+
+
+def _add(counts: Counts, name: str, hits: float, total: float) -> None:
+    counts[name] = counts.get(name, torch.zeros(2)) + torch.tensor([hits, total])
+
+
+def _count_request(counts: Counts, outputs: Outputs, batch: dict[str, Any]) -> None:
+    parts = outputs.request.split([len(names) for names in REQUEST.values()], dim=-1)
+    for part, logits, values in zip(REQUEST, parts, batch["request"].unbind(-1), strict=True):
+        said = values >= 0
+        hits = (logits.argmax(-1) == values) & said
+        _add(counts, f"request_{part.replace(' ', '_')}", float(hits.sum()), float(said.sum()))
+
+
+def _count_asked(counts: Counts, outputs: Outputs, batch: dict[str, Any]) -> None:
+    """Of cells that should show something else than the source does, in this respect."""
+    right = (outputs.asked > 0) == batch["asked"]
+    to_change = batch["asked"] != batch["attributes"][:, :1, :, : len(ASKED)]
+    for images, cells in (("source", slice(0, 1)), ("edited", slice(1, None))):
+        for kind in ("colour", "shape", "size", "pattern", "tone"):
+            names = [index for index, name in enumerate(ASKED) if name.split()[0] == kind]
+            chosen = to_change[:, cells][..., names].any(-1)
+            if chosen.shape[1]:
+                hits = right[:, cells][..., names].all(-1) & chosen
+                _add(counts, f"asked_{images}_{kind}", float(hits.sum()), float(chosen.sum()))
+
+
+def _count_f1(counts: Counts, names: list[str], logits: torch.Tensor, truth: torch.Tensor) -> None:
+    known = ~truth.float().isnan()
+    said, is_true = (logits > 0) & known, (truth == 1) & known
+    for column, name in enumerate(names):
+        both = float((said & is_true)[..., column].sum())
+        either = float(said[..., column].sum() + is_true[..., column].sum())
+        _add(counts, f"f1_{name.replace(' ', '_')}", 2 * both, either)
+
+
+def _count_words(
+    counts: Counts, logits: torch.Tensor, batch: dict[str, Any], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    targets = batch["targets"]
+    digits = torch.tensor([tokenizer.convert_tokens_to_ids(digit) for digit in "1234"])
+    hits = logits.argmax(-1) == targets[:, 1]
+    expected = (logits[:, digits].softmax(-1) * torch.arange(1.0, 5.0)).sum(-1)
+    for index, kind in enumerate(KINDS):
+        chosen = targets[:, 2] == index
+        _add(counts, kind, float(hits[chosen].sum()), float(chosen.sum()))
+        rows = [row for row in batch["scores"].tolist() if targets[int(row[0]), 2] == index]
+        for i, first in enumerate(rows):
+            _add(counts, f"score_{kind}", float(hits[int(first[0])]), 1)
+            for second in rows[i + 1 :]:
+                if first[1] != second[1] or first[3] == second[3]:
+                    continue
+                difference = float(expected[int(first[0])] - expected[int(second[0])])
+                right = 0.5 if difference == 0 else float((difference > 0) == (first[3] > second[3]))
+                _add(counts, f"pairs_{kind}", right, 1)

@@ -1,0 +1,109 @@
+"""The tokenizer of the tiny vision-language model: byte-level BPE in which the words of the world are whole tokens."""
+
+from collections.abc import Iterator
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from editreward.simulation.world import COLOURS, PATTERNS, PLACES, SHAPES, SIZE_NAMES_ZH, TONES
+
+SPECIAL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+
+# The split of the Qwen2 tokenizers: words with their leading space, single digits, runs of punctuation.
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+CHAT_TEMPLATE = """\
+{%- if messages[0]['role'] != 'system' -%}
+{{- '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' -}}
+{%- endif -%}
+{%- for message in messages -%}
+{{- '<|im_start|>' + message['role'] + '\\n' -}}
+{%- if message['content'] is string -%}
+{{- message['content'] -}}
+{%- else -%}
+{%- for part in message['content'] -%}
+{%- if part['type'] == 'image' -%}
+{{- '<|vision_start|><|image_pad|><|vision_end|>' -}}
+{%- elif part['type'] == 'video' -%}
+{{- '<|vision_start|><|video_pad|><|vision_end|>' -}}
+{%- elif part['type'] == 'text' -%}
+{{- part['text'] -}}
+{%- endif -%}
+{%- endfor -%}
+{%- endif -%}
+{{- '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- '<|im_start|>assistant\\n' -}}
+{%- endif -%}
+"""
+
+
+def world_words() -> list[str]:
+    """Names of the world that spaces do not set apart, longest first: the Chinese ones, English ones of two words.
+
+    Only a list tells where a Chinese word begins. A tokenizer that joins the end of one to the next hides a colour in
+    as many tokens as it has neighbours.
+    """
+    names = {*COLOURS.values(), *SHAPES.values(), *PLACES.values(), *TONES.values(), *SIZE_NAMES_ZH.values()}
+    names |= {chinese.removeprefix("{tone}").removeprefix("纯{tone}") for _, chinese in PATTERNS.values()}
+    names |= {f" {name}" for name in (*PLACES, *TONES) if " " in name}
+    return sorted(filter(None, names), key=lambda name: (-len(name), name))
+
+
+def transfer_embeddings(
+    old: PreTrainedTokenizerFast, table: torch.Tensor, new: PreTrainedTokenizerFast
+) -> torch.Tensor:
+    """A table (tokens of `new`, width) from that of another tokenizer: a token's row, or the mean of its pieces'."""
+    rows = []
+    for token, index in sorted(new.get_vocab().items(), key=lambda item: item[1]):
+        known = old.get_vocab().get(token)
+        pieces = [known] if known is not None else old.encode(new.decode([index]), add_special_tokens=False)
+        rows.append(table[pieces].mean(0) if pieces else table.mean(0))
+    return torch.stack(rows)
+
+
+def build_tokenizer(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer with the special tokens and the turn markup of the Qwen models.
+
+    Any Unicode text round-trips, since every byte is a token of its own.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex("|".join(world_words())), behavior="isolated"),
+            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        min_frequency=2,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=list(SPECIAL_TOKENS[1:]),
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )

@@ -1,0 +1,255 @@
+"""Pre-train the tiny vision-language model (`qwen2_5_vl`) on simulated edit groups.
+
+    python -m research.tiny_vlm.train --config configs/tiny_vlm.yaml
+    python -m research.tiny_vlm.train --config configs/tiny_vlm.yaml --resume true --minutes 60   # train on
+
+The second command goes on from the newest state under `run_dir`. A run that is asked to stop (SIGTERM) saves its state
+first. The model folder is written to `output_dir` at the end, and to `run_dir`/model at every evaluation.
+"""
+
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from trl import TrlParser
+
+from editreward.simulation import simulate_group
+from editreward.simulation.captions import corpus
+from modeling_editreward import set_backbone_attention
+from research.tiny_vlm.arguments import DataArguments, LossArguments, ModelArguments, TrainArguments
+from research.tiny_vlm.data import SimulatedBatches, make_batch
+from research.tiny_vlm.distributed import agreed, average_gradients, rank_and_ranks
+from research.tiny_vlm.evaluation import evaluate
+from research.tiny_vlm.losses import DenseHeads, forward, losses, weighted_sum
+from research.tiny_vlm.model import build_image_processor, build_model
+from research.tiny_vlm.optimizers import build_optimizers, rate
+from research.tiny_vlm.saving import model_card, save_model, save_state
+from research.tiny_vlm.tokenizer import build_tokenizer
+
+EVAL_BATCH = 8
+
+
+class Log:
+    """The log of a run: a JSON object a line; means of what was added since the last line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.sums: dict[str, float] = {}
+        self.added, self.since = 0, time.monotonic()
+
+    def add(self, **values: float) -> None:
+        """Count the values of one step in."""
+        self.added += 1
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def means(self) -> dict[str, float]:
+        """Means of what was added, and the seconds of a step; starts anew."""
+        seconds = (time.monotonic() - self.since) / max(1, self.added)
+        means = {name: round(value / self.added, 4) for name, value in self.sums.items()}
+        self.sums, self.added, self.since = {}, 0, time.monotonic()
+        return {**means, "seconds": round(seconds, 3)}
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Append a line, and show it."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        print(json.dumps(line), flush=True)
+
+
+class Trainer:
+    """One run: tokenizer, model, heads, optimizers and progress, from the start or from a saved state."""
+
+    def __init__(
+        self,
+        model_args: ModelArguments,
+        data_args: DataArguments,
+        loss_args: LossArguments,
+        args: TrainArguments,
+        command: str,
+    ) -> None:
+        self.model_args, self.data_args, self.loss_args, self.args = model_args, data_args, loss_args, args
+        self.command = command
+        self.rank, self.ranks = rank_and_ranks()
+        torch.manual_seed(args.seed)
+        self.run = Path(args.run_dir)
+        self.run.mkdir(parents=True, exist_ok=True)
+        self.state_folder = self.run / "state"
+        self.bf16 = torch.cpu._is_avx512_bf16_supported() if args.bf16 is None else args.bf16
+        state = None
+        if args.resume:
+            self.tokenizer = PreTrainedTokenizerFast.from_pretrained(self.state_folder)
+            state = torch.load(self.state_folder / "state.pt", weights_only=True)
+            model_args = replace(model_args, init_from=None)
+        else:
+            self.tokenizer = self._first_tokenizer()
+        self.processor = build_image_processor(model_args)
+        self.model = build_model(model_args, self.tokenizer).train()
+        self.model.model.visual.requires_grad_(args.train_vision)
+        self.heads = DenseHeads(model_args.hidden_size)
+        self.optimizers = build_optimizers([self.model, self.heads], args)
+        self.progress: dict[str, Any] = {"steps": 0, "groups": 0, "elapsed": 0.0, "metrics": {}}
+        if state is not None:
+            self._load(state)
+        elif model_args.init_from:
+            self._load_heads(Path(model_args.init_from))
+        set_backbone_attention(self.model.model.config, None)  # the reward model's, for the same packed trees
+        self.stopping = False
+        signal.signal(signal.SIGTERM, self._stop)
+
+    def _first_tokenizer(self) -> PreTrainedTokenizerFast:
+        """That of `init_from` where it has the right size, else a new one."""
+        wanted = self.model_args.vocab_size
+        if self.model_args.init_from:
+            tokenizer = AutoTokenizer.from_pretrained(self.model_args.init_from)
+            if len(tokenizer) == wanted:
+                return tokenizer
+        groups = (simulate_group(seed, candidates=1, size=84) for seed in range(self.model_args.tokenizer_groups))
+        return build_tokenizer(corpus(groups), wanted)
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.heads.load_state_dict(state["heads"])
+        for (optimizer, _), saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.progress = state["progress"]
+
+    def _load_heads(self, folder: Path) -> None:
+        """The heads of an earlier run whose model was `folder`, if it kept any."""
+        path = folder / "heads.pt"
+        if path.is_file():
+            self.heads.load_state_dict(torch.load(path, weights_only=True))
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.stopping = True
+
+    def batches(self) -> Iterator[dict[str, Any]]:
+        """Training batches from where the run stands."""
+        dataset = SimulatedBatches(
+            self.tokenizer, self.model_args, self.data_args, self.progress["steps"], self.args.seed
+        )
+        workers = self.data_args.workers
+        return iter(
+            DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=6 if workers else None)
+        )
+
+    def step(self, batch: dict[str, Any], factor: float) -> dict[str, float]:
+        """One update at `factor` of the peak rates; the losses by name."""
+        for optimizer, peak in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = peak * factor
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bf16):
+            outputs = forward(self.model, self.heads, batch, self.processor, self.loss_args)
+        values = losses(outputs, batch, self.loss_args)
+        weighted_sum(values, self.loss_args).backward()
+        parameters = [p for m in (self.model, self.heads) for p in m.parameters() if p.requires_grad]
+        average_gradients(parameters)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.args.max_grad_norm or math.inf)
+        for optimizer, _ in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return {**{name: value.item() for name, value in values.items()}, "grad_norm": float(norm)}
+
+    def fraction(self) -> float:
+        """How much of the budget is used."""
+        if self.args.max_steps:
+            return float(self.progress["steps"] / self.args.max_steps)
+        return float(self.progress["elapsed"] / (60 * self.args.minutes))
+
+    def held_out(self) -> list[dict[str, Any]]:
+        """The batches of an evaluation."""
+        count = self.args.eval_groups
+        return [
+            make_batch(
+                range(first, min(first + EVAL_BATCH, count)),
+                "validation",
+                self.tokenizer,
+                self.model_args,
+                self.data_args,
+            )
+            for first in range(0, count, EVAL_BATCH)
+        ]
+
+    def save(self, log: Log) -> None:
+        """Write the state and the newest model folder."""
+        save_state(self.state_folder, self.model, self.heads, self.optimizers, self.progress, self.tokenizer)
+        self.save_model(self.run / "model", log)
+        torch.save(self.heads.state_dict(), self.run / "model" / "heads.pt")
+
+    def save_model(self, folder: Path, log: Log) -> None:
+        """Write a plain model folder."""
+        card = model_card(self.model, self.model_args, self.progress, self.command)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        save_model(folder, self.model, self.tokenizer, self.processor, log.path, card)
+
+    def train(self) -> None:
+        """Train within the budget and write the model folder."""
+        log = Log(self.run / "log.jsonl")
+        progress, held_out = self.progress, self.held_out()
+        if self.rank == 0:
+            log.write(
+                {
+                    "ranks": self.ranks,
+                    "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+                    "resumed_from": progress["steps"],
+                    **asdict(self.model_args),
+                    **asdict(self.data_args),
+                    **asdict(self.loss_args),
+                    **asdict(self.args),
+                }
+            )
+        first_step, start = progress["steps"], time.process_time() - progress["elapsed"]
+        last_eval, batches = time.monotonic(), self.batches()
+        finished = False
+        while not finished:
+            before = time.monotonic()
+            batch = next(batches)
+            waited = time.monotonic() - before
+            factor = rate(min(1.0, self.fraction()), progress["steps"] - first_step, self.args)
+            values = self.step(batch, factor)
+            progress["steps"] += 1
+            progress["groups"] += self.data_args.groups * self.ranks
+            progress["elapsed"] = agreed(time.process_time() - start)
+            finished = bool(agreed(float(self.fraction() >= 1 or self.stopping)))
+            if self.rank > 0:
+                continue
+            log.add(**values, waited=waited, tokens=float(batch["input_ids"].numel()))
+            where = {"step": progress["steps"], "minutes": round(progress["elapsed"] / 60, 2)}
+            if progress["steps"] % self.args.log_steps == 0 or finished:
+                log.write({**where, "rate": round(factor, 4), **log.means()})
+            if finished or time.monotonic() - last_eval > 60 * self.args.eval_minutes:
+                progress["metrics"] = evaluate(
+                    self.model, self.heads, held_out, self.processor, self.tokenizer, self.loss_args, self.bf16
+                )
+                log.write({**where, "groups": progress["groups"], "held_out": progress["metrics"]})
+                self.save(log)
+                last_eval, log.since = time.monotonic(), time.monotonic()
+        if self.rank == 0 and not self.stopping:
+            self.save_model(Path(self.args.output_dir), log)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read the options and train."""
+    parser = TrlParser((ModelArguments, DataArguments, LossArguments, TrainArguments))
+    model_args, data_args, loss_args, args = parser.parse_args_and_config(argv)
+    torch.set_num_threads(args.threads)
+    if "WORLD_SIZE" in os.environ and not dist.is_initialized():
+        dist.init_process_group("gloo")
+    options = " ".join(sys.argv[1:] if argv is None else argv)
+    Trainer(model_args, data_args, loss_args, args, f"python -m research.tiny_vlm.train {options}").train()
+
+
+if __name__ == "__main__":
+    main()
