@@ -13,8 +13,10 @@ from editreward.simulation.groups import (
     simulate_contrast,
     simulate_group,
     simulate_groups,
+    simulate_near_miss,
 )
 from editreward.simulation.instructions import CATEGORIES, LANGUAGES, WORDINGS
+from editreward.simulation.near_misses import NEAR_MISSES
 from editreward.simulation.rendering import render_scene
 from editreward.simulation.world import (
     HELD_OUT_COMBINATIONS,
@@ -31,6 +33,7 @@ __all__ = [
     "EDITORS",
     "HELD_OUT_COMBINATIONS",
     "LANGUAGES",
+    "NEAR_MISSES",
     "SPLITS",
     "WORDINGS",
     "Background",
@@ -50,5 +53,6 @@ __all__ = [
     "simulate_contrast",
     "simulate_group",
     "simulate_groups",
+    "simulate_near_miss",
     "task_words",
 ]

@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from editreward.simulation.artefacts import ARTEFACTS, apply_artefact
-from editreward.simulation.edits import EditTask, contrasting_task, realise, sample_task, task_words
+from editreward.simulation.edits import EditTask, Outcome, contrasting_task, realise, sample_task, task_words
 from editreward.simulation.instructions import CATEGORIES, WORDINGS, fill_wording, varied_wording
+from editreward.simulation.near_misses import NEAR_MISSES, near_miss_fault, pick_attribute
 from editreward.simulation.rendering import render_scene
 from editreward.simulation.world import Scene, describe_change
 
@@ -23,6 +24,12 @@ ENTROPY_TAG = 20250926
 
 CONTRAST_TAG = 1
 """Keeps contrasting groups apart from those of `simulate_group`."""
+
+NEAR_MISS_TAG = 2
+"""Keeps the draws of near misses, and pairs of them, apart from those of `simulate_group`."""
+
+CLEAN_SHARE = 0.6
+"""Of near misses and the perfect edits beside them: without artefact."""
 
 MINIMUM_SIZE = 84
 """Below this side, slight artefacts and small faults are finer than a pixel."""
@@ -54,6 +61,7 @@ class SimulatedCandidate:
         change: an English sentence telling what differs between the source's and this scene.
         editor: name of the simulated editor.
         seed: seed of this candidate's details.
+        missed: the attribute of `NEAR_MISSES` that alone is wrong, None where that is not how it was made.
     """
 
     image: Image.Image
@@ -64,6 +72,7 @@ class SimulatedCandidate:
     change: str
     editor: str
     seed: int
+    missed: str | None = None
 
 
 @dataclass
@@ -139,11 +148,23 @@ def _pick_editor(instruction_following: int, visual_quality: int, rng: Random) -
 
 
 def _simulate_candidate(
-    task: EditTask, instruction_following: int, visual_quality: int, seed: int, size: int
+    task: EditTask,
+    instruction_following: int,
+    visual_quality: int,
+    seed: int,
+    size: int,
+    missed: str | None = None,
 ) -> SimulatedCandidate:
+    """A candidate with these scores; with `missed`, a near miss of that attribute, which brings its own score."""
     # Two streams: what happens to the scene has no part in what happens to the pixels.
     scene_rng, pixel_rng = Random(2 * seed), Random(2 * seed + 1)
-    outcome = realise(task, instruction_following, scene_rng)
+    if missed is None:
+        outcome = realise(task, instruction_following, scene_rng)
+    else:
+        fault, instruction_following, realisation = near_miss_fault(missed, task.category)
+        scene = realisation(task, scene_rng)
+        assert scene is not None
+        outcome = Outcome(fault, scene)
     image = render_scene(outcome.scene, size)
     artefact = None
     if visual_quality < 4:
@@ -158,10 +179,37 @@ def _simulate_candidate(
         change=describe_change(task.source, outcome.scene),
         editor=_pick_editor(instruction_following, visual_quality, pixel_rng),
         seed=seed,
+        missed=missed,
     )
 
 
-def simulate_group(seed: int, split: str = "train", candidates: int = 7, size: int = 112) -> SimulatedGroup:
+@dataclass(frozen=True)
+class _Draw:
+    """What is drawn for a candidate before it is made."""
+
+    instruction_following: int
+    visual_quality: int
+    seed: int
+    missed: str | None = None
+
+
+def _draw(task: EditTask, score_rng: Random, near_rng: Random, near_misses: float) -> _Draw:
+    """Uniform scores; with `near_misses`, that share of near misses, and half of the others perfect."""
+    plain = _Draw(score_rng.randint(1, 4), score_rng.randint(1, 4), score_rng.getrandbits(31))
+    if not near_misses:
+        return plain
+    chance, quality = near_rng.random(), 4 if near_rng.random() < CLEAN_SHARE else near_rng.randint(1, 3)
+    missed = pick_attribute(task, near_rng)
+    if missed and chance < near_misses:
+        return replace(plain, visual_quality=quality, missed=missed)
+    if chance < (1 + near_misses) / 2:
+        return replace(plain, instruction_following=4, visual_quality=quality)
+    return plain
+
+
+def simulate_group(
+    seed: int, split: str = "train", candidates: int = 7, size: int = 112, near_misses: float = 0.0
+) -> SimulatedGroup:
     """Make one group. The same arguments always give the same group; splits never share one.
 
     Args:
@@ -169,15 +217,22 @@ def simulate_group(seed: int, split: str = "train", candidates: int = 7, size: i
         split: "train", "validation" or "test". Only "test" uses held-out wordings and (colour, shape) pairs.
         candidates: number of edited images; more candidates never change the first ones.
         size: side of the images in pixels, at least `MINIMUM_SIZE`. It changes the pixels, nothing else.
+        near_misses: share of the candidates that are perfect but for exactly one attribute (`NEAR_MISSES`), any that
+            the category has and the scene allows with equal chances. Half of the others are then perfect, and most of
+            both are clean. It changes neither source nor instruction.
 
     Returns:
-        The group. Both scores of a candidate are drawn uniformly from 1..4, independently of each other.
+        The group. Both scores of a candidate are drawn uniformly from 1..4, independently of each other, unless there
+        are near misses.
 
     Raises:
         ValueError: an argument is out of its range.
     """
     _check(seed, split, candidates, size)
+    if not 0 <= near_misses <= 1:
+        raise ValueError(f"need a share of near misses in 0..1; got {near_misses}")
     rng, score_rng = _randoms(split, seed)
+    near_rng, _ = _randoms(split, seed, NEAR_MISS_TAG)
     category = rng.choice(CATEGORIES)
     language = "en" if rng.random() < ENGLISH_SHARE else "zh"
     unseen_wording = split == "test" and rng.random() < 0.5
@@ -200,19 +255,69 @@ def simulate_group(seed: int, split: str = "train", candidates: int = 7, size: i
         task=task,
         candidates=[
             _simulate_candidate(
-                task, score_rng.randint(1, 4), score_rng.randint(1, 4), seed=score_rng.getrandbits(31), size=size
+                task, draw.instruction_following, draw.visual_quality, draw.seed, size=size, missed=draw.missed
             )
-            for _ in range(candidates)
+            for draw in (_draw(task, score_rng, near_rng, near_misses) for _ in range(candidates))
         ],
     )
 
 
 def simulate_groups(
-    n: int, split: str = "train", seed: int = 0, candidates: int = 7, size: int = 112
+    n: int, split: str = "train", seed: int = 0, candidates: int = 7, size: int = 112, near_misses: float = 0.0
 ) -> Iterator[SimulatedGroup]:
     """Make the n groups with seeds `seed`, `seed` + 1, ... (arguments as in `simulate_group`)."""
     for number in range(seed, seed + n):
-        yield simulate_group(number, split=split, candidates=candidates, size=size)
+        yield simulate_group(number, split=split, candidates=candidates, size=size, near_misses=near_misses)
+
+
+def simulate_near_miss(seed: int, split: str = "test", size: int = 112) -> SimulatedGroup:
+    """Make a pair: a perfect edit and a near miss, both clean, in any order.
+
+    Consecutive seeds go through all attributes of `NEAR_MISSES`, and through the categories of each.
+
+    Args:
+        seed: number of the pair within its split, >= 0.
+        split, size: as for `simulate_group`.
+
+    Returns:
+        A group of two candidates, "simulated-SPLIT-SEED-near-miss".
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    _check(seed, split, 2, size)
+    rng, _ = _randoms(split, seed, NEAR_MISS_TAG, NEAR_MISS_TAG)
+    missed = tuple(NEAR_MISSES)[seed % len(NEAR_MISSES)]
+    categories = tuple(NEAR_MISSES[missed])
+    category = categories[seed // len(NEAR_MISSES) % len(categories)]
+    language = "en" if rng.random() < ENGLISH_SHARE else "zh"
+    unseen_wording = split == "test" and rng.random() < 0.5
+    unseen_combination = split == "test" and rng.random() < 0.5
+    _, _, realisation = near_miss_fault(missed, category)
+    task = sample_task(category, unseen_combination, rng)
+    while realisation(task, Random(0)) is None:
+        task = sample_task(category, unseen_combination, rng)
+    wordings = WORDINGS[category, language]
+    if split == "train":
+        wording = varied_wording(category, language, rng)
+    else:
+        wording = rng.choice(wordings.held_out if unseen_wording else wordings.train)
+    made = [
+        _simulate_candidate(task, 4, 4, seed=rng.getrandbits(31), size=size, missed=attribute)
+        for attribute in rng.sample((None, missed), 2)
+    ]
+    return SimulatedGroup(
+        group_id=f"simulated-{split}-{seed:06d}-near-miss",
+        source=render_scene(task.source, size),
+        scene=task.source,
+        instruction=fill_wording(wording, task_words(task, language)),
+        language=language,
+        category=category,
+        unseen_wording=unseen_wording,
+        unseen_combination=unseen_combination,
+        task=task,
+        candidates=made,
+    )
 
 
 def simulate_contrast(seed: int, split: str = "train", candidates: int = 7, size: int = 112) -> SimulatedGroup:

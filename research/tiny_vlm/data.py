@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 from transformers import PreTrainedTokenizerFast
 
-from editreward.simulation import SimulatedGroup, simulate_group
+from editreward.simulation import NEAR_MISSES, SimulatedGroup, simulate_group
 from editreward.simulation.captions import KINDS, RUBRIC_WEIGHTS, RUBRICS, Target, caption, judgements, user_turn
 from editreward.simulation.grounding import (
     group_asked,
@@ -142,7 +142,8 @@ def make_batch(
     """Simulate, encode and pack the groups of `seeds`.
 
     Returns the tensors of `collate`; `patches`; `attributes`, `asked`, `comparisons` and `mismatches` as the functions
-    of `editreward.simulation.grounding` give them, with the groups as first axis; `request` (groups, parts).
+    of `editreward.simulation.grounding` give them, with the groups as first axis; `request` (groups, parts);
+    `following`, the score, and `missed`, the index in `NEAR_MISSES` or -1, both (groups, candidates).
     """
     return batch_of(
         [simulate(seed, split, model_args, args) for seed in seeds], list(seeds), tokenizer, model_args, args
@@ -180,6 +181,15 @@ def batch_of(
             for name, function in dense.items()
         },
         "request": torch.from_numpy(np.stack([request_values(group.task) for group in groups])),
+        "following": torch.tensor(
+            [[candidate.scores["instruction_following"] for candidate in group.candidates] for group in groups]
+        ),
+        "missed": torch.tensor(
+            [
+                [tuple(NEAR_MISSES).index(c.missed) if c.missed else -1 for c in group.candidates]
+                for group in groups
+            ]
+        ),
     }
 
 

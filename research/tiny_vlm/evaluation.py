@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
+from editreward.simulation import NEAR_MISSES
 from editreward.simulation.captions import KINDS
 from editreward.simulation.grounding import ASKED, ATTRIBUTES, COMPARISONS, MISMATCHES, REQUEST
 from research.tiny_vlm.arguments import LossArguments
@@ -29,7 +30,9 @@ def evaluate(
     `loss_NAME` the losses; `request_PART` the share of instructions of which this part is understood; `asked_NAME` the
     share of cells to change whose colours (shapes, sizes, background) are told exactly; `f1_NAME` the F1 score of
     attributes, comparisons and mismatches; the name of a kind of answer its token accuracy, `score_KIND` the share of
-    score tokens predicted exactly, `pairs_KIND` that of pairs of one group in the right order by the expected score.
+    score tokens predicted exactly, `pairs_KIND` that of pairs of one group in the right order by the expected score;
+    `near_WHO_ATTRIBUTE` the share of pairs of a perfect edit and a near miss of a group in which the near miss is told,
+    by the dense "mismatches", the dense "wrong" and the "verdict" in words.
     """
     model.eval()
     counts: Counts = {}
@@ -44,7 +47,11 @@ def evaluate(
         if outputs.comparisons is not None and outputs.mismatches is not None:
             _count_f1(counts, list(COMPARISONS), outputs.comparisons, batch["comparisons"])
             _count_f1(counts, [f"{name} amiss" for name in MISMATCHES], outputs.mismatches, batch["mismatches"])
-        if outputs.words is not None:
+            amiss = outputs.mismatches[:, 1:].sigmoid().amax(-1).sum(-1)
+            wrong = outputs.comparisons[:, 1:, :, COMPARISONS.index("wrong")].sigmoid().sum(-1)
+            _count_near_misses(counts, "mismatches", -amiss, batch)
+            _count_near_misses(counts, "wrong", -wrong, batch)
+        if outputs.words is not None and len(outputs.words):
             _count_words(counts, outputs.words, batch, tokenizer)
     model.train()
     return {name: round(float(hits / total.clamp(min=1e-9)), 4) for name, (hits, total) in counts.items()}
@@ -84,6 +91,17 @@ def _count_f1(counts: Counts, names: list[str], logits: torch.Tensor, truth: tor
         _add(counts, f"f1_{name.replace(' ', '_')}", 2 * both, either)
 
 
+def _count_near_misses(counts: Counts, who: str, scores: torch.Tensor, batch: dict[str, Any]) -> None:
+    """Pairs of a perfect edit and a near miss of its group by their scores (groups, candidates); NaN has none."""
+    perfect = (batch["following"] == 4) & (batch["missed"] < 0) & ~scores.isnan()
+    for index, attribute in enumerate(NEAR_MISSES):
+        missed = (batch["missed"] == index) & ~scores.isnan()
+        pairs = perfect[:, :, None] & missed[:, None, :]
+        right = (scores[:, :, None] > scores[:, None, :]) & pairs
+        for name in (attribute, "all"):
+            _add(counts, f"near_{who}_{name}", float(right.sum()), float(pairs.sum()))
+
+
 def _count_words(
     counts: Counts, logits: torch.Tensor, batch: dict[str, Any], tokenizer: PreTrainedTokenizerFast
 ) -> None:
@@ -91,6 +109,11 @@ def _count_words(
     digits = torch.tensor([tokenizer.convert_tokens_to_ids(digit) for digit in "1234"])
     hits = logits.argmax(-1) == targets[:, 1]
     expected = (logits[:, digits].softmax(-1) * torch.arange(1.0, 5.0)).sum(-1)
+    verdicts = torch.full(batch["following"].shape, torch.nan)
+    for at, group, candidate, _ in batch["scores"].tolist():
+        if targets[int(at), 2] == KINDS.index("verdict"):
+            verdicts[int(group), int(candidate)] = expected[int(at)]
+    _count_near_misses(counts, "verdict", verdicts, batch)
     for index, kind in enumerate(KINDS):
         chosen = targets[:, 2] == index
         _add(counts, kind, float(hits[chosen].sum()), float(chosen.sum()))

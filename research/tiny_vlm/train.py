@@ -169,15 +169,15 @@ class Trainer:
         return float(self.progress["elapsed"] / (60 * self.args.minutes))
 
     def held_out(self) -> list[dict[str, Any]]:
-        """The batches of an evaluation."""
-        count = self.args.eval_groups
+        """The batches of an evaluation, in which every candidate is judged in words."""
+        count, data_args = self.args.eval_groups, replace(self.data_args, judged=self.data_args.candidates)
         return [
             make_batch(
                 range(first, min(first + EVAL_BATCH, count)),
                 "validation",
                 self.tokenizer,
                 self.model_args,
-                self.data_args,
+                data_args,
             )
             for first in range(0, count, EVAL_BATCH)
         ]

@@ -1,0 +1,44 @@
+"""Near misses: edits that are perfect but for exactly one attribute, which only who reads the instruction can tell."""
+
+from random import Random
+
+from editreward.simulation.edits import FAILURES, OWN_FLAWS, EditTask, Realisation
+
+NEAR_MISSES: dict[str, dict[str, str]] = {
+    "colour": dict.fromkeys(("recolour", "add", "replace"), "wrong colour"),
+    "shape": dict.fromkeys(("add", "replace"), "wrong shape"),
+    "size": {"add": "wrong size", "resize": "opposite direction"},
+    "object": dict.fromkeys(("recolour", "replace", "move", "resize"), "wrong object"),
+    "place": dict.fromkeys(("add", "move"), "wrong place"),
+    "removal": {"remove": "wrong object"},
+    "pattern": {"background": "wrong pattern"},
+    "tone": {"background": "wrong tone"},
+}
+"""Attribute to category to the fault, one of `FAILURES` (score 2) or `OWN_FLAWS` (score 3), in which only it is wrong."""
+
+
+def attributes_of(category: str) -> list[str]:
+    """The attributes of a category of edits that can be missed."""
+    return [attribute for attribute, faults in NEAR_MISSES.items() if category in faults]
+
+
+def near_miss_fault(attribute: str, category: str) -> tuple[str, int, Realisation]:
+    """The fault's name, its instruction-following score, and what makes its scene."""
+    fault = NEAR_MISSES[attribute][category]
+    for score, faults in ((2, FAILURES), (3, OWN_FLAWS)):
+        for name, realisation in faults[category]:
+            if name == fault:
+                return fault, score, realisation
+    raise KeyError(f"no fault {fault!r} in category {category!r}")
+
+
+def pick_attribute(task: EditTask, rng: Random) -> str | None:
+    """An attribute that an edit of this task can miss, any with equal chances; None if the scene allows none.
+
+    Whether the scene allows it does not depend on the stream that makes the near miss: every fault of `NEAR_MISSES`
+    tries all that a scene offers.
+    """
+    for attribute in rng.sample(attributes_of(task.category), len(attributes_of(task.category))):
+        if near_miss_fault(attribute, task.category)[2](task, Random(0)) is not None:
+            return attribute
+    return None
