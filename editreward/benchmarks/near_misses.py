@@ -45,8 +45,8 @@ class NearMissSet:
         found = groups_hash(groups)
         if found != self.sha256:
             raise ValueError(
-                f"The near misses have the hash {found}, not {self.sha256}: the generator, Pillow or numpy has changed, "
-                "and results on them cannot be compared with earlier ones."
+                f"The near misses have the hash {found}, not {self.sha256}: the generator, Pillow or numpy has "
+                "changed, and results on them cannot be compared with earlier ones."
             )
         return groups
 
@@ -56,9 +56,7 @@ def missed_attribute(group: SimulatedGroup) -> str:
     return next(candidate.missed for candidate in group.candidates if candidate.missed)
 
 
-def near_miss_accuracy(
-    scores: Sequence[np.ndarray], groups: Sequence[SimulatedGroup]
-) -> dict[str, dict[str, Share]]:
+def near_miss_accuracy(scores: Sequence[np.ndarray], groups: Sequence[SimulatedGroup]) -> dict[str, dict[str, Share]]:
     """The share of pairs in which the perfect edit has the higher score. Equal ones are wrong.
 
     Args:

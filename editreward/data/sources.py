@@ -119,6 +119,8 @@ class SimulatedGroups:
         annotators, noise: with annotators, scores are the means of so many, each off by one point with the probability
             `noise`; without, they are exact.
         contrast: about this share of the groups are those of `simulate_contrast`, always both of a pair.
+        near_misses: in the others, about this share of the candidates are near misses.
+        truth: rows also hold their `SimulatedGroup`, as `simulation`.
 
     Raises:
         ValueError: the share is none, or there is noise without annotators.
@@ -130,6 +132,8 @@ class SimulatedGroups:
     annotators: int = 0
     noise: float = 0.0
     contrast: float = 0.0
+    near_misses: float = 0.0
+    truth: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.contrast <= 1:
@@ -140,9 +144,14 @@ class SimulatedGroups:
     def row(self, number: int, split: str) -> dict[str, Any]:
         """The group of a number as a row, images as PIL images."""
         is_contrast = Random(f"contrast {number // 2}").random() < self.contrast
-        make = simulate_contrast if is_contrast else simulate_group
-        row: dict[str, Any] = make(number, split, size=self.size).to_row()
-        return annotate(row, self.annotators, self.noise) if self.annotators else row
+        if is_contrast:
+            group = simulate_contrast(number, split, size=self.size)
+        else:
+            group = simulate_group(number, split, size=self.size, near_misses=self.near_misses)
+        row = group.to_row()
+        if self.annotators:
+            row = annotate(row, self.annotators, self.noise)
+        return {**row, "simulation": group} if self.truth else row
 
     def dataset(self, split: str) -> Dataset:
         """A column of numbers, and a transform that renders the groups when they are read."""

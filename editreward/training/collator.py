@@ -9,6 +9,7 @@ from PIL import Image
 
 from configuration_editreward import check_choice
 from editreward.groups.rows import GroupRow
+from editreward.training.auxiliary import AuxiliaryLoss
 from editreward.training.bad_rows import ON_BAD_ROW, UnreadableRow, row_id, row_name
 from editreward.training.rationales import add_rationales, rationale_inputs
 from processing_editreward import EditRewardProcessor, PackedGroup
@@ -30,6 +31,8 @@ class EditGroupCollator:
             Read the candidates' `annotations`, for soft labels.
         rationales (`bool`, defaults to `False`):
             Append the candidates' written rationales, see `editreward.training.rationales`.
+        auxiliary_loss ([`AuxiliaryLoss`], *optional*):
+            Adds its targets, as `auxiliary`, to a batch in which all rows are usable.
 
     Call it with a list of rows of the dataset schema. It returns the processor's tensors and
 
@@ -57,12 +60,14 @@ class EditGroupCollator:
         on_bad_row: str = "stop",
         vote_labels: bool = False,
         rationales: bool = False,
+        auxiliary_loss: AuxiliaryLoss | None = None,
     ) -> None:
         check_choice("on_bad_row", on_bad_row, ON_BAD_ROW)
         self.processor = processor
         self.on_bad_row = on_bad_row
         self.vote_labels = vote_labels
         self.rationales = rationales
+        self.auxiliary_loss = auxiliary_loss
 
     def __call__(self, rows: Sequence[GroupRow]) -> dict[str, Any]:
         groups, instructions, skipped = [], [], []
@@ -101,6 +106,8 @@ class EditGroupCollator:
             batch["annotator_labels"] = self._padded(votes)
         if self.rationales:
             batch |= rationale_inputs([packed for _, packed, *_ in groups])
+        if self.auxiliary_loss is not None and not skipped:
+            batch["auxiliary"] = self.auxiliary_loss.targets(rows)
         return batch if self.on_bad_row == "stop" else {**batch, "skipped_rows": skipped}
 
     def _group(

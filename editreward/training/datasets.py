@@ -99,6 +99,23 @@ class GroupDataArguments(ScriptArguments):
             "(docs/simulation.md)."
         },
     )
+    simulated_near_misses: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the simulated training candidates that are perfect but for exactly one attribute "
+            "(docs/simulation.md)."
+        },
+    )
+    dense_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of the losses of what image tokens show and should show, on simulated groups and from a "
+            "backbone that brings their heads (docs/tiny_vlm.md)."
+        },
+    )
+    dense_heads: str | None = field(
+        default=None, metadata={"help": "Folder of a model with these heads, if not that of the run's model."}
+    )
     simulated_eval_groups: int = field(default=300, metadata={"help": "Simulated groups to evaluate on."})
     simulated_image_size: int = field(default=112, metadata={"help": "Side of the simulated images, in pixels."})
     simulated_annotators: int = field(
@@ -199,10 +216,11 @@ def _load(
 
 
 def _simulated(config: GroupDatasetConfig, script_args: GroupDataArguments, training: bool) -> SimulatedGroups:
-    """Which simulated groups an entry means: annotators and contrast are for training alone."""
-    size = script_args.simulated_image_size
+    """Which simulated groups an entry means: annotators, contrast and near misses are for training alone."""
+    size, truth = script_args.simulated_image_size, script_args.dense_weight > 0
     if not training:
-        return SimulatedGroups(_first(config.groups, script_args.simulated_eval_groups), config.start or 0, size)
+        groups = _first(config.groups, script_args.simulated_eval_groups)
+        return SimulatedGroups(groups, config.start or 0, size, truth=truth)
     return SimulatedGroups(
         groups=_first(config.groups, script_args.simulated_train_groups),
         start=_first(config.start, script_args.simulated_train_start),
@@ -210,6 +228,8 @@ def _simulated(config: GroupDatasetConfig, script_args: GroupDataArguments, trai
         annotators=script_args.simulated_annotators,
         noise=script_args.simulated_noise,
         contrast=script_args.simulated_contrast,
+        near_misses=script_args.simulated_near_misses,
+        truth=truth,
     )
 
 

@@ -13,6 +13,7 @@ from configuration_editreward import EditRewardConfig
 from editreward.training.adapters import adapter_config, quantization_config
 from editreward.training.arguments import EditRewardModelConfig, EditRewardTrainingArguments
 from editreward.training.datasets import GroupDataArguments, load_eval_dataset, load_train_dataset
+from editreward.training.dense import DenseHeads, DenseLoss
 from editreward.training.parameters import upcast_trained
 from editreward.training.trainer import EditRewardTrainer
 from modeling_editreward import EditRewardModel
@@ -102,6 +103,19 @@ def load_model(
     )
 
 
+def dense_loss(
+    script_args: EditRewardScriptArguments, model_args: EditRewardModelConfig, processor: EditRewardProcessor
+) -> DenseLoss | None:
+    """The dense losses, if they are asked for, with the heads that the model's folder brings."""
+    folder = script_args.dense_heads or model_args.model_name_or_path
+    if script_args.dense_weight == 0 or folder is None:
+        return None
+    image_processor = processor.image_processor
+    pixels_of_token = image_processor.patch_size * image_processor.merge_size
+    side = round(image_processor.size["longest_edge"] ** 0.5) // pixels_of_token
+    return DenseLoss(DenseHeads.load(folder), script_args.dense_weight, side)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Train as the command line says.
 
@@ -135,6 +149,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         eval_dataset=eval_dataset,
         processing_class=processor,
         peft_config=peft_config,
+        auxiliary_loss=dense_loss(script_args, model_args, processor),
     )
     trainer.dataset_names = [part.path for part in script_args.datasets or ()] or [script_args.dataset_name]
 

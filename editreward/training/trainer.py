@@ -20,6 +20,7 @@ from trl import RewardTrainer
 
 from editreward.training.adapters import check_base, save_configuration, trained_weights
 from editreward.training.arguments import EditRewardTrainingArguments
+from editreward.training.auxiliary import AuxiliaryLoss
 from editreward.training.bad_rows import BadRows
 from editreward.training.callbacks import RewardEarlyStoppingCallback, RewardProgressCallback, TrainingFlowCallback
 from editreward.training.card import write_model_card
@@ -65,7 +66,7 @@ logger = logging.getLogger(__name__)
 
 # What the collator adds to the inputs of the model: tensors, and what is none.
 ANNOTATION = ("labels", "preferences", "preference_weight", "annotator_labels", "rationale_ids", *TERMS)
-NAMES = ("group_ids", "instructions", "num_tokens")
+NAMES = ("group_ids", "instructions", "num_tokens", "auxiliary")
 
 
 class EditRewardTrainer(RewardTrainer):
@@ -85,6 +86,8 @@ class EditRewardTrainer(RewardTrainer):
         processing_class ([`EditRewardProcessor`]): The model's processor.
         data_collator (*optional*): By default an [`EditGroupCollator`] on the processor.
         callbacks, optimizers (*optional*): As in `transformers.Trainer`.
+        auxiliary_loss ([`AuxiliaryLoss`], *optional*): A further loss within the model, added with its own weight. Not
+            for sharded models.
         peft_config (`peft.PeftConfig`, *optional*): The adapter to train, see `editreward.training.adapters`. Without
             it, what `args.freeze` does not name is trained.
         loss ([`RewardLoss`], *optional*): By default the one that `args.loss` names, with the options of the
@@ -122,6 +125,7 @@ class EditRewardTrainer(RewardTrainer):
         peft_config: PeftConfig | None = None,
         loss: RewardLoss | None = None,
         evaluators: Sequence[Evaluator] = (),
+        auxiliary_loss: AuxiliaryLoss | None = None,
     ) -> None:
         _check_types(model, args, processing_class)
         assert processing_class is not None
@@ -140,6 +144,9 @@ class EditRewardTrainer(RewardTrainer):
         self._start_measuring(args)
         self._check_best_metric(args.metric_for_best_model, eval_dataset)
         _select_trained(model, args, peft_config, processing_class.reward_token_ids)
+        self.auxiliary_loss = auxiliary_loss
+        if auxiliary_loss is not None:
+            auxiliary_loss.watch(model)
         trained: Mapping[str, Tensor] = {}
         if peft_config is not None and getattr(model, "is_quantized", False):
             model, peft_config = get_peft_model(model, peft_config), None
@@ -154,6 +161,7 @@ class EditRewardTrainer(RewardTrainer):
                 args.on_bad_row,
                 vote_labels=loss.vote_labels,
                 rationales=self.rationale_loss is not None,
+                auxiliary_loss=auxiliary_loss,
             ),
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
@@ -354,6 +362,9 @@ class EditRewardTrainer(RewardTrainer):
         for (_, weight), total, term, term_loss in zip(self._terms, totals, inputs["terms"], losses, strict=True):
             # Without a usable sample this is the sum of an empty tensor: zero, with the graph of the whole model.
             loss = loss + weight * ranks * (term.weight * term_loss).sum() / total.where(total > 0, 1)
+        if self.auxiliary_loss is not None and "auxiliary" in inputs:
+            auxiliary = torch.stack(list(self.auxiliary_loss(inputs, inputs["auxiliary"]).values())).sum()
+            loss = loss + self.auxiliary_loss.weight * auxiliary / self._micro_batches
         if model.training:
             self._losses.append((loss.detach(), inputs["group_ids"]))
             if len(self._losses) == self._micro_batches:

@@ -27,7 +27,8 @@ class ModelArguments:
     vocab_size: int = field(default=2048, metadata={"help": "Tokens, the special ones included."})
     tokenizer_groups: int = field(default=6000, metadata={"help": "Simulated groups the tokenizer is trained on."})
     init_from: str | None = field(
-        default=None, metadata={"help": "Folder of an earlier model of the same width to begin with; may be shallower."}
+        default=None,
+        metadata={"help": "Folder of an earlier model of the same width to begin with; may be shallower."},
     )
     insert_at: int = field(
         default=2, metadata={"help": "Layer of the earlier model before which the further layers are put."}
@@ -71,10 +72,6 @@ class LossArguments:
     asked_weight: float = field(default=1.0, metadata={"help": "Weight of what the cells should show."})
     comparisons_weight: float = field(default=1.0, metadata={"help": "Weight of where images differ."})
     mismatches_weight: float = field(default=1.0, metadata={"help": "Weight of what is not as asked for."})
-    request_layer: int = field(default=2, metadata={"help": "Layer after which the instruction is understood."})
-    source_layer: int = field(default=3, metadata={"help": "Layer after which the source tells what is asked for."})
-    edited_layer: int = field(default=4, metadata={"help": "Layer after which an edit tells what is asked for."})
-    comparison_layer: int = field(default=5, metadata={"help": "Layer after which an edit is compared."})
 
 
 @dataclass
@@ -85,7 +82,8 @@ class TrainArguments:
     run_dir: str = field(default="runs/tiny-vlm", metadata={"help": "Where the log and the resumable state are kept."})
     resume: bool = field(default=False, metadata={"help": "Go on from the newest state under `run_dir`."})
     minutes: float = field(
-        default=25.0, metadata={"help": "Budget in minutes of this process's CPU time, earlier parts of the run included."}
+        default=25.0,
+        metadata={"help": "Budget in minutes of this process's CPU time, earlier parts of the run included."},
     )
     max_steps: int = field(default=0, metadata={"help": "Stop after this many steps instead; 0 uses `minutes`."})
     train_vision: bool = field(default=True, metadata={"help": "Whether the vision tower learns, or stays as it is."})

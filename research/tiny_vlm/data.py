@@ -12,20 +12,15 @@ from torch.utils.data import IterableDataset, get_worker_info
 from transformers import PreTrainedTokenizerFast
 
 from editreward.simulation import NEAR_MISSES, SimulatedGroup, simulate_group
-from editreward.simulation.captions import KINDS, RUBRIC_WEIGHTS, RUBRICS, Target, caption, judgements, user_turn
-from editreward.simulation.grounding import (
-    group_asked,
-    group_attributes,
-    group_comparisons,
-    group_mismatches,
-    request_values,
-)
+from editreward.simulation.captions import KINDS, RUBRICS, Target, caption, judgements, user_turn
+from editreward.training.dense import dense_targets
 from research.tiny_vlm.arguments import DataArguments, ModelArguments
 from research.tiny_vlm.distributed import rank_and_ranks
 from research.tiny_vlm.packing import NO_KIND, Segment, collate, pack
 
 READING_RUBRIC_WEIGHTS = (1, 12, 2, 1)
-"""Of `RUBRICS` where only the source is shown: a long one costs more than the rest of the sequence."""
+COMPARING_RUBRIC_WEIGHTS = (3, 5, 1, 1)
+"""Of `RUBRICS`, without and with candidates: the first one, the reward model's, costs as much as two candidates."""
 
 
 def to_patches(images: list[Image.Image], patch_size: int, merge_size: int) -> np.ndarray:
@@ -64,7 +59,9 @@ class GroupEncoder:
 
     def rubric(self, rng: Random) -> str:
         """A rubric for all groups of a batch: those with a shorter one would be padded."""
-        return rng.choices(RUBRICS, RUBRIC_WEIGHTS if self.args.candidates else READING_RUBRIC_WEIGHTS)[0]
+        return rng.choices(RUBRICS, READING_RUBRIC_WEIGHTS if self.args.candidates == 0 else COMPARING_RUBRIC_WEIGHTS)[
+            0
+        ]
 
     def __call__(self, group: SimulatedGroup, rubric: str, rng: Random) -> list[Segment]:
         """Source, its caption, then every candidate, `judged` of them with judgements, some with a caption."""
@@ -77,7 +74,8 @@ class GroupEncoder:
         in_words = set(rng.sample(numbers, min(self.args.judged, len(numbers))))
         for index, candidate in enumerate(group.candidates):
             node = len(segments)
-            segments.append(self._given(0, prompt.reopen + self.image + prompt.after, index))
+            answers = index in in_words or index in captioned
+            segments.append(self._given(0, prompt.reopen + self.image + (prompt.after if answers else []), index))
             scores = {
                 "verdict": candidate.scores["instruction_following"],
                 "quality": candidate.scores["visual_quality"],
@@ -141,8 +139,7 @@ def make_batch(
 ) -> dict[str, Any]:
     """Simulate, encode and pack the groups of `seeds`.
 
-    Returns the tensors of `collate`; `patches`; `attributes`, `asked`, `comparisons` and `mismatches` as the functions
-    of `editreward.simulation.grounding` give them, with the groups as first axis; `request` (groups, parts);
+    Returns the tensors of `collate`, `patches` among them; those of `dense_targets`;
     `following`, the score, and `missed`, the index in `NEAR_MISSES` or -1, both (groups, candidates).
     """
     return batch_of(
@@ -168,27 +165,14 @@ def batch_of(
     ]
     images = [[group.source, *(candidate.image for candidate in group.candidates)] for group in groups]
     patches = [to_patches(of_group, model_args.patch_size, model_args.merge_size) for of_group in images]
-    dense = {
-        "attributes": group_attributes,
-        "asked": group_asked,
-        "comparisons": group_comparisons,
-        "mismatches": group_mismatches,
-    }
     return {
         **collate(packs, patches),
-        **{
-            name: torch.from_numpy(np.stack([function(group, side) for group in groups]))
-            for name, function in dense.items()
-        },
-        "request": torch.from_numpy(np.stack([request_values(group.task) for group in groups])),
+        **dense_targets(groups, side),
         "following": torch.tensor(
             [[candidate.scores["instruction_following"] for candidate in group.candidates] for group in groups]
         ),
         "missed": torch.tensor(
-            [
-                [tuple(NEAR_MISSES).index(c.missed) if c.missed else -1 for c in group.candidates]
-                for group in groups
-            ]
+            [[tuple(NEAR_MISSES).index(c.missed) if c.missed else -1 for c in group.candidates] for group in groups]
         ),
     }
 

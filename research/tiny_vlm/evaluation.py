@@ -8,8 +8,9 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGenera
 from editreward.simulation import NEAR_MISSES
 from editreward.simulation.captions import KINDS
 from editreward.simulation.grounding import ASKED, ATTRIBUTES, COMPARISONS, MISMATCHES, REQUEST
+from editreward.training.dense import DenseHeads, DenseLogits
 from research.tiny_vlm.arguments import LossArguments
-from research.tiny_vlm.losses import DenseHeads, Outputs, forward, losses
+from research.tiny_vlm.losses import forward, losses
 
 Counts = dict[str, torch.Tensor]
 """By name: a numerator and a denominator, summed over batches."""
@@ -31,27 +32,28 @@ def evaluate(
     share of cells to change whose colours (shapes, sizes, background) are told exactly; `f1_NAME` the F1 score of
     attributes, comparisons and mismatches; the name of a kind of answer its token accuracy, `score_KIND` the share of
     score tokens predicted exactly, `pairs_KIND` that of pairs of one group in the right order by the expected score;
-    `near_WHO_ATTRIBUTE` the share of pairs of a perfect edit and a near miss of a group in which the near miss is told,
-    by the dense "mismatches", the dense "wrong" and the "verdict" in words.
+    `near_WHO_ATTRIBUTE` the share of pairs of a perfect edit and a near miss of a group in which the near miss is
+    told, by the dense "mismatches", the dense "wrong" and the "verdict" in words.
     """
     model.eval()
     counts: Counts = {}
     for batch in batches:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            outputs = forward(model, heads, batch, processor, args)
+            outputs = forward(model, heads, batch, processor)
         for name, value in losses(outputs, batch, args).items():
             _add(counts, f"loss_{name}", value.item(), 1)
-        _count_request(counts, outputs, batch)
-        _count_asked(counts, outputs, batch)
-        _count_f1(counts, [name.split()[0] for name in ATTRIBUTES], outputs.attributes, batch["attributes"])
-        if outputs.comparisons is not None and outputs.mismatches is not None:
-            _count_f1(counts, list(COMPARISONS), outputs.comparisons, batch["comparisons"])
-            _count_f1(counts, [f"{name} amiss" for name in MISMATCHES], outputs.mismatches, batch["mismatches"])
-            amiss = outputs.mismatches[:, 1:].sigmoid().amax(-1).sum(-1)
-            wrong = outputs.comparisons[:, 1:, :, COMPARISONS.index("wrong")].sigmoid().sum(-1)
+        dense = outputs.dense
+        _count_request(counts, dense, batch)
+        _count_asked(counts, dense, batch)
+        _count_f1(counts, [name.split()[0] for name in ATTRIBUTES], dense.attributes, batch["attributes"])
+        if dense.comparisons is not None and dense.mismatches is not None:
+            _count_f1(counts, list(COMPARISONS), dense.comparisons, batch["comparisons"])
+            _count_f1(counts, [f"{name} amiss" for name in MISMATCHES], dense.mismatches, batch["mismatches"])
+            amiss = dense.mismatches[:, 1:].sigmoid().amax(-1).sum(-1)
+            wrong = dense.comparisons[:, 1:, :, COMPARISONS.index("wrong")].sigmoid().sum(-1)
             _count_near_misses(counts, "mismatches", -amiss, batch)
             _count_near_misses(counts, "wrong", -wrong, batch)
-        if outputs.words is not None and len(outputs.words):
+        if outputs.words is not None:
             _count_words(counts, outputs.words, batch, tokenizer)
     model.train()
     return {name: round(float(hits / total.clamp(min=1e-9)), 4) for name, (hits, total) in counts.items()}
@@ -61,17 +63,17 @@ def _add(counts: Counts, name: str, hits: float, total: float) -> None:
     counts[name] = counts.get(name, torch.zeros(2)) + torch.tensor([hits, total])
 
 
-def _count_request(counts: Counts, outputs: Outputs, batch: dict[str, Any]) -> None:
-    parts = outputs.request.split([len(names) for names in REQUEST.values()], dim=-1)
-    for part, logits, values in zip(REQUEST, parts, batch["request"].unbind(-1), strict=True):
+def _count_request(counts: Counts, logits: DenseLogits, batch: dict[str, Any]) -> None:
+    parts = logits.request.split([len(names) for names in REQUEST.values()], dim=-1)
+    for part, predicted, values in zip(REQUEST, parts, batch["request"].unbind(-1), strict=True):
         said = values >= 0
-        hits = (logits.argmax(-1) == values) & said
+        hits = (predicted.argmax(-1) == values) & said
         _add(counts, f"request_{part.replace(' ', '_')}", float(hits.sum()), float(said.sum()))
 
 
-def _count_asked(counts: Counts, outputs: Outputs, batch: dict[str, Any]) -> None:
+def _count_asked(counts: Counts, logits: DenseLogits, batch: dict[str, Any]) -> None:
     """Of cells that should show something else than the source does, in this respect."""
-    right = (outputs.asked > 0) == batch["asked"]
+    right = (logits.asked > 0) == batch["asked"]
     to_change = batch["asked"] != batch["attributes"][:, :1, :, : len(ASKED)]
     for images, cells in (("source", slice(0, 1)), ("edited", slice(1, None))):
         for kind in ("colour", "shape", "size", "pattern", "tone"):

@@ -129,8 +129,8 @@ def run_packed(
         depth: run only so many layers of the language model.
 
     Returns:
-        Image features (image tokens, hidden_size), and the outputs (groups, length, hidden_size) of the layers, that of
-        the last one normalised.
+        Image features (image tokens, hidden_size), and the outputs (groups, length, hidden_size) of the layers, that
+        of the last one normalised.
     """
     vlm, vision = model.model, model.config.vision_config
     language_model = vlm.language_model
@@ -145,9 +145,7 @@ def run_packed(
     tree_blocks = TreeBlocks.of(batch["segment_ids"], ancestor_table(batch["segment_parents"]))
     states = []
     for layer in language_model.layers[:depth]:
-        hidden = layer(
-            hidden, attention_mask=None, position_embeddings=position_embeddings, tree_blocks=tree_blocks
-        )
+        hidden = layer(hidden, attention_mask=None, position_embeddings=position_embeddings, tree_blocks=tree_blocks)
         states.append(hidden)
     if len(states) == len(language_model.layers):
         states[-1] = language_model.norm(hidden)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
 from editreward.simulation.captions import KINDS
+from editreward.training.dense import DenseHeads
 from research.tiny_vlm.arguments import ModelArguments
 
 
@@ -28,15 +28,17 @@ def replace_folder(new: Path, target: Path) -> None:
 def save_model(
     folder: Path,
     model: Qwen2_5_VLForConditionalGeneration,
+    heads: DenseHeads,
     tokenizer: PreTrainedTokenizerFast,
     processor: Qwen2VLImageProcessorPil,
     log: Path,
     card: str,
 ) -> None:
-    """Write a plain `qwen2_5_vl` folder in bfloat16, with tokenizer, image processor, log and model card."""
+    """Write a plain `qwen2_5_vl` folder in bfloat16, with dense heads, tokenizer, image processor, log and card."""
     new = folder.with_name(folder.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     copy.deepcopy(model).to(torch.bfloat16).save_pretrained(new)
+    heads.save(new)
     tokenizer.save_pretrained(new)
     tokenizer_file = new / "tokenizer.json"
     compact = json.dumps(json.loads(tokenizer_file.read_text("utf-8")), ensure_ascii=False, separators=(",", ":"))
@@ -51,7 +53,7 @@ def save_model(
 def save_state(
     folder: Path,
     model: Qwen2_5_VLForConditionalGeneration,
-    heads: nn.Module,
+    heads: DenseHeads,
     optimizers: list[tuple[torch.optim.Optimizer, float]],
     progress: dict[str, Any],
     tokenizer: PreTrainedTokenizerFast,
@@ -86,7 +88,7 @@ def model_card(
         "quality": "Quality: score and artefact",
     }
     rows = "\n".join(
-        f"| {names[kind]} | {cell(metrics, kind)} | {cell(metrics, f'score_{kind}')} | {cell(metrics, f'pairs_{kind}')} |"
+        f"| {names[kind]} | {' | '.join(cell(metrics, prefix + kind) for prefix in ('', 'score_', 'pairs_'))} |"
         for kind in KINDS
     )
     return f"""---

@@ -27,12 +27,13 @@ from trl import TrlParser
 
 from editreward.simulation import simulate_group
 from editreward.simulation.captions import corpus
+from editreward.training.dense import HEADS_FILE, DenseHeads
 from modeling_editreward import set_backbone_attention
 from research.tiny_vlm.arguments import DataArguments, LossArguments, ModelArguments, TrainArguments
 from research.tiny_vlm.data import SimulatedBatches, make_batch
 from research.tiny_vlm.distributed import agreed, average_gradients, rank_and_ranks
 from research.tiny_vlm.evaluation import evaluate
-from research.tiny_vlm.losses import DenseHeads, forward, losses, weighted_sum
+from research.tiny_vlm.losses import forward, losses, weighted_sum
 from research.tiny_vlm.model import build_image_processor, build_model
 from research.tiny_vlm.optimizers import build_optimizers, rate
 from research.tiny_vlm.saving import model_card, save_model, save_state
@@ -128,9 +129,8 @@ class Trainer:
 
     def _load_heads(self, folder: Path) -> None:
         """The heads of an earlier run whose model was `folder`, if it kept any."""
-        path = folder / "heads.pt"
-        if path.is_file():
-            self.heads.load_state_dict(torch.load(path, weights_only=True))
+        if (folder / HEADS_FILE).is_file():
+            self.heads.load_state_dict(DenseHeads.load(folder).state_dict())
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.stopping = True
@@ -141,9 +141,7 @@ class Trainer:
             self.tokenizer, self.model_args, self.data_args, self.progress["steps"], self.args.seed
         )
         workers = self.data_args.workers
-        return iter(
-            DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=6 if workers else None)
-        )
+        return iter(DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=6 if workers else None))
 
     def step(self, batch: dict[str, Any], factor: float) -> dict[str, float]:
         """One update at `factor` of the peak rates; the losses by name."""
@@ -151,7 +149,7 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = peak * factor
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bf16):
-            outputs = forward(self.model, self.heads, batch, self.processor, self.loss_args)
+            outputs = forward(self.model, self.heads, batch, self.processor)
         values = losses(outputs, batch, self.loss_args)
         weighted_sum(values, self.loss_args).backward()
         parameters = [p for m in (self.model, self.heads) for p in m.parameters() if p.requires_grad]
@@ -186,13 +184,12 @@ class Trainer:
         """Write the state and the newest model folder."""
         save_state(self.state_folder, self.model, self.heads, self.optimizers, self.progress, self.tokenizer)
         self.save_model(self.run / "model", log)
-        torch.save(self.heads.state_dict(), self.run / "model" / "heads.pt")
 
     def save_model(self, folder: Path, log: Log) -> None:
         """Write a plain model folder."""
         card = model_card(self.model, self.model_args, self.progress, self.command)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        save_model(folder, self.model, self.tokenizer, self.processor, log.path, card)
+        save_model(folder, self.model, self.heads, self.tokenizer, self.processor, log.path, card)
 
     def train(self) -> None:
         """Train within the budget and write the model folder."""
