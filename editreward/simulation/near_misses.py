@@ -14,7 +14,7 @@ NEAR_MISSES: dict[str, dict[str, str]] = {
     "pattern": {"background": "wrong pattern"},
     "tone": {"background": "wrong tone"},
 }
-"""Attribute to category to the fault in which only it is wrong, one of `FAILURES` (score 2) or `OWN_FLAWS` (score 3)."""
+"""Attribute to category to the fault in which only it is wrong: of `FAILURES` (score 2) or `OWN_FLAWS` (score 3)."""
 
 
 def attributes_of(category: str) -> list[str]:

@@ -51,10 +51,15 @@ class DenseLayers:
         comparison: at all image tokens: where images differ, and where an edit is not as asked for.
     """
 
-    request: int = 2
-    source: int = 3
-    edited: int = 4
-    comparison: int = 5
+    request: int
+    source: int
+    edited: int
+    comparison: int
+
+    @classmethod
+    def of(cls, depth: int) -> "DenseLayers":
+        """Those before the last one of `depth` layers, one after another: each takes up what the one before it found."""
+        return cls(*(max(0, depth - back) for back in (5, 4, 3, 2)))
 
 
 @dataclass
@@ -81,9 +86,9 @@ class DenseHeads(nn.Module):
         layers: What they read.
     """
 
-    def __init__(self, hidden_size: int, layers: DenseLayers | None = None) -> None:
+    def __init__(self, hidden_size: int, layers: DenseLayers) -> None:
         super().__init__()
-        self.hidden_size, self.layers = hidden_size, layers or DenseLayers()
+        self.hidden_size, self.layers = hidden_size, layers
 
         def linear(names: int) -> nn.Module:
             return nn.Sequential(nn.LayerNorm(hidden_size), nn.Linear(hidden_size, names))

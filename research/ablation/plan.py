@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-PRETRAINING_SCRIPT = Path("research/pretrain_tiny_vlm.py")
+PRETRAINING_MODULE = "research.tiny_vlm.train"
 
 # Options of train_trl.py that the runner sets.
 OWN_OPTIONS = ("config", "output_dir", "resume_from_checkpoint", "seed")
@@ -84,7 +84,7 @@ class Backbone:
     """A tiny vision-language model, pre-trained once for all runs that start from it.
 
     Attributes:
-        config: YAML file of research/pretrain_tiny_vlm.py.
+        config: YAML file of research/tiny_vlm.
         options: its options that differ from the file's.
     """
 
@@ -159,7 +159,7 @@ class Run:
 
     Attributes:
         settings: everything that decides its result: `train` (options of train_trl.py), `evaluation`, and where it
-            has them `backbone` (options of research/pretrain_tiny_vlm.py) and `head_scale`.
+            has them `backbone` (options of research/tiny_vlm) and `head_scale`.
     """
 
     settings: dict[str, Any]

@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from research.ablation.plan import PRETRAINING_SCRIPT, Ablation, Run, content_hash
+from research.ablation.plan import PRETRAINING_MODULE, Ablation, Run, content_hash
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def backbone_task(ablation: Ablation, run: Run) -> Task | None:
         resumes = (folder / "run" / "state" / "state.pt").exists()
         places = {"output_dir": str(folder / "model"), "run_dir": str(folder / "run"), "resume": resumes}
         (folder / "pretrain.yaml").write_text(yaml.safe_dump({**run.settings["backbone"], **places}))
-        return [sys.executable, str(PRETRAINING_SCRIPT), "--config", str(folder / "pretrain.yaml")]
+        return [sys.executable, "-m", PRETRAINING_MODULE, "--config", str(folder / "pretrain.yaml")]
 
     return Task(f"backbone {folder.name}", "pre-training", folder, command, lambda: "ready")
 

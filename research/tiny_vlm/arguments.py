@@ -50,7 +50,7 @@ class DataArguments:
         metadata={"help": "Edited images of a group; 0 shows the source and asks only what is asked for."},
     )
     near_misses: float = field(
-        default=0.5, metadata={"help": "Share of the candidates that are perfect but for exactly one attribute."}
+        default=0.0, metadata={"help": "Share of the candidates that are perfect but for exactly one attribute."}
     )
     judged: int = field(default=2, metadata={"help": "Candidates of a group that are judged in words."})
     source_captions: float = field(default=1.0, metadata={"help": "Share of the groups whose source is captioned."})
@@ -67,6 +67,7 @@ class LossArguments:
         metadata={"help": "Loss weight of a caption, change, verdict and quality token."},
     )
     words_weight: float = field(default=1.0, metadata={"help": "Weight of the answers in words."})
+    grounding_weight: float = field(default=1.0, metadata={"help": "Factor on the weights of all others."})
     request_weight: float = field(default=1.0, metadata={"help": "Weight of what the instruction says."})
     attributes_weight: float = field(default=0.5, metadata={"help": "Weight of what the cells show."})
     asked_weight: float = field(default=1.0, metadata={"help": "Weight of what the cells should show."})

@@ -54,4 +54,6 @@ def losses(outputs: Outputs, batch: dict[str, Any], args: LossArguments) -> dict
 
 def weighted_sum(values: dict[str, torch.Tensor], args: LossArguments) -> torch.Tensor:
     """The training loss."""
-    return torch.stack([getattr(args, f"{name}_weight") * value for name, value in values.items()]).sum()
+    weights = {name: getattr(args, f"{name}_weight") for name in values}
+    weights |= {name: args.grounding_weight * weight for name, weight in weights.items() if name != "words"}
+    return torch.stack([weights[name] * value for name, value in values.items()]).sum()

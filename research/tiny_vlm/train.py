@@ -27,7 +27,7 @@ from trl import TrlParser
 
 from editreward.simulation import simulate_group
 from editreward.simulation.captions import corpus
-from editreward.training.dense import HEADS_FILE, DenseHeads
+from editreward.training.dense import HEADS_FILE, DenseHeads, DenseLayers
 from modeling_editreward import set_backbone_attention
 from research.tiny_vlm.arguments import DataArguments, LossArguments, ModelArguments, TrainArguments
 from research.tiny_vlm.data import SimulatedBatches, make_batch
@@ -99,7 +99,7 @@ class Trainer:
         self.processor = build_image_processor(model_args)
         self.model = build_model(model_args, self.tokenizer).train()
         self.model.model.visual.requires_grad_(args.train_vision)
-        self.heads = DenseHeads(model_args.hidden_size)
+        self.heads = DenseHeads(model_args.hidden_size, DenseLayers.of(model_args.layers))
         self.optimizers = build_optimizers([self.model, self.heads], args)
         self.progress: dict[str, Any] = {"steps": 0, "groups": 0, "elapsed": 0.0, "metrics": {}}
         if state is not None:
