@@ -1,6 +1,6 @@
 """Evaluate a model on the committed near misses: does it read what was asked for?
 
-    python scripts/evaluate_near_misses.py --model checkpoints/editreward-tiny
+    python research/evaluate_near_misses.py --model checkpoints/editreward-tiny
 
 Prints, by attribute, how often the perfect edit gets the higher score, and writes it beside the model as
 `near_misses.json`.
@@ -14,8 +14,8 @@ from pathlib import Path
 import transformers
 
 from editreward import EditRewardScorer
-from editreward.evaluation.near_misses import NearMissSet, near_miss_accuracy, near_miss_table
-from editreward.evaluation.simulated import judge
+from editreward.benchmarks.near_misses import NearMissSet, near_miss_accuracy, near_miss_table
+from editreward.benchmarks.simulated import judge
 
 
 def main() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from editreward.evaluation.metrics import Share, pair_accuracy
-from editreward.evaluation.simulated import novelty
+from editreward.benchmarks.simulated import novelty
 from editreward.simulation import SimulatedGroup, groups_hash, simulate_near_miss
+from editreward.statistics import Share, pair_accuracy
 
 ALL = "all"
 

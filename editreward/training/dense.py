@@ -58,7 +58,7 @@ class DenseLayers:
 
     @classmethod
     def of(cls, depth: int) -> "DenseLayers":
-        """Those before the last one of `depth` layers, one after another: each takes up what the one before it found."""
+        """Those before the last of `depth` layers, one after another: each takes up what the one before it found."""
         return cls(*(max(0, depth - back) for back in (5, 4, 3, 2)))
 
 

@@ -51,8 +51,8 @@ def evaluate(
             _count_f1(counts, [f"{name} amiss" for name in MISMATCHES], dense.mismatches, batch["mismatches"])
             amiss = dense.mismatches[:, 1:].sigmoid().amax(-1).sum(-1)
             wrong = dense.comparisons[:, 1:, :, COMPARISONS.index("wrong")].sigmoid().sum(-1)
-            _count_near_misses(counts, "mismatches", -amiss, batch)
-            _count_near_misses(counts, "wrong", -wrong, batch)
+            count_near_misses(counts, "mismatches", -amiss, batch)
+            count_near_misses(counts, "wrong", -wrong, batch)
         if outputs.words is not None:
             _count_words(counts, outputs.words, batch, tokenizer)
     model.train()
@@ -93,7 +93,7 @@ def _count_f1(counts: Counts, names: list[str], logits: torch.Tensor, truth: tor
         _add(counts, f"f1_{name.replace(' ', '_')}", 2 * both, either)
 
 
-def _count_near_misses(counts: Counts, who: str, scores: torch.Tensor, batch: dict[str, Any]) -> None:
+def count_near_misses(counts: Counts, who: str, scores: torch.Tensor, batch: dict[str, Any]) -> None:
     """Pairs of a perfect edit and a near miss of its group by their scores (groups, candidates); NaN has none."""
     perfect = (batch["following"] == 4) & (batch["missed"] < 0) & ~scores.isnan()
     for index, attribute in enumerate(NEAR_MISSES):
@@ -115,7 +115,7 @@ def _count_words(
     for at, group, candidate, _ in batch["scores"].tolist():
         if targets[int(at), 2] == KINDS.index("verdict"):
             verdicts[int(group), int(candidate)] = expected[int(at)]
-    _count_near_misses(counts, "verdict", verdicts, batch)
+    count_near_misses(counts, "verdict", verdicts, batch)
     for index, kind in enumerate(KINDS):
         chosen = targets[:, 2] == index
         _add(counts, kind, float(hits[chosen].sum()), float(chosen.sum()))

@@ -52,14 +52,12 @@ CHAT_TEMPLATE = """\
 
 
 def world_words() -> list[str]:
-    """Names of the world that spaces do not set apart, longest first: the Chinese ones, English ones of two words.
+    """The Chinese names of the world, longest first: written without spaces, only a list tells where they begin.
 
-    Only a list tells where a Chinese word begins. A tokenizer that joins the end of one to the next hides a colour in
-    as many tokens as it has neighbours.
+    A tokenizer that joins the end of one to the next hides a colour in as many tokens as it has neighbours.
     """
     names = {*COLOURS.values(), *SHAPES.values(), *PLACES.values(), *TONES.values(), *SIZE_NAMES_ZH.values()}
     names |= {chinese.removeprefix("{tone}").removeprefix("纯{tone}") for _, chinese in PATTERNS.values()}
-    names |= {f" {name}" for name in (*PLACES, *TONES) if " " in name}
     return sorted(filter(None, names), key=lambda name: (-len(name), name))
 
 
