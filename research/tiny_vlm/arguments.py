@@ -52,6 +52,10 @@ class DataArguments:
     near_misses: float = field(
         default=0.0, metadata={"help": "Share of the candidates that are perfect but for exactly one attribute."}
     )
+    reading_groups: int = field(
+        default=0,
+        metadata={"help": "Further groups in a step of which only the source is shown: cheap, they teach to read."},
+    )
     judged: int = field(default=2, metadata={"help": "Candidates of a group that are judged in words."})
     source_captions: float = field(default=1.0, metadata={"help": "Share of the groups whose source is captioned."})
     edited_captions: int = field(default=0, metadata={"help": "Candidates of a group whose scene is captioned too."})

@@ -18,6 +18,9 @@ from research.tiny_vlm.arguments import DataArguments, ModelArguments
 from research.tiny_vlm.distributed import rank_and_ranks
 from research.tiny_vlm.packing import NO_KIND, Segment, collate, pack
 
+READING_SEEDS = 100_000_000
+"""Seed of the first group of which only the source is shown, beside others."""
+
 READING_RUBRIC_WEIGHTS = (1, 12, 2, 1)
 COMPARING_RUBRIC_WEIGHTS = (3, 5, 1, 1)
 """Of `RUBRICS`, without and with candidates: the first one, the reward model's, costs as much as two candidates."""
@@ -192,12 +195,17 @@ class SimulatedBatches(IterableDataset):
         self.first_step, self.seed = first_step, seed
         self.rank, self.ranks = rank_and_ranks()
 
+    def _batch(self, step: int, args: DataArguments, offset: int = 0) -> dict[str, Any]:
+        first = offset + self.seed + (step * self.ranks + self.rank) * args.groups
+        return make_batch(range(first, first + args.groups), "train", self.tokenizer, self.model_args, args)
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
         info = get_worker_info()
         step = self.first_step + (info.id if info else 0)
         while True:
-            first = self.seed + (step * self.ranks + self.rank) * self.args.groups
-            yield make_batch(
-                range(first, first + self.args.groups), "train", self.tokenizer, self.model_args, self.args
-            )
+            batch = self._batch(step, self.args)
+            if self.args.reading_groups:
+                reading = replace(self.args, groups=self.args.reading_groups, candidates=0, source_captions=0)
+                batch["reading"] = self._batch(step, reading, READING_SEEDS)
+            yield batch
             step += info.num_workers if info else 1

@@ -148,17 +148,25 @@ class Trainer:
         for optimizer, peak in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = peak * factor
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bf16):
-            outputs = forward(self.model, self.heads, batch, self.processor)
-        values = losses(outputs, batch, self.loss_args)
-        weighted_sum(values, self.loss_args).backward()
+        separate = self._backward(batch)
+        if "reading" in batch:
+            separate |= {f"reading_{name}": value for name, value in self._backward(batch["reading"]).items()}
         parameters = [p for m in (self.model, self.heads) for p in m.parameters() if p.requires_grad]
         average_gradients(parameters)
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.args.max_grad_norm or math.inf)
         for optimizer, _ in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        return {**{name: value.item() for name, value in values.items()}, "grad_norm": float(norm)}
+        return {**separate, "grad_norm": float(norm)}
+
+    def _backward(self, batch: dict[str, Any]) -> dict[str, float]:
+        """Add a batch's gradients; its training loss, and each loss by name."""
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bf16):
+            outputs = forward(self.model, self.heads, batch, self.processor)
+        values = losses(outputs, batch, self.loss_args)
+        loss = weighted_sum(values, self.loss_args)
+        loss.backward()
+        return {"train_loss": loss.item(), **{name: value.item() for name, value in values.items()}}
 
     def fraction(self) -> float:
         """How much of the budget is used."""
