@@ -14,6 +14,61 @@ from editreward.simulation.captions import KINDS
 from editreward.training.dense import DenseHeads
 from research.tiny_vlm.arguments import ModelArguments
 
+CARD = """---
+library_name: transformers
+pipeline_tag: image-text-to-text
+tags:
+- editreward
+- simulated
+---
+
+# Tiny vision-language model of the simulated world
+
+A `qwen2_5_vl` model of {millions:.2f} M parameters (embeddings tied), trained from {beginning} on
+simulated edit groups. **It knows the simulated world of `editreward.simulation` and nothing else**: coloured shapes on
+plain or patterned backgrounds, edited by simple instructions in English and Chinese. It says nothing useful about
+photographs.
+It is the backbone that the bundled tiny reward model starts from.
+
+| | |
+|---|---|
+| Language model | {text.num_hidden_layers} layers, width {text.hidden_size}, MLP {text.intermediate_size}, \
+{text.num_attention_heads} heads, {text.num_key_value_heads} key-value heads |
+| Vision tower | {vision.depth} blocks, width {vision.hidden_size}, MLP {vision.intermediate_size}, \
+{vision.num_heads} heads, patch {vision.patch_size}, merge {vision.spatial_merge_size}, full attention |
+| Images | {size} x {size} pixels, {image_tokens} tokens each |
+| Vocabulary | {text.vocab_size} byte-level BPE tokens |
+
+## Training
+
+    {command}
+
+{steps} steps, {groups} edit groups, {minutes:.1f} minutes of CPU time.
+The log of the run is `training_log.jsonl`.
+
+## Held-out accuracy
+
+Measured by that command on simulated groups of the split `validation`, with the true tokens before each given. A
+pair is two edits of one group whose true scores differ; it is right where the expected scores have the same order.
+
+| Answer | Token accuracy | Score accuracy | Pair accuracy |
+|---|---|---|---|
+{rows}
+
+## Use
+
+The user turn holds a rubric, `Instruction: ...`, the source image and one edited image. The assistant turn is opened
+with what is asked: `Scene:`, `Change:`, `Following: ` or `Quality: `; the score comes first. Load the images with
+`Qwen2VLImageProcessorPil`.
+"""
+
+ANSWERS = {
+    "caption": "Scene: objects, colours, sizes, places, background",
+    "change": "Change: what differs from the source",
+    "verdict": "Following: score and fault",
+    "quality": "Quality: score and artefact",
+}
+
 
 def replace_folder(new: Path, target: Path) -> None:
     """Put the complete folder `new` in the place of `target`; an interruption leaves one whole folder."""
@@ -77,66 +132,24 @@ def model_card(
     model: Qwen2_5_VLForConditionalGeneration, model_args: ModelArguments, progress: dict[str, Any], command: str
 ) -> str:
     """The README of the model folder, with the newest held-out metrics."""
-    config, parameters = model.config, sum(parameter.numel() for parameter in model.parameters())
-    text, vision = config.text_config, config.vision_config
-    side = model_args.side
     metrics = progress["metrics"]
-    names = {
-        "caption": "Scene: objects, colours, sizes, places, background",
-        "change": "Change: what differs from the source",
-        "verdict": "Following: score and fault",
-        "quality": "Quality: score and artefact",
-    }
-    rows = "\n".join(
-        f"| {names[kind]} | {' | '.join(cell(metrics, prefix + kind) for prefix in ('', 'score_', 'pairs_'))} |"
+    rows = [
+        f"| {ANSWERS[kind]} | {' | '.join(cell(metrics, prefix + kind) for prefix in ('', 'score_', 'pairs_'))} |"
         for kind in KINDS
+    ]
+    return CARD.format(
+        millions=sum(parameter.numel() for parameter in model.parameters()) / 1e6,
+        beginning="the weights of an earlier model" if model_args.init_from else "random weights",
+        text=model.config.text_config,
+        vision=model.config.vision_config,
+        size=model_args.image_size,
+        image_tokens=model_args.side**2,
+        command=command,
+        steps=progress["steps"],
+        groups=progress["groups"],
+        minutes=progress["elapsed"] / 60,
+        rows="\n".join(rows),
     )
-    return f"""---
-library_name: transformers
-pipeline_tag: image-text-to-text
-tags:
-- editreward
-- simulated
----
-
-# Tiny vision-language model of the simulated world
-
-A `qwen2_5_vl` model of {parameters / 1e6:.2f} M parameters (embeddings tied), trained from random weights on simulated
-edit groups. **It knows the simulated world of `editreward.simulation` and nothing else**: coloured shapes on plain or
-patterned backgrounds, edited by simple instructions in English and Chinese. It says nothing useful about photographs.
-It is the backbone that the bundled tiny reward model starts from.
-
-| | |
-|---|---|
-| Language model | {text.num_hidden_layers} layers, width {text.hidden_size}, MLP {text.intermediate_size}, \
-{text.num_attention_heads} heads, {text.num_key_value_heads} key-value heads |
-| Vision tower | {vision.depth} blocks, width {vision.hidden_size}, MLP {vision.intermediate_size}, \
-{vision.num_heads} heads, patch {vision.patch_size}, merge {vision.spatial_merge_size}, full attention |
-| Images | {model_args.image_size} x {model_args.image_size} pixels, {side * side} tokens each |
-| Vocabulary | {text.vocab_size} byte-level BPE tokens |
-
-## Training
-
-    {command}
-
-{progress["steps"]} steps, {progress["groups"]} edit groups, {progress["elapsed"] / 60:.1f} minutes.
-The log of the run is `training_log.jsonl`.
-
-## Held-out accuracy
-
-Measured by that command on simulated groups of the split `validation`, with the true tokens before each given. A
-pair is two edits of one group whose true scores differ; it is right where the expected scores have the same order.
-
-| Answer | Token accuracy | Score accuracy | Pair accuracy |
-|---|---|---|---|
-{rows}
-
-## Use
-
-The user turn holds a rubric, `Instruction: ...`, the source image and one edited image. The assistant turn is opened
-with what is asked: `Scene:`, `Change:`, `Following: ` or `Quality: `; the score comes first. Load the images with
-`Qwen2VLImageProcessorPil`.
-"""
 
 
 def cell(metrics: dict[str, float], name: str) -> str:

@@ -204,7 +204,8 @@ def test_pairs_of_a_perfect_edit_and_a_near_miss_are_counted_by_attribute() -> N
 
 def test_script_writes_a_loadable_folder_and_resumes(tmp_path: Path) -> None:
     output, run = tmp_path / "model", tmp_path / "run"
-    options = {"output_dir": output, "run_dir": run, "groups": 2, "candidates": 2, "reading_groups": 2, "eval_groups": 2, "workers": 0}
+    options = {"output_dir": output, "run_dir": run, "groups": 2, "candidates": 2, "eval_groups": 2, "workers": 0}
+    options["reading_groups"] = 2
     options |= {"tokenizer_groups": 20, "vocab_size": 700, "log_steps": 1, "max_steps": 3, "threads": 1, **MICRO}
     threads = torch.get_num_threads()
     script.main([part for name, value in options.items() for part in (f"--{name}", str(value))])
