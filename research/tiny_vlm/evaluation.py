@@ -49,10 +49,8 @@ def evaluate(
         if dense.comparisons is not None and dense.mismatches is not None:
             _count_f1(counts, list(COMPARISONS), dense.comparisons, batch["comparisons"])
             _count_f1(counts, [f"{name} amiss" for name in MISMATCHES], dense.mismatches, batch["mismatches"])
-            amiss = dense.mismatches[:, 1:].sigmoid().amax(-1).sum(-1)
-            wrong = dense.comparisons[:, 1:, :, COMPARISONS.index("wrong")].sigmoid().sum(-1)
-            count_near_misses(counts, "mismatches", -amiss, batch)
-            count_near_misses(counts, "wrong", -wrong, batch)
+            for who, scores in dense_scores(dense).items():
+                count_near_misses(counts, who, scores, batch)
         if outputs.words is not None:
             _count_words(counts, outputs.words, batch, tokenizer)
     model.train()
@@ -93,6 +91,26 @@ def _count_f1(counts: Counts, names: list[str], logits: torch.Tensor, truth: tor
         _add(counts, f"f1_{name.replace(' ', '_')}", 2 * both, either)
 
 
+def dense_scores(logits: DenseLogits) -> dict[str, torch.Tensor]:
+    """Scores of the edits (groups, candidates): minus the expected number of cells that are not as asked for."""
+    assert logits.comparisons is not None and logits.mismatches is not None
+    wrong = logits.comparisons[:, 1:, :, COMPARISONS.index("wrong")].sigmoid()
+    return {"mismatches": -logits.mismatches[:, 1:].sigmoid().amax(-1).sum(-1), "wrong": -wrong.sum(-1)}
+
+
+def expected_scores(
+    logits: torch.Tensor, batch: dict[str, Any], tokenizer: PreTrainedTokenizerFast, kind: int
+) -> torch.Tensor:
+    """The expected scores in words (groups, candidates) of a kind of answer, NaN where it was not asked for."""
+    digits = torch.tensor([tokenizer.convert_tokens_to_ids(digit) for digit in "1234"])
+    expected = (logits[:, digits].softmax(-1) * torch.arange(1.0, 5.0)).sum(-1)
+    scores = torch.full(batch["following"].shape, torch.nan)
+    for at, group, candidate, _ in batch["scores"].tolist():
+        if batch["targets"][int(at), 2] == kind:
+            scores[int(group), int(candidate)] = expected[int(at)]
+    return scores
+
+
 def count_near_misses(counts: Counts, who: str, scores: torch.Tensor, batch: dict[str, Any]) -> None:
     """Pairs of a perfect edit and a near miss of its group by their scores (groups, candidates); NaN has none."""
     perfect = (batch["following"] == 4) & (batch["missed"] < 0) & ~scores.isnan()
@@ -108,23 +126,22 @@ def _count_words(
     counts: Counts, logits: torch.Tensor, batch: dict[str, Any], tokenizer: PreTrainedTokenizerFast
 ) -> None:
     targets = batch["targets"]
-    digits = torch.tensor([tokenizer.convert_tokens_to_ids(digit) for digit in "1234"])
     hits = logits.argmax(-1) == targets[:, 1]
-    expected = (logits[:, digits].softmax(-1) * torch.arange(1.0, 5.0)).sum(-1)
-    verdicts = torch.full(batch["following"].shape, torch.nan)
-    for at, group, candidate, _ in batch["scores"].tolist():
-        if targets[int(at), 2] == KINDS.index("verdict"):
-            verdicts[int(group), int(candidate)] = expected[int(at)]
+    verdicts = expected_scores(logits, batch, tokenizer, KINDS.index("verdict"))
     count_near_misses(counts, "verdict", verdicts, batch)
     for index, kind in enumerate(KINDS):
         chosen = targets[:, 2] == index
         _add(counts, kind, float(hits[chosen].sum()), float(chosen.sum()))
-        rows = [row for row in batch["scores"].tolist() if targets[int(row[0]), 2] == index]
-        for i, first in enumerate(rows):
-            _add(counts, f"score_{kind}", float(hits[int(first[0])]), 1)
-            for second in rows[i + 1 :]:
-                if first[1] != second[1] or first[3] == second[3]:
-                    continue
-                difference = float(expected[int(first[0])] - expected[int(second[0])])
-                right = 0.5 if difference == 0 else float((difference > 0) == (first[3] > second[3]))
-                _add(counts, f"pairs_{kind}", right, 1)
+        exact = [bool(hits[int(at)]) for at, *_ in batch["scores"].tolist() if targets[int(at), 2] == index]
+        if not exact:
+            continue
+        _add(counts, f"score_{kind}", sum(exact), len(exact))
+        found = expected_scores(logits, batch, tokenizer, index)
+        truth = torch.full(found.shape, torch.nan)
+        for at, group, candidate, score in batch["scores"].tolist():
+            if targets[int(at), 2] == index:
+                truth[int(group), int(candidate)] = score
+        difference, of_truth = (x[:, :, None] - x[:, None, :] for x in (found, truth))
+        pairs = (of_truth > 0).float()
+        right = ((difference > 0).float() + 0.5 * (difference == 0).float()) * pairs
+        _add(counts, f"pairs_{kind}", float(right.sum()), float(pairs.sum()))
