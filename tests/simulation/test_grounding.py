@@ -4,13 +4,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from editreward.simulation import Background, Scene, SceneObject, simulate_group
+from editreward.simulation import Background, Scene, SceneObject, simulate_group, simulate_near_miss
 from editreward.simulation.grounding import (
+    ASKED,
     ATTRIBUTES,
     COMPARISONS,
+    MISMATCHES,
+    REQUEST,
     differing_cells,
+    group_asked,
     group_attributes,
     group_comparisons,
+    group_mismatches,
+    request_values,
     scene_attributes,
 )
 
@@ -96,3 +102,50 @@ def test_fewer_wrong_cells_mean_a_better_score_in_most_pairs():
 
 def test_names_are_distinct():
     assert len(set(ATTRIBUTES)) == len(ATTRIBUTES) and len(set(COMPARISONS)) == len(COMPARISONS)
+
+
+def test_mismatches_name_the_respect_in_which_a_near_miss_is_wrong():
+    respects = {"colour": "colour", "shape": "shape", "size": "size", "pattern": "background", "tone": "background"}
+    seen = set()
+    for seed in range(64):
+        pair = simulate_near_miss(seed, size=84)
+        cells = group_mismatches(pair, 4)
+        assert np.isnan(cells[0]).all()
+        for candidate, own in zip(pair.candidates, cells[1:], strict=True):
+            wrong = {name for name, amiss in zip(MISMATCHES, np.nan_to_num(own).any(0), strict=True) if amiss}
+            if candidate.missed is None:
+                assert not wrong
+            elif candidate.missed in respects and (candidate.missed, pair.category) != ("size", "resize"):
+                # A fault of size may cover further cells, where all of the object is amiss.
+                assert respects[candidate.missed] in wrong
+                assert candidate.missed == "size" or wrong == {respects[candidate.missed]}
+                seen.add(candidate.missed)
+            else:
+                assert wrong
+    assert seen == set(respects)
+
+
+def test_cells_should_show_what_the_perfect_edit_shows():
+    for group in GROUPS[:15]:
+        asked = group_asked(group, 4)
+        shown = group_attributes(group, 4)[..., : len(ASKED)]
+        for candidate, wanted, own in zip(group.candidates, asked[1:], shown[1:], strict=True):
+            if candidate.fault == "none":
+                assert (wanted == own).all()
+        assert (asked[0] != shown[0]).any()
+
+
+def test_a_request_is_what_the_english_instruction_names():
+    for seed in range(60):
+        group = simulate_group(seed, split="validation", candidates=1, size=84)
+        said = {
+            part: values[index]
+            for (part, values), index in zip(REQUEST.items(), request_values(group.task), strict=True)
+            if index >= 0
+        }
+        assert said.pop("category") == group.category
+        if group.language == "en":
+            text = group.instruction.lower()
+            for part, value in said.items():
+                if part != "size" or group.category == "add":
+                    assert (value if part != "pattern" else value.rstrip("s")) in text, (part, value, text)
