@@ -20,7 +20,7 @@ from editreward.training.dense import (
     dense_targets,
 )
 from tests.helpers.backbones import build
-from tests.training.test_trainer import as_dataset, make_arguments
+from tests.helpers.trainers import as_dataset, make_arguments
 
 GROUPS = [simulate_group(seed, candidates=3, near_misses=0.5) for seed in range(3)]
 SIDE = 4
