@@ -1,9 +1,9 @@
-"""Evaluate a model on the committed near misses: does it read what was asked for?
+"""Evaluate a scorer on the committed near misses: does it read what was asked for?
 
-    python research/evaluate_near_misses.py --model checkpoints/editreward-tiny
+    python research/evaluate_near_misses.py --scorer checkpoints/editreward-tiny
 
-Prints, by attribute, how often the perfect edit gets the higher score, and writes it beside the model as
-`near_misses.json`.
+Prints, by attribute, how often the perfect edit gets the higher score; that of a model on the whole set is written
+beside it as `near_misses.json`.
 """
 
 import argparse
@@ -11,31 +11,32 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import transformers
-
-from editreward import EditRewardScorer
+from editreward import load_scorer
 from editreward.benchmarks.near_misses import NearMissSet, near_miss_accuracy, near_miss_table
-from editreward.benchmarks.simulated import judge
+from editreward.benchmarks.simulated_test_set import judge
 
 
 def main() -> None:
+    """Read the options, evaluate, print, and write what is complete beside the model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="model folder")
+    parser.add_argument("--scorer", "--model", required=True, help="any scorer: a model folder, ssim, FILE.yaml, ...")
     parser.add_argument("--near_misses", default="configs/near_misses.json", help="which pairs (%(default)s)")
     parser.add_argument("--pairs", type=int, help="only the first pairs of the set, for a quick look")
     args = parser.parse_args()
-    transformers.logging.disable_progress_bar()
-
-    groups = NearMissSet.from_json(args.near_misses).load()[: args.pairs]
-    judgements = judge(EditRewardScorer.from_pretrained(args.model), groups)
+    near_misses = NearMissSet.from_json(args.near_misses)
+    groups = near_misses.load()[: args.pairs]
+    judgements = judge(load_scorer(args.scorer), groups)
     series = {"overall": judgements.reward, **judgements.mean}
     results = {name: near_miss_accuracy(scores, groups) for name, scores in series.items()}
     print(near_miss_table(results))
+    folder = Path(args.scorer)
+    if len(groups) < near_misses.pairs or not (folder / "config.json").is_file():
+        return  # a part of the set says nothing that is to be kept
     shares = {
         name: {key: {value: asdict(share) for value, share in values.items()} for key, values in result.items()}
         for name, result in results.items()
     }
-    (Path(args.model) / "near_misses.json").write_text(json.dumps(shares, indent=1) + "\n", encoding="utf-8")
+    (folder / "near_misses.json").write_text(json.dumps(shares, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from editreward.benchmarks.simulated import novelty
+from editreward.benchmarks.simulated_test_set import novelty
 from editreward.simulation import SimulatedGroup, groups_hash, simulate_near_miss
 from editreward.statistics import Share, pair_accuracy
 

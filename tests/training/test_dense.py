@@ -7,7 +7,7 @@ import torch
 
 from editreward.simulation import simulate_group
 from editreward.simulation.grounding import ASKED, ATTRIBUTES, COMPARISONS, MISMATCHES, REQUEST, request_values
-from editreward.training import EditGroupCollator, EditRewardTrainer
+from editreward.training import EditRewardTrainer
 from editreward.training.dense import (
     TO_CHANGE_WEIGHT,
     DenseHeads,
@@ -112,7 +112,7 @@ def make_trainer(folder, weight):
         processing_class=processor,
         auxiliary_loss=loss,
     )
-    return trainer, EditGroupCollator(processor, auxiliary_loss=loss)(rows())
+    return trainer, trainer._prepare_inputs(trainer.data_collator(rows()))
 
 
 def test_dense_losses_are_added_with_their_weight_and_reach_the_backbone(tmp_path) -> None:
