@@ -1,7 +1,6 @@
 """What holds for every command: help, examples, completion, what is imported, and `editreward env`."""
 
 import argparse
-import gc
 import json
 import os
 import shlex
@@ -81,17 +80,6 @@ print("RESULT", len(sys.modules), *sorted(found - set(sys.stdlib_module_names)))
     assert not found & HEAVY
     assert found <= {"editreward", "research"}, "only our own, and of it only what declares commands"
     assert int(count) < 250
-
-
-def test_garbage_collection_is_as_it_was_after_loading(random_model_dir):
-    arguments = argparse.Namespace(model=str(random_model_dir), model_revision=None, device="cpu", dtype=None)
-    for enabled in (True, False):
-        (gc.enable if enabled else gc.disable)()
-        try:
-            cli.load_scorer(arguments)
-            assert gc.isenabled() is enabled
-        finally:
-            gc.enable()
 
 
 def test_env_tells_versions_devices_and_attention_and_nothing_private(capsys, monkeypatch):
