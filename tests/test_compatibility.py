@@ -81,6 +81,7 @@ def test_adapters_say_it_before_they_fail(installed, tmp_path, capsys):
         with pytest.raises(ImportError, match=re.escape(FIX)):
             call()
     assert adapter_config(model, processor.reward_token_ids, ModelConfig()) is None
+    capsys.readouterr()
     assert cli.main(["merge", "--adapter", str(tmp_path), "--output", str(tmp_path / "merged")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("editreward merge: error: transformers 5.24.0") and error.endswith(f"{FIX}\n")

@@ -31,6 +31,7 @@ OPTIONAL = {
     "accelerate": "for the processes that `accelerate launch` started",
     "dlib": "[faces]; without it faces are not counted",
     "krippendorff": "without it `editreward data stats` leaves the agreement out",
+    "matplotlib": "demo and Space take colours from where figures are styled, and draw none",
     "lpips": "the scorer 'lpips' says how to install it",
     "peft": "loading an adapter says how to install it",
     "sklearn": "as krippendorff",
