@@ -35,7 +35,8 @@ class EditRewardPipeline(Pipeline):
         Returns:
             For each group `{"best": position of the highest reward, "candidates": [...]}`, with an entry per edit in
             the order given: `rank` (1 is the best), `reward`, `reward_std`, and `dimensions`, each with `mean` and
-            `std`, on the 1..4 scale where `calibrated` is true. All are plain numbers.
+            `std`, on the 1..4 scale where `calibrated` is true. All are plain numbers. `probability_best`, `reasons`
+            and `error`, which other scorers fill in, are empty.
 
         Raises:
             ValueError: If a group lacks a field or has another, or cannot be scored.
@@ -79,7 +80,10 @@ class EditRewardPipeline(Pipeline):
                 "rank": 1 + sum(other > reward for other in rewards),
                 "reward": reward,
                 "reward_std": reward_std,
+                "probability_best": None,  # by the package's scorers
                 "dimensions": config.scores(means, torch.tensor(log_stds).exp().tolist()),
+                "reasons": [],
+                "error": None,
             }
             for means, log_stds, reward, reward_std in model_outputs["scores"]
         ]

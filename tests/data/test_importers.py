@@ -473,13 +473,13 @@ def test_an_import_that_ends_anywhere_is_continued_to_the_same_result(tmp_path, 
     options = {"on_fault": "list", "groups_per_shard": 2}
     expected = run("editreward-data", file, tmp_path / "whole", **options)
     assert expected["notes"] == {"duplicate-pair": 1} and expected["errors"] == {"empty-text": 1}
-    calls = {"refer": running._refer, "rows_of": running._rows_of, "write_lines": running._write_lines}
+    calls = {"_refer": running._refer, "_rows_of": running._rows_of, "write_lines": running.write_lines}
     for place, number in [
-        ("refer", 2),
-        ("refer", 9),
-        ("refer", 17),
-        ("rows_of", 0),
-        ("rows_of", 3),
+        ("_refer", 2),
+        ("_refer", 9),
+        ("_refer", 17),
+        ("_rows_of", 0),
+        ("_rows_of", 3),
         ("write_lines", 0),
     ]:
         output = tmp_path / f"{place}-{number}"
@@ -492,7 +492,7 @@ def test_an_import_that_ends_anywhere_is_continued_to_the_same_result(tmp_path, 
             return calls[place](*args)
 
         with monkeypatch.context() as patch:
-            patch.setattr(running, f"_{place}", interrupted)
+            patch.setattr(running, place, interrupted)
             with pytest.raises(Stop):
                 run("editreward-data", file, output, **options)
         assert not list((output / "data").glob("*")) or place == "write_lines"
@@ -501,11 +501,11 @@ def test_an_import_that_ends_anywhere_is_continued_to_the_same_result(tmp_path, 
 
             def watched(*args, seen=seen):
                 seen.append(args[0].number)
-                return calls["refer"](*args)
+                return calls["_refer"](*args)
 
             patch.setattr(running, "_refer", watched)
             assert run("editreward-data", file, output, **options) == expected
-            committed = {"refer": number // 4 * 4}.get(place, len(rows))
+            committed = {"_refer": number // 4 * 4}.get(place, len(rows))
             assert seen == list(range(committed, len(rows)))  # nothing is read again that was recorded
         assert groups_of(output) == groups_of(tmp_path / "whole")
         assert faults_of(output) == faults_of(tmp_path / "whole")
