@@ -907,22 +907,14 @@ class EditRewardModel(PreTrainedModel):
     ) -> torch.Tensor:
         """Hidden states of the language model's last layer at `positions`, `(tokens, hidden_size)`."""
         features, *deepstack = (layer[plan.visual_index] for layer in torch.cat(list(image_features), dim=1))
+        # A tensor of its own, as what a layer hands on: a compiled layer would be built once more for a view.
+        places = plan.visual_places // input_ids.shape[1], plan.visual_places % input_ids.shape[1]
         inputs_embeds = self.get_input_embeddings()(input_ids)
-        inputs_embeds = (
-            inputs_embeds.flatten(0, 1)
-            .index_copy(0, plan.visual_places, features.to(inputs_embeds.dtype))
-            .view_as(inputs_embeds)
-        )
+        inputs_embeds = inputs_embeds.index_put(places, features.to(inputs_embeds.dtype))
         visual_order = torch.arange(len(features), device=input_ids.device)
-        visual_index = torch.full_like(input_ids, -1).flatten().index_copy(0, plan.visual_places, visual_order)
+        visual_index = torch.full_like(input_ids, -1).index_put(places, visual_order)
         sequences = _Sequences(
-            inputs_embeds,
-            position_ids,
-            visual_index.view_as(input_ids),
-            segment_ids,
-            plan.ancestors,
-            positions,
-            plan.blocks,
+            inputs_embeds, position_ids, visual_index, segment_ids, plan.ancestors, positions, plan.blocks
         )
         if packing == "unpacked":
             sequences = sequences.unpack()
