@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import unicodedata
 import urllib.request
 import warnings
 from collections.abc import Callable, Sequence
@@ -60,6 +61,11 @@ MAX_ASPECT_RATIO = 200
 """Images whose long side exceeds this many short sides are refused (the backbones' own limit)."""
 
 IMAGE_MODES = ("upright", "reference")
+INSTRUCTION_MODES = ("clean", "reference")
+
+_INVISIBLE = re.compile("[\ufeff\u200b\u2060]")
+_BLANKS = re.compile(r"\s+")  # Python's \s has the line breaks of all systems, and every blank of Unicode
+_LINE_BREAK = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 # Stands for the instruction in a rendered prompt, from Unicode's private use area. The instruction is put in after the
 # prompt has been split into segments and special tokens, so that nothing in it can be taken for either.
@@ -166,6 +172,23 @@ def compact_template(dimensions: Sequence[str]) -> str:
         "Compare an edited image with its source. Rate the edit from 1 (very poor) to 4 (very good) on:\n"
         f"{rubric}\nInstruction: {{text_prompt}}\nSource image: {{source}}\nEdited image: "
     )
+
+
+def clean_instruction(text: str) -> str:
+    """An instruction as its writer meant it, whatever system, editor or spreadsheet it came through.
+
+    - The invisible U+FEFF (byte order mark), U+200B (zero-width space) and U+2060 (word joiner) go, wherever they are.
+    - Characters are composed (Unicode's NFC): `e` and a combining accent are one letter.
+    - White space at both ends goes.
+    - A run of white space with a line break in it is one `\\n`. Line breaks are `\\n`, `\\r`, `\\r\\n`, `\\v`, `\\f`,
+      U+001C to U+001E, U+0085, U+2028 and U+2029.
+    - Any other run of white space is one space: tabs, no-break spaces (U+00A0, U+202F), the ideographic one (U+3000)
+      and all that `str.isspace` knows.
+
+    Nothing else changes: neither letters, case and punctuation, nor the joiners of emoji. Twice is the same as once.
+    """
+    text = unicodedata.normalize("NFC", _INVISIBLE.sub("", text))
+    return _BLANKS.sub(lambda run: "\n" if _LINE_BREAK.search(run[0]) else " ", text.strip())
 
 
 class ImageError(ValueError):
@@ -422,6 +445,10 @@ class EditRewardProcessor(ProcessorMixin):
         image_mode (`str`): How images become RGB, see [`load_image`].
         max_length (`int`, *optional*): The backbone's context, in tokens from the root to a leaf.
         jpeg_draft (`bool`): Decode large JPEG files at a reduced size: faster, but scores differ a little.
+        instruction_mode (`str`):
+            `clean` reads instructions as [`clean_instruction`] leaves them, so that a line end or a no-break space moves
+            no score. `reference` reads them as they are, as published models were trained; a saved processor without
+            this field does.
     """
 
     def __init__(
@@ -439,6 +466,7 @@ class EditRewardProcessor(ProcessorMixin):
         image_mode: str = "upright",
         max_length: int | None = None,
         jpeg_draft: bool = False,
+        instruction_mode: str = "reference",
     ) -> None:
         super().__init__(image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template)
         dimensions = DEFAULT_DIMENSIONS if dimensions is None else dimensions
@@ -452,9 +480,11 @@ class EditRewardProcessor(ProcessorMixin):
         self.image_mode = image_mode
         self.max_length = max_length
         self.jpeg_draft = jpeg_draft
+        self.instruction_mode = instruction_mode
         check_choice("layout", layout, LAYOUTS)
         check_choice("position_scheme", position_scheme, POSITION_SCHEMES)
         check_choice("image_mode", image_mode, IMAGE_MODES)
+        check_choice("instruction_mode", instruction_mode, INSTRUCTION_MODES)
         if self.chat_template is None:
             raise ValueError("The tokenizer has no chat template; pass the backbone's as `chat_template`.")
         self.templates = self._check_templates(templates)
@@ -515,6 +545,7 @@ class EditRewardProcessor(ProcessorMixin):
         reward_suffix: str = PAPER_REWARD_SUFFIX,
         system_prompt: str | None = None,
         image_mode: str = "upright",
+        instruction_mode: str = "clean",
         pixels: int = DEFAULT_PIXELS,
         hub_kwargs: dict[str, Any] | None = None,
     ) -> "EditRewardProcessor":
@@ -552,6 +583,7 @@ class EditRewardProcessor(ProcessorMixin):
             system_prompt=system_prompt,
             image_token=tokenizer.convert_ids_to_tokens(config.image_token_id),
             image_mode=image_mode,
+            instruction_mode=instruction_mode,
             max_length=config.get_text_config().max_position_embeddings,
         )
 
@@ -670,10 +702,10 @@ class EditRewardProcessor(ProcessorMixin):
         """Pack one group. `name` goes before field names in error messages; see `__call__` for the rest."""
         if not isinstance(instruction, str):
             raise ValueError(f"{name}instruction must be a string, got {type(instruction).__name__}.")
-        if not instruction.strip():
-            raise ValueError(f"{name}instruction is empty. Say what the edit was meant to do.")
         if re.search("[\ud800-\udfff]", instruction):
             raise ValueError(f"{name}instruction is not valid text: it holds half of a surrogate pair.")
+        if not clean_instruction(instruction):
+            raise ValueError(f"{name}instruction is empty. Say what the edit was meant to do.")
         sources = list(source) if isinstance(source, (list, tuple)) else [source]
         candidates = list(edited) if isinstance(edited, (list, tuple)) else [edited]
         if not sources:
@@ -857,6 +889,8 @@ class EditRewardProcessor(ProcessorMixin):
 
     def _tokenize(self, prompt: str, instruction: str) -> list[list[int]]:
         """Token ids of a rendered prompt, as runs between image tokens. The instruction is only ever plain text."""
+        if self.instruction_mode == "clean":
+            instruction = clean_instruction(instruction)
         runs: list[list[int]] = [[]]
         for piece in self._special_pattern.split(prompt):
             if piece == self.image_token:
@@ -919,4 +953,4 @@ def add_reward_tokens(tokenizer: Any, layout: str, dimensions: Sequence[str]) ->
 
 EditRewardProcessor.register_for_auto_class()
 
-__all__ = ["EditRewardProcessor", "ImageError", "PackedGroup", "image_size", "load_image"]
+__all__ = ["EditRewardProcessor", "ImageError", "PackedGroup", "clean_instruction", "image_size", "load_image"]

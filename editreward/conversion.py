@@ -236,6 +236,7 @@ def convert_checkpoint(
         reward_suffix=prompts.reward_suffix,
         system_prompt=prompts.system_prompt,
         image_mode="reference",
+        instruction_mode="reference",
     )
     config = _published_config(state_dict, backbone, dimensions, head_type, aggregation)
     model = _build(config, state_dict, left_over, checkpoint, dtype)

@@ -83,6 +83,13 @@ class EditRewardTrainingArguments(RewardConfig):
             "help": "Streamed training data: groups that each worker holds to shuffle; 0 keeps the stream's order."
         },
     )
+    vary_instructions: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the training groups whose instruction is written otherwise, in another way in each epoch: "
+            "other blanks, a line break, with or without full stop or capital letter. Evaluation has them as they are."
+        },
+    )
     on_bad_row: str = field(
         default="stop",
         metadata={
@@ -296,6 +303,8 @@ class EditRewardTrainingArguments(RewardConfig):
             raise ValueError(f"`max_tokens_per_batch` must be positive, got {self.max_tokens_per_batch}.")
         if self.max_tokens_per_batch is not None and self.auto_find_batch_size:
             raise ValueError("`auto_find_batch_size` cannot lower `max_tokens_per_batch`. Unset one of them.")
+        if not 0 <= self.vary_instructions <= 1:
+            raise ValueError(f"`vary_instructions` must be a share from 0 to 1, got {self.vary_instructions}.")
         if self.shuffle_buffer_size < 0:
             raise ValueError(f"`shuffle_buffer_size` must be 0 or more, got {self.shuffle_buffer_size}.")
         if self.train_sampling_strategy not in ("random", "sequential"):

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from random import Random
 from typing import Any
 
 import datasets
@@ -15,6 +16,7 @@ from accelerate.data_loader import prepare_data_loader
 from transformers.trainer_utils import seed_worker
 from transformers.utils import logging
 
+from editreward.data.instructions import varied_instruction
 from editreward.groups.rows import GroupRow
 from editreward.training.arguments import EditRewardTrainingArguments
 from editreward.training.bad_rows import UnreadableRow
@@ -48,12 +50,19 @@ class GroupRows(torch.utils.data.Dataset):
         dataset: Edit groups.
         max_candidates: Candidates that a row is cut down to, others in every epoch; `None` for all.
         seed: Of that choice.
+        vary_instructions: See `EditRewardTrainingArguments`.
     """
 
-    def __init__(self, dataset: datasets.Dataset, max_candidates: int | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        dataset: datasets.Dataset,
+        max_candidates: int | None = None,
+        seed: int = 0,
+        vary_instructions: float = 0.0,
+    ) -> None:
         self._has_transform = dataset.format["type"] == "custom"
         self.dataset = dataset if self._has_transform else dataset.with_format("arrow")
-        self.max_candidates, self.seed = max_candidates, seed
+        self.max_candidates, self.seed, self.vary_instructions = max_candidates, seed, vary_instructions
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -62,6 +71,7 @@ class GroupRows(torch.utils.data.Dataset):
         row = self._read(request.row)
         if isinstance(row, UnreadableRow):
             return row
+        row = with_varied_instruction(row, self.vary_instructions, self.seed, request.epoch)
         if request.pair is not None:
             return take_candidates(row, request.pair)
         return row_of_epoch(row, self.max_candidates, self.seed, request.epoch)
@@ -110,7 +120,13 @@ def group_dataloader(
     if isinstance(dataset, datasets.IterableDataset):
         batches = StreamedBatches(
             dataset,
-            partial(_parts, max_candidates=args.max_candidates, pairs=args.split_into_pairs, seed=seed)
+            partial(
+                _parts,
+                max_candidates=args.max_candidates,
+                pairs=args.split_into_pairs,
+                seed=seed,
+                vary_instructions=args.vary_instructions,
+            )
             if training
             else _whole,
             TokenCounter(processor, args.rationale_weight > 0).of_row,
@@ -123,7 +139,9 @@ def group_dataloader(
         )
         loader = torch.utils.data.DataLoader(batches, batch_size=None, **options)
     else:
-        rows = GroupRows(dataset, args.max_candidates if training else None, seed)
+        rows = GroupRows(
+            dataset, args.max_candidates if training else None, seed, args.vary_instructions if training else 0.0
+        )
         with accelerator.main_process_first():
             sampler = _sampler(dataset, processor, args, batch_size, seed, training, **place)
         loader = torch.utils.data.DataLoader(rows, batch_sampler=sampler, **options)
@@ -143,8 +161,26 @@ def group_dataloader(
     return prepared
 
 
-def _parts(row: GroupRow, epoch: int, max_candidates: int | None, pairs: bool, seed: int) -> list[Any]:
+def _parts(
+    row: GroupRow, epoch: int, max_candidates: int | None, pairs: bool, seed: int, vary_instructions: float
+) -> list[Any]:
+    row = with_varied_instruction(row, vary_instructions, seed, epoch)
     return split_into_pairs(row) if pairs else [row_of_epoch(row, max_candidates, seed, epoch)]
+
+
+def with_varied_instruction(row: GroupRow, share: float, seed: int, epoch: int) -> GroupRow:
+    """The row with its instruction written otherwise, for this share of the rows: the same ones whenever it is asked.
+
+    Args:
+        row: of the dataset schema, usable or not.
+        share: 0 to 1.
+        seed, epoch: decide, with the row's own id and instruction, whether and how.
+    """
+    instruction = row.get("instruction")
+    if share <= 0 or not isinstance(instruction, str):
+        return row
+    rng = Random(f"{seed} {epoch} {row.get('group_id')} {instruction}")
+    return {**row, "instruction": varied_instruction(instruction, rng)} if rng.random() < share else row
 
 
 def _whole(row: GroupRow, epoch: int) -> list[Any]:

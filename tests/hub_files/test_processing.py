@@ -22,7 +22,7 @@ from PIL import Image
 from transformers import Qwen2VLImageProcessorPil
 
 import processing_editreward
-from processing_editreward import EditRewardProcessor, ImageError, load_image
+from processing_editreward import EditRewardProcessor, ImageError, clean_instruction, load_image
 from tests.helpers.backbones import (
     FACTOR,
     KINDS,
@@ -71,7 +71,8 @@ def expected_text(processor: EditRewardProcessor, instruction: str, dimension: s
     if processor.layout == "compact":
         last = f"<|Reward_{processor.dimensions[-1]}|>"
         text = text[: text.index(last) + len(last)]
-    return text.replace("\0", instruction)
+    is_clean = processor.instruction_mode == "clean"
+    return text.replace("\0", clean_instruction(instruction) if is_clean else instruction)
 
 
 # Prompts
@@ -309,6 +310,87 @@ def test_the_longest_path_must_fit_the_context_and_the_pack_need_not():
         processor.pack(SOURCE, [FIRST] * 3, "Add a hat")
 
 
+# White space in instructions
+
+
+MEANT = "Mets un béret,\nand keep the rest"
+SAME = [
+    MEANT + "\r\n",
+    "\ufeff" + MEANT,
+    "\u00a0 \u3000" + MEANT.replace(" ", "\u00a0") + "\u2028\u2029",
+    MEANT.replace("\n", "\r\n"),
+    MEANT.replace("\n", " \x85\t"),
+    MEANT.replace("\n", "\u2028"),
+    MEANT.replace("\n", "\x0b\x0c"),
+    MEANT.replace(" ", "  \t"),
+    MEANT.replace("r", "\u200br\u2060"),
+    unicodedata.normalize("NFD", MEANT),
+]
+OTHER = [MEANT.replace("\n", " "), MEANT + ".", MEANT.lower(), MEANT.replace(" ", "")]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_clean_instructions_have_the_same_tokens_however_they_were_written_down(layout):
+    processor = build_processor(layout=layout, instruction_mode="clean")
+    reference = build_processor(layout=layout, instruction_mode="reference")
+    meant = processor.pack(SOURCE, [FIRST], MEANT).input_ids
+    assert np.array_equal(meant, reference.pack(SOURCE, [FIRST], MEANT).input_ids), "a clean text is read as it is"
+    for text in SAME:
+        assert np.array_equal(processor.pack(SOURCE, [FIRST], text).input_ids, meant), repr(text)
+        if unicodedata.is_normalized("NFC", text):  # Qwen's tokenizer composes characters itself
+            assert not np.array_equal(reference.pack(SOURCE, [FIRST], text).input_ids, meant), repr(text)
+        assert processor.reply_prompt(1, "Say why: {text_prompt}", text) == processor.reply_prompt(
+            1, "Say why: {text_prompt}", MEANT
+        )
+        sizes = [image.size[::-1] for image in (SOURCE, FIRST)]
+        root, candidates = processor.count_tokens(sizes[:1], sizes[1:], text)
+        assert root + sum(candidates) == len(meant)
+    for text in OTHER:
+        assert not np.array_equal(processor.pack(SOURCE, [FIRST], text).input_ids, meant), repr(text)
+
+
+def cleaned_by_characters(text: str) -> str:
+    """The rules of `clean_instruction`, one character at a time."""
+    text = unicodedata.normalize("NFC", "".join(c for c in text if c not in "\ufeff\u200b\u2060"))
+    out: list[str] = []
+    for character in text:
+        if not character.isspace():
+            out.append(character)
+            continue
+        new = "\n" if len(f"a{character}a".splitlines()) > 1 else " "
+        if out and out[-1] in " \n":
+            new = "\n" if "\n" in (out.pop(), new) else " "
+        out.append(new)
+    return "".join(out).strip(" \n")
+
+
+@given(st.text(st.one_of(st.characters(), st.sampled_from(" \n\r\t\u00a0\u2028\ufeff\u200b\x85\x1c\x1f\u3000é\u0301"))))
+@settings(max_examples=300, derandomize=True, deadline=None)
+def test_cleaning_keeps_to_its_rules_and_twice_is_once(text):
+    cleaned = clean_instruction(text)
+    assert cleaned == cleaned_by_characters(text)
+    assert clean_instruction(cleaned) == cleaned
+
+
+def test_a_saved_processor_keeps_its_mode_and_one_without_the_field_reads_instructions_as_they_are(tmp_path):
+    build_processor().save_pretrained(tmp_path)
+    file = tmp_path / "processor_config.json"
+    saved = json.loads(file.read_text())
+    assert saved["instruction_mode"] == "clean", "new models"
+    assert EditRewardProcessor.from_pretrained(tmp_path).instruction_mode == "clean"
+    del saved["instruction_mode"]
+    file.write_text(json.dumps(saved))
+    assert EditRewardProcessor.from_pretrained(tmp_path).instruction_mode == "reference"
+
+
+@pytest.mark.parametrize("mode", ["clean", "reference"])
+def test_an_instruction_of_nothing_that_is_seen_is_empty(mode):
+    processor = build_processor(instruction_mode=mode)
+    for text in ("", " \n", "\ufeff", "\u200b\u2028\u00a0"):
+        with pytest.raises(ValueError, match="instruction is empty"):
+            processor.pack(SOURCE, [FIRST], text)
+
+
 # Settings
 
 
@@ -317,6 +399,7 @@ def test_the_longest_path_must_fit_the_context_and_the_pack_need_not():
     [
         ({"layout": "papr"}, "`layout` is 'papr'; choose one of: compact, paper"),
         ({"position_scheme": "grid"}, "`position_scheme` is 'grid'; choose one of: mrope, sequential"),
+        ({"instruction_mode": "raw"}, "`instruction_mode` is 'raw'; choose one of: clean, reference"),
         ({"image_mode": "raw"}, "`image_mode` is 'raw'; choose one of: upright, reference"),
         ({"dimensions": ["Visual Quality"]}, "`dimensions` holds 'Visual Quality'"),
         ({"dimensions": ["a", "a"]}, "`dimensions` names a dimension twice"),

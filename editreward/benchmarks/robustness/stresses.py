@@ -3,10 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from random import Random
 from typing import TYPE_CHECKING, TypeAlias
 
 from editreward.benchmarks.robustness import changes
 from editreward.benchmarks.runner import GroupRecord, shuffled_instructions
+from editreward.data.instructions import with_line_break, with_other_blanks, with_other_form
 from editreward.groups import EditGroup
 
 if TYPE_CHECKING:
@@ -79,6 +81,13 @@ def _followed_by(texts: Mapping[str, str]) -> Instructions:
     }
 
 
+def _written(way: Callable[[str, Random], str]) -> Instructions:
+    """The own instruction as a function of `editreward.data.instructions` writes it."""
+    return lambda data, groups: {
+        group.group_id: way(group.instruction, Random(f"{way.__name__} {group.group_id}")) for group in groups
+    }
+
+
 def _of_other_groups(data: "StressData", groups: Sequence[GroupRecord]) -> Mapping[str, str] | None:
     return shuffled_instructions(groups) if len({group.instruction for group in groups}) > 1 else None
 
@@ -102,6 +111,19 @@ STRESSES: tuple[Stress, ...] = (
     Stress("paraphrase", INVARIANT, "another usual wording", instructions=_from_simulator("paraphrase")),
     Stress(
         "unusual wording", INVARIANT, "a wording kept from training", instructions=_from_simulator("unusual wording")
+    ),
+    Stress(
+        "other blanks",
+        INVARIANT,
+        "BOM, line ends, no-break and doubled blanks in the instruction",
+        instructions=_written(with_other_blanks),
+    ),
+    Stress("line break", INVARIANT, "one in the instruction", instructions=_written(with_line_break)),
+    Stress(
+        "full stop or capital",
+        INVARIANT,
+        "the instruction with the other of the two",
+        instructions=_written(with_other_form),
     ),
     Stress("translation", INVARIANT, "English to Chinese or back", instructions=_from_simulator("translation")),
     Stress(
