@@ -4,16 +4,16 @@ Nothing is unpacked to disk and no path of a user's is opened: images are read o
 dataset's rows, by name and one group at a time.
 """
 
-import csv
 import io
-import json
 import re
+import unicodedata
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from editreward.data import tables
 from editreward_space.images import NamedImage, checked_image
 from editreward_space.service import Upload
 from editreward_space.settings import MEGABYTE, InputError, Settings
@@ -24,6 +24,8 @@ MAX_DIRECTORY_MB = 8
 
 MAX_ROW_GROUP_MB = 512
 """Of a Parquet file's row group, unpacked, which is read in one go."""
+
+SUFFIXES = (*tables.CSV_SUFFIXES, *tables.JSON_LINES_SUFFIXES)
 
 EXAMPLE = 'A line of JSONL is {"instruction": "...", "source": "a.png", "edited": ["b.png", "c.png"]}.'
 COLUMNS = (
@@ -53,7 +55,7 @@ class BatchItem:
 
 
 def read_table(path: str | Path, settings: Settings) -> list[TableRow | str]:
-    """Read a CSV or JSONL.
+    """Read a CSV or JSONL, whatever program wrote it (`editreward.data.tables`).
 
     Returns:
         For each row its content, or what is wrong with it.
@@ -62,84 +64,56 @@ def read_table(path: str | Path, settings: Settings) -> list[TableRow | str]:
         InputError: the whole file cannot be used: too large, too long, no text, without the columns.
     """
     path = Path(path)
-    content = path.read_bytes()
-    if len(content) > MAX_TABLE_MB * MEGABYTE:
-        raise InputError(f"{path.name} is larger than {MAX_TABLE_MB} MB. Split it.")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path.name} is not a text file in UTF-8. Save it as such.") from error
-    if path.suffix.lower() == ".csv":
-        rows = _csv_rows(text, path.name)
-    elif path.suffix.lower() in (".jsonl", ".ndjson"):
-        rows = _jsonl_rows(text)
-    else:
+    if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path.name} is neither a .csv nor a .jsonl file.")
+    if path.stat().st_size > MAX_TABLE_MB * MEGABYTE:
+        raise InputError(f"{path.name} is larger than {MAX_TABLE_MB} MB. Split it.")
+    rows: list[TableRow | str] = []
+    number = 0
+    try:
+        for number, row in enumerate(tables.read_table(path), start=1):
+            if number <= settings.max_rows:
+                rows.append(_table_row(row, number, path.name))
+    except tables.TableError as error:
+        raise InputError(str(error).replace(str(path), path.name)) from error
     if not rows:
         raise InputError(f"{path.name} has no rows. {COLUMNS} {EXAMPLE}")
-    if len(rows) > settings.max_rows:
-        raise InputError(f"{path.name} has {len(rows)} rows; at most {settings.max_rows} are accepted. Split it.")
+    if number > settings.max_rows:
+        raise InputError(f"{path.name} has {number} rows; at most {settings.max_rows} are accepted. Split it.")
     return rows
 
 
-def _csv_rows(text: str, name: str) -> list[TableRow | str]:
-    try:
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        columns = [column or "" for column in reader.fieldnames or []]
-        if not columns:
-            raise InputError(f"{name} is empty. {COLUMNS}")
-        images = {stem: _numbered(columns, stem) for stem in ("source", "edited")}
-        found = {"instruction": "instruction" in columns, **images}
-        if missing := [f"`{column}`" for column, there in found.items() if not there]:
-            listed = ", ".join(columns)[:200]
-            raise InputError(f"{name} has no column {' and no column '.join(missing)}, only: {listed}. {COLUMNS}")
-        read = ["instruction", *images["source"], *images["edited"]]
-        if twice := [column for column in read if read.count(column) > 1]:
-            raise InputError(f"{name} has more than one column `{twice[0]}`. {COLUMNS}")
-        rows = list(reader)
-    except csv.Error as error:
-        raise InputError(f"{name} is not a CSV that can be read: {error}.") from error
-    return [_csv_row(row, number, images) for number, row in enumerate(rows, start=1)]
+def _table_row(row: tables.TableRow, number: int, name: str) -> TableRow | str:
+    if row.fault:
+        return f"This row ({row.place}) cannot be read: {row.fault}."
+    columns = {column.casefold(): column for column in row.values}
+    images = {stem: _numbered(columns, stem) for stem in ("source", "edited")}
+    found = {"instruction": "instruction" in columns, **images}
+    if missing := [f"`{column}`" for column, there in found.items() if not there]:
+        listed = ", ".join(row.values)[:200]
+        told = f"no column {' and no column '.join(missing)}, only: {listed}"
+        if Path(name).suffix.lower() in tables.CSV_SUFFIXES:  # in no row, then
+            raise InputError(f"{name} has {told}. {COLUMNS}")
+        return f"This row ({row.place}) has {told}. {EXAMPLE}"
+    cells = {stem: [_texts(row.values[columns[column]]) for column in names] for stem, names in images.items()}
+    instruction = row.values[columns["instruction"]]
+    if not isinstance(instruction, str) or any(cell is None for of_stem in cells.values() for cell in of_stem):
+        return f"In this row ({row.place}) `instruction`, `source` or `edited` are no texts. {EXAMPLE}"
+    texts = {stem: [text for cell in of_stem for text in cell or () if text] for stem, of_stem in cells.items()}
+    own_name = row.values[columns["id"]] if "id" in columns else ""
+    return TableRow(str(own_name or number), instruction, texts["source"], texts["edited"])
 
 
-def _csv_row(row: dict[str | None, Any], number: int, images: dict[str, list[str]]) -> TableRow | str:
-    if any(row.get(None, ())):
-        return "This row has more cells than the table has columns. Quote texts that hold commas; name every column."
-    return TableRow(
-        name=row.get("id") or str(number),
-        instruction=row["instruction"] or "",
-        sources=[row[column] for column in images["source"] if row[column]],
-        edited=[row[column] for column in images["edited"] if row[column]],
-    )
-
-
-def _numbered(columns: Sequence[str], stem: str) -> list[str]:
-    return [column for column in columns if re.fullmatch(rf"{stem}(_?\d+)?", column)]
-
-
-def _jsonl_rows(text: str) -> list[TableRow | str]:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return [_json_row(line, number) for number, line in enumerate(lines, start=1)]
-
-
-def _json_row(line: str, number: int) -> TableRow | str:
-    try:
-        value = json.loads(line)
-        json.dumps(value, ensure_ascii=False).encode()  # fails on halves of surrogate pairs, which no page can show
-    except (ValueError, RecursionError):
-        return f"This line is not JSON. {EXAMPLE}"
-    if not isinstance(value, dict):
-        return f"This line is not an object. {EXAMPLE}"
-    sources, edited = _texts(value.get("source")), _texts(value.get("edited"))
-    if not isinstance(value.get("instruction"), str) or sources is None or edited is None:
-        return f"This line lacks `instruction`, `source` or `edited`, or they are no texts. {EXAMPLE}"
-    return TableRow(str(value.get("id", number)), value["instruction"], sources, edited)
+def _numbered(columns: Iterable[str], stem: str) -> list[str]:
+    """The columns `stem`, `stem_2`, `stem_3` ... by their numbers."""
+    found = [column for column in columns if re.fullmatch(rf"{stem}(_?\d+)?", column)]
+    return sorted(found, key=lambda column: int(column.removeprefix(stem).removeprefix("_") or 0))
 
 
 def _texts(value: Any) -> list[str] | None:
     """A list of texts, or one text; None: it is neither."""
     values = value if isinstance(value, list) else [value]
-    return values if all(isinstance(item, str) for item in values) else None
+    return [item.strip() for item in values] if all(isinstance(item, str) for item in values) else None
 
 
 class ImageArchive:
@@ -156,7 +130,10 @@ class ImageArchive:
             self._file = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError, ValueError) as error:
             raise InputError(f"{self.name} is not a ZIP file that can be read: {error}.") from error
-        self._names = {_plain(name): name for name in self._file.namelist()}
+        self._names: dict[str, str] = {}
+        for file in self._file.infolist():
+            for name in _names_of(file):
+                self._names.setdefault(_plain(name), file.filename)
 
     def __enter__(self) -> "ImageArchive":
         return self
@@ -196,7 +173,20 @@ class ImageArchive:
 
 
 def _plain(name: str) -> str:
-    return name.replace("\\", "/").removeprefix("./")
+    """A name as it is looked for: with slashes, its letters composed, as macOS does not write them."""
+    return unicodedata.normalize("NFC", name.replace("\\", "/").removeprefix("./"))
+
+
+def _names_of(file: zipfile.ZipInfo) -> Iterator[str]:
+    """What a file may be called: many programs write names in UTF-8 or a code page, and say nothing of it."""
+    yield file.filename
+    if file.flag_bits & 0x800 or file.filename.isascii():
+        return
+    for encoding in ("utf-8", *tables.CODE_PAGES):
+        try:
+            yield file.filename.encode("cp437").decode(encoding)
+        except UnicodeError:
+            continue
 
 
 def _check_directory(path: str | Path) -> None:

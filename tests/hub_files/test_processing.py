@@ -364,7 +364,9 @@ def cleaned_by_characters(text: str) -> str:
     return "".join(out).strip(" \n")
 
 
-@given(st.text(st.one_of(st.characters(), st.sampled_from(" \n\r\t\u00a0\u2028\ufeff\u200b\x85\x1c\x1f\u3000é\u0301"))))
+@given(
+    st.text(st.one_of(st.characters(), st.sampled_from(" \n\r\t\u00a0\u2028\ufeff\u200b\x85\x1c\x1f\u3000é\u0301")))
+)
 @settings(max_examples=300, derandomize=True, deadline=None)
 def test_cleaning_keeps_to_its_rules_and_twice_is_once(text):
     cleaned = clean_instruction(text)

@@ -1,6 +1,5 @@
-"""Rows of an input, one at a time: JSON, JSON lines, Parquet and Arrow files, dataset folders, Hub datasets."""
+"""Rows of an input, one at a time: tables (`editreward.data.tables`), Arrow files, dataset folders, Hub datasets."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -8,9 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-JSON_SUFFIXES = (".json", ".jsonl")
-ROWS_PER_BATCH = 16
-"""Rows of a Parquet file that are held at a time."""
+from editreward.data.tables import TEXT_SUFFIXES, naming_parquet_faults, parquet_rows, read_table
 
 READ_BUFFER = 1 << 20
 
@@ -24,12 +21,15 @@ class Source:
     Args:
         name: path, or id of a dataset repository on the Hub.
         split, config, revision: which rows of a dataset; files have one split.
+        encoding, separator: of a text file, see `read_table`.
     """
 
     name: str
     split: str = "train"
     config: str | None = None
     revision: str | None = None
+    encoding: str | None = None
+    separator: str | None = None
 
     @property
     def label(self) -> str:
@@ -41,7 +41,8 @@ class Source:
         """Changes when the input does: of a file its size and time, of a dataset its name, split and revision."""
         path = Path(self.name)
         if path.is_file():
-            return [str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns]
+            read_as = [self.encoding, self.separator] if self.encoding or self.separator else []
+            return [str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns, *read_as]
         return [str(path.resolve()) if path.exists() else self.name, self.split, self.config, self.revision]
 
 
@@ -73,11 +74,15 @@ class RawRow:
     Args:
         number: its number, counted from 0.
         values: its fields, if it is a mapping at all.
+        fault: why it cannot be read; empty for a sound row.
+        line: of a text file, where it begins, counted from 1.
         state: tells, until the next row is read, where to go on after this one (see `read_rows`).
     """
 
     number: int
     values: Any
+    fault: str = ""
+    line: int | None = None
     state: Callable[[], dict[str, Any] | None] = lambda: None
 
 
@@ -93,40 +98,11 @@ def read_rows(source: Source, start: int = 0, state: dict[str, Any] | None = Non
         FileNotFoundError: there is no such input.
         ValueError: a file is not of its format; the row after which it breaks is named.
     """
-    path = Path(source.name)
-    if path.suffix in JSON_SUFFIXES:
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no file {path}.")
-        rows = _json_lines(path) if path.suffix == ".jsonl" else _json_list(path)
-        yield from (RawRow(number, values) for number, values in enumerate(rows) if number >= start)
+    if Path(source.name).suffix.lower() in TEXT_SUFFIXES:
+        rows = read_table(source.name, encoding=source.encoding, separator=source.separator)
+        yield from (RawRow(row.number, row.values, row.fault, row.line) for row in rows if row.number >= start)
     else:
         yield from _dataset_rows(source, start, state)
-
-
-def _json_list(path: Path) -> Iterator[Any]:
-    import ijson
-
-    with path.open("rb") as file:
-        first = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
-        if first != b"[":
-            raise ValueError(f"{path} is not a JSON list of rows.")
-        file.seek(3 if file.seek(0) == 0 and file.read(3) == b"\xef\xbb\xbf" else 0)
-        number = -1
-        try:
-            for number, values in enumerate(ijson.items(file, "item", use_float=True)):  # noqa: B007
-                yield values
-        except ijson.JSONError as error:
-            where = f"after row {number}" if number >= 0 else "at its start"
-            raise ValueError(f"{path} is not valid JSON {where}: {error}") from error
-
-
-def _json_lines(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(line for line in file if line.strip()):
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"Row {number} of {path} is not valid JSON: {error}") from error
 
 
 def _dataset_rows(source: Source, start: int, state: dict[str, Any] | None) -> Iterator[RawRow]:
@@ -136,7 +112,7 @@ def _dataset_rows(source: Source, start: int, state: dict[str, Any] | None) -> I
     from editreward.data.sources import check_path, is_saved_to_disk, opening
 
     path = Path(source.name)
-    check_path(source.name, (*JSON_SUFFIXES, *TABLE_BUILDERS))
+    check_path(source.name, (*TEXT_SUFFIXES, *TABLE_BUILDERS))
     if is_saved_to_disk(path):
         saved = load_from_disk(str(path))
         if not isinstance(saved, Dataset):
@@ -164,7 +140,7 @@ def _stream(dataset: Any, start: int, state: dict[str, Any] | None) -> Iterator[
     if state is not None:
         dataset.load_state_dict(state)
     for number, values in enumerate(dataset if state is not None else islice(dataset, start, None), start):
-        yield RawRow(number, values, dataset.state_dict)
+        yield RawRow(number, values, state=dataset.state_dict)
 
 
 def _parquet_rows(files: Sequence[str], number: int, state: dict[str, Any]) -> Iterator[RawRow]:
@@ -176,33 +152,17 @@ def _parquet_rows(files: Sequence[str], number: int, state: dict[str, Any]) -> I
         state: the file that it is in, and its place there or after the file's end.
     """
     import fsspec
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     skipped = state["row"]
     for index in range(state["file"], len(files)):
         with fsspec.open(files[index], "rb") as opened:
-            try:
+            with naming_parquet_faults(files[index]):
                 table = pq.ParquetFile(opened, pre_buffer=False, buffer_size=READ_BUFFER)
-                for place, values in _rows_of_table(table, skipped):
-                    yield RawRow(number, values, partial(dict, file=index, row=place + 1))
+                for place, values in parquet_rows(table, skipped):
+                    yield RawRow(number, values, state=partial(dict, file=index, row=place + 1))
                     number += 1
-            except pa.ArrowInvalid as error:
-                raise ValueError(f"{files[index]} is not a complete Parquet file: {error}") from error
         skipped = max(0, skipped - table.metadata.num_rows)
-
-
-def _rows_of_table(table: Any, start: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows of an open Parquet file with their places, from `start` on."""
-    place = 0
-    for group in range(table.num_row_groups):
-        size = table.metadata.row_group(group).num_rows
-        skip = max(0, start - place)
-        if skip < size:
-            batches = table.iter_batches(ROWS_PER_BATCH, row_groups=[group], use_threads=False)
-            rows = (values for batch in batches for values in batch.to_pylist())
-            yield from enumerate(islice(rows, skip, None), place + skip)
-        place += size
 
 
 def _check_split(source: Source, splits: list[Any]) -> None:

@@ -306,6 +306,8 @@ class _Run:
                 counts[f"rows of {label}"] += 1
                 since_commit += 1
                 try:
+                    if raw.fault:
+                        raise RowFault("broken-row", f"{raw.fault} (line {raw.line})" if raw.line else raw.fault)
                     row = _refer(row, raw.values, self.fields, self.format, self.store)
                     counts.update(f"ignored column {name}" for name in _ignored(raw.values, used))
                     key = hashlib.sha256(json.dumps(self.format.key(row)).encode()).hexdigest()[:32]
