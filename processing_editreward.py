@@ -446,9 +446,9 @@ class EditRewardProcessor(ProcessorMixin):
         max_length (`int`, *optional*): The backbone's context, in tokens from the root to a leaf.
         jpeg_draft (`bool`): Decode large JPEG files at a reduced size: faster, but scores differ a little.
         instruction_mode (`str`):
-            `clean` reads instructions as [`clean_instruction`] leaves them, so that a line end or a no-break space moves
-            no score. `reference` reads them as they are, as published models were trained; a saved processor without
-            this field does.
+            `clean` reads instructions as [`clean_instruction`] leaves them, so that a line end or a no-break space
+            moves no score. `reference` reads them as they are, as published models were trained; a saved processor
+            without this field does.
     """
 
     def __init__(

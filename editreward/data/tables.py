@@ -4,8 +4,8 @@ The one reader of such files: scoring, imports and the Space's batches go throug
 done, and what becomes of it:
 
 - UTF-8 with or without a byte order mark, UTF-16 with one; any other encoding by its name (`encoding`).
-- CSV with commas, semicolons, tabs or bars, which the header tells, or Excel's `sep=;` in a line before it; line ends of
-  any system, also within quotes; empty rows, which are left out; blanks after a separator.
+- CSV with commas, semicolons, tabs or bars, which the header tells, or Excel's `sep=;` in a line before it; line ends
+  of any system, also within quotes; empty rows, which are left out; blanks after a separator.
 - JSON Lines end with `\\n` alone: U+2028, U+0085 and the like are text. A file of that name that holds a JSON list, or
   objects over several lines, is read as what it is.
 - A row that cannot be read is there with its `fault`; the rows after it are read.
@@ -326,8 +326,8 @@ def naming_parquet_faults(name: str) -> Iterator[None]:
         yield
     except (pa.ArrowNotImplementedError, pa.ArrowCapacityError) as error:
         raise TableError(
-            f"{name} has a row group whose column is over 2 GiB, which pyarrow cannot read in parts ({error}). Write it "
-            "anew with smaller ones: `pyarrow.parquet.write_table(table, file, row_group_size=100)`."
+            f"{name} has a row group whose column is over 2 GiB, which pyarrow cannot read in parts ({error}). Write "
+            "it anew with smaller ones: `pyarrow.parquet.write_table(table, file, row_group_size=100)`."
         ) from error
     except pa.ArrowInvalid as error:
         raise TableError(f"{name} is not a complete Parquet file: {error}") from error

@@ -86,7 +86,7 @@ class EditRewardTrainingArguments(RewardConfig):
     vary_instructions: float = field(
         default=0.0,
         metadata={
-            "help": "Share of the training groups whose instruction is written otherwise, in another way in each epoch: "
+            "help": "Share of the training groups whose instruction is written otherwise, anew in each epoch: "
             "other blanks, a line break, with or without full stop or capital letter. Evaluation has them as they are."
         },
     )
