@@ -22,6 +22,7 @@ SERVED = {
     "data": ["editreward.cli.data", "editreward.cli.score_dataset"],
     "demo": ["editreward.cli.demo_groups"],
     "eval": ["editreward.cli.bench", "editreward.cli.bench_robustness"],
+    "generative": ["editreward.scorers.prompts", "editreward.scorers.prompts.importing"],
     "generate": ["editreward.cli.generate"],
     "space": ["editreward_space.ui"],
     "train": ["editreward.training.script", "editreward.cli.train", "editreward.cli.merge"],
@@ -30,6 +31,7 @@ SERVED = {
 OPTIONAL = {
     "accelerate": "for the processes that `accelerate launch` started",
     "dlib": "[faces]; without it faces are not counted",
+    "json_repair": "the parse rule 'published' says how to install it",
     "krippendorff": "without it `editreward data stats` leaves the agreement out",
     "matplotlib": "demo and Space take colours from where figures are styled, and draw none",
     "lpips": "the scorer 'lpips' says how to install it",
