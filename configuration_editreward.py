@@ -1,9 +1,10 @@
 """Configuration of an EditReward model: a vision-language backbone with Gaussian reward heads."""
 
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 
 if TYPE_CHECKING:
     # `custom_pipelines` names it. transformers saves and downloads the files that a file imports.
@@ -17,9 +18,32 @@ UNCERTAINTY_AGGREGATIONS = ("propagate", "reference")
 LAYOUTS = ("compact", "paper")
 POSITION_SCHEMES = ("mrope", "sequential")
 PREFERENCE_LINKS = ("logistic", "probit")
+MAX_HEAD_WIDTH = 2**16
 
 # Arguments of `from_pretrained` that say where a repository is, not how to load it.
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+
+
+def load_tokenizer(name_or_path: Any, **kwargs: Any) -> Any:
+    """The tokenizer of a folder or repository, without running code of theirs and without asking whether to.
+
+    Raises:
+        ValueError: If the tokenizer's class is code in the repository.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(name_or_path, **{"trust_remote_code": False, **kwargs})
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise ValueError(
+            f"The tokenizer of {name_or_path} is code of its own (`auto_map` in tokenizer_config.json), which is not "
+            "run. Save it with a class of transformers."
+        ) from error
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number: neither text nor a truth value, NaN or infinity."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
@@ -30,7 +54,7 @@ def check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
 
 def check_dimensions(dimensions: list[str]) -> None:
     """Raise a `ValueError` unless `dimensions` is a non-empty list of distinct lower-case identifiers."""
-    if isinstance(dimensions, str) or not dimensions:
+    if not isinstance(dimensions, (list, tuple)) or not dimensions:
         raise ValueError(f"`dimensions` must be a non-empty list of names, got {dimensions!r}.")
     for name in dimensions:
         if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
@@ -135,22 +159,29 @@ class EditRewardConfig(PreTrainedConfig):
                 "`uncertainty_aggregation='reference'` is the published code's, which has no `aggregation="
                 "'smooth_min'`; use 'propagate'."
             )
-        if not 0 < self.aggregation_temperature < float("inf"):
+        if not is_number(self.aggregation_temperature) or not self.aggregation_temperature > 0:
             raise ValueError(f"`aggregation_temperature` must be positive, got {self.aggregation_temperature}.")
         check_choice("layout", self.layout, LAYOUTS)
         check_choice("position_scheme", self.position_scheme, POSITION_SCHEMES)
         check_choice("preference_link", self.preference_link, PREFERENCE_LINKS)
         if self.head_type == "single" and len(self.dimensions) != 1:
             raise ValueError(f"`head_type='single'` judges one dimension (`['overall']`), got {self.dimensions}.")
-        if len(self.head_hidden_sizes) != 2 or min(self.head_hidden_sizes) < 1:
-            raise ValueError(f"`head_hidden_sizes` must be two positive widths, got {self.head_hidden_sizes}.")
+        widths = self.head_hidden_sizes
+        if len(widths) != 2 or not all(type(width) is int and 1 <= width <= MAX_HEAD_WIDTH for width in widths):
+            raise ValueError(f"`head_hidden_sizes` must be two widths from 1 to {MAX_HEAD_WIDTH}, got {widths}.")
+        if not is_number(self.head_dropout) or not 0 <= self.head_dropout < 1:
+            raise ValueError(f"`head_dropout` must be from 0 up to 1, got {self.head_dropout!r}.")
         if self.calibration is not None:
-            if sorted(self.calibration) != sorted(self.dimensions):
-                raise ValueError(
-                    f"`calibration` covers {sorted(self.calibration)}, the dimensions are {sorted(self.dimensions)}."
-                )
+            covered = sorted(self.calibration) if isinstance(self.calibration, dict) else self.calibration
+            if covered != sorted(self.dimensions):
+                raise ValueError(f"`calibration` covers {covered}, the dimensions are {sorted(self.dimensions)}.")
             for name, affine in self.calibration.items():
-                if sorted(affine) != ["intercept", "slope"] or not affine["slope"] > 0:
+                if (
+                    not isinstance(affine, dict)
+                    or sorted(affine) != ["intercept", "slope"]
+                    or not all(map(is_number, affine.values()))
+                    or not affine["slope"] > 0
+                ):
                     raise ValueError(
                         f"`calibration[{name!r}]` must be {{'intercept': number, 'slope': number > 0}}, got {affine}."
                     )

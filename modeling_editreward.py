@@ -18,7 +18,6 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from transformers import (
     AttentionInterface,
     AutoModel,
-    AutoTokenizer,
     DynamicCache,
     PreTrainedConfig,
     PreTrainedModel,
@@ -28,9 +27,21 @@ from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.utils import ModelOutput, find_adapter_config_file
 
 try:
-    from .configuration_editreward import HUB_ARGUMENTS, EditRewardConfig, check_choice, reward_tokens
+    from .configuration_editreward import (
+        HUB_ARGUMENTS,
+        EditRewardConfig,
+        check_choice,
+        load_tokenizer,
+        reward_tokens,
+    )
 except ImportError:  # Installed beside the `editreward` package, these files are top-level modules.
-    from configuration_editreward import HUB_ARGUMENTS, EditRewardConfig, check_choice, reward_tokens
+    from configuration_editreward import (
+        HUB_ARGUMENTS,
+        EditRewardConfig,
+        check_choice,
+        load_tokenizer,
+        reward_tokens,
+    )
 
 
 def tree_flex_forward(
@@ -618,14 +629,14 @@ class EditRewardModel(PreTrainedModel):
         unknown = sorted(set(config) - set(EditRewardConfig.__dataclass_fields__))
         if unknown:
             raise ValueError(f"An EditReward model's configuration has no field {unknown[0]!r}.")
-        hub_kwargs = hub_kwargs or {}
+        hub_kwargs = {"trust_remote_code": False, **(hub_kwargs or {})}
         backbone = AutoModel.from_pretrained(
             name_or_path, dtype=dtype, quantization_config=quantization_config, **hub_kwargs
         )
         reward_config = EditRewardConfig(backbone_config=backbone.config, dtype=backbone.dtype, **config)
         reward_config._attn_implementation = attn_implementation
         model = cls._on_backbone(reward_config, backbone)
-        vocabulary = set(AutoTokenizer.from_pretrained(name_or_path, **hub_kwargs).get_vocab())
+        vocabulary = set(load_tokenizer(name_or_path, **hub_kwargs).get_vocab())
         vocabulary.update(reward_tokens(reward_config.layout, reward_config.dimensions))
         # Backbones pad their embeddings beyond the tokenizer; only too few rows need new ones.
         if len(vocabulary) > model.get_input_embeddings().num_embeddings:
@@ -750,7 +761,7 @@ class EditRewardModel(PreTrainedModel):
             model = cls.from_pretrained(base, config=config, **loading)
         else:
             rows = config.get_text_config().vocab_size
-            model = cls._on_backbone(config, AutoModel.from_pretrained(base, **loading))
+            model = cls._on_backbone(config, AutoModel.from_pretrained(base, trust_remote_code=False, **loading))
             if rows != model.get_input_embeddings().num_embeddings:
                 # New rows are those of reward tokens, which the adapter holds.
                 model.resize_token_embeddings(rows, mean_resizing=False)

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig
 
-from configuration_editreward import EditRewardConfig
+from configuration_editreward import EditRewardConfig, load_tokenizer
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor
 
@@ -225,7 +225,7 @@ def convert_checkpoint(
 
     tokenizer = None
     if (tokenizer_folder := Path(checkpoint) / "tokenizer").is_dir():
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+        tokenizer = load_tokenizer(tokenizer_folder)
     processor = EditRewardProcessor.from_backbone(
         backbone,
         tokenizer=tokenizer,
@@ -258,7 +258,7 @@ def _published_config(
     head_type: str,
     aggregation: str,
 ) -> EditRewardConfig:
-    backbone_config = AutoConfig.from_pretrained(backbone)
+    backbone_config = AutoConfig.from_pretrained(backbone, trust_remote_code=False)
     # Published vocabularies grow by the reward token, or shrink from the backbone's padded size to the tokenizer's.
     backbone_config.get_text_config().vocab_size = len(state_dict[_EMBEDDINGS])
     widths = [state_dict.get(f"heads.mlps.0.{layer}.weight") for layer in (0, 3)]

@@ -17,7 +17,6 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from transformers import (
     AutoConfig,
-    AutoTokenizer,
     BatchFeature,
     PreTrainedConfig,
     ProcessorMixin,
@@ -32,6 +31,7 @@ try:
         POSITION_SCHEMES,
         check_choice,
         check_dimensions,
+        load_tokenizer,
         reward_tokens,
     )
     from .modeling_editreward import BatchPlan, TreeBlocks
@@ -43,6 +43,7 @@ except ImportError:  # Installed beside the `editreward` package, these files ar
         POSITION_SCHEMES,
         check_choice,
         check_dimensions,
+        load_tokenizer,
         reward_tokens,
     )
     from modeling_editreward import BatchPlan, TreeBlocks
@@ -201,7 +202,7 @@ def load_image(
     """Turn any common form of an image into an upright 8-bit RGB `PIL.Image`.
 
     Args:
-        image: A `PIL.Image`; a path or http(s) URL; encoded bytes; a `datasets` image dict with `bytes` or `path`; a
+        image: A `PIL.Image`; a path or http(s) URL; encoded bytes; a `datasets` image dict with `bytes`; a
             numpy array of shape (height, width[, 1, 3 or 4]); or a tensor of that shape or of shape (1, 3 or 4,
             height, width). Arrays hold integers of 0..255 (0..65535 for uint16) or floats of 0..1.
         name: What error messages call the image.
@@ -281,7 +282,12 @@ def _open_image(image: Any) -> Image.Image:
     if isinstance(image, Image.Image):
         return image
     if isinstance(image, dict) and ("bytes" in image or "path" in image):
-        image = image["bytes"] if image.get("bytes") is not None else image["path"]
+        if image.get("bytes") is None:
+            # Rows are written by others: following them would open any file and ask any server.
+            raise ImageError(
+                "is a row's path or URL without the image, which is not followed; embed the file's bytes."
+            )
+        image = image["bytes"]
     if isinstance(image, str) and re.match(r"https?://", image):
         with urllib.request.urlopen(image, timeout=30) as response:
             image = response.read(MAX_DOWNLOAD_BYTES + 1)
@@ -558,9 +564,9 @@ class EditRewardProcessor(ProcessorMixin):
 
         The other arguments are the class's own.
         """
-        hub_kwargs = hub_kwargs or {}
+        hub_kwargs = {"trust_remote_code": False, **(hub_kwargs or {})}
         config = AutoConfig.from_pretrained(name_or_path, **hub_kwargs)
-        tokenizer = tokenizer or AutoTokenizer.from_pretrained(name_or_path, **hub_kwargs)
+        tokenizer = tokenizer or load_tokenizer(name_or_path, **hub_kwargs)
         image_processor = Qwen2VLImageProcessorPil.from_pretrained(name_or_path, **hub_kwargs)
         image_processor.size = {"shortest_edge": pixels, "longest_edge": pixels}
         dimensions = DEFAULT_DIMENSIONS if dimensions is None else dimensions
@@ -605,7 +611,7 @@ class EditRewardProcessor(ProcessorMixin):
         # The tokenizer's own file names its class. Without a configuration given, the auto class would first load the
         # model's, and ask whether to trust its code.
         kwargs["config"] = PreTrainedConfig()
-        tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        tokenizer = load_tokenizer(pretrained_model_name_or_path, **kwargs)
         return [Qwen2VLImageProcessorPil(**settings), tokenizer]
 
     def check_config(self, config: Any) -> None:

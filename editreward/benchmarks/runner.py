@@ -395,11 +395,7 @@ def rows_at(rows: GroupRows, numbers: Iterable[int]) -> Iterator[tuple[int, Grou
 
 def _bytes(record: GroupRow | None) -> bytes:
     """The file of an image; empty where there is none, which the check reports."""
-    record = record or {}
-    if record.get("bytes") is not None:
-        return bytes(record["bytes"])
-    path = Path(record.get("path") or "")
-    return path.read_bytes() if path.is_file() else b""
+    return bytes((record or {}).get("bytes") or b"")
 
 
 def _edit_group(row: GroupRow, instruction: str | None, preparation: Preparation | None) -> EditGroup:

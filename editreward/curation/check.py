@@ -17,7 +17,7 @@ FAULTS: dict[str, str] = {
     "duplicate_id": "another row has the same id",
     "empty_instruction": "there is no instruction",
     "too_few_candidates": "there are fewer than two candidates, so nothing to compare",
-    "missing_image": "there is no source image, or an image has neither bytes nor a file",
+    "missing_image": "there is no source image, or a row has no bytes of an image",
     "broken_image": "an image cannot be decoded",
     "candidate_equals_source": "a candidate has the same pixels as a source image",
     "identical_candidates": "two candidates have the same pixels",

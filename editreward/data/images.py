@@ -16,6 +16,12 @@ NEAR_BITS = 4
 
 HASH_BITS = 64
 
+LINKED = "the row holds no image but a path or URL, which is not followed: embed the file's bytes"
+"""Rows are written by others: following them would open any file here and ask any server that this machine reaches."""
+
+LONGEST_NAMED = 200
+"""Characters of a path, from its end, that a message repeats."""
+
 READ_ERRORS = (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError)
 """What Pillow raises on a broken file; RuntimeError is that of its AVIF decoder."""
 
@@ -24,20 +30,20 @@ def read_image(record: GroupRow | None) -> Image.Image:
     """Decode an image as it is stored, upright by its EXIF data.
 
     Args:
-        record: `{"bytes", "path"}`, as `raw_groups` gives it.
+        record: `{"bytes", "path"}`, as `raw_groups` gives it. A path without bytes is not followed.
 
     Raises:
-        FileNotFoundError: there is neither bytes nor a file.
+        FileNotFoundError: there are no bytes.
         ValueError: this is no image, or it was cut off.
     """
     if record is None or (record.get("bytes") is None and not record.get("path")):
         raise FileNotFoundError("there is no image")
+    if record.get("bytes") is None:
+        raise FileNotFoundError(f"{LINKED} (it holds {str(record['path'])[-LONGEST_NAMED:]!r})")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what Pillow refuses is an error anyway
             image: Image.Image = datasets.Image().decode_example(dict(record))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no file {record['path']}") from error
     except Exception as error:  # the decoders of Pillow raise whatever goes wrong in them
         # A message of Pillow names an object in memory, which helps nobody.
         what = "not an image" if "cannot identify" in str(error) else f"{type(error).__name__}: {error}"

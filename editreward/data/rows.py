@@ -14,7 +14,7 @@ def edit_group(row: GroupRow, instruction: str | None = None) -> EditGroup:
         instruction: to show in place of the row's own.
 
     Returns:
-        The group; an image is the bytes of its file, the path where the row holds no bytes, or as rendered.
+        The group; an image is the bytes of its file, or as rendered.
     """
     return EditGroup(
         sources=[stored_image(image) for image in row["source_images"] or ()],
@@ -24,11 +24,10 @@ def edit_group(row: GroupRow, instruction: str | None = None) -> EditGroup:
     )
 
 
-def stored_image(record: GroupRow | Image.Image | None) -> bytes | str | Image.Image:
-    """The bytes of a stored image, else its path; empty bytes where there is none, which no reader takes."""
+def stored_image(record: GroupRow | Image.Image | None) -> bytes | GroupRow | Image.Image:
+    """The bytes of a stored image, empty where there is none; a record with only a path stays: no reader takes it."""
     if isinstance(record, Image.Image):
         return record
-    record = record or {}
-    if record.get("bytes") is not None:
-        return bytes(record["bytes"])
-    return str(record.get("path") or "") or b""
+    if record is None or (record.get("bytes") is None and not record.get("path")):
+        return b""
+    return record if record.get("bytes") is None else bytes(record["bytes"])

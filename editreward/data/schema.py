@@ -8,6 +8,7 @@ import pyarrow as pa
 from datasets import Features, Image, List, Value
 
 from configuration_editreward import DEFAULT_DIMENSIONS
+from editreward.data.images import LINKED
 from editreward.groups.ratings import SCORE_RANGE as SCORE_RANGE
 from editreward.groups.rows import GroupRow
 
@@ -160,5 +161,7 @@ def encode_image(image: Any) -> dict[str, Any]:
     """
     if isinstance(image, Mapping) and image.get("bytes") is not None:
         return {"bytes": image["bytes"], "path": image.get("path")}
+    if isinstance(image, Mapping) and image.get("path"):
+        raise ValueError(f"{LINKED} (it holds {image['path']!r})")
     encoded: dict[str, Any] = Image().encode_example(image)
     return encoded

@@ -11,8 +11,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from datasets import Dataset, Features, Image, Value
+from datasets.config import HF_DATASETS_CACHE
+from huggingface_hub.constants import HF_HUB_CACHE
+from huggingface_hub.file_download import repo_folder_name
 from PIL import Image as PillowImage
 
+from editreward.data.images import LINKED
 from editreward.data.sources import load_rows
 from editreward.data.storage import ROWS_PER_BATCH
 from editreward.simulation import SPLITS, simulate_group
@@ -138,7 +142,7 @@ def dataset_instructions(
         return SourceRow(
             group_id=ids[index],
             instruction=instructions[index],
-            source_images=tuple(_file_bytes(record) for record in records),
+            source_images=tuple(_file_bytes(record, str(name)) for record in records),
             **{column: None if text is None else str(text) for column, text in texts.items()},
         )
 
@@ -206,12 +210,24 @@ def _records(images: Any) -> list[dict[str, Any] | None]:
     return images or [] if isinstance(images, list | None) else [images]
 
 
-def _file_bytes(record: dict[str, Any] | None) -> bytes:
+def _file_bytes(record: dict[str, Any] | None, name: str) -> bytes:
+    """The file of a source image: its bytes, or, in a folder of images, a file of that folder and no other."""
     if record and record.get("bytes") is not None:
         return bytes(record["bytes"])
     if not record or not record.get("path"):
         raise ValueError("the row has no source image")
+    path = os.path.abspath(record["path"])
+    if not any(path.startswith(os.path.join(os.path.abspath(root), "")) for root in _roots(name)):
+        raise ValueError(f"{LINKED} (it holds {record['path']!r}, which is no file of {name})")
     try:
-        return Path(record["path"]).read_bytes()
+        return Path(path).read_bytes()
     except FileNotFoundError as error:
         raise FileNotFoundError(f"there is no source image {record['path']}") from error
+
+
+def _roots(name: str) -> list[Path]:
+    """Where the files of a dataset are: its folder or, of one on the Hub, what was downloaded of it."""
+    if Path(name).exists():
+        return [Path(name)]
+    downloaded = Path(HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="dataset"))
+    return [downloaded, Path(HF_DATASETS_CACHE) / "downloads"]

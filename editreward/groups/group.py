@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-ImageInput: TypeAlias = "Image.Image | np.ndarray | torch.Tensor | str | Path | bytes"
-"""An image: PIL, array, tensor, file path, URL, or the bytes of a file."""
+    from editreward.groups.rows import GroupRow
+
+ImageInput: TypeAlias = "Image.Image | np.ndarray | torch.Tensor | str | Path | bytes | GroupRow"
+"""An image: PIL, array, tensor, file path, URL, the bytes of a file, or `{"bytes", "path"}` of a dataset's row."""
 
 
 @dataclass(frozen=True)

@@ -155,8 +155,7 @@ def image_size(record: GroupRow | None, group_id: Any, place: str) -> tuple[int,
         ValueError: it cannot be opened; the group is named.
     """
     try:
-        source = record["bytes"] if record else None
-        with Image.open(io.BytesIO(source) if source is not None else (record or {})["path"]) as image:
+        with Image.open(io.BytesIO((record or {})["bytes"])) as image:
             return image.size
     except Exception as error:
         raise ValueError(
@@ -199,8 +198,7 @@ class _Collected:
         for index, record in enumerate(group["source_images"] or []):
             width, height = image_size(record, group["group_id"], f"source_images[{index}]")
             self.areas["source"].append(width * height / 1e6)
-            content = record["bytes"] if record["bytes"] is not None else record["path"].encode()
-            self.source_digests.add(hashlib.sha256(content).digest())
+            self.source_digests.add(hashlib.sha256(record["bytes"]).digest())
         for index, candidate in enumerate(candidates):
             width, height = image_size(candidate["image"], group["group_id"], f"candidates[{index}].image")
             self.areas["candidate"].append(width * height / 1e6)

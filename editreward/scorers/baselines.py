@@ -36,8 +36,8 @@ def decode(image: ImageInput) -> Image.Image:
     Raises:
         ValueError: it cannot be decoded.
     """
-    if isinstance(image, bytes):
-        return flatten(read_image({"bytes": image, "path": None}))
+    if isinstance(image, bytes | dict):
+        return flatten(read_image(image if isinstance(image, dict) else {"bytes": image, "path": None}))
     from processing_editreward import load_image
 
     return load_image(image)

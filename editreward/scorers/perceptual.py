@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from configuration_editreward import load_tokenizer
 from editreward.groups import EditGroup
 from editreward.groups.group import ImageInput
 from editreward.scorers.baselines import CODE, EditByEdit, Rate, decode, pixels, resized_to
@@ -105,18 +106,18 @@ class Clip(EditByEdit):
         Raises:
             ValueError: there is no such model here or on the Hub, or it is no CLIP model.
         """
-        from transformers import AutoConfig, AutoTokenizer, CLIPModel, CLIPProcessor
+        from transformers import AutoConfig, CLIPModel, CLIPProcessor
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
         name = name or CLIP_MODEL
         try:
-            config = AutoConfig.from_pretrained(name, revision=revision)
+            config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
             if config.model_type != "clip":
                 raise ValueError(f"{name} is a model of type {config.model_type!r}, not a CLIP model.")
             model = CLIPModel.from_pretrained(name, revision=revision, dtype=torch.float32).to(device)
             # Pillow's resizing, whether or not torchvision is installed: the two give other pixels.
             images = CLIPImageProcessorPil.from_pretrained(name, revision=revision)
-            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+            tokenizer = load_tokenizer(name, revision=revision)
             processor = CLIPProcessor(image_processor=images, tokenizer=tokenizer)
         except OSError as error:
             raise ValueError(f"The CLIP model {name} is neither a folder nor can it be downloaded: {error}") from error

@@ -232,7 +232,7 @@ def language_model_head(model: Any, name_or_path: str | None = None) -> Tensor:
     if not files:
         raise ValueError(f"There are no safetensors weights in {path!r} to take a language-model head from. {advice}")
     name = next((key for key in files if key == "lm_head.weight"), None)
-    config = config or AutoConfig.from_pretrained(path)
+    config = config or AutoConfig.from_pretrained(path, trust_remote_code=False)
     if name is None and config.tie_word_embeddings:
         name = next((key for key in files if key.endswith("embed_tokens.weight")), None)
     if name is None:

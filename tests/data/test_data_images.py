@@ -90,7 +90,9 @@ def test_near_bits_out_of_range_is_an_error():
     [
         (None, FileNotFoundError, "no image"),
         ({"bytes": None, "path": None}, FileNotFoundError, "no image"),
-        ({"bytes": None, "path": "nowhere.png"}, FileNotFoundError, "no file nowhere.png"),
+        ({"bytes": None, "path": "nowhere.png"}, FileNotFoundError, "not followed.*nowhere.png"),
+        ({"bytes": None, "path": __file__}, FileNotFoundError, "not followed"),
+        ({"path": "http://127.0.0.1/a.png"}, FileNotFoundError, "not followed"),
         ({"bytes": b"no image", "path": None}, ValueError, "not an image"),
         ({"bytes": b"", "path": None}, ValueError, "not an image"),
         ("cut off", ValueError, "truncated"),

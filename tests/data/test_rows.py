@@ -12,8 +12,12 @@ def test_simulated_rows_keep_their_rendered_images():
     assert (group.instruction, group.group_id) == (row["instruction"], row["group_id"])
 
 
-def test_a_stored_image_is_its_bytes_or_else_its_path():
-    stored = [{"bytes": b"x", "path": "a.png"}, {"bytes": None, "path": "b.png"}, None]
-    row = {"source_images": stored, "instruction": "edit", "candidates": [None]}
-    assert list(edit_group(row).sources) == [b"x", "b.png", b""]
+def test_a_stored_image_is_its_bytes_and_a_path_in_their_place_stays_a_record():
+    link = {"bytes": None, "path": "b.png"}
+    row = {
+        "source_images": [{"bytes": b"x", "path": "a.png"}, link, None],
+        "instruction": "edit",
+        "candidates": [None],
+    }
+    assert list(edit_group(row).sources) == [b"x", link, b""]
     assert list(edit_group(row, "another").edited) == [b""]

@@ -591,7 +591,6 @@ def test_every_form_of_an_image_gives_the_same_pixels(tmp_path, server):
         "bytearray": bytearray(data),
         "memoryview": memoryview(data),
         "bytes of datasets": {"bytes": data, "path": "gone.png"},
-        "path of datasets": {"bytes": None, "path": str(path)},
         "uint8": RGB,
         "int64": RGB.astype(np.int64),
         "uint16": RGB.astype(np.uint16) * 257,
