@@ -1,0 +1,304 @@
+"""The engine: images encoded once, prompts computed once, all answers written together."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from editreward.scorers.generative.attention import (
+    AnswerShare,
+    KeysAndValues,
+    Segment,
+    TreeShare,
+    blocks_of,
+    gather,
+    use_shared_attention,
+)
+from editreward.scorers.generative.images import ImagePatches
+from editreward.scorers.generative.sampling import Sampling
+from editreward.scorers.generative.tokens import PromptTokens, TokenTree, TreeBuilder
+
+DEFAULT_BATCH_TOKENS = {"cpu": 16384, "gpu": 65536}
+"""Tokens of prompts and answers that are held at once, by kind of device."""
+
+
+@dataclass
+class Counts:
+    """What the engine has done."""
+
+    images: int = 0
+    patches: int = 0
+    prefill_tokens: int = 0
+    steps: int = 0
+    answer_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A prompt after its pass through the language model.
+
+    Attributes:
+        layers: keys and values of each layer, `(heads, tokens, head_dim)`.
+        hidden: of its last token, `(hidden_size,)`.
+        next_position: of the answer's first token.
+        seen: its token ids, for a repetition penalty.
+    """
+
+    layers: list[KeysAndValues]
+    hidden: Tensor
+    next_position: int
+    seen: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Request:
+    """An answer that is wanted.
+
+    Attributes:
+        prompt: number of its prompt.
+        seed: what its draws depend on; see `random_numbers`.
+    """
+
+    prompt: int
+    seed: str = ""
+
+
+@dataclass
+class Answer:
+    """An answer.
+
+    Attributes:
+        ids: its tokens, without the one that ends it.
+        is_whole: the model ended it, or its end was seen; otherwise the token limit cut it.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    is_whole: bool = False
+
+
+def random_numbers(seed: str) -> np.random.Generator:
+    """A stream of random numbers that depends on a text alone, not on device, batch or order."""
+    return np.random.Generator(np.random.Philox(key=int(hashlib.sha256(seed.encode()).hexdigest()[:32], 16)))
+
+
+class Engine:
+    """A vision-language model that reads and writes in batches.
+
+    Args:
+        model: a transformers model with `model.visual`, `model.language_model` and `lm_head`: Qwen2.5-VL, Qwen3-VL.
+        end_ids: tokens that end an answer.
+        max_batch_tokens: see `DEFAULT_BATCH_TOKENS`. A single longer prompt is a batch of its own.
+    """
+
+    def __init__(self, model: Any, end_ids: Sequence[int], max_batch_tokens: int | None = None) -> None:
+        self.model = model.eval()
+        use_shared_attention(model)
+        self.end_ids = frozenset(end_ids)
+        kind = "cpu" if model.device.type == "cpu" else "gpu"
+        self.max_batch_tokens = max_batch_tokens or DEFAULT_BATCH_TOKENS[kind]
+        self.counts = Counts()
+
+    @torch.no_grad()
+    def encode(self, images: Sequence[ImagePatches], known: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Features of images by their keys, equal ones once.
+
+        Args:
+            images: any number.
+            known: features that are there already; new ones are added to it.
+
+        Returns:
+            For each key `(1 + layers, tokens, hidden_size)`: the visual tokens, and what Qwen3-VL adds to them later.
+        """
+        features = {} if known is None else known
+        new = {image.key: image for image in images if image.key not in features}
+        if new:
+            patches = torch.cat([image.patches for image in new.values()]).to(self.model.device)
+            grids = torch.tensor([image.grid for image in new.values()], device=self.model.device)
+            output = self.model.model.get_image_features(patches, grids, return_dict=True)
+            sizes = [image.tokens for image in new.values()]
+            layers = [output.pooler_output, *(getattr(output, "deepstack_features", None) or ())]
+            by_image = [layer.split(sizes) if isinstance(layer, Tensor) else layer for layer in layers]
+            features |= {key: torch.stack(one) for key, one in zip(new, zip(*by_image, strict=True), strict=True)}
+            self.counts.images += len(new)
+            self.counts.patches += len(patches)
+        return features
+
+    @torch.no_grad()
+    def read(
+        self, prompts: Sequence[PromptTokens], features: dict[str, Tensor] | None = None
+    ) -> list[Computed]:
+        """Run the language model over prompts, what they begin with in common once.
+
+        Args:
+            prompts: all different.
+            features: of their images, where they are known.
+        """
+        features = self.encode([image for prompt in prompts for image in prompt.images], features)
+        config = self.model.config
+        merge = config.vision_config.spatial_merge_size
+        tree = TreeBuilder(prompts, config.image_token_id, merge).build()
+        share, hidden = self._run(tree, tree.segments, features)
+        computed = []
+        for prompt, path, position in zip(prompts, tree.paths, tree.next_positions, strict=True):
+            layers = [
+                (gather(key, path), gather(value, path)) for key, value in (share.layers[i] for i in sorted(share.layers))
+            ]
+            seen = frozenset(prompt.ids(config.image_token_id))
+            computed.append(Computed(layers, hidden[path[-1][1] - 1], position, seen))
+        return computed
+
+    @torch.no_grad()
+    def follow(
+        self, prompt: PromptTokens, ids: Sequence[int], positions: Sequence[int], mask: Tensor, features: dict[str, Tensor]
+    ) -> Tensor:
+        """Hidden states of the last token of a prompt and of tokens behind it.
+
+        Args:
+            prompt: what comes before.
+            ids: the tokens behind it, which may stand for several continuations.
+            positions: how far behind the prompt's last token each of them stands, from 1 on.
+            mask: which of them attends to which, bool `(tokens, tokens)`.
+            features: of the prompt's images.
+
+        Returns:
+            `(1 + tokens, hidden_size)`.
+        """
+        config = self.model.config
+        tree = TreeBuilder([prompt], config.image_token_id, config.vision_config.spatial_merge_size).build()
+        start, last = len(tree.ids), tree.next_positions[0] - 1
+        tree.ids += ids
+        tree.positions.append(np.broadcast_to(last + np.array(positions, dtype=np.int64), (3, len(ids))))
+        segment = Segment(start, len(tree.ids), tree.paths[0], mask.to(self.model.device))
+        _, hidden = self._run(tree, [*tree.segments, segment], features)
+        return hidden[start - 1 :]
+
+    def _run(
+        self, tree: TokenTree, segments: Sequence[Segment], features: dict[str, Tensor]
+    ) -> tuple[TreeShare, Tensor]:
+        """Caches of a row, and its hidden states, `(tokens, hidden_size)`."""
+        device, share = self.model.device, TreeShare(segments)
+        ids = torch.tensor([tree.ids], device=device)
+        embeds = self.model.get_input_embeddings()(ids)
+        visual: dict[str, Any] = {}
+        if tree.images:
+            places = torch.cat([torch.arange(place, place + image.tokens) for place, image in tree.images]).to(device)
+            shown, *deepstack = torch.cat([features[image.key] for _, image in tree.images], dim=1)
+            embeds[0, places] = shown.to(embeds.dtype)
+            if deepstack:
+                mask = torch.zeros_like(ids, dtype=torch.bool)
+                mask[0, places] = True
+                order = places.argsort()
+                visual = {"visual_pos_masks": mask, "deepstack_visual_embeds": [layer[order] for layer in deepstack]}
+        hidden = self._language_model(embeds, tree.position_ids.to(device)[:, None], share, **visual)
+        self.counts.prefill_tokens += len(tree.ids)
+        return share, hidden
+
+    def _language_model(self, embeds: Tensor, positions: Tensor, share: Any, **visual: Any) -> Tensor:
+        output = self.model.model.language_model(
+            inputs_embeds=embeds, attention_mask=None, position_ids=positions, use_cache=False, share=share, **visual
+        )
+        hidden: Tensor = output.last_hidden_state[0]
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits in float32 or wider of hidden states, `(tokens, hidden_size)` to `(tokens, vocabulary)`."""
+        found: Tensor = self.model.lm_head(hidden)
+        return found.to(torch.promote_types(found.dtype, torch.float32))
+
+    @torch.no_grad()
+    def write(
+        self,
+        prompts: Sequence[Computed],
+        requests: Sequence[Request],
+        sampling: Sampling,
+        max_new_tokens: int,
+        is_over: Callable[[int, list[int]], bool] | None = None,
+    ) -> list[Answer]:
+        """Write answers, all together; those that are over leave the batch.
+
+        Args:
+            prompts: what `read` returned.
+            requests: which answers.
+            sampling: how tokens are chosen.
+            max_new_tokens: of an answer.
+            is_over: tells from the number of a request and the tokens of its answer whether that is whole.
+
+        Returns:
+            An answer for each request, in order.
+        """
+        counts = [sum(request.prompt == number for request in requests) for number in range(len(prompts))]
+        asked = [number for number, count in enumerate(counts) if count]
+        blocks, order = blocks_of([prompts[i].layers for i in asked], [counts[i] for i in asked])
+        rows = [row for i in order for row, request in enumerate(requests) if request.prompt == asked[i]]
+        share = AnswerShare(blocks, len(prompts[asked[0]].layers))
+        batch = _Batch(self, [prompts[requests[row].prompt] for row in rows], [requests[row] for row in rows], sampling)
+        numbers = rows
+        answers = [Answer() for _ in requests]
+        hidden = torch.stack([prompts[requests[row].prompt].hidden for row in rows])
+        for step in range(max_new_tokens):
+            tokens = batch.choose(self.logits(hidden))
+            kept = []
+            for row, token in zip(numbers, tokens, strict=True):
+                answer = answers[row]
+                answer.is_whole = token in self.end_ids
+                if not answer.is_whole:
+                    answer.ids.append(token)
+                    answer.is_whole = is_over is not None and is_over(row, answer.ids)
+                kept.append(not answer.is_whole)
+            self.counts.answer_tokens += len(tokens)
+            if not any(kept) or step == max_new_tokens - 1:
+                break
+            if not all(kept):
+                numbers = [row for row, stays in zip(numbers, kept, strict=True) if stays]
+                tokens = [token for token, stays in zip(tokens, kept, strict=True) if stays]
+                share.keep(kept)
+                batch.keep(kept)
+            hidden = self._step(tokens, batch.positions(), share)
+        return answers
+
+    def _step(self, tokens: Sequence[int], positions: Tensor, share: AnswerShare) -> Tensor:
+        """Hidden states of a new token of each row."""
+        ids = torch.tensor([tokens], device=self.model.device)
+        embeds = self.model.get_input_embeddings()(ids)
+        hidden = self._language_model(embeds, positions.expand(3, 1, -1), share)
+        share.advance()
+        self.counts.steps += 1
+        return hidden
+
+
+class _Batch:
+    """What goes with the rows of a batch of answers beside their caches."""
+
+    def __init__(
+        self, engine: Engine, prompts: Sequence[Computed], requests: Sequence[Request], sampling: Sampling
+    ) -> None:
+        self.sampling, self.device = sampling, engine.model.device
+        self.random = [None if sampling.is_greedy else random_numbers(request.seed) for request in requests]
+        self.next = [prompt.next_position for prompt in prompts]
+        self.seen = [set(prompt.seen) for prompt in prompts] if sampling.repetition_penalty != 1 else None
+
+    def choose(self, logits: Tensor) -> list[int]:
+        """The next token of each row."""
+        draws = [0.0 if random is None else float(random.random()) for random in self.random]
+        tokens = self.sampling.choose(logits, draws, self.seen)
+        if self.seen is not None:
+            for seen, token in zip(self.seen, tokens, strict=True):
+                seen.add(token)
+        return tokens
+
+    def positions(self) -> Tensor:
+        """Of the tokens that were chosen last, `(rows,)`."""
+        found = torch.tensor(self.next, device=self.device)
+        self.next = [position + 1 for position in self.next]
+        return found
+
+    def keep(self, kept: Sequence[bool]) -> None:
+        """Go on with some of the rows."""
+        for name in ("random", "next", "seen"):
+            values = getattr(self, name)
+            if values is not None:
+                setattr(self, name, [value for value, stays in zip(values, kept, strict=True) if stays])
