@@ -80,6 +80,27 @@ class Answer:
     is_whole: bool = False
 
 
+@dataclass(frozen=True)
+class Continuation:
+    """Tokens behind a prompt, which may stand for several texts.
+
+    Attributes:
+        ids: the tokens.
+        depths: how many tokens lie between each and the prompt.
+        mask: which of them attends to which, bool `(tokens, tokens)`; the prompt they all see.
+    """
+
+    ids: list[int]
+    depths: list[int]
+    mask: Tensor
+
+    @classmethod
+    def of_text(cls, ids: Sequence[int]) -> "Continuation":
+        """A single text."""
+        count = len(ids)
+        return cls(list(ids), list(range(count)), torch.ones(count, count, dtype=torch.bool).tril())
+
+
 def random_numbers(seed: str) -> np.random.Generator:
     """A stream of random numbers that depends on a text alone, not on device, batch or order."""
     return np.random.Generator(np.random.Philox(key=int(hashlib.sha256(seed.encode()).hexdigest()[:32], 16)))
@@ -138,43 +159,54 @@ class Engine:
             features: of their images, where they are known.
         """
         features = self.encode([image for prompt in prompts for image in prompt.images], features)
-        config = self.model.config
-        merge = config.vision_config.spatial_merge_size
-        tree = TreeBuilder(prompts, config.image_token_id, merge).build()
+        tree = self._tree(prompts)
         share, hidden = self._run(tree, tree.segments, features)
         computed = []
         for prompt, path, position in zip(prompts, tree.paths, tree.next_positions, strict=True):
             layers = [
                 (gather(key, path), gather(value, path)) for key, value in (share.layers[i] for i in sorted(share.layers))
             ]
-            seen = frozenset(prompt.ids(config.image_token_id))
+            seen = frozenset(prompt.ids(self.model.config.image_token_id))
             computed.append(Computed(layers, hidden[path[-1][1] - 1], position, seen))
         return computed
 
     @torch.no_grad()
     def follow(
-        self, prompt: PromptTokens, ids: Sequence[int], positions: Sequence[int], mask: Tensor, features: dict[str, Tensor]
-    ) -> Tensor:
-        """Hidden states of the last token of a prompt and of tokens behind it.
+        self,
+        prompts: Sequence[PromptTokens],
+        continuations: Sequence[Continuation],
+        features: dict[str, Tensor] | None = None,
+    ) -> list[Tensor]:
+        """Run the language model over prompts and what may follow each, all in one pass.
 
         Args:
-            prompt: what comes before.
-            ids: the tokens behind it, which may stand for several continuations.
-            positions: how far behind the prompt's last token each of them stands, from 1 on.
-            mask: which of them attends to which, bool `(tokens, tokens)`.
-            features: of the prompt's images.
+            prompts: all different.
+            continuations: for each prompt.
+            features: of their images, where they are known.
 
         Returns:
-            `(1 + tokens, hidden_size)`.
+            For each prompt the hidden states of its last token and of its continuation's, `(1 + tokens, hidden_size)`.
         """
+        features = self.encode([image for prompt in prompts for image in prompt.images], features)
+        tree = self._tree(prompts)
+        segments, starts = list(tree.segments), []
+        for path, behind, one in zip(tree.paths, tree.next_positions, continuations, strict=True):
+            start = len(tree.ids)
+            starts.append((path[-1][1] - 1, start))
+            tree.ids += one.ids
+            places = behind + np.array(one.depths, dtype=np.int64)
+            tree.positions.append(np.broadcast_to(places, (3, len(places))))
+            segments.append(Segment(start, len(tree.ids), path, one.mask.to(self.model.device)))
+        _, hidden = self._run(tree, segments, features)
+        ends = (start + len(one.ids) for (_, start), one in zip(starts, continuations, strict=True))
+        return [
+            torch.cat([hidden[last : last + 1], hidden[start:end]])
+            for (last, start), end in zip(starts, ends, strict=True)
+        ]
+
+    def _tree(self, prompts: Sequence[PromptTokens]) -> TokenTree:
         config = self.model.config
-        tree = TreeBuilder([prompt], config.image_token_id, config.vision_config.spatial_merge_size).build()
-        start, last = len(tree.ids), tree.next_positions[0] - 1
-        tree.ids += ids
-        tree.positions.append(np.broadcast_to(last + np.array(positions, dtype=np.int64), (3, len(ids))))
-        segment = Segment(start, len(tree.ids), tree.paths[0], mask.to(self.model.device))
-        _, hidden = self._run(tree, [*tree.segments, segment], features)
-        return hidden[start - 1 :]
+        return TreeBuilder(prompts, config.image_token_id, config.vision_config.spatial_merge_size).build()
 
     def _run(
         self, tree: TokenTree, segments: Sequence[Segment], features: dict[str, Tensor]
