@@ -2,7 +2,7 @@
 
 from editreward.groups.group import EditGroup, EditPair
 from editreward.groups.scorer import PairwiseJudge, Scorer
-from editreward.groups.scores import CandidateScore, DimensionScore, GroupScores, Unscored
+from editreward.groups.scores import CandidateScore, DimensionScore, GroupScores, Pass, Unscored
 
 __all__ = [
     "CandidateScore",
@@ -11,6 +11,7 @@ __all__ = [
     "EditPair",
     "GroupScores",
     "PairwiseJudge",
+    "Pass",
     "Scorer",
     "Unscored",
 ]

@@ -50,6 +50,17 @@ class EditGroup:
         """The source as the processor takes it: the image, or a list of several."""
         return list(self.sources) if len(self.sources) != 1 else self.sources[0]
 
+    @property
+    def fault(self) -> str:
+        """Why no scorer can score the group; empty if nothing is missing."""
+        if not self.sources:
+            return "source is an empty list. Pass the image that was edited."
+        if not isinstance(self.instruction, str) or not self.instruction.strip():
+            return "instruction is empty. Say what the edit was meant to do."
+        if not self.edited:
+            return "edited is an empty list. Pass at least one edited image."
+        return ""
+
 
 @dataclass(frozen=True)
 class EditPair:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from numbers import Real
+from statistics import stdev
 from typing import Any
 
 NAN = math.nan
@@ -30,6 +31,27 @@ class DimensionScore:
 
 
 @dataclass(frozen=True)
+class Pass:
+    """What a scorer that writes its answer said of one candidate in one pass over its prompts.
+
+    Attributes:
+        overall: on the scorer's scale.
+        sub_scores: the numbers of the answers as they were written, by `PROMPT.SUB_SCORE`.
+        reasons: why, in words, by prompt.
+        answers: the raw answers, by prompt.
+        seed: of the pass.
+        retries: answers that could not be read before these.
+    """
+
+    overall: float
+    sub_scores: Mapping[str, float]
+    reasons: Mapping[str, str]
+    answers: Mapping[str, str]
+    seed: int | None = None
+    retries: int = 0
+
+
+@dataclass(frozen=True)
 class CandidateScore:
     """Score of one candidate. Each dimension is also an attribute: `score.visual_quality.mean`.
 
@@ -39,7 +61,8 @@ class CandidateScore:
             means and has no scale.
         reward_std: its standard deviation; None where the scorer has none.
         reasons: why, in words, where the scorer says so; several for several passes.
-        answers: raw answers of a scorer that writes, in the order of its passes.
+        answers: raw answers of a scorer that writes and has no passes.
+        passes: of a scorer that asks several times: what it said each time.
     """
 
     dimensions: Mapping[str, DimensionScore]
@@ -47,6 +70,14 @@ class CandidateScore:
     reward_std: float | None = None
     reasons: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
+    passes: tuple[Pass, ...] = ()
+
+    @property
+    def pass_std(self) -> float | None:
+        """Spread of the passes' overall scores: noise of decoding, not of raters. 0 for one pass, None without any."""
+        if not self.passes:
+            return None
+        return stdev(one.overall for one in self.passes) if len(self.passes) > 1 else 0.0
 
     def __getattr__(self, name: str) -> DimensionScore:
         # Copying and unpickling ask for attributes before there are any.
@@ -56,14 +87,18 @@ class CandidateScore:
         raise AttributeError(f"no dimension {name!r}; this score has: {', '.join(dimensions) or 'none'}")
 
     def to_dict(self) -> dict[str, Any]:
-        """The score as plain data, ready for JSON; `answers` where there are any."""
+        """The score as plain data, ready for JSON; `answers`, `pass_std` and `passes` where there are any."""
         plain: dict[str, Any] = {
             "dimensions": {name: asdict(score) for name, score in self.dimensions.items()},
             "reward": self.reward,
             "reward_std": self.reward_std,
             "reasons": list(self.reasons),
         }
-        return plain | ({"answers": list(self.answers)} if self.answers else {})
+        if self.answers:
+            plain["answers"] = list(self.answers)
+        if self.passes:
+            plain |= {"pass_std": self.pass_std, "passes": [asdict(one) for one in self.passes]}
+        return plain
 
 
 @dataclass(frozen=True)
@@ -235,7 +270,7 @@ class GroupScores:
         Returns:
             `best`, the position of the best candidate or None, and `candidates`, each with `rank`, `reward`,
             `reward_std`, `probability_best`, `dimensions`, `reasons` and `error` (why it is unscored, else None);
-            and `answers` where there are raw ones.
+            and `answers`, `pass_std` and `passes` where there are any.
         """
         return {
             "best": self.order[0] if self.order else None,
@@ -269,7 +304,8 @@ class GroupScores:
                 return Unscored(plain["unscored"], answers)
             dimensions = {name: DimensionScore(**score) for name, score in plain["dimensions"].items()}
             reasons = tuple(plain.get("reasons", ()))
-            return CandidateScore(dimensions, plain["reward"], plain["reward_std"], reasons, answers)
+            passes = tuple(Pass(**one) for one in plain.get("passes", ()))
+            return CandidateScore(dimensions, plain["reward"], plain["reward_std"], reasons, answers, passes)
 
         candidates = tuple(candidate(plain) for plain in state["candidates"])
         return cls(candidates, state["preferences"], state["probabilities"])

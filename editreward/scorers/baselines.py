@@ -134,12 +134,8 @@ class EditByEdit(ABC):
         return [self._score(group) for group in groups]
 
     def _score(self, group: EditGroup) -> GroupScores | Unscored:
-        if not group.sources:
-            return Unscored("source is an empty list. Pass the image that was edited.")
-        if not isinstance(group.instruction, str) or not group.instruction.strip():
-            return Unscored("instruction is empty. Say what the edit was meant to do.")
-        if not group.edited:
-            return Unscored("edited is an empty list. Pass at least one edited image.")
+        if group.fault:
+            return Unscored(group.fault)
         try:
             rate = self.prepare(group)
         except ValueError as error:
