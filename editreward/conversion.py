@@ -216,13 +216,7 @@ def convert_checkpoint(
         raise ConversionError(
             f"Checkpoint {checkpoint}: no token embeddings. Found: {_some(left_over + list(state_dict))}."
         )
-    if head_type is None:
-        has_two = any(key.startswith("heads.mlps.1.") for key in state_dict)
-        head_type = "multi" if has_two else "single" if set(prompts.templates) == {"overall"} else "shared"
-    dimensions = [name for name in prompts.templates if (name == "overall") == (head_type == "single")]
-    if head_type == "single" and not dimensions:
-        raise ConversionError("A single-head model needs the template 'overall'.")
-
+    head_type, dimensions = _head_and_dimensions(state_dict, prompts, head_type)
     tokenizer = None
     if (tokenizer_folder := Path(checkpoint) / "tokenizer").is_dir():
         tokenizer = load_tokenizer(tokenizer_folder)
@@ -249,6 +243,19 @@ def convert_checkpoint(
     model.save_pretrained(output)
     processor.save_pretrained(output)
     return config
+
+
+def _head_and_dimensions(
+    state_dict: dict[str, torch.Tensor], prompts: Prompts, head_type: str | None
+) -> tuple[str, list[str]]:
+    """The head type, if none is given the one that fits, and the dimensions that it scores."""
+    if head_type is None:
+        has_two = any(key.startswith("heads.mlps.1.") for key in state_dict)
+        head_type = "multi" if has_two else "single" if set(prompts.templates) == {"overall"} else "shared"
+    dimensions = [name for name in prompts.templates if (name == "overall") == (head_type == "single")]
+    if head_type == "single" and not dimensions:
+        raise ConversionError("A single-head model needs the template 'overall'.")
+    return head_type, dimensions
 
 
 def _published_config(

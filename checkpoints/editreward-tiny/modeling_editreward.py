@@ -517,6 +517,29 @@ def choose_packing(packing: str | None, attention: str, prefix: Prefix | None = 
     return packing
 
 
+def _type_of_base(base: str, adapter: str | Path, config: EditRewardConfig, hub_kwargs: dict[str, Any]) -> str:
+    """The model type of what an adapter with this configuration sits on.
+
+    Raises:
+        ValueError: If it cannot be found, or is no model that the adapter fits.
+    """
+    try:
+        base_config, _ = PreTrainedConfig.get_config_dict(base, **hub_kwargs)
+    except OSError as error:
+        raise ValueError(
+            f"The adapter {adapter} sits on {base}, which is neither a folder here nor a Hub repository that can "
+            "be reached. If it has moved, say where it is with `base_model_name_or_path`, or change that entry of "
+            "adapter_config.json."
+        ) from error
+    found = base_config.get("model_type")
+    if found not in (config.model_type, config.backbone_config.model_type):
+        raise ValueError(
+            f"The adapter {adapter} needs a {config.backbone_config.model_type} model or an EditReward model to "
+            f"sit on; {base} is of type {found!r}."
+        )
+    return found
+
+
 class RewardHeads(nn.Module):
     """MLPs from the hidden state at a reward token to a Gaussian, in float32 or wider whatever the backbone is."""
 
@@ -742,22 +765,10 @@ class EditRewardModel(PreTrainedModel):
         base_kwargs = {name: value for name, value in hub_kwargs.items() if name not in ("revision", "subfolder")}
         if base_model_name_or_path is None and peft_config.revision:
             base_kwargs["revision"] = peft_config.revision
-        try:
-            base_config, _ = PreTrainedConfig.get_config_dict(base, **base_kwargs)
-        except OSError as error:
-            raise ValueError(
-                f"The adapter {adapter} sits on {base}, which is neither a folder here nor a Hub repository that can "
-                "be reached. If it has moved, say where it is with `base_model_name_or_path`, or change that entry of "
-                "adapter_config.json."
-            ) from error
-        if base_config.get("model_type") not in (config.model_type, config.backbone_config.model_type):
-            raise ValueError(
-                f"The adapter {adapter} needs a {config.backbone_config.model_type} model or an EditReward model to "
-                f"sit on; {base} is of type {base_config.get('model_type')!r}."
-            )
+        base_type = _type_of_base(base, adapter, config, base_kwargs)
         loading = {"dtype": config.dtype if dtype in (None, "auto") else dtype, **base_kwargs, **kwargs}
         config._attn_implementation = attn_implementation
-        if base_config["model_type"] == config.model_type:
+        if base_type == config.model_type:
             model = cls.from_pretrained(base, config=config, **loading)
         else:
             rows = config.get_text_config().vocab_size
@@ -870,9 +881,7 @@ class EditRewardModel(PreTrainedModel):
             image_features = self.encode_images(pixel_values, image_grid_thw)
         sizes = [image.shape[1] for image in image_features]
         if plan is None:
-            index = range(len(sizes)) if image_index is None else image_index.tolist()
-            image_token_id = self.config.backbone_config.image_token_id
-            plan = BatchPlan.of(input_ids, segment_parents, image_token_id, sizes, index)
+            plan = self._plan(input_ids, segment_parents, sizes, image_index)
         plan = plan.to(input_ids.device)
         check_visual_tokens(plan.visual_tokens, sum(sizes))
 
@@ -903,6 +912,18 @@ class EditRewardModel(PreTrainedModel):
             group_index=group_index,
             hidden_states=None if hidden_positions is None else hidden_states[reward_count:],
         )
+
+    def _plan(
+        self,
+        input_ids: torch.Tensor,
+        segment_parents: torch.Tensor,
+        image_sizes: Sequence[int],
+        image_index: torch.Tensor | None,
+    ) -> BatchPlan:
+        """The plan of a batch that came without one."""
+        index = range(len(image_sizes)) if image_index is None else image_index.tolist()
+        image_token_id = self.config.backbone_config.image_token_id
+        return BatchPlan.of(input_ids, segment_parents, image_token_id, image_sizes, index)
 
     def _hidden_states(
         self,

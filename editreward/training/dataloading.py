@@ -100,21 +100,7 @@ def group_dataloader(
     In training, `args.max_candidates` and `args.split_into_pairs` say what becomes of a group; evaluation is on whole
     groups, each once, in the dataset's order.
     """
-    workers = args.dataloader_num_workers
-    options: dict[str, Any] = {
-        "collate_fn": collator,
-        "num_workers": workers,
-        "pin_memory": args.dataloader_pin_memory,
-        "persistent_workers": args.dataloader_persistent_workers and workers > 0,
-        "multiprocessing_context": args.dataloader_multiprocessing_context if workers else None,
-        "prefetch_factor": args.dataloader_prefetch_factor if workers else None,
-        "in_order": args.dataloader_in_order,
-    }
-    if workers:
-        # Each worker is one thread: of torch by its own default, of the tokenizer by this.
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if training:
-        options["worker_init_fn"] = partial(seed_worker, num_workers=workers, rank=accelerator.process_index)
+    options = _loader_options(collator, args, accelerator.process_index, training)
     seed = args.seed if args.data_seed is None else args.data_seed
     place = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
     if isinstance(dataset, datasets.IterableDataset):
@@ -159,6 +145,26 @@ def group_dataloader(
     )
     accelerator._dataloaders.append(prepared)
     return prepared
+
+
+def _loader_options(collator: Any, args: EditRewardTrainingArguments, rank: int, training: bool) -> dict[str, Any]:
+    """Arguments of the `DataLoader` that do not depend on the dataset."""
+    workers = args.dataloader_num_workers
+    options: dict[str, Any] = {
+        "collate_fn": collator,
+        "num_workers": workers,
+        "pin_memory": args.dataloader_pin_memory,
+        "persistent_workers": args.dataloader_persistent_workers and workers > 0,
+        "multiprocessing_context": args.dataloader_multiprocessing_context if workers else None,
+        "prefetch_factor": args.dataloader_prefetch_factor if workers else None,
+        "in_order": args.dataloader_in_order,
+    }
+    if workers:
+        # Each worker is one thread: of torch by its own default, of the tokenizer by this.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if training:
+        options["worker_init_fn"] = partial(seed_worker, num_workers=workers, rank=rank)
+    return options
 
 
 def _parts(

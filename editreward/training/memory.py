@@ -121,12 +121,17 @@ def training_memory(
     elif sharding == "zero2":
         gradients, optimizer = gradients // devices, (optimizer + 4 * trained) // devices
 
+    activations = _activation_bytes(config, tokens, patches if vision_trained else 0, gradient_checkpointing)
+    return TrainingMemory(weights, gradients, optimizer, copies, activations)
+
+
+def _activation_bytes(config: EditRewardConfig, tokens: int, patches: int, gradient_checkpointing: bool) -> int:
+    """Bytes that are saved for the backward pass of language model and vision tower, within and between layers."""
     text, tower = config.get_text_config(), config.backbone_config.vision_config
 
     def stack(count: int, layers: int, width: int, layer_bytes: int) -> int:
         return count * (layers * 4 * width + layer_bytes if gradient_checkpointing else layers * layer_bytes)
 
-    activations = stack(tokens, text.num_hidden_layers, text.hidden_size, language_layer_bytes(text))
-    if vision_trained:
-        activations += stack(patches, tower.depth, tower.hidden_size, vision_layer_bytes(tower))
-    return TrainingMemory(weights, gradients, optimizer, copies, activations)
+    return stack(tokens, text.num_hidden_layers, text.hidden_size, language_layer_bytes(text)) + stack(
+        patches, tower.depth, tower.hidden_size, vision_layer_bytes(tower)
+    )

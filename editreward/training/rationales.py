@@ -10,7 +10,7 @@ the model, in none of its checkpoints and the same after resuming.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,46 @@ class GroupWithRationales(PackedGroup):
     rationale_ids: np.ndarray
 
 
+@dataclass
+class _NewTokens:
+    """Tokens that rationales add to a group, in the order of its columns."""
+
+    before: list[int] = field(default_factory=list)  # the column that each goes before
+    ids: list[int] = field(default_factory=list)
+    segments: list[int] = field(default_factory=list)
+    positions: list[np.ndarray] = field(default_factory=list)  # (3, tokens) each
+    is_target: list[bool] = field(default_factory=list)
+
+    def add(self, prompt: Sequence[int], reply: Sequence[int], column: int, segment: int, start: np.ndarray) -> None:
+        """A prompt and its reply before a column; `start` is the position, (3,), of the first token."""
+        new = [*prompt, *reply]
+        self.before += [column] * len(new)
+        self.ids += new
+        self.segments += [segment] * len(new)
+        self.positions.append(start[:, None] + np.arange(len(new)))
+        self.is_target += [False] * len(prompt) + [True] * len(reply)
+
+    def inserted_into(
+        self, group: PackedGroup, segment_ids: np.ndarray, parents: Sequence[int]
+    ) -> GroupWithRationales:
+        """The group with these tokens; `segment_ids` and `parents` are those of the group, with the new branches."""
+        target = np.flatnonzero(self.is_target)
+        before = np.array(self.before, dtype=np.int64)
+        positions = np.concatenate([np.zeros((3, 0), dtype=group.position_ids.dtype), *self.positions], axis=1)
+        return GroupWithRationales(
+            input_ids=np.insert(group.input_ids, before, self.ids),
+            segment_ids=np.insert(segment_ids, before, self.segments),
+            segment_parents=np.array(parents, dtype=np.int64),
+            position_ids=np.insert(group.position_ids, before, positions, axis=1),
+            pixel_values=group.pixel_values,
+            image_grid_thw=group.image_grid_thw,
+            reward_columns=group.reward_columns + np.searchsorted(before, group.reward_columns, side="right"),
+            # A new token stands behind all new ones before it.
+            predicting_columns=before[target] + target - 1,
+            rationale_ids=np.array(self.ids, dtype=np.int64)[target],
+        )
+
+
 def add_rationales(
     group: PackedGroup,
     rationales: Sequence[str | None],
@@ -72,19 +112,9 @@ def add_rationales(
     """
     prompt = processor.reply_prompt(num_sources, REQUESTS[processor.layout], instruction)
     parents = group.segment_parents.tolist()
-    block_of_segment = list(range(len(parents)))  # the candidate above each segment
-    for segment, parent in enumerate(parents):
-        if parent > 0:
-            block_of_segment[segment] = block_of_segment[parent]
-    block_of_token = np.array(block_of_segment)[group.segment_ids]
+    block_of_token = _blocks(parents)[group.segment_ids]
     segment_ids = group.segment_ids.copy()
-    # New tokens: the column that each goes before, and the rest.
-    before: list[int] = []
-    ids: list[int] = []
-    segments: list[int] = []
-    positions = [np.zeros((3, 0), dtype=group.position_ids.dtype)]
-    is_target: list[bool] = []
-
+    new = _NewTokens()
     for index, rationale in enumerate(rationales):
         place = f"{name}candidate {index}"
         reply = _reply(rationale, processor, place)
@@ -92,43 +122,32 @@ def add_rationales(
             continue
         candidate = block_of_token[group.reward_columns[index, 0]]
         columns = np.flatnonzero(block_of_token == candidate)
-        images = columns[
-            (group.segment_ids[columns] == candidate) & (group.input_ids[columns] == processor.image_token_id)
-        ]
+        own = columns[group.segment_ids[columns] == candidate]
+        last_of_image = own[group.input_ids[own] == processor.image_token_id][-1]
         # What follows the image in the candidate's own segment, compact reward tokens, moves into a branch of its own.
-        after_image = columns[(group.segment_ids[columns] == candidate) & (columns > images[-1])]
+        after_image = own[own > last_of_image]
         if len(after_image):
             segment_ids[after_image] = len(parents)
             parents.append(int(candidate))
-        start = group.position_ids[:, images[-1] + 1]
-        new = [*prompt, *reply]
-        is_ancestor = np.isin(segment_ids, (0, candidate))
-        length = int(is_ancestor.sum()) + len(new)
+        length = int(np.isin(segment_ids, (0, candidate)).sum()) + len(prompt) + len(reply)
         if processor.max_length is not None and length > processor.max_length:
             raise ValueError(
                 f"{place}: its rationale is too long: with images and instruction the sequence has {length} tokens, "
                 f"and the model's context has {processor.max_length}. Shorten it."
             )
-        before += [int(columns[-1]) + 1] * len(new)
-        ids += new
-        segments += [len(parents)] * len(new)
-        positions.append(start[:, None] + np.arange(len(new)))
-        is_target += [False] * len(prompt) + [True] * len(reply)
+        start = group.position_ids[:, last_of_image + 1]
+        new.add(prompt, reply, int(columns[-1]) + 1, len(parents), start)
         parents.append(int(candidate))
+    return new.inserted_into(group, segment_ids, parents)
 
-    target = np.flatnonzero(is_target)
-    return GroupWithRationales(
-        input_ids=np.insert(group.input_ids, before, ids),
-        segment_ids=np.insert(segment_ids, before, segments),
-        segment_parents=np.array(parents, dtype=np.int64),
-        position_ids=np.insert(group.position_ids, before, np.concatenate(positions, axis=1), axis=1),
-        pixel_values=group.pixel_values,
-        image_grid_thw=group.image_grid_thw,
-        reward_columns=group.reward_columns + np.searchsorted(before, group.reward_columns, side="right"),
-        # A new token stands behind all new ones before it.
-        predicting_columns=np.array(before, dtype=np.int64)[target] + target - 1,
-        rationale_ids=np.array(ids, dtype=np.int64)[target],
-    )
+
+def _blocks(parents: Sequence[int]) -> np.ndarray:
+    """The candidate's segment above each segment, itself for a candidate's own and the root."""
+    blocks = list(range(len(parents)))
+    for segment, parent in enumerate(parents):
+        if parent > 0:
+            blocks[segment] = blocks[parent]
+    return np.array(blocks)
 
 
 def count_rationale_tokens(
