@@ -295,10 +295,18 @@ def all_parsers(parser) -> Iterable[argparse.ArgumentParser]:
 @cache
 def known_options():
     parsers = [*all_parsers(build_parser()), launch_command_parser(), torch.distributed.run.get_args_parser()]
-    paths = [*ROOT.glob("research/*.py"), *ROOT.glob("performance/*.py")]
-    scripts = [str(path.relative_to(ROOT)) for path in paths if "def main(" in path.read_text(encoding="utf-8")]
-    scripts += ["train_trl.py", "research.ablation"]
-    return set().union(*map(options_of_parser, parsers), *map(options_of_script, scripts), {"--index-url"})
+    return set().union(*map(options_of_parser, parsers), *map(options_of_script, programs()), {"--index-url"})
+
+
+def programs():
+    """What `python` runs of this repository with options: a file, or by `-m` a module of a package."""
+    yield "train_trl.py"
+    for path in sorted([*ROOT.glob("research/**/*.py"), *ROOT.glob("performance/*.py")]):
+        name = path.relative_to(ROOT)
+        text = path.read_text(encoding="utf-8")
+        if '__name__ == "__main__"' in text and "Parser(" in text:
+            module = name.parent if name.stem == "__main__" else name.with_suffix("")
+            yield str(name) if len(name.parts) == 2 else ".".join(module.parts)
 
 
 @pytest.mark.parametrize("page", NAMES)
