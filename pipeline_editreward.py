@@ -34,9 +34,10 @@ class EditRewardPipeline(Pipeline):
 
         Returns:
             For each group `{"best": position of the highest reward, "candidates": [...]}`, with an entry per edit in
-            the order given: `rank` (1 is the best), `reward`, `reward_std`, and `dimensions`, each with `mean` and
-            `std`, on the 1..4 scale where `calibrated` is true. All are plain numbers. `probability_best`, `reasons`
-            and `error`, which other scorers fill in, are empty.
+            the order given: `rank` (1 is the best), `reward`, `reward_std`, `overall`, the reward on the 1..4 scale
+            where the model knows it, and `dimensions`. Each has `mean` and `std`, on the 1..4 scale where `calibrated`
+            is true; `std` tells errors where `std_calibrated` is. All are plain numbers. `probability_best`,
+            `reasons` and `error`, which other scorers fill in, are empty.
 
         Raises:
             ValueError: If a group lacks a field or has another, or cannot be scored.
@@ -81,6 +82,7 @@ class EditRewardPipeline(Pipeline):
                 "reward": reward,
                 "reward_std": reward_std,
                 "probability_best": None,  # by the package's scorers
+                "overall": config.overall_score(reward, reward_std),
                 "dimensions": config.scores(means, torch.tensor(log_stds).exp().tolist()),
                 "reasons": [],
                 "error": None,

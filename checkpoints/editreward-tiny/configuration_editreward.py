@@ -20,6 +20,10 @@ POSITION_SCHEMES = ("mrope", "sequential")
 PREFERENCE_LINKS = ("logistic", "probit")
 MAX_HEAD_WIDTH = 2**16
 
+# What the calibration of a dimension must hold, and what it may.
+CALIBRATION_FIELDS = ("intercept", "slope")
+STD_FIELDS = ("std_factor", "groups", "coverage_50", "coverage_80", "coverage_95", "std_correlation")
+
 # Arguments of `from_pretrained` that say where a repository is, not how to load it.
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
@@ -77,6 +81,17 @@ def reward_tokens(layout: str, dimensions: list[str]) -> list[str]:
     return [f"<|Reward_{name}|>" for name in dimensions]
 
 
+def calibrated_score(line: dict[str, float] | None, mean: float, std: float) -> dict[str, Any]:
+    """A score by a calibration: `mean`, `std`, and whether either is `calibrated` and `std_calibrated`."""
+    scale = line or {"intercept": 0.0, "slope": 1.0}
+    return {
+        "mean": scale["intercept"] + scale["slope"] * mean,
+        "std": scale["slope"] * scale.get("std_factor", 1.0) * std,
+        "calibrated": line is not None,
+        "std_calibrated": "std_factor" in scale,
+    }
+
+
 class EditRewardConfig(PreTrainedConfig):
     r"""
     Configuration of an [`EditRewardModel`].
@@ -111,7 +126,10 @@ class EditRewardConfig(PreTrainedConfig):
             `probit`.
         calibration (`dict`, *optional*):
             Per dimension an increasing affine map of the mean onto the 1..4 scale of the annotation rubric:
-            `{"visual_quality": {"intercept": 2.5, "slope": 0.7}, ...}`. `None`: uncalibrated.
+            `{"visual_quality": {"intercept": 2.5, "slope": 0.7}, ...}`; under `overall` that of the reward, beside
+            them. `std_factor` multiplies standard deviations beyond the slope; without it they are not calibrated.
+            With it stand the number of `groups` that it was fitted on and what was measured on held-out ones:
+            `coverage_50`, `coverage_80`, `coverage_95` and `std_correlation`. `None`: uncalibrated.
     """
 
     model_type = "editreward"
@@ -172,19 +190,24 @@ class EditRewardConfig(PreTrainedConfig):
         if not is_number(self.head_dropout) or not 0 <= self.head_dropout < 1:
             raise ValueError(f"`head_dropout` must be from 0 up to 1, got {self.head_dropout!r}.")
         if self.calibration is not None:
-            covered = sorted(self.calibration) if isinstance(self.calibration, dict) else self.calibration
-            if covered != sorted(self.dimensions):
-                raise ValueError(f"`calibration` covers {covered}, the dimensions are {sorted(self.dimensions)}.")
-            for name, affine in self.calibration.items():
-                if (
-                    not isinstance(affine, dict)
-                    or sorted(affine) != ["intercept", "slope"]
-                    or not all(map(is_number, affine.values()))
-                    or not affine["slope"] > 0
-                ):
-                    raise ValueError(
-                        f"`calibration[{name!r}]` must be {{'intercept': number, 'slope': number > 0}}, got {affine}."
-                    )
+            self._check_calibration(self.calibration)
+
+    def _check_calibration(self, calibration: Any) -> None:
+        covered = sorted(calibration) if isinstance(calibration, dict) else calibration
+        # "overall" may stand beside the dimensions.
+        if covered not in (sorted(self.dimensions), sorted({*self.dimensions, "overall"})):
+            raise ValueError(f"`calibration` covers {covered}, the dimensions are {sorted(self.dimensions)}.")
+        for name, affine in calibration.items():
+            if (
+                not isinstance(affine, dict)
+                or not set(CALIBRATION_FIELDS) <= set(affine) <= {*CALIBRATION_FIELDS, *STD_FIELDS}
+                or not all(map(is_number, affine.values()))
+                or not (affine["slope"] > 0 and affine.get("std_factor", 1) > 0)
+            ):
+                raise ValueError(
+                    f"`calibration[{name!r}]` must be {{'intercept': number, 'slope': number > 0}}, and may have "
+                    f"'std_factor' > 0 with {', '.join(STD_FIELDS[1:])}; got {affine}."
+                )
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -210,14 +233,37 @@ class EditRewardConfig(PreTrainedConfig):
         """A candidate's scores by dimension, on the rubric's 1..4 scale where the calibration knows it.
 
         Args:
-            means, stds: Raw, one per dimension. A standard deviation is scaled as its mean is.
+            means, stds: Raw, one per dimension. A standard deviation is scaled as its mean is, and by its own factor.
         """
-        scores = {}
-        for name, mean, std in zip(self.dimensions, means, stds, strict=True):
-            scale = (self.calibration or {}).get(name, {"intercept": 0.0, "slope": 1.0})
-            mean, std = scale["intercept"] + scale["slope"] * mean, scale["slope"] * std
-            scores[name] = {"mean": mean, "std": std, "calibrated": self.calibration is not None}
-        return scores
+        lines: dict[str, dict[str, float]] = self.calibration or {}
+        return {
+            name: calibrated_score(lines.get(name), mean, std)
+            for name, mean, std in zip(self.dimensions, means, stds, strict=True)
+        }
+
+    def overall_score(self, reward: float, reward_std: float) -> dict[str, Any] | None:
+        """A candidate's reward on the rubric's 1..4 scale, as an entry of `scores`; `None` of an uncalibrated model.
+
+        Args:
+            reward, reward_std: Raw.
+        """
+        line = self.overall_calibration
+        return None if line is None else calibrated_score(line, reward, reward_std)
+
+    @property
+    def overall_calibration(self) -> dict[str, float] | None:
+        """The calibration of the reward: its own, else the mean of the dimensions' lines, without a `std_factor`.
+
+        It is increasing: whatever has the higher reward has the higher overall score.
+        """
+        if self.calibration is None:
+            return None
+        if "overall" in self.calibration and ("overall" not in self.dimensions or len(self.dimensions) == 1):
+            return self.calibration["overall"]
+        lines = [self.calibration[name] for name in self.dimensions]
+        size = len(lines)
+        slope = sum(line["slope"] for line in lines) / size / (size if self.aggregation == "sum" else 1)
+        return {"intercept": sum(line["intercept"] for line in lines) / size, "slope": slope}
 
     @property
     def hidden_size(self) -> int:

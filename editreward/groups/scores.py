@@ -20,14 +20,22 @@ class DimensionScore:
         mean: on the scorer's scale (1..4 for a calibrated reward model), or raw and without a scale.
         std: standard deviation in the units of `mean`; None where the scorer has none.
         calibrated: whether `mean` is on the scale of people's ratings.
+        std_calibrated: whether `std` was measured against people's ratings: only then does it tell how far off `mean`
+            may be, and only then is it shown.
     """
 
     mean: float
     std: float | None = None
     calibrated: bool = False
+    std_calibrated: bool = False
 
     def __str__(self) -> str:
-        return f"{self.mean:.2f}" if self.std is None else f"{self.mean:.2f} ± {self.std:.2f}"
+        return f"{self.mean:.2f} ± {self.std:.2f}" if self.shown_std is not None else f"{self.mean:.2f}"
+
+    @property
+    def shown_std(self) -> float | None:
+        """The standard deviation where people are to see it; None where it is not calibrated."""
+        return self.std if self.std_calibrated else None
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,8 @@ class CandidateScore:
         reasons: why, in words, where the scorer says so; several for several passes.
         answers: raw answers of a scorer that writes and has no passes.
         passes: of a scorer that asks several times: what it said each time.
+        overall: the reward on the scale of people's ratings (1..4), where the scorer is calibrated. It orders
+            candidates as the reward does.
     """
 
     dimensions: Mapping[str, DimensionScore]
@@ -71,6 +81,7 @@ class CandidateScore:
     reasons: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
     passes: tuple[Pass, ...] = ()
+    overall: DimensionScore | None = None
 
     @property
     def pass_std(self) -> float | None:
@@ -92,6 +103,7 @@ class CandidateScore:
             "dimensions": {name: asdict(score) for name, score in self.dimensions.items()},
             "reward": self.reward,
             "reward_std": self.reward_std,
+            "overall": None if self.overall is None else asdict(self.overall),
             "reasons": list(self.reasons),
         }
         if self.answers:
@@ -148,6 +160,7 @@ class GroupScores:
         stds: Mapping[str, Sequence[float]] | None = None,
         preferences: list[list[float]] | None = None,
         calibrated: bool = False,
+        std_calibrated: bool = False,
     ) -> GroupScores:
         """Scores from lists with an entry per candidate.
 
@@ -157,6 +170,7 @@ class GroupScores:
             stds: standard deviations by dimension, and for "overall".
             preferences: see the class.
             calibrated: whether the dimensions are on the scale of people's ratings.
+            std_calibrated: whether the standard deviations by dimension were measured against people's ratings.
 
         Raises:
             ValueError: the lists have not all one entry per candidate.
@@ -173,7 +187,10 @@ class GroupScores:
 
         candidates = tuple(
             CandidateScore(
-                {name: DimensionScore(float(row[i]), std(name, i), calibrated) for name, row in dimensions.items()},
+                {
+                    name: DimensionScore(float(row[i]), std(name, i), calibrated, std_calibrated)
+                    for name, row in dimensions.items()
+                },
                 float(reward),
                 std("overall", i),
             )
@@ -269,8 +286,8 @@ class GroupScores:
 
         Returns:
             `best`, the position of the best candidate or None, and `candidates`, each with `rank`, `reward`,
-            `reward_std`, `probability_best`, `dimensions`, `reasons` and `error` (why it is unscored, else None);
-            and `answers`, `pass_std` and `passes` where there are any.
+            `reward_std`, `overall`, `probability_best`, `dimensions`, `reasons` and `error` (why it is unscored, else
+            None); and `answers`, `pass_std` and `passes` where there are any.
         """
         return {
             "best": self.order[0] if self.order else None,
@@ -280,7 +297,7 @@ class GroupScores:
     def _candidate(self, index: int, rank: int | None) -> dict[str, Any]:
         one = self.candidates[index]
         if isinstance(one, Unscored):
-            empty = dict.fromkeys(("rank", "reward", "reward_std", "probability_best"))
+            empty = dict.fromkeys(("rank", "reward", "reward_std", "overall", "probability_best"))
             plain: dict[str, Any] = {**empty, "dimensions": None, "reasons": [], "error": one.reason}
             return plain | ({"answers": list(one.answers)} if one.answers else {})
         probability = None if self.probabilities is None else self.probabilities[index]
@@ -305,7 +322,8 @@ class GroupScores:
             dimensions = {name: DimensionScore(**score) for name, score in plain["dimensions"].items()}
             reasons = tuple(plain.get("reasons", ()))
             passes = tuple(Pass(**one) for one in plain.get("passes", ()))
-            return CandidateScore(dimensions, plain["reward"], plain["reward_std"], reasons, answers, passes)
+            overall = DimensionScore(**plain["overall"]) if plain.get("overall") else None
+            return CandidateScore(dimensions, plain["reward"], plain["reward_std"], reasons, answers, passes, overall)
 
         candidates = tuple(candidate(plain) for plain in state["candidates"])
         return cls(candidates, state["preferences"], state["probabilities"])

@@ -18,7 +18,8 @@ COLUMN, GAP, MARGIN = 184, 16, 40
 INK, FAINT, PAPER, CARD, TRACK = LIGHT.ink, LIGHT.faint, LIGHT.track, LIGHT.paper, LIGHT.grid
 BAR_COLOURS = LIGHT.series[:4]
 SCALE = (1, 4)
-LEGEND = "Bars run from 1 to 4.\nThe line is ± one\nstandard deviation."
+LEGEND = "Bars run from 1 to 4."
+STD_LEGEND = LEGEND + "\nThe line is ± one\nstandard deviation."
 
 # Pillow's own font has no Chinese. The others are tried in turn for characters that it lacks, where Pillow
 # finds them on the system: on Linux, macOS and Windows.
@@ -128,6 +129,8 @@ def draw_group(group: ScoredGroup, width: int) -> Image.Image:
             shown = scored[order[0]].dimensions.values()
             calibrated = bool(shown) and all(value.calibrated for value in shown)
             legend = LEGEND if calibrated else "Uncalibrated scores:\nno scale."
+            if calibrated and any(value.shown_std is not None for value in shown):
+                legend = STD_LEGEND
             drawing.text((corner[0], corner[1] + 28), legend, fill=FAINT, font=font(13), spacing=6)
     return section
 
@@ -142,17 +145,17 @@ def draw_scores(drawing: ImageDraw.ImageDraw, corner: tuple[int, int], title: st
         drawing.text((x, y), dimension.replace("_", " "), fill=FAINT, font=font(13))
         drawing.text((x + width, y + 17), str(value), fill=INK, font=font(13), anchor="ra")
         if value.calibrated:
-            std = value.std or 0.0
+            std = value.shown_std or 0.0
             marks = (value.mean - std, value.mean, value.mean + std)
             shares = [(mark - SCALE[0]) / (SCALE[1] - SCALE[0]) for mark in marks]
             left, middle, right = (x + bar * min(max(share, 0), 1) for share in shares)
             drawing.rectangle((x, y + 20, x + bar, y + 28), fill=TRACK)
             drawing.rectangle((x, y + 20, middle, y + 28), fill=colour)
-            if value.std is not None:
+            if value.shown_std is not None:
                 drawing.line((left, y + 24, right, y + 24), fill=INK, width=2)
         y += 42
-    reward = f"{score.reward:.2f}" if score.reward_std is None else f"{score.reward:.2f} ± {score.reward_std:.2f}"
-    drawing.text((x, y + 4), f"reward {reward}", fill=INK, font=font(14))
+    total = f"reward {score.reward:.2f}" if score.overall is None else f"overall {score.overall}"
+    drawing.text((x, y + 4), total, fill=INK, font=font(14))
 
 
 def draw_line(

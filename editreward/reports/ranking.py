@@ -14,21 +14,22 @@ def ranking_table(names: Sequence[str], scores: GroupScores) -> str:
         scores: of the group.
 
     Returns:
-        Aligned lines: rank, name, every dimension with its scale, reward, and the probability to be the best where the
-        scorer gives it. What follows a ± is a standard deviation.
+        Aligned lines: rank, name, the overall score where the scorer is calibrated, every dimension with its scale,
+        raw reward, and the probability to be the best where the scorer gives it. What follows a ± is a calibrated
+        standard deviation; others are not shown.
     """
     scored, ranks = scores.scored, scores.ranks
     header = ["rank", "edited image"]
+    has_overall = bool(scored) and all(score.overall is not None for score in scored.values())
     if scored:
+        header += ["overall (1..4)"] if has_overall else []
         for name, value in scored[scores.index].dimensions.items():
             header.append(f"{name.replace('_', ' ')} ({'1..4' if value.calibrated else 'uncalibrated'})")
     rows = [[*header, "reward", *(["P(best)"] if scores.probabilities else [])]]
     for index in scores.order:
         score = scored[index]
-        cells = [str(value) for value in score.dimensions.values()]
-        cells.append(
-            f"{score.reward:.3f}" if score.reward_std is None else f"{score.reward:.3f} ± {score.reward_std:.3f}"
-        )
+        cells = [str(score.overall)] if has_overall else []
+        cells += [*map(str, score.dimensions.values()), f"{score.reward:.3f}"]
         if scores.probabilities:
             cells.append(percent(scores.probabilities[index]))
         rows.append([str(ranks[index]), names[index], *cells])

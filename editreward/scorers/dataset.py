@@ -171,11 +171,13 @@ def _write(records: Iterable[dict[str, Any]], file: Path, suffix: str, dimension
                 lines.write(json.dumps(record, ensure_ascii=False) + "\n")
         return
     number, text = datasets.Value("float64"), datasets.Value("string")
-    score = {"mean": number, "std": number, "calibrated": datasets.Value("bool")}
+    yes_or_no = datasets.Value("bool")
+    score = {"mean": number, "std": number, "calibrated": yes_or_no, "std_calibrated": yes_or_no}
     candidate = {
         "rank": datasets.Value("int64"),
         "reward": number,
         "reward_std": number,
+        "overall": score,
         "probability_best": number,
         # A struct without fields cannot be stored.
         **({"dimensions": dict.fromkeys(dimensions, score)} if dimensions else {}),

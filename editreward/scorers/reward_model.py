@@ -453,12 +453,13 @@ class EditRewardScorer:
         probabilities = {}
         for name in first.dimensions:
             one, other = first.dimensions[name], second.dimensions[name]
-            unit = config.calibration[name]["slope"] if one.calibrated else 1.0
+            line = config.calibration[name] if one.calibrated else {"slope": 1.0}
+            unit, std_unit = line["slope"], line["slope"] * line.get("std_factor", 1.0)
             probability = preference_probability(
                 one.mean / unit,
-                math.log(_std(one.std) / unit),
+                math.log(_std(one.std) / std_unit),
                 other.mean / unit,
-                math.log(_std(other.std) / unit),
+                math.log(_std(other.std) / std_unit),
                 link=config.preference_link,
             )
             probabilities[name] = float(probability)
@@ -476,10 +477,13 @@ class EditRewardScorer:
         if not scored:
             return GroupScores(tuple(candidates))
         places, scores = list(scored), list(scored.values())
-        best = best_of_probabilities(*_rewards(scores), link=self.model.config.preference_link).tolist()
         preferences = self._preferences(scores)
+        if len(scores) == 1:  # it is the best of nothing
+            best = None
+        else:
+            best = best_of_probabilities(*_rewards(scores), link=self.model.config.preference_link).tolist()
         if len(places) < len(candidates):
-            best = _spread(best, places, len(candidates), math.nan)
+            best = best and _spread(best, places, len(candidates), math.nan)
             rows = [_spread(row, places, len(candidates), math.nan) for row in preferences]
             preferences = _spread(rows, places, len(candidates), [math.nan] * len(candidates))
         return GroupScores(tuple(candidates), preferences, best)
@@ -653,10 +657,19 @@ class EditRewardScorer:
         mean, std = output.mean.tolist(), output.log_std.exp().tolist()
         reward, reward_std = output.reward.tolist(), output.reward_std.tolist()
         scores: list[list[CandidateScore]] = [[] for _ in groups]
+        config = self.model.config
         for candidate, group in enumerate(output.group_index.tolist()):
-            by_name = self.model.config.scores(mean[candidate], std[candidate])
+            by_name = config.scores(mean[candidate], std[candidate])
             dimensions = {name: DimensionScore(**score) for name, score in by_name.items()}
-            scores[group].append(CandidateScore(dimensions, reward[candidate], reward_std[candidate]))
+            overall = config.overall_score(reward[candidate], reward_std[candidate])
+            scores[group].append(
+                CandidateScore(
+                    dimensions,
+                    reward[candidate],
+                    reward_std[candidate],
+                    overall=None if overall is None else DimensionScore(**overall),
+                )
+            )
         return scores
 
 

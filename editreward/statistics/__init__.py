@@ -25,7 +25,9 @@ from editreward.statistics.calibration import (
     CalibrationError,
     calibrate_groups,
     calibration_error,
+    conformal_factor,
     fit_calibration,
+    rank_correlation,
 )
 from editreward.statistics.correlations import (
     GroupedCorrelation,
@@ -66,7 +68,9 @@ __all__ = [
     "CalibrationError",
     "calibrate_groups",
     "calibration_error",
+    "conformal_factor",
     "fit_calibration",
+    "rank_correlation",
     "Estimate",
     "Floor",
     "GroupedCorrelation",

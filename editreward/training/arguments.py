@@ -133,6 +133,21 @@ class EditRewardTrainingArguments(RewardConfig):
             "dimensions are trained as scores of their own, and not only their aggregate."
         },
     )
+    pointwise_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of a Gaussian likelihood of each dimension's annotated scores, the mean over the "
+            "dimensions, beside the loss. A small one (0.05 to 0.2) keeps standard deviations from collapsing and "
+            "ties the offset between groups, so that scores of different sources can be compared better."
+        },
+    )
+    pointwise_scale: float = field(
+        default=4.0,
+        metadata={
+            "help": "`pointwise_weight`: units of a raw mean that a point of the annotation scale is worth. About "
+            "1 / slope of the calibration that the same run ends with without it; larger where annotators are surer."
+        },
+    )
     ties: str = field(
         default="drop",
         metadata={
@@ -289,7 +304,9 @@ class EditRewardTrainingArguments(RewardConfig):
             raise ValueError(f"`label_smoothing` must be 0 or more and below 0.5, got {self.label_smoothing}.")
         if self.label_smoothing_factor != 0:
             raise ValueError("`label_smoothing_factor` is for classifiers and has no effect. Use `label_smoothing`.")
-        for name in ("rationale_weight", "tie_weight", "dimension_weight"):
+        if not 0 < self.pointwise_scale < float("inf"):
+            raise ValueError(f"`pointwise_scale` must be above 0, got {self.pointwise_scale}.")
+        for name in ("rationale_weight", "tie_weight", "dimension_weight", "pointwise_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must be 0 or more, got {getattr(self, name)}.")
 

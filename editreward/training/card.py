@@ -14,6 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from trl import RewardConfig
 
 from editreward.hub_ids import PIPELINE_TAG, is_hub_id
+from editreward.statistics import CalibrationError
 from editreward.training.curves import draw_curves
 from editreward.training.losses import RewardLoss
 from editreward.training.metrics import metric_name
@@ -32,6 +33,8 @@ ARGUMENTS = {
     "max_grad_norm": "gradient clipping",
     "seed": "seed",
 }
+# Longer names first, which the shorter ones begin.
+CALIBRATION_ERRORS = "|".join(sorted((field.name for field in dataclasses.fields(CalibrationError)), reverse=True))
 UNTOLD = ("loss", "hardest_groups", "early_stopping_patience", "early_stopping_threshold", "calibrate")
 
 
@@ -102,7 +105,8 @@ def write_model_card(
         best_step=best_step,
         best_metric=args.metric_for_best_model,
         calibration_set=calibrated and calibrated["set"],
-        calibration=calibrated and [(_title(name), calibrated["calibration"][name]) for name in dimensions],
+        calibration=calibrated and [(_title(name), error) for name, error in calibrated["calibration"].items()],
+        std_calibrated=calibrated and all("std_factor" in line for line in config.calibration.values()),
         curves=curves,
         data=data_rows(trainer, dataset_names, results),
         recipe=[(label, value) for label, value in recipe(trainer, base_model) if value not in (None, "")],
@@ -148,7 +152,7 @@ def last_evaluation(log_history: Sequence[Mapping[str, Any]], prefix: str) -> di
     errors: dict[str, dict[str, float]] = {}
     for entry in log_history:
         for name, value in entry.items():
-            match = re.fullmatch(rf"{re.escape(prefix)}_calibration_(rmse_of_mean|rmse|mae|coverage)_(\w+)", name)
+            match = re.fullmatch(rf"{re.escape(prefix)}_calibration_({CALIBRATION_ERRORS})_(\w+)", name)
             if match:
                 errors.setdefault(match[2], {})[match[1]] = value
     return {**result, "calibration": errors} if errors else result

@@ -136,21 +136,20 @@ def image_of_patches(patches: Tensor, grid: Sequence[int], image_processor: Any)
 def scored_group(group: HardGroup, config: EditRewardConfig) -> ScoredGroup:
     """What to draw: candidates are named by their annotation."""
     scores = group.scores
-    calibrated = config.calibration is not None
-    lines = config.calibration or dict.fromkeys(config.dimensions, {"intercept": 0.0, "slope": 1.0})
-    slope = np.array([lines[name]["slope"] for name in config.dimensions])
-    mean = np.array([lines[name]["intercept"] for name in config.dimensions]) + slope * scores.mean
-    std = slope * np.exp(scores.log_std)
-    edits = [
-        CandidateScore(
-            {name: DimensionScore(m, s, calibrated) for name, m, s in zip(config.dimensions, *of, strict=True)},
-            reward,
-            reward_std,
+    stds, reward_stds = np.exp(scores.log_std).tolist(), np.exp(scores.reward_log_std).tolist()
+    edits = []
+    for mean, std, reward, reward_std in zip(
+        scores.mean.tolist(), stds, scores.reward.tolist(), reward_stds, strict=True
+    ):
+        by_name, overall = config.scores(mean, std), config.overall_score(reward, reward_std)
+        edits.append(
+            CandidateScore(
+                {name: DimensionScore(**score) for name, score in by_name.items()},
+                reward,
+                reward_std,
+                overall=None if overall is None else DimensionScore(**overall),
+            )
         )
-        for *of, reward, reward_std in zip(
-            mean.tolist(), std.tolist(), scores.reward.tolist(), np.exp(scores.reward_log_std).tolist(), strict=True
-        )
-    ]
     best = best_of_probabilities(
         torch.from_numpy(scores.reward), torch.from_numpy(scores.reward_log_std), config.preference_link
     )

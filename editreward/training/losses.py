@@ -31,6 +31,7 @@ class LossOptions(Protocol):
     label_smoothing: float
     vote_labels: bool
     regression_offset: float | None
+    pointwise_scale: float
 
 
 class RewardLoss(nn.Module):
@@ -245,6 +246,52 @@ class RegressionLoss(RewardLoss):
 
     def forward(self, mean: Tensor, std: Tensor, tie: Tensor | None = None) -> Tensor:
         return _at_least_float32(mean).square()
+
+
+class GaussianLikelihood(nn.Module):
+    """log sigma + (mu - x)^2 / (2 sigma^2), which is -log N(x | mu, sigma^2) but for a constant, x an annotated score.
+
+    Pairs alone let sigma fall to nothing where they are ranked right, and leave the offset between groups open. This
+    term is least where sigma is the error, and ties the offset. It is for a small weight beside a pair loss
+    (`pointwise_weight`).
+
+    Args:
+        scale: Units of a raw mean that a point of the annotation scale is worth: x = scale x (score - middle). Pair
+            losses choose their own, by how sure the annotators' order is; the two should about agree.
+        middle: The score that a raw mean of 0 stands for.
+    """
+
+    def __init__(self, scale: float = 4.0, middle: float = MIDDLE_SCORE) -> None:
+        super().__init__()
+        self.scale, self.middle = scale, middle
+
+    @classmethod
+    def from_arguments(cls, args: LossOptions, dimensions: list[str]) -> "GaussianLikelihood":
+        """The likelihood as the training arguments ask for it, for a model of `dimensions`."""
+        # `overall` is the sum of the scores of the default dimensions.
+        scores = len(DEFAULT_DIMENSIONS) if dimensions == ["overall"] else 1
+        return cls(args.pointwise_scale, MIDDLE_SCORE * scores)
+
+    def samples(self, annotation: Annotation, dimension: int) -> WeightedScores[np.ndarray]:
+        """The candidates with a score in a dimension, each with weight 1; targets in units of reward."""
+        found = training_scores(annotation.labels, dimension)
+        return found._replace(target=self.scale * (found.target - self.middle))
+
+    def of(self, samples: WeightedScores[Tensor], mean: Tensor, log_std: Tensor) -> Tensor:
+        """The loss of each sample, `(samples,)`.
+
+        Args:
+            samples: As from `samples`, of tensors.
+            mean, log_std (`torch.Tensor` of shape `(candidates, dimensions)`): Raw scores.
+        """
+        index = samples.candidate, samples.dimension
+        loss: Tensor = self(_at_least_float32(mean[index]) - samples.target, _at_least_float32(log_std[index]))
+        return loss
+
+    def forward(self, error: Tensor, log_std: Tensor) -> Tensor:
+        """The loss of errors `mu - x`, in float32 or wider."""
+        error, log_std = _at_least_float32(error), _at_least_float32(log_std)
+        return log_std + (error * torch.exp(-log_std)).square() / 2
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

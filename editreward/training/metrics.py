@@ -40,10 +40,13 @@ def metric_name(name: str, dimension: str | None = None) -> str:
     return name if dimension is None else f"{name}_{dimension}"
 
 
-def evaluation_metrics(dimensions: Sequence[str], terms: Sequence[tuple[int | None, float]]) -> list[str]:
-    """Names of the metrics of an evaluation, without the prefix `eval_`."""
+def evaluation_metrics(
+    dimensions: Sequence[str], terms: Sequence[tuple[int | None, float]], pointwise: bool = False
+) -> list[str]:
+    """Names of the metrics of an evaluation, without the prefix `eval_`; `pointwise`: with its likelihood."""
     names = ["loss"]
     names += [metric_name("pair_loss", None if index is None else dimensions[index]) for index, _ in terms]
+    names += [metric_name("pointwise_loss", dimension) for dimension in dimensions] if pointwise else []
     for name in ("accuracy", "accuracy_with_ties", "tie_threshold"):
         names += [metric_name(name, dimension) for dimension in (None, *dimensions)]
     names += ["margin", "calibration_error", "ties"]
@@ -73,6 +76,7 @@ def batch_statistics(
     outputs: Any,
     inputs: Mapping[str, Any],
     losses: Sequence[Tensor],
+    pointwise_losses: Sequence[Tensor] = (),
 ) -> dict[str, Tensor]:
     """Numerator and denominator of each metric in each group of a batch.
 
@@ -82,6 +86,7 @@ def batch_statistics(
         outputs ([`EditRewardOutput`]): Of the model.
         inputs: The collator's batch, with what [`LossTerms`] adds.
         losses: For each term the loss of each sample, `(samples,)`.
+        pointwise_losses: The same of each dimension's likelihood, where there is one.
 
     Returns:
         By the metric's name, tensors of shape `(groups, 2)`.
@@ -98,6 +103,11 @@ def batch_statistics(
     for (index, _), term, term_loss in zip(terms, inputs["terms"], losses, strict=True):
         name = metric_name("pair_loss", None if index is None else dimensions[index])
         statistics[name] = by_group(term.candidate, term.weight * term_loss, term.weight)
+
+    if pointwise_losses:
+        for dimension, term, term_loss in zip(dimensions, inputs["pointwise"], pointwise_losses, strict=True):
+            name = metric_name("pointwise_loss", dimension)
+            statistics[name] = by_group(term.candidate, term.weight * term_loss, term.weight)
 
     (winner, loser), *of_dimensions = inputs["ranked"]
     margin = outputs.reward[winner] - outputs.reward[loser]
@@ -126,14 +136,20 @@ class MetricSums:
     Args:
         dimensions, terms: See [`batch_statistics`].
         rationale_weight: Weight of `rationale_loss` in the loss.
+        pointwise_weight: Weight of the mean of each dimension's `pointwise_loss`.
     """
 
     def __init__(
-        self, dimensions: Sequence[str], terms: Sequence[tuple[int | None, float]], rationale_weight: float = 0.0
+        self,
+        dimensions: Sequence[str],
+        terms: Sequence[tuple[int | None, float]],
+        rationale_weight: float = 0.0,
+        pointwise_weight: float = 0.0,
     ) -> None:
         self.dimensions = dimensions
         self.terms = terms
         self.rationale_weight = rationale_weight
+        self.pointwise_weight = pointwise_weight
         self._sums: dict[str, Tensor] = {}
         # Of the batches that are not in the sums yet: fetching each would have the host wait for the GPU.
         self._pending: list[tuple[list[str], Tensor]] = []
@@ -175,6 +191,8 @@ class MetricSums:
             for index, weight in self.terms
         ]
         parts.append(("rationale_loss", self.rationale_weight))
+        share = self.pointwise_weight / len(self.dimensions)
+        parts += [(metric_name("pointwise_loss", dimension), share) for dimension in self.dimensions]
         if any(name in metrics for name, _ in parts):
             metrics["loss"] = sum(weight * metrics.get(name, 0.0) for name, weight in parts)
         self.clear()
@@ -401,14 +419,21 @@ class EvaluationScores:
         return metrics
 
     def calibrate(self, dimensions: Sequence[str]) -> dict[str, tuple[dict[str, float], CalibrationError]]:
-        """The calibration of each dimension and its error, as [`calibrate_groups`] gives them.
+        """The calibration of each dimension, and of the reward (`overall`, on the mean of the dimensions' scores), and
+        its error, as [`calibrate_groups`] gives them.
 
         Raises:
             ValueError: A dimension cannot be calibrated on these groups; the message names it and says why.
         """
+        columns_of = {
+            name: [(g.mean[:, index], np.exp(g.log_std[:, index]), g.labels[:, index]) for g in self.groups]
+            for index, name in enumerate(dimensions)
+        }
+        columns_of.setdefault(
+            "overall", [(g.reward, np.exp(g.reward_log_std), g.labels.mean(axis=1)) for g in self.groups]
+        )
         fits = {}
-        for index, name in enumerate(dimensions):
-            columns = [(g.mean[:, index], np.exp(g.log_std[:, index]), g.labels[:, index]) for g in self.groups]
+        for name, columns in columns_of.items():
             try:
                 fits[name] = calibrate_groups(*zip(*columns, strict=True))
             except ValueError as error:

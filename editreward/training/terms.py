@@ -23,7 +23,7 @@ ArraySamples: TypeAlias = WeightedPairs[np.ndarray] | WeightedScores[np.ndarray]
 LOSS_REDUCTIONS = ("pair", "group")
 
 # What `LossTerms` adds to a batch.
-TERMS = ("terms", "ranked", "tied", "majority")
+TERMS = ("terms", "pointwise", "ranked", "tied", "majority")
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class LossTerms:
         dimensions: The model's dimensions.
         dimension_weight: Weight of the dimensions' own terms, all together.
         reduction: "pair", or "group": then the weights of each group are scaled to a sum of 1.
+        pointwise: Samples of a dimension for the point-wise likelihood beside the loss, if there is one.
 
     Attributes:
         weights: For each term the dimension that decides (`None`: the sum of all) and its weight in the loss.
@@ -62,8 +63,9 @@ class LossTerms:
         dimensions: Sequence[str],
         dimension_weight: float = 0.0,
         reduction: str = "pair",
+        pointwise: Callable[[Annotation, int], ArraySamples] | None = None,
     ) -> None:
-        self.samples_of, self.reduction = samples_of, reduction
+        self.samples_of, self.reduction, self.pointwise = samples_of, reduction, pointwise
         self.dimensions = range(len(dimensions))
         self.weights: list[tuple[int | None, float]] = [(None, 1.0)]
         if dimension_weight > 0:
@@ -73,9 +75,10 @@ class LossTerms:
         """What a batch of the collator is trained and measured on.
 
         Returns:
-            `terms`, the samples of each term; `ranked`, winners and losers of the annotated pairs, overall and of each
-            dimension; `tied`, a candidate of each overall tie; and `majority`, the annotated preferences that weigh
-            more than their opposites, `(preferences, 2)`. All are tensors.
+            `terms`, the samples of each term; `pointwise`, those of each dimension's likelihood; `ranked`, winners and
+            losers of the annotated pairs, overall and of each dimension; `tied`, a candidate of each overall tie; and
+            `majority`, the annotated preferences that weigh more than their opposites, `(preferences, 2)`. All are
+            tensors.
         """
         annotation = Annotation.of(batch)
         labels, group_index = annotation.labels, annotation.group_index
@@ -83,14 +86,19 @@ class LossTerms:
         overall = training_pairs(labels, group_index, None, "drop", *majority)
         ranked = [overall[:2], *(batch_pairs(labels, group_index, index) for index in self.dimensions)]
         return {
-            "terms": [self._term(annotation, dimension) for dimension, _ in self.weights],
+            "terms": [self._term(annotation, self.samples_of(annotation, index)) for index, _ in self.weights],
+            "pointwise": self._pointwise_terms(annotation),
             "ranked": [[torch.from_numpy(index) for index in pair] for pair in ranked],
             "tied": torch.from_numpy(batch_ties(labels, group_index)[0]),
             "majority": torch.from_numpy(majority[0]),
         }
 
-    def _term(self, annotation: Annotation, dimension: int | None) -> Samples:
-        samples = self.samples_of(annotation, dimension)
+    def _pointwise_terms(self, annotation: Annotation) -> list[Samples]:
+        if self.pointwise is None:
+            return []
+        return [self._term(annotation, self.pointwise(annotation, index)) for index in self.dimensions]
+
+    def _term(self, annotation: Annotation, samples: ArraySamples) -> Samples:
         if self.reduction == "group":
             group = annotation.group_index[samples.candidate]
             of_sample = np.bincount(group, samples.weight, minlength=1)[group]

@@ -18,6 +18,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 from trl import RewardTrainer
 
+from configuration_editreward import CALIBRATION_FIELDS
 from editreward.training.adapters import check_base, save_configuration, trained_weights
 from editreward.training.arguments import EditRewardTrainingArguments
 from editreward.training.auxiliary import AuxiliaryLoss
@@ -34,7 +35,7 @@ from editreward.training.checkpoints import (
 from editreward.training.collator import EditGroupCollator, check_columns
 from editreward.training.dataloading import DataWait, first_row, group_dataloader
 from editreward.training.hardest import HardestGroups
-from editreward.training.losses import LOSSES, RewardLoss
+from editreward.training.losses import LOSSES, GaussianLikelihood, RewardLoss
 from editreward.training.metrics import (
     EvaluationScores,
     Evaluator,
@@ -134,7 +135,16 @@ class EditRewardTrainer(RewardTrainer):
         if loss is None:
             loss = LOSSES[args.loss].from_arguments(args, self.dimensions)
         loss.check_dimensions(self.dimensions)
-        self.terms = LossTerms(loss.samples, self.dimensions, args.dimension_weight, args.loss_reduction)
+        self.pointwise: GaussianLikelihood | None = None
+        if args.pointwise_weight > 0:
+            self.pointwise = GaussianLikelihood.from_arguments(args, self.dimensions)
+        self.terms = LossTerms(
+            loss.samples,
+            self.dimensions,
+            args.dimension_weight,
+            args.loss_reduction,
+            self.pointwise and self.pointwise.samples,
+        )
         # The parts of the loss: the dimension whose scores decide (None: their sum) and the weight.
         self._terms = self.terms.weights
         self.rationale_loss: RationaleLoss | None = None
@@ -186,7 +196,8 @@ class EditRewardTrainer(RewardTrainer):
         self._voted = False  # since the last log
         self._warned_of_collapse = False
         self._sums = {
-            mode: MetricSums(self.dimensions, self._terms, args.rationale_weight) for mode in ("train", "eval")
+            mode: MetricSums(self.dimensions, self._terms, args.rationale_weight, args.pointwise_weight)
+            for mode in ("train", "eval")
         }
         self.throughput = Throughput()
         self.data_wait = DataWait()
@@ -199,7 +210,7 @@ class EditRewardTrainer(RewardTrainer):
         """Raise a `ValueError` unless evaluations compute the metric that decides which weights are best."""
         if metric is None:
             return
-        metrics = evaluation_metrics(self.dimensions, self._terms)
+        metrics = evaluation_metrics(self.dimensions, self._terms, self.pointwise is not None)
         metrics += [] if self.rationale_loss is None else ["rationale_loss"]
         metrics += [name for evaluator in self.evaluators for name in evaluator.names]
         sets = [f"{name}_" for name in eval_dataset] if isinstance(eval_dataset, dict) else [""]
@@ -222,15 +233,15 @@ class EditRewardTrainer(RewardTrainer):
         return optimizer
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """As in `transformers.Trainer`; the model's config takes the loss's link and loses its calibration.
+        """As in `transformers.Trainer`; the model's config takes the loss's link, and a calibration that it has is
+        fitted anew at the end, or kept with a warning.
 
         Args:
             resume_from_checkpoint: See [`checkpoint_to_resume`].
         """
         checkpoint = checkpoint_to_resume(self.args.output_dir, resume_from_checkpoint)
         self.model.config.preference_link = self.loss.link
-        # Fitted to the scores of the model as it was.
-        self.model.config.calibration = None
+        self._drop_std_factors()
         self.bad_rows.start(checkpoint is not None, self.accelerator.is_main_process)
         self.data_wait = DataWait()
         self._evaluated_step = None  # an earlier call's may have the same number
@@ -306,11 +317,11 @@ class EditRewardTrainer(RewardTrainer):
             self.bad_rows.add("train", batch.pop("skipped_rows", ()), len(batch["group_ids"]))
             self._voted |= self.loss.vote_labels and batch["annotator_labels"].shape[1] > 0
         self._micro_batches, self._losses = len(batches), []
-        total = torch.zeros(len(self._terms) + 1, device=device)
+        total = torch.zeros((), device=device)
         for batch in batches:
             if batch["group_ids"]:
                 self.throughput.count(batch, batch["terms"][0])
-            total += self._total_weights(batch).to(device)
+            total = total + self._total_weights(batch).to(device)
         return batches, self.accelerator.reduce(total, "sum")
 
     def training_step(
@@ -344,13 +355,13 @@ class EditRewardTrainer(RewardTrainer):
             model (`nn.Module`): The model, as wrapped for training.
             inputs (`dict`): A batch of the collator.
             return_outputs (`bool`, defaults to `False`): Return the model's outputs too.
-            num_items_in_batch (`torch.Tensor` of shape `(terms + 1,)`, *optional*):
+            num_items_in_batch (`torch.Tensor` of the shape that `_total_weights` gives, *optional*):
                 From `get_batch_samples`. Without it, the batch is taken for a whole step.
         """
         outputs, losses = self._forward(model, inputs)
-        token_losses = self._token_losses(outputs, inputs)
+        token_losses, pointwise = self._token_losses(outputs, inputs), self._pointwise_losses(outputs, inputs)
         if model.training:
-            self._sums["train"].add(self._statistics(outputs, inputs, losses, token_losses))
+            self._sums["train"].add(self._statistics(outputs, inputs, losses, token_losses, pointwise))
         if num_items_in_batch is None:
             total_weights, ranks = self._total_weights(inputs), 1
             self._micro_batches, self._losses = 1, []
@@ -359,7 +370,10 @@ class EditRewardTrainer(RewardTrainer):
             total_weights, ranks = num_items_in_batch, self.accelerator.num_processes
         *totals, tokens = total_weights.unbind()
         loss = self.args.rationale_weight * ranks * token_losses.sum() / tokens.where(tokens > 0, 1)
-        for (_, weight), total, term, term_loss in zip(self._terms, totals, inputs["terms"], losses, strict=True):
+        weights = [weight for _, weight in self._terms]
+        weights += [self.args.pointwise_weight / len(self.dimensions)] * len(pointwise)
+        terms = [*inputs["terms"], *inputs["pointwise"]]
+        for weight, total, term, term_loss in zip(weights, totals, terms, [*losses, *pointwise], strict=True):
             # Without a usable sample this is the sum of an empty tensor: zero, with the graph of the whole model.
             loss = loss + weight * ranks * (term.weight * term_loss).sum() / total.where(total > 0, 1)
         if self.auxiliary_loss is not None and "auxiliary" in inputs:
@@ -380,6 +394,12 @@ class EditRewardTrainer(RewardTrainer):
         std = torch.cat([outputs.log_std.exp(), outputs.reward_std[:, None]], dim=-1)
         return outputs, [self.loss.of(term, mean, std) for term in inputs["terms"]]
 
+    def _pointwise_losses(self, outputs: Any, inputs: Mapping[str, Any]) -> list[Tensor]:
+        """The negative log likelihood of each sample of each dimension; empty without `pointwise_weight`."""
+        if self.pointwise is None:
+            return []
+        return [self.pointwise.of(term, outputs.mean, outputs.log_std) for term in inputs["pointwise"]]
+
     def _token_losses(self, outputs: Any, inputs: Mapping[str, Tensor]) -> Tensor:
         """Loss of each token of the rationales, `(tokens,)`."""
         if self.rationale_loss is None:
@@ -387,17 +407,23 @@ class EditRewardTrainer(RewardTrainer):
         return self.rationale_loss(outputs.hidden_states, inputs["rationale_ids"])
 
     def _total_weights(self, inputs: Mapping[str, Any]) -> Tensor:
-        """The sum of weights of each term of the loss and the number of tokens of rationales, `(terms + 1,)`."""
-        terms: list[Samples] = inputs["terms"]
+        """The sum of weights of each term of the loss, of each dimension's likelihood where there is one, and the
+        number of tokens of rationales: `(terms + dimensions or 0 + 1,)`."""
+        terms: list[Samples] = [*inputs["terms"], *inputs["pointwise"]]
         tokens = terms[0].weight.new_full((), len(inputs.get("rationale_ids", ())))
         return torch.stack([*(term.weight.sum() for term in terms), tokens])
 
     # Metrics
 
     def _statistics(
-        self, outputs: Any, inputs: Mapping[str, Any], losses: Sequence[Tensor], token_losses: Tensor
+        self,
+        outputs: Any,
+        inputs: Mapping[str, Any],
+        losses: Sequence[Tensor],
+        token_losses: Tensor,
+        pointwise: Sequence[Tensor],
     ) -> dict[str, Tensor]:
-        statistics = batch_statistics(self.dimensions, self._terms, outputs, inputs, losses)
+        statistics = batch_statistics(self.dimensions, self._terms, outputs, inputs, losses, pointwise)
         if self.rationale_loss is not None:
             token_losses = token_losses.detach().to(outputs.reward.dtype)
             sums = token_losses.new_zeros(len(inputs["input_ids"]), 2)
@@ -478,8 +504,8 @@ class EditRewardTrainer(RewardTrainer):
         self.bad_rows.add(self._evaluated_split, inputs.pop("skipped_rows", ()), len(inputs["group_ids"]))
         with torch.no_grad(), memory_advice(self.args, inputs), self.compute_loss_context_manager():
             outputs, losses = self._forward(model, inputs)
-            token_losses = self._token_losses(outputs, inputs)
-        self._sums["eval"].add(self._statistics(outputs, inputs, losses, token_losses))
+            token_losses, pointwise = self._token_losses(outputs, inputs), self._pointwise_losses(outputs, inputs)
+        self._sums["eval"].add(self._statistics(outputs, inputs, losses, token_losses, pointwise))
         own = self._evaluation.add(outputs, inputs, self.accelerator)
         self._hardest.add(own, inputs, self.model.config.preference_link)
         return None, None, None
@@ -489,18 +515,37 @@ class EditRewardTrainer(RewardTrainer):
         if self.state.best_global_step != self.state.global_step:
             self._evaluated_step = None
 
+    def _drop_std_factors(self) -> None:
+        """Forget what was measured of the errors of the model as it was; its scale stays until it is fitted anew."""
+        config = self.model.config
+        if config.calibration is not None:
+            config.calibration = {
+                name: {field: line[field] for field in CALIBRATION_FIELDS} for name, line in config.calibration.items()
+            }
+
     def finish_training(self) -> None:
         """Evaluate the final weights, unless that has been done, and calibrate them; called by `train`."""
-        if self.args.eval_strategy == "no":
-            return
-        if self._evaluated_step != self.state.global_step:
+        evaluates = self.args.eval_strategy != "no"
+        if evaluates and self._evaluated_step != self.state.global_step:
             self.evaluate()
-        if self.args.calibrate:
+        if evaluates and self.args.calibrate:
             self.calibrate()
+        else:
+            self._stay_as_before("there was no evaluation" if not evaluates else "`calibrate` is false")
+
+    def _stay_as_before(self, reason: str) -> None:
+        """Warn that a calibration, which was fitted to other weights, was kept."""
+        if self.model.config.calibration is not None:
+            logger.warning(
+                "The calibration is that of the model that training went on from, fitted to its weights, not to these "
+                "(%s). `editreward calibrate --model %s --data LABELLED` fits it anew.",
+                reason,
+                self.args.output_dir,
+            )
 
     def calibrate(self) -> None:
         """Fit the config's calibration on the last evaluation, on the first set whose scores allow it, and log its
-        error on groups that the fit did not see. Where none does, a warning says why."""
+        error on groups that the fit did not see. Where none does, a warning says why, and one that there was stays."""
         config, reasons = self.model.config, []
         for prefix, scores in self.evaluated.items():
             try:
@@ -509,10 +554,13 @@ class EditRewardTrainer(RewardTrainer):
                 reasons.append(f"{prefix}: {error}")
                 continue
             config.calibration = {name: line for name, (line, _) in fits.items()}
+            logger.info("The calibration was fitted on the %s set.", prefix)
             errors = {name: error.to_dict() for name, (_, error) in fits.items()}
             self.log({f"{prefix}_calibration_{k}_{name}": v for name, of in errors.items() for k, v in of.items()})
             return
-        logger.warning("The model stays uncalibrated. %s", ". ".join(reasons))
+        if config.calibration is None:
+            logger.warning("The model stays uncalibrated. %s", ". ".join(reasons))
+        self._stay_as_before("; ".join(reasons))
 
     # Saving
 

@@ -118,7 +118,7 @@ def _rows(
 ) -> list[dict[str, Any]]:
     dimensions = service.scorer.dimensions
     empty: dict[str, Any] = {"group": item.name, "instruction": item.instruction, "edited": "", "rank": None}
-    empty |= {f"{name}{part}": None for name in dimensions for part in ("", "_std")}
+    empty |= {f"{name}{part}": None for name in ("overall", *dimensions) for part in ("", "_std")}
     empty |= {"reward": None, "reward_std": None, "probability_best": None, "error": ""}
     if isinstance(result, Unscored):
         error = result.reason
@@ -130,8 +130,9 @@ def _rows(
         if not isinstance(score, CandidateScore):
             rows.append({**row, "error": score.reason})
             continue
-        for name, value in score.dimensions.items():
-            row |= {name: value.mean, f"{name}_std": value.std}
+        on_scale = {"overall": score.overall} if score.overall else {}
+        for name, value in {**on_scale, **score.dimensions}.items():
+            row |= {name: value.mean, f"{name}_std": value.shown_std}
         row |= {
             "reward": score.reward,
             "reward_std": score.reward_std,

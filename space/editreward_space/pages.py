@@ -75,7 +75,8 @@ def _card(name: str, uri: str, scores: GroupScores, index: int) -> str:
     if scores.probabilities:
         probability = scores.probabilities[index]
         chance = f'<p class="er-line"><span>P(best)</span><b>{_percent(probability)}</b></p>{share_bar(probability)}'
-    bars = "".join(dimension_bar(title(name), value) for name, value in score.dimensions.items())
+    shown_scores = {**({"overall": score.overall} if score.overall else {}), **score.dimensions}
+    bars = "".join(dimension_bar(title(name), value) for name, value in shown_scores.items())
     shown = escape(name)
     return (
         f'<article class="er-card" aria-label="Rank {rank}: {shown}">'
@@ -90,8 +91,8 @@ def _card(name: str, uri: str, scores: GroupScores, index: int) -> str:
 
 
 def reward(score: CandidateScore) -> str:
-    """A raw reward in figures, with its standard deviation where there is one."""
-    return str(DimensionScore(score.reward, score.reward_std))
+    """A raw reward in figures."""
+    return str(DimensionScore(score.reward))
 
 
 def title(dimension: str) -> str:
@@ -104,7 +105,7 @@ def dimension_bar(label: str, score: DimensionScore) -> str:
     line = f'<p class="er-line"><span>{escape(label)}</span><b>{score}</b></p>'
     if not score.calibrated:
         return line.replace("</span>", " (uncalibrated)</span>")
-    std = score.std or 0.0
+    std = score.shown_std or 0.0
     low, middle, high = (_share(score.mean + offset) for offset in (-std, 0, std))
     return (
         f'{line}<div class="er-bar" aria-hidden="true"><i style="width:{middle:.1f}%"></i>'
@@ -134,7 +135,8 @@ def comparison_page(
         f"<td>{one.dimensions[name]}</td><td>{other.dimensions[name]}</td></tr>"
         for name in one.dimensions
     )
-    rewards = "".join(f"<td>{reward(score)}</td>" for score in (one, other))
+    rewards = "".join(f"<td>{score.overall or reward(score)}</td>" for score in (one, other))
+    overall_is = "from 1 to 4, too" if one.overall else "raw rewards"
     answer = (
         ""
         if overall is None
@@ -155,7 +157,7 @@ def comparison_page(
         f'<div class="er-scroll"><table><thead><tr><td></td><th scope="col">P(first preferred)</th>'
         f'<th scope="col">First<br><small>{first}</small></th><th scope="col">Second<br><small>{second}</small></th>'
         f'</tr></thead><tbody>{rows}<tr><th scope="row">Overall</th><td>{_chance(overall)}</td>'
-        f'{rewards}</tr></tbody></table></div><p class="er-faint">Dimensions: {scale}. Overall: raw rewards. What '
+        f'{rewards}</tr></tbody></table></div><p class="er-faint">Dimensions: {scale}. Overall: {overall_is}. What '
         "follows a ± is a standard deviation.</p></section>"
     )
 

@@ -291,7 +291,9 @@ def add_api(service: Service) -> None:
     ) -> None:
         gr.Button(visible=False).click(function, inputs, outputs, api_name=name, api_description=what, **more)
 
-    scores = "per dimension mean and std (on 1..4 if calibrated), raw reward and reward_std"
+    scores = (
+        "overall and by dimension mean and std (1..4 if calibrated; std tells errors if std_calibrated), raw reward"
+    )
     endpoint(rank, [source, instruction, edited], answer, "rank", f"Candidates, best first: {scores}, P(best).")
     endpoint(
         compare_two,

@@ -13,8 +13,9 @@ from editreward import CandidateScore, DimensionScore, EditGroup, GroupScores, U
 
 def mixed() -> GroupScores:
     """Three candidates, of which the second is unscored."""
-    first = CandidateScore({"style": DimensionScore(2.0, 0.5, True)}, 1.0, 0.1, reasons=("plain",))
-    third = CandidateScore({"style": DimensionScore(3.0, 0.25, True)}, 4.0, 0.2, answers=("{...}",))
+    first = CandidateScore({"style": DimensionScore(2.0, 0.5, True, True)}, 1.0, 0.1, reasons=("plain",))
+    overall = DimensionScore(3.5, 0.4, True)
+    third = CandidateScore({"style": DimensionScore(3.0, 0.25, True)}, 4.0, 0.2, answers=("{...}",), overall=overall)
     nan = math.nan
     preferences = [[0.5, nan, 0.1], [nan, nan, nan], [0.9, nan, 0.5]]
     return GroupScores((first, Unscored("broken", ("?",)), third), preferences, [0.1, nan, 0.9])
@@ -53,10 +54,12 @@ def test_a_group_without_a_score_has_no_best_edit(scores):
 
 def test_plain_data_have_one_set_of_names_and_are_json():
     plain = json.loads(json.dumps(mixed().to_dict(), allow_nan=False))
-    names = {"rank", "reward", "reward_std", "probability_best", "dimensions", "reasons", "error"}
+    names = {"rank", "reward", "reward_std", "overall", "probability_best", "dimensions", "reasons", "error"}
     assert plain["best"] == 2 and [set(one) - {"answers"} for one in plain["candidates"]] == [names] * 3
     assert plain["candidates"][1] == dict.fromkeys(names) | {"reasons": [], "error": "broken", "answers": ["?"]}
-    assert plain["candidates"][0]["dimensions"] == {"style": {"mean": 2.0, "std": 0.5, "calibrated": True}}
+    assert plain["candidates"][0]["dimensions"] == {
+        "style": {"mean": 2.0, "std": 0.5, "calibrated": True, "std_calibrated": True}
+    }
 
 
 def test_a_state_gives_back_an_equal_object():
@@ -82,6 +85,8 @@ def test_columns_need_an_entry_for_each_candidate(columns, message):
 def test_a_dimension_is_an_attribute_of_a_score():
     score = mixed().scored[0]
     assert score.style.mean == 2.0 and str(score.style) == "2.00 ± 0.50" and str(DimensionScore(1.0)) == "1.00"
+    # A standard deviation that nobody has measured is not shown, however small.
+    assert str(DimensionScore(1.0, 0.0001, True)) == "1.00"
     with pytest.raises(AttributeError, match="no dimension 'colour'; this score has: style"):
         _ = score.colour
 

@@ -135,6 +135,10 @@ def test_unusable_dimensions_are_refused(dimensions):
         ("calibration", {name: {"intercept": 0.0, "slope": -1.0} for name in DEFAULT_DIMENSIONS}),
         ("calibration", {name: {"intercept": 0.0, "slope": float("nan")} for name in DEFAULT_DIMENSIONS}),
         ("calibration", {name: {"slope": 1.0} for name in DEFAULT_DIMENSIONS}),
+        ("calibration", {"overall": {"intercept": 0.0, "slope": 1.0}}),
+        ("calibration", {n: {"intercept": 0.0, "slope": 1.0, "std_factor": 0.0} for n in DEFAULT_DIMENSIONS}),
+        ("calibration", {n: {"intercept": 0.0, "slope": 1.0, "stf_factor": 1.0} for n in DEFAULT_DIMENSIONS}),
+        ("calibration", {n: {"intercept": 0.0, "slope": 1.0, "groups": float("inf")} for n in DEFAULT_DIMENSIONS}),
     ],
 )
 def test_unusable_values_are_refused_with_their_field(field, value):
@@ -176,3 +180,36 @@ def test_reward_tokens_are_one_per_prompt_ending():
     names = ["instruction_following", "consistency"]
     assert reward_tokens("paper", names) == ["<|Reward|>", "<|Reward|>"]
     assert reward_tokens("compact", names) == ["<|Reward_instruction_following|>", "<|Reward_consistency|>"]
+
+
+def test_scores_are_on_the_scale_and_say_whether_their_standard_deviations_are():
+    lines = {
+        "instruction_following": {"intercept": 2.0, "slope": 0.5, "std_factor": 3.0, "groups": 40},
+        "visual_quality": {"intercept": 1.0, "slope": 0.1},
+    }
+    scores = tiny(calibration=lines).scores([1.0, 2.0], [0.2, 0.3])
+    first, second = (scores[name] for name in DEFAULT_DIMENSIONS)
+    assert first == {"mean": 2.5, "std": pytest.approx(0.3), "calibrated": True, "std_calibrated": True}
+    assert second == {"mean": 1.2, "std": pytest.approx(0.03), "calibrated": True, "std_calibrated": False}
+    raw = tiny().scores([1.0, 2.0], [0.2, 0.3])["visual_quality"]
+    assert raw == {"mean": 2.0, "std": 0.3, "calibrated": False, "std_calibrated": False}
+
+
+@pytest.mark.parametrize(("aggregation", "slope"), [("mean", 0.3), ("min", 0.3), ("sum", 0.15)])
+def test_the_reward_has_its_own_place_on_the_scale_or_the_mean_of_the_dimensions(aggregation, slope):
+    lines = {
+        "instruction_following": {"intercept": 2.0, "slope": 0.5},
+        "visual_quality": {"intercept": 1.0, "slope": 0.1},
+    }
+    assert tiny().overall_score(1.0, 0.1) is None
+    found = tiny(calibration=lines, aggregation=aggregation).overall_score(2.0, 0.1)
+    assert found["mean"] == pytest.approx(1.5 + 2 * slope) and not found["std_calibrated"]
+    own = {"intercept": 0.5, "slope": 0.25, "std_factor": 2.0}
+    found = tiny(calibration={**lines, "overall": own}, aggregation=aggregation).overall_score(2.0, 0.1)
+    assert found == {"mean": 1.0, "std": pytest.approx(0.05), "calibrated": True, "std_calibrated": True}
+
+
+def test_a_single_head_s_overall_score_is_its_dimension():
+    line = {"intercept": 1.0, "slope": 2.0, "std_factor": 1.5}
+    config = tiny(head_type="single", calibration={"overall": line})
+    assert config.overall_score(0.5, 0.1) == config.scores([0.5], [0.1])["overall"]

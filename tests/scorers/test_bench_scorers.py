@@ -80,10 +80,10 @@ def test_a_group_that_a_model_cannot_score_says_why_and_costs_no_other(model_sco
     assert isinstance(failed, GroupScores) and list(failed.unscored) == [0]
     assert failed.unscored[0].reason.startswith("edited[0] is not an image")
     assert len(first.overall) == len(last.overall) == 3
-    # The other edit has the score that it has alone, and all probability.
+    # The other edit has the score that it has alone, and nothing to be compared with.
     alone = model_scorer([EditGroup(good.sources, good.instruction, good.edited[:1])])[0]
     assert failed.overall[1] == pytest.approx(alone.overall[0], rel=1e-5) and failed.ranks == [None, 1]
-    assert np.isnan(failed.probabilities[0]) and failed.probabilities[1] == 1
+    assert failed.probabilities is None
     assert np.isnan(failed.preferences[0][1]) and failed.preferences[1][1] == pytest.approx(0.5)
     for group in (
         EditGroup((b"no image",), good.instruction, good.edited),

@@ -164,14 +164,18 @@ def test_calibration_maps_dimensions_and_leaves_rewards_raw(random_model_dir, sc
     first, second = own.model.config.dimensions
     own.model.config.calibration = {
         first: {"intercept": 2.5, "slope": 0.5},
-        second: {"intercept": 1.0, "slope": 2.0},
+        second: {"intercept": 1.0, "slope": 2.0, "std_factor": 3.0},
+        "overall": {"intercept": 2.0, "slope": 0.25, "std_factor": 2.0},
     }
     group = (picture(0), [picture(1), picture(2)], "paint it red")
     for raw, calibrated in zip(scorer.score(*group), own.score(*group), strict=True):
         assert calibrated.dimensions[first].mean == pytest.approx(2.5 + 0.5 * raw.dimensions[first].mean)
         assert calibrated.dimensions[second].mean == pytest.approx(1.0 + 2.0 * raw.dimensions[second].mean)
         assert calibrated.dimensions[first].std == pytest.approx(0.5 * raw.dimensions[first].std)
-        assert calibrated.dimensions[second].std == pytest.approx(2.0 * raw.dimensions[second].std)
+        assert calibrated.dimensions[second].std == pytest.approx(6.0 * raw.dimensions[second].std)
+        assert not calibrated.dimensions[first].std_calibrated and calibrated.dimensions[second].std_calibrated
+        assert calibrated.overall.mean == pytest.approx(2.0 + 0.25 * raw.reward) and raw.overall is None
+        assert calibrated.overall.std == pytest.approx(0.5 * raw.reward_std) and calibrated.overall.std_calibrated
         assert all(value.calibrated for value in calibrated.dimensions.values())
         assert (calibrated.reward, calibrated.reward_std) == (raw.reward, raw.reward_std)
     assert not own.notes
@@ -189,9 +193,10 @@ def test_best_of_ranks_by_reward(scorer):
     assert best.probability == best.probabilities[best.index]
 
 
-def test_best_of_one_candidate_is_certain(scorer):
+def test_one_candidate_is_the_best_of_nothing_and_has_no_probability(scorer):
     best = scorer.best_of(picture(0), [picture(1)], "paint it red")
-    assert (best.index, best.probability) == (0, pytest.approx(1))
+    assert (best.index, best.probability, best.probabilities) == (0, None, None)
+    assert best.to_dict()["candidates"][0]["probability_best"] is None
 
 
 def test_preference_is_the_expected_sigmoid_of_the_reward_difference(scorer):
@@ -210,7 +215,8 @@ def test_preference_is_the_expected_sigmoid_of_the_reward_difference(scorer):
 def test_a_preference_in_one_dimension_is_the_expected_sigmoid_of_its_raw_difference(random_model_dir, scorer):
     own = EditRewardScorer.from_pretrained(random_model_dir, device="cpu")
     own.model.config.calibration = {
-        name: {"intercept": 2.5, "slope": 0.5 + place} for place, name in enumerate(own.model.config.dimensions)
+        name: {"intercept": 2.5, "slope": 0.5 + place, "std_factor": 7.0}
+        for place, name in enumerate(own.model.config.dimensions)
     }
     group = (picture(0), [picture(1), picture(2)], "paint it red")
     raw = scorer.score(*group)

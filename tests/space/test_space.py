@@ -577,11 +577,8 @@ def test_images_inputs_and_figures_are_named_and_scores_are_in_figures(service):
     best = service.rank(make_group(0, 2, NASTY))
     for score, probability in zip(best.scores, best.probabilities, strict=True):
         for value in score.dimensions.values():
-            assert f"{value.mean:.2f} ± {value.std:.2f}" in found["rank"]
-        assert (
-            f"{score.reward:.2f} ± {score.reward_std:.2f}" in found["rank"]
-            and escape(percent(probability)) in found["rank"]
-        )
+            assert f"<b>{value}</b>" in found["rank"]
+        assert f"<span>{score.reward:.2f}</span>" in found["rank"] and escape(percent(probability)) in found["rank"]
     assert "uncalibrated" in found["rank"] and "uncalibrated" in found["compare"]
     assert escape(percent(best.probabilities[0])) in found["compare"]
 

@@ -3,6 +3,7 @@
 import math
 from dataclasses import asdict
 from itertools import combinations, permutations
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -21,9 +22,11 @@ from editreward.statistics import (
     accuracy_with_ties,
     calibrate_groups,
     calibration_error,
+    conformal_factor,
     expected_calibration_error,
     fit_calibration,
     pair_accuracy,
+    rank_correlation,
     share_of,
     strict_ranking_accuracy,
 )
@@ -140,19 +143,89 @@ def test_groups_are_calibrated_on_all_and_judged_on_groups_that_the_fit_did_not_
     known = ~np.isnan(np.concatenate(scores))
     flat_means, flat_scores = np.concatenate(means)[known], np.concatenate(scores)[known]
     slope, intercept = np.polyfit(flat_means, flat_scores, 1)
-    assert line == pytest.approx({"intercept": intercept, "slope": slope})
+    assert [line[name] for name in ("intercept", "slope", "groups")] == pytest.approx([intercept, slope, 40])
 
-    squares, of_mean, inside = [], [], []
+    squares, of_mean, ratios = [], [], []
     for fold in range(5):
         chosen = np.concatenate([np.full(len(mean), i % 5 == fold) for i, mean in enumerate(means)])[known]
         slope, intercept = np.polyfit(flat_means[~chosen], flat_scores[~chosen], 1)
         difference = intercept + slope * flat_means[chosen] - flat_scores[chosen]
         squares.append(difference**2)
         of_mean.append((flat_scores[~chosen].mean() - flat_scores[chosen]) ** 2)
-        inside.append(abs(difference) <= 1.96 * 0.5 * slope)
+        of_fold = [len(mean) - (i == 0) for i, mean in enumerate(means) if i % 5 == fold]
+        ratios.append(np.split(abs(difference) / (0.5 * slope), np.cumsum(of_fold)[:-1]))
     assert error.rmse == pytest.approx(np.sqrt(np.concatenate(squares).mean()))
     assert error.rmse_of_mean == pytest.approx(np.sqrt(np.concatenate(of_mean).mean()))
-    assert error.coverage == pytest.approx(np.concatenate(inside).mean())
+    assert line["std_factor"] == pytest.approx(
+        quantile_over_groups([r for fold in ratios for r in fold], 0.95) / 1.96, rel=1e-4
+    )
+    inside = []
+    for fold in range(5):
+        others = [r for other in range(5) if other != fold for r in ratios[other]]
+        inside.append(np.concatenate(ratios[fold]) <= quantile_over_groups(others, 0.95))
+    assert error.coverage == line["coverage_95"] == pytest.approx(np.concatenate(inside).mean())
+    assert error.std_correlation == pytest.approx(0, abs=0.3)
+
+
+def quantile_over_groups(ratios, level):
+    """By brute force: the smallest ratio such that groups, and one more at infinity, have the level below it."""
+    for value in sorted(np.concatenate(ratios)):
+        if sum(np.mean(np.asarray(group) <= value + 1e-12) for group in ratios) / (len(ratios) + 1) >= level - 1e-12:
+            return value
+    return None
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=4), min_size=1, max_size=30),
+    st.sampled_from([0.5, 0.8, 0.95]),
+)
+def test_the_factor_is_the_conformal_quantile_over_groups(ratios, level):
+    found = conformal_factor([np.array(group, dtype=float) for group in ratios], level)
+    wanted = quantile_over_groups(ratios, level)
+    assert (found is None) == (wanted is None)
+    if wanted is not None:
+        assert found == pytest.approx(wanted / NormalDist().inv_cdf((1 + level) / 2))
+
+
+def test_intervals_of_new_groups_hold_what_they_promise_though_sigma_was_a_hundred_times_too_small():
+    rng = np.random.default_rng(5)
+
+    def drawn(groups):
+        """Groups with an offset of their own; the standard deviations tell how noisy a candidate is."""
+        means = [rng.normal(size=6) for _ in range(groups)]
+        sizes = [rng.choice([0.1, 0.3], size=6) for _ in range(groups)]
+        scores = [
+            np.clip(2.5 + 0.2 * m + rng.normal(scale=0.1) + rng.normal(scale=s), 1, 4)
+            for m, s in zip(means, sizes, strict=True)
+        ]
+        return means, [s / 100 for s in sizes], scores
+
+    line, error = calibrate_groups(*drawn(200))
+    new = [np.concatenate(column) for column in zip(*(zip(*drawn(2000), strict=True)), strict=True)]
+    means, stds, scores = new
+    again = calibration_error(
+        line["intercept"] + line["slope"] * means, line["slope"] * line["std_factor"] * stds, scores, 2.5
+    )
+    assert again.coverage == pytest.approx(0.95, abs=0.02) and error.coverage == pytest.approx(0.95, abs=0.02)
+    assert again.coverage_50 == pytest.approx(error.coverage_50, abs=0.05)
+    assert again.std_correlation == pytest.approx(line["std_correlation"], abs=0.1) and again.std_correlation > 0.2
+
+
+def test_too_few_groups_for_the_level_give_no_factor_and_standard_deviations_stay_as_they_are():
+    line, error = calibrate_groups(*annotated(np.random.default_rng(2), groups=22))
+    assert sorted(line) == ["groups", "intercept", "slope"]
+    assert conformal_factor([np.ones(3)] * 18) is None and conformal_factor([np.ones(3)] * 19) is not None
+    assert conformal_factor([np.zeros(3)] * 40) is None and conformal_factor([]) is None
+
+
+def test_the_rank_correlation_is_spearman_s():
+    from scipy.stats import spearmanr
+
+    rng = np.random.default_rng(6)
+    first, second = rng.integers(0, 5, size=60), rng.integers(0, 5, size=60)
+    assert rank_correlation(first, second) == pytest.approx(spearmanr(first, second).statistic)
+    assert rank_correlation([1.0, 1.0], [1.0, 2.0]) == 0
 
 
 def test_groups_that_cannot_calibrate_say_why():

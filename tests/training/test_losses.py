@@ -10,12 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, special
+from scipy.stats import norm
 
 from editreward.groups.pairs import WeightedPairs, training_pairs, training_scores
 from editreward.reports.text import percent
 from editreward.statistics.preferences import best_of_probabilities, preference_probability
 from editreward.training import EditRewardTrainingArguments
-from editreward.training.losses import LOSSES, RegressionLoss, pair_difference
+from editreward.training.losses import LOSSES, GaussianLikelihood, RegressionLoss, pair_difference
 from editreward.training.terms import Annotation, as_tensors
 
 # Far from the peak the integrand underflows, and `quad` says that it cannot reach a relative error there.
@@ -397,3 +398,34 @@ def test_unknown_link_is_named():
 )
 def test_only_what_is_certain_is_shown_as_certain(probability, text):
     assert percent(probability) == text
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(-30, 30), st.floats(-3, 3))
+def test_the_gaussian_likelihood_and_its_gradient_match_finite_differences(error, log_std):
+    def reference(e, s):
+        return -norm.logpdf(e, scale=math.exp(s)) - math.log(2 * math.pi) / 2
+
+    values = torch.tensor([error, log_std], dtype=torch.float64, requires_grad=True)
+    loss = GaussianLikelihood()(values[0], values[1])
+    loss.backward()
+    assert loss.item() == pytest.approx(reference(error, log_std), rel=1e-12, abs=1e-12)
+    step = 1e-5
+    expected = [
+        (reference(error + step, log_std) - reference(error - step, log_std)) / (2 * step),
+        (reference(error, log_std + step) - reference(error, log_std - step)) / (2 * step),
+    ]
+    assert values.grad.tolist() == pytest.approx(expected, rel=1e-6, abs=1e-5)
+
+
+def test_the_likelihood_is_least_where_sigma_is_the_error_and_takes_only_what_is_scored():
+    errors = torch.tensor([1.0, -3.0, 2.0], dtype=torch.float64)
+    log_std = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    best = errors.square().mean().sqrt().log()
+    gradient = torch.autograd.grad(GaussianLikelihood()(errors, log_std + best).sum(), log_std)[0]
+    assert gradient.item() == pytest.approx(0, abs=1e-12)
+    labels = np.array([[1.0, 4.0], [np.nan, 2.5]])
+    likelihood = GaussianLikelihood(scale=2.0)
+    first, second = (likelihood.samples(annotation_of(labels), k) for k in range(2))
+    assert first.candidate.tolist() == [0] and first.target.tolist() == [-3.0]
+    assert second.candidate.tolist() == [0, 1] and second.target.tolist() == [3.0, 0.0]

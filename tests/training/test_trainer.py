@@ -3,12 +3,14 @@
 import functools
 import itertools
 import json
+import logging
 import math
 
 import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file
+from torch.distributions import Normal
 from torch.nn import functional as F
 from transformers import AutoModel, AutoProcessor
 
@@ -113,12 +115,40 @@ def test_packed_loss_and_gradients_equal_the_mean_over_pairs_run_one_at_a_time(t
             assert (gradients[name] - parameter.grad).norm().item() <= 1e-6 * expected + 1e-12, name
 
 
+def test_the_pointwise_term_is_the_mean_over_scored_candidates_of_each_dimension(tmp_path):
+    rows = make_rows()
+    model, processor = build(head_dropout=0.0)
+    model.double()
+    settings = {"pointwise_weight": 0.5, "pointwise_scale": 3.0}
+    trainer = make_trainer(tmp_path, rows, (model, processor), **settings)
+    without = make_trainer(tmp_path / "without", rows, (model, processor))
+    found, base = (
+        one.compute_loss(model, one._prepare_inputs(one.data_collator(rows))).item() for one in (trainer, without)
+    )
+    by_hand = []
+    for k, name in enumerate(DIMENSIONS):
+        losses = []
+        for row in rows:
+            for index, candidate in enumerate(row["candidates"]):
+                if candidate["scores"][name] is None:
+                    continue
+                mean, log_std = (value[k].detach() for value in score_alone(model, row, index))
+                target, std = 3.0 * (candidate["scores"][name] - 2.5), log_std.exp()
+                losses.append(
+                    -Normal(mean, std).log_prob(torch.tensor(target, dtype=torch.float64)).item()
+                    - math.log(2 * math.pi) / 2
+                )
+        by_hand.append(sum(losses) / len(losses))
+    assert found - base == pytest.approx(0.5 * sum(by_hand) / 2, rel=1e-6)
+
+
 @pytest.mark.parametrize("reduction", ["pair", "group"])
 def test_gradient_accumulation_equals_one_batch_with_groups_of_any_size(tmp_path, reduction):
     rows = make_rows()
-    whole = step_of(tmp_path, rows, batch_size=4, accumulation=1, loss_reduction=reduction)
+    settings = {"loss_reduction": reduction, "pointwise_weight": 0.3}
+    whole = step_of(tmp_path, rows, batch_size=4, accumulation=1, **settings)
     # Among them a micro-batch that is a group without usable pairs.
-    parts = step_of(tmp_path, rows, batch_size=1, accumulation=4, loss_reduction=reduction)
+    parts = step_of(tmp_path, rows, batch_size=1, accumulation=4, **settings)
     assert sum(step.norm() for step in whole.values()) > 0
     for name, step in whole.items():
         assert (parts[name] - step).norm() <= 1e-6 * step.norm() + 1e-12, name
@@ -339,15 +369,19 @@ def test_checkpoints_load_with_auto_classes_and_resuming_gives_what_an_uninterru
         assert torch.allclose(value, final[name], atol=1e-6), name
 
 
-def test_training_and_not_building_a_trainer_drops_the_calibration_of_the_model_that_was(tmp_path):
-    calibration = {name: {"intercept": 2.5, "slope": 1.0} for name in DIMENSIONS}
+def test_a_calibration_that_cannot_be_fitted_anew_stays_without_its_factors_and_the_log_says_so(tmp_path, caplog):
+    line = {"intercept": 2.5, "slope": 1.0}
+    calibration = {name: {**line, "std_factor": 2.0, "groups": 40} for name in DIMENSIONS}
     trainer = make_trainer(
         tmp_path, make_rows(), build(calibration=calibration, preference_link="probit"), max_steps=1
     )
     assert trainer.model.config.calibration == calibration
     assert trainer.model.config.preference_link == "probit"
-    trainer.train()
-    assert trainer.model.config.calibration is None
+    with caplog.at_level(logging.WARNING):
+        trainer.train()
+    assert trainer.model.config.calibration == dict.fromkeys(DIMENSIONS, line)
+    assert "fitted to its weights, not to these (there was no evaluation)" in caplog.text
+    assert f"editreward calibrate --model {tmp_path}" in caplog.text
     assert trainer.model.config.preference_link == "logistic"
 
 

@@ -333,7 +333,12 @@ def test_the_calibration_is_fitted_on_the_evaluation_set_and_saved(run, tmp_path
         means = np.concatenate([group.mean[:, index] for group in groups])
         scores = np.concatenate([group.labels[:, index] for group in groups])
         slope, intercept = np.polyfit(means, scores, 1)
-        assert run.model.config.calibration[name] == pytest.approx({"intercept": intercept, "slope": slope}), name
+        line = run.model.config.calibration[name]
+        assert (line["intercept"], line["slope"]) == pytest.approx((intercept, slope)), name
+    rewards = np.concatenate([group.reward for group in groups])
+    slope, intercept = np.polyfit(rewards, np.concatenate([group.labels.mean(axis=1) for group in groups]), 1)
+    line = run.model.config.calibration["overall"]
+    assert (line["intercept"], line["slope"]) == pytest.approx((intercept, slope))
     error = evaluations(run, "eval_calibration_rmse_visual_quality")[-1]
     assert 0 < error["eval_calibration_rmse_visual_quality"] < 3
     run.save_model(str(tmp_path))

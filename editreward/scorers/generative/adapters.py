@@ -34,7 +34,11 @@ OLD_NAMES = (
 
 
 def merged_folder(
-    base: str | Path, adapter: str | Path, cache: Path | None = None, dtype: torch.dtype | None = None, **hub_options: Any
+    base: str | Path,
+    adapter: str | Path,
+    cache: Path | None = None,
+    dtype: torch.dtype | None = None,
+    **hub_options: Any,
 ) -> Path:
     """The folder of a base with an adapter merged into it, made where it is not there.
 
@@ -238,4 +242,3 @@ def _base_hash(base: Path) -> str:
             found = path.stat()
             parts += [path.name, f"{found.st_size} {found.st_mtime_ns}"]
     return content_hash(*parts)
-

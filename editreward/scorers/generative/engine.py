@@ -149,9 +149,7 @@ class Engine:
         return features
 
     @torch.no_grad()
-    def read(
-        self, prompts: Sequence[PromptTokens], features: dict[str, Tensor] | None = None
-    ) -> list[Computed]:
+    def read(self, prompts: Sequence[PromptTokens], features: dict[str, Tensor] | None = None) -> list[Computed]:
         """Run the language model over prompts, what they begin with in common once.
 
         Args:
@@ -164,7 +162,8 @@ class Engine:
         computed = []
         for prompt, path, position in zip(prompts, tree.paths, tree.next_positions, strict=True):
             layers = [
-                (gather(key, path), gather(value, path)) for key, value in (share.layers[i] for i in sorted(share.layers))
+                (gather(key, path), gather(value, path))
+                for key, value in (share.layers[i] for i in sorted(share.layers))
             ]
             seen = frozenset(prompt.ids(self.model.config.image_token_id))
             computed.append(Computed(layers, hidden[path[-1][1] - 1], position, seen))
@@ -267,7 +266,9 @@ class Engine:
         blocks, order = blocks_of([prompts[i].layers for i in asked], [counts[i] for i in asked])
         rows = [row for i in order for row, request in enumerate(requests) if request.prompt == asked[i]]
         share = AnswerShare(blocks, len(prompts[asked[0]].layers))
-        batch = _Batch(self, [prompts[requests[row].prompt] for row in rows], [requests[row] for row in rows], sampling)
+        batch = _Batch(
+            self, [prompts[requests[row].prompt] for row in rows], [requests[row] for row in rows], sampling
+        )
         numbers = rows
         answers = [Answer() for _ in requests]
         hidden = torch.stack([prompts[requests[row].prompt].hidden for row in rows])

@@ -39,8 +39,9 @@ class NumberTree:
         try:
             pieces = prompt.answer.pieces(prompt.sub_scores)
         except ValueError as error:
-            raise ValueError(f"`mode='expected'` with prompt {prompt.name}: {error} Use a set such as "
-                             "`editreward-scores`.") from error
+            raise ValueError(
+                f"`mode='expected'` with prompt {prompt.name}: {error} Use a set such as `editreward-scores`."
+            ) from error
         ranges = [piece.whole_numbers for piece in pieces if isinstance(piece, SubScore)]
         if math.prod(map(len, ranges)) > MOST_ANSWERS:
             raise ValueError(

@@ -41,7 +41,11 @@ class PromptTokens:
 
     def ids(self, image_token_id: int) -> list[int]:
         """Token ids with a placeholder for each visual token, as transformers' processors give them."""
-        return [i for atom in self.atoms for i in ([image_token_id] * atom.tokens if isinstance(atom, ImagePatches) else [atom])]
+        return [
+            i
+            for atom in self.atoms
+            for i in ([image_token_id] * atom.tokens if isinstance(atom, ImagePatches) else [atom])
+        ]
 
     def __len__(self) -> int:
         return sum(atom.tokens if isinstance(atom, ImagePatches) else 1 for atom in self.atoms)
@@ -57,9 +61,7 @@ class PromptTokenizer:
         chat_template: for prompt sets without a fixed markup for the model; by default the tokenizer's.
     """
 
-    def __init__(
-        self, tokenizer: Any, model_type: str, image_token: str, chat_template: str | None = None
-    ) -> None:
+    def __init__(self, tokenizer: Any, model_type: str, image_token: str, chat_template: str | None = None) -> None:
         self.tokenizer, self.model_type, self.image_token = tokenizer, model_type, image_token
         self.chat_template = chat_template or tokenizer.chat_template
         self._special = {str(token): i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
@@ -234,5 +236,3 @@ class TreeBuilder:
                 position += 1
         tree.segments.append(Segment(begin, len(tree.ids), path))
         return (*path, (begin, len(tree.ids))), position
-
-

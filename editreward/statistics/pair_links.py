@@ -1,0 +1,206 @@
+"""From differences of scores to probabilities of preferences, for scorers that give none.
+
+A scorer that writes its scores (a generative one, a judge) is asked n times; the spread of its passes is noise of
+decoding. What it says of people is fitted on labelled pairs: the true difference of a pair is taken for
+z ~ N(d, s^2) with d the difference of the mean scores and s^2 = sigma_i^2 + sigma_j^2, where
+
+    sigma^2 = constant + slope x pass_std^2 / n,
+
+and the first is preferred with probability E[sigmoid(z / T)] (`logistic`) or Phi(d / sqrt(T^2 + s^2)) (`probit`), T
+the temperature of the link. With T = 1 these are the reward model's own links.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from configuration_editreward import PREFERENCE_LINKS, check_choice
+from editreward.statistics.checks import finite
+from editreward.statistics.expectations import log_expected_sigmoid, log_ndtr
+
+# Weight of the preference for equal parts where the data do not say what is whose, in nats of a whole data set.
+EQUAL_PARTS = 1e-4
+MIN_PAIRS = 20
+
+
+@dataclass(frozen=True)
+class VarianceFit:
+    """Variance of a score's error, `constant + slope * pass_variance`, in squared units of the score.
+
+    Attributes:
+        constant: of a score whose passes agree.
+        slope: of the variance of the mean over the passes, pass_std^2 / n.
+    """
+
+    constant: float
+    slope: float
+
+    def variance(self, pass_variance: ArrayLike) -> np.ndarray:
+        """The variance at each `pass_variance`, pass_std^2 / n, any shape."""
+        return self.constant + self.slope * np.asarray(pass_variance, dtype=float)
+
+
+@dataclass(frozen=True)
+class PairLink:
+    """What makes probabilities of preferences of differences of scores.
+
+    Attributes:
+        temperature: of the link, in units of the score.
+        variance: of a score's error.
+        link: `logistic` or `probit`.
+        log_loss: mean of -log of the probability of what was preferred, over the pairs of the fit, in nats.
+        pairs: how many these were.
+    """
+
+    temperature: float
+    variance: VarianceFit
+    link: str
+    log_loss: float
+    pairs: int
+
+    def probability(self, differences: ArrayLike, pass_variances: ArrayLike) -> np.ndarray:
+        """Probability that the first of each pair is preferred.
+
+        Args:
+            differences: score of the first minus score of the second, shape (pairs,).
+            pass_variances: pass_std^2 / n of the two, shape (pairs, 2).
+        """
+        d, v = torch.as_tensor(np.asarray(differences, float)), torch.as_tensor(np.asarray(pass_variances, float))
+        variance = 2 * self.variance.constant + self.variance.slope * v.sum(dim=-1)
+        return _log_probability(d, variance, torch.tensor(self.temperature).double(), self.link).exp().numpy()
+
+
+def fit_variance(errors: ArrayLike, pass_variances: ArrayLike) -> VarianceFit:
+    """Fit the variance of scores' errors, by the likelihood of Gaussian errors, on annotated scores.
+
+    Args:
+        errors: calibrated score minus annotated score, shape (candidates,).
+        pass_variances: pass_std^2 / n of each, shape (candidates,). All alike, the whole variance is the constant.
+
+    Raises:
+        ValueError: a value is not finite or a variance is negative (its row is named), or all errors are 0.
+    """
+    errors = finite("errors", errors)
+    pass_variances = _not_negative("pass_variances", pass_variances, len(errors))
+    square = float(np.mean(errors**2)) if len(errors) else 0.0
+    if square == 0:
+        raise ValueError("There is no error to fit a variance on.")
+    if np.ptp(pass_variances) == 0:
+        return VarianceFit(square, 0.0)
+    e2, v = torch.from_numpy(errors**2), torch.from_numpy(pass_variances)
+    middle = float(v.mean())
+
+    def loss(parts: Tensor) -> Tensor:
+        variance = square * parts[0].exp() + square / middle * parts[1].exp() * v
+        return 0.5 * (variance.log() + e2 / variance).mean()
+
+    constant, slope = _minimise(loss, [-0.7, -0.7]).exp().tolist()
+    return VarianceFit(square * constant, square / middle * slope)
+
+
+def fit_pair_link(
+    differences: ArrayLike,
+    pass_variances: ArrayLike,
+    outcomes: ArrayLike,
+    link: str = "logistic",
+    variance: VarianceFit | None = None,
+) -> PairLink:
+    """Fit temperature and variance of the scores by maximum likelihood on labelled pairs.
+
+    Pairs tell T^2 + 2 x constant, not which part is the link's and which the scores' (exactly so for `probit`, nearly
+    for `logistic`). Where annotated scores are at hand, `fit_variance` tells it: give its result. Otherwise parts that
+    the pairs cannot tell apart are taken to be equal, which changes no probability of the pairs but lower bounds.
+
+    Outcomes are smoothed by one imagined pair each way (Platt 1999), so that a scorer that orders all pairs as people
+    do gets finite numbers.
+
+    Args:
+        differences: score of the first minus score of the second, shape (pairs,).
+        pass_variances: pass_std^2 / n of the two, shape (pairs, 2).
+        outcomes: 1 where the first is preferred, 0 where the second is, or the share of votes; shape (pairs,).
+        link: `logistic` or `probit`.
+        variance: of the scores; the temperature alone is fitted then.
+
+    Raises:
+        ValueError: there are fewer than 20 pairs, or the differences do not predict the outcomes; or a value is not
+            finite or out of range, and its row is named.
+    """
+    check_choice("link", link, PREFERENCE_LINKS)
+    d = finite("differences", differences)
+    y = finite("outcomes", outcomes, len(d))
+    first, second = np.asarray(pass_variances, dtype=float).reshape(len(d), 2).T
+    v = _not_negative("pass_variances", first, len(d)) + _not_negative("pass_variances", second, len(d))
+    for row in np.flatnonzero((y < 0) | (y > 1)):
+        raise ValueError(f"outcomes: row {row} is {y[row]:g}, which is not between 0 and 1")
+    if len(d) < MIN_PAIRS:
+        raise ValueError(f"only {len(d)} pairs are labelled; a link needs {MIN_PAIRS}")
+    if not (d * (y - 0.5)).sum() > 0:
+        raise ValueError("the differences do not predict which edit is preferred; there is no link to be fitted")
+    unit = float(np.sqrt(np.mean(d**2)))
+    smoothed = torch.from_numpy((y * len(d) + 1) / (len(d) + 2))
+    of_d, of_v, middle = torch.from_numpy(d / unit), torch.from_numpy(v / unit**2), float(v.mean()) / unit**2
+
+    def terms(parts: Tensor) -> tuple[Tensor, Tensor]:
+        """Temperature and variance of the differences, in units of their own size."""
+        if variance is not None:
+            return parts[0].exp(), torch.from_numpy((2 * variance.constant + variance.slope * v) / unit**2)
+        spread = parts[2].exp() * of_v / middle if middle > 0 else of_v
+        return parts[0].exp(), parts[1].exp() + spread
+
+    def log_loss(parts: Tensor) -> Tensor:
+        temperature, s2 = terms(parts)
+        first, second = (_log_probability(sign * of_d, s2, temperature, link) for sign in (1, -1))
+        return -(smoothed * first + (1 - smoothed) * second).mean()
+
+    def loss(parts: Tensor) -> Tensor:
+        if variance is not None:
+            return log_loss(parts)
+        unequal = (parts[1:] - 2 * parts[0]).square()
+        # Above all the two that pairs never tell apart.
+        return log_loss(parts) + EQUAL_PARTS / len(d) * (unequal[0] + unequal[1] / 100)
+
+    found = _minimise(loss, [0.0] if variance is not None else [0.0, 0.0, 0.0])
+    if variance is None:
+        slope = float(found[2].exp()) / middle if middle > 0 else 0.0
+        variance = VarianceFit(float(found[1].exp()) * unit**2 / 2, slope)
+    return PairLink(float(found[0].exp()) * unit, variance, link, float(log_loss(found)), len(d))
+
+
+def _log_probability(difference: Tensor, variance: Tensor, temperature: Tensor, link: str) -> Tensor:
+    """Log of the probability that the first is preferred."""
+    if link == "probit":
+        return log_ndtr(difference / torch.sqrt(temperature.square() + variance))
+    std = variance.clamp_min(1e-300).sqrt() / temperature
+    return log_expected_sigmoid(difference / temperature, std.clamp_min(1e-4).expand_as(difference))
+
+
+def _minimise(loss: Callable[[Tensor], Tensor], start: list[float]) -> Tensor:
+    """The parameters at the smallest loss."""
+    parts = torch.tensor(start, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [parts], max_iter=500, tolerance_grad=1e-10, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = loss(parts)
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    found = parts.detach()
+    if not all(map(math.isfinite, found.tolist())):
+        raise ValueError("The fit did not converge: the pairs do not determine it.")
+    return found
+
+
+def _not_negative(name: str, values: ArrayLike, length: int) -> np.ndarray:
+    array = finite(name, values, length)
+    for row in np.flatnonzero(array < 0):
+        raise ValueError(f"{name}: row {row} is {array[row]:g}, which is negative")
+    return array
