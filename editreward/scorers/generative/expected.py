@@ -95,7 +95,7 @@ class NumberTree:
 
 def _common(answers: Sequence[Sequence[int]]) -> int:
     """Number of tokens that all begin with."""
-    first, last = min(answers), max(answers)
+    first, last = min(map(list, answers)), max(map(list, answers))
     return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(map(len, answers)))
 
 

@@ -1,7 +1,9 @@
-"""Images for a vision-language model: patches as its image processor makes them, or as the published EditScore does."""
+"""Images for a vision-language model: patches as its image processor, or as the published EditScore, makes them."""
 
 import hashlib
+import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -85,15 +87,13 @@ class ImageReader:
         """The pixels that the tower sees: (height, width, 3), 0..255."""
         if self.route == "upright":
             return np.asarray(self._by_pillow(load_image(image, name)))
-        # EXIF orientation is not applied.
-        opened = load_image(image, name, image_mode="reference") if not isinstance(image, Image.Image) else image
-        opened = _opened(image, opened)
-        once = self.model_type == "qwen2_5_vl"
-        if once or self.route == "published_batch":
+        opened = _as_stored(image, name)
+        is_first_by_utils = self.model_type == "qwen2_5_vl"
+        if is_first_by_utils or self.route == "published_batch":
             opened = _on_white(opened)
             height, width = smart_resize(opened.height, opened.width, UTILS_FACTOR, UTILS_MIN, UTILS_MAX)
             opened = opened.resize((width, height))
-        if once:
+        if is_first_by_utils:
             return np.asarray(opened)
         return self._by_torch(opened.convert("RGB"))
 
@@ -113,14 +113,16 @@ class ImageReader:
         return pixels[0].permute(1, 2, 0).numpy()
 
 
-def _opened(image: ImageInput, otherwise: Image.Image) -> Image.Image:
-    """The image with its transparency, which the published code treats by model; what is no file comes as it is."""
+def _as_stored(image: ImageInput, name: str) -> Image.Image:
+    """The image with its transparency and not turned upright."""
     if isinstance(image, Image.Image):
         return image
-    try:
-        return Image.open(image)  # type: ignore[arg-type]
-    except (AttributeError, OSError, ValueError, TypeError):  # a URL, an array or a tensor
-        return otherwise
+    checked = load_image(image, name, image_mode="reference")
+    if isinstance(image, bytes):
+        return Image.open(io.BytesIO(image))
+    if isinstance(image, str | Path) and Path(image).is_file():
+        return Image.open(image)
+    return checked
 
 
 def _on_white(image: Image.Image) -> Image.Image:
