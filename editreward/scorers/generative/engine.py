@@ -235,6 +235,7 @@ class Engine:
         hidden: Tensor = output.last_hidden_state[0]
         return hidden
 
+    @torch.no_grad()
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits in float32 or wider of hidden states, `(tokens, hidden_size)` to `(tokens, vocabulary)`."""
         found: Tensor = self.model.lm_head(hidden)

@@ -68,7 +68,7 @@ def load_writer(name: str, dtype: torch.dtype, **hub_options: Any) -> Writer:
             f"{name} has no usable tokenizer or image processor ({error}). Copy tokenizer_config.json, tokenizer.json "
             "and preprocessor_config.json of its base beside the weights."
         ) from error
-    # Of what the model says about generation only how an answer ends: its penalties and temperatures are not asked for.
+    # Of what the model says about generation only how an answer ends: nobody asked for its penalties.
     ends = model.generation_config.eos_token_id
     found = [tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])]
     return Writer(

@@ -39,6 +39,7 @@ from processing_editreward import ImageError
 Mode = Literal["sample", "greedy", "expected", "published"]
 
 MODES = get_args(Mode)
+DEFAULT_SAMPLING = Sampling()
 NOTES = {
     "sample": "Scores are the mean of {passes} sampled answer(s). The spread of the passes is noise of decoding, not "
     "of people's judgement; there are no probabilities until `editreward calibrate` has fitted them.",
@@ -112,7 +113,7 @@ class GenerativeScorer:
         name: str = "generative",
         *,
         passes: int = 1,
-        sampling: Sampling = Sampling(),
+        sampling: Sampling = DEFAULT_SAMPLING,
         seed: int = 42,
         mode: Mode = "sample",
         image_route: ImageRoute | None = None,
