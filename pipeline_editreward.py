@@ -23,10 +23,13 @@ class EditRewardPipeline(Pipeline):
         self.processor.check_config(self.model.config)
         self.tokenizer = self.processor.tokenizer  # transformers asks for one before it makes batches
 
-    def __call__(self, inputs: Any, **kwargs: Any) -> Any:
+    def __call__(
+        self, inputs: Any = None, *, source: Any = None, edited: Any = None, instruction: Any = None, **kwargs: Any
+    ) -> Any:
         """Score one group or several.
 
         Args:
+            source, edited, instruction: One group, in place of `inputs`.
             inputs: A group, `{"source": image, "edited": image or list of images, "instruction": text}`, or a list,
                 generator or dataset of them. `source` may be a list for an edit of several images. Images are paths,
                 URLs, bytes, `PIL.Image`, arrays or tensors.
@@ -42,6 +45,11 @@ class EditRewardPipeline(Pipeline):
         Raises:
             ValueError: If a group lacks a field or has another, or cannot be scored.
         """
+        given = {"source": source, "edited": edited, "instruction": instruction}
+        if any(value is not None for value in given.values()):
+            if inputs is not None:
+                raise ValueError("Pass a group as a dictionary, or its source, edited and instruction; not both.")
+            inputs = {name: value for name, value in given.items() if value is not None}
         if isinstance(inputs, (list, tuple)):
             return super().__call__(list(inputs), **kwargs) if inputs else []
         return super().__call__(inputs, **kwargs)

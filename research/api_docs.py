@@ -21,6 +21,7 @@ MODULES = (
     "editreward.training",
     "editreward.resources",
     "configuration_editreward",
+    "images_editreward",
     "modeling_editreward",
     "processing_editreward",
 )

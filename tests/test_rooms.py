@@ -11,7 +11,7 @@ MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in (ROOT / "editreward").rglob("*.py")
 }
-HUB_FILES = {f"{part}_editreward" for part in ("configuration", "modeling", "pipeline", "processing")}
+HUB_FILES = {f"{part}_editreward" for part in ("configuration", "images", "modeling", "pipeline", "processing")}
 
 
 def imports(path: Path) -> Iterator[str]:

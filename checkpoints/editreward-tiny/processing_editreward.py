@@ -1,12 +1,9 @@
 """Processor of an EditReward model: edit groups in, one packed token sequence per group out."""
 
-import io
-import math
+import dataclasses
 import re
 import unicodedata
-import urllib.request
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os.path import commonprefix
 from pathlib import Path
@@ -14,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from transformers import (
     AutoConfig,
     BatchFeature,
@@ -22,6 +19,7 @@ from transformers import (
     ProcessorMixin,
     Qwen2VLImageProcessorPil,
 )
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 try:
     from .configuration_editreward import (
@@ -34,6 +32,7 @@ try:
         load_tokenizer,
         reward_tokens,
     )
+    from .images_editreward import IMAGE_MODES, ImageError, image_list, image_size, load_image, unstacked
     from .modeling_editreward import BatchPlan, TreeBlocks
 except ImportError:  # Installed beside the `editreward` package, these files are top-level modules.
     from configuration_editreward import (
@@ -46,22 +45,13 @@ except ImportError:  # Installed beside the `editreward` package, these files ar
         load_tokenizer,
         reward_tokens,
     )
+    from images_editreward import IMAGE_MODES, ImageError, image_list, image_size, load_image, unstacked
     from modeling_editreward import BatchPlan, TreeBlocks
 
 
 DEFAULT_PIXELS = 448 * 448
 """Pixels that every image is resized to, as near as its aspect ratio allows (fixed by the published weights)."""
 
-MAX_IMAGE_PIXELS = 2**27
-"""Larger images (134 megapixels) are refused as decompression bombs."""
-
-MAX_DOWNLOAD_BYTES = 64 * 2**20
-"""Longer responses to an image's URL are refused."""
-
-MAX_ASPECT_RATIO = 200
-"""Images whose long side exceeds this many short sides are refused (the backbones' own limit)."""
-
-IMAGE_MODES = ("upright", "reference")
 INSTRUCTION_MODES = ("clean", "reference")
 
 _INVISIBLE = re.compile("[\ufeff\u200b\u2060]")
@@ -192,171 +182,6 @@ def clean_instruction(text: str) -> str:
     return _BLANKS.sub(lambda run: "\n" if _LINE_BREAK.search(run[0]) else " ", text.strip())
 
 
-class ImageError(ValueError):
-    """An image that cannot be used. The message names it and says why."""
-
-
-def load_image(
-    image: Any, name: str = "image", image_mode: str = "upright", draft_pixels: int | None = None
-) -> Image.Image:
-    """Turn any common form of an image into an upright 8-bit RGB `PIL.Image`.
-
-    Args:
-        image: A `PIL.Image`; a path or http(s) URL; encoded bytes; a `datasets` image dict with `bytes`; a
-            numpy array of shape (height, width[, 1, 3 or 4]); or a tensor of that shape or of shape (1, 3 or 4,
-            height, width). Arrays hold integers of 0..255 (0..65535 for uint16) or floats of 0..1.
-        name: What error messages call the image.
-        image_mode: `upright` takes the first frame, scales 16 bits to 8, turns the image by its EXIF orientation and
-            composites transparency on white. `reference` is a plain `convert("RGB")`, as the published model was
-            trained.
-        draft_pixels: Decode a JPEG file at 1/2, 1/4 or 1/8 of its size where that leaves as many pixels.
-
-    Raises:
-        ImageError: If the image is missing, unreadable, truncated, empty, longer than 200:1 or over 134 megapixels.
-    """
-    return _read_image(
-        image,
-        name,
-        lambda opened: opened.convert("RGB") if image_mode == "reference" else _to_upright_rgb(opened),
-        draft_pixels=draft_pixels,
-    )
-
-
-def image_size(image: Any, name: str = "image") -> tuple[int, int]:
-    """Height and width of an image as it is stored, from its header alone where it is a file.
-
-    Args:
-        image, name: As for `load_image`; an open binary file, too.
-
-    Raises:
-        ImageError: As `load_image`, but for what only decoding finds.
-    """
-    return _read_image(image, name, lambda opened: (opened.height, opened.width), decode=False)
-
-
-def _read_image(
-    image: Any,
-    name: str,
-    use: Callable[[Image.Image], Any],
-    decode: bool = True,
-    draft_pixels: int | None = None,
-) -> Any:
-    """What `use` makes of an image, once it is sure that the image can be used."""
-    if isinstance(image, (str, Path)):
-        name = f"{name} ({str(image)[:200]!r})"
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns at 89 megapixels; the limit here is MAX_IMAGE_PIXELS, checked before decoding.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = _open_image(image)
-        width, height = opened.size
-        if width == 0 or height == 0:
-            raise ImageError(f"{name} is empty: its size is {width} x {height} pixels.")
-        if width * height > MAX_IMAGE_PIXELS:
-            raise ImageError(f"{name} has {width} x {height} pixels; at most {MAX_IMAGE_PIXELS:,} are accepted.")
-        if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-            raise ImageError(
-                f"{name} is {width} x {height} pixels; one side is over {MAX_ASPECT_RATIO} times the other. Crop it."
-            )
-        if decode:
-            if draft_pixels is not None and opened is not image:  # a caller's image stays as it is
-                scale = (draft_pixels / (width * height)) ** 0.5
-                opened.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
-            opened.load()
-        return use(opened)
-    except ImageError as error:
-        raise error if str(error).startswith(name) else ImageError(f"{name} {error}") from error
-    except FileNotFoundError as error:
-        raise ImageError(f"{name} does not exist. Check the path.") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{name} has too many pixels; at most {MAX_IMAGE_PIXELS:,} are accepted.") from error
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{name} is not an image, or not in a format that Pillow reads.") from error
-    except Exception as error:
-        # Pillow reports broken files by almost any type, depending on the format: OSError, SyntaxError, struct.error,
-        # RuntimeError (AVIF), AttributeError (SPIDER) ...
-        raise ImageError(f"{name} cannot be read as an image: {error}.") from error
-
-
-def _open_image(image: Any) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return image
-    if isinstance(image, dict) and ("bytes" in image or "path" in image):
-        if image.get("bytes") is None:
-            # Rows are written by others: following them would open any file and ask any server.
-            raise ImageError(
-                "is a row's path or URL without the image, which is not followed; embed the file's bytes."
-            )
-        image = image["bytes"]
-    if isinstance(image, str) and re.match(r"https?://", image):
-        with urllib.request.urlopen(image, timeout=30) as response:
-            image = response.read(MAX_DOWNLOAD_BYTES + 1)
-        if len(image) > MAX_DOWNLOAD_BYTES:
-            raise ImageError(f"is longer than {MAX_DOWNLOAD_BYTES:,} bytes.")
-    if isinstance(image, (str, Path)):
-        if Path(image).is_dir():
-            raise ImageError("is a folder, not an image file.")
-        return Image.open(image)
-    if isinstance(image, (bytes, bytearray, memoryview)):
-        return Image.open(io.BytesIO(image))
-    if hasattr(image, "seek") and hasattr(image, "read"):
-        return Image.open(image)
-    if isinstance(image, torch.Tensor):
-        image = image.detach().cpu()
-        image = image.float().numpy() if image.dtype == torch.bfloat16 else image.numpy()
-        if image.ndim == 3 and image.shape[0] in (1, 3, 4) and image.shape[-1] not in (1, 3, 4):
-            image = np.moveaxis(image, 0, -1)
-    if isinstance(image, np.ndarray):
-        return Image.fromarray(_to_uint8(image))
-    raise ImageError(
-        f"is of type {type(image).__name__}; pass a PIL image, path, URL, bytes, numpy array or torch tensor."
-    )
-
-
-def _to_uint8(array: np.ndarray) -> np.ndarray:
-    if array.ndim == 3 and array.shape[-1] == 1:
-        array = array[..., 0]
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (3, 4)):
-        raise ImageError(f"has shape {array.shape}; pass (height, width) or (height, width, 1, 3 or 4).")
-    if array.dtype.kind not in "biuf":
-        raise ImageError(f"holds values of type {array.dtype}; integers or floats are expected.")
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype == np.bool_:
-        return array.astype(np.uint8) * 255
-    if not np.isfinite(array).all():
-        raise ImageError("holds NaN or infinite values.")
-    low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
-    if array.dtype == np.uint16:
-        return (array / 257).round().astype(np.uint8)
-    if np.issubdtype(array.dtype, np.integer):
-        if low < 0 or high > 255:
-            raise ImageError(f"holds integers from {low:.0f} to {high:.0f}; 0 to 255 are expected.")
-        return array.astype(np.uint8)
-    if low < -1e-3 or high > 1 + 1e-3:
-        raise ImageError(f"holds floats from {low:.3g} to {high:.3g}; 0 to 1 are expected.")
-    return (array.clip(0, 1) * 255).round().astype(np.uint8)
-
-
-def _to_upright_rgb(image: Image.Image) -> Image.Image:
-    """First frame, upright, on white, in 8-bit RGB."""
-    if getattr(image, "is_animated", False):
-        image.seek(0)
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        pixels = np.asarray(image, dtype=np.float64)
-        # 16-bit files open as I;16 or, by format, as I. A float image is taken as 0..1 unless it exceeds that.
-        scale = 65535.0 if image.mode != "F" and (pixels.max() > 255 or image.mode != "I") else 255.0
-        scale = 1.0 if image.mode == "F" and pixels.max() <= 1 else scale
-        image = Image.fromarray((pixels / scale * 255).clip(0, 255).round().astype(np.uint8))
-    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
-        image = image.convert("RGBA")
-        canvas = Image.new("RGBA", image.size, "white")
-        canvas.alpha_composite(image)
-        image = canvas
-    return image.convert("RGB")
-
-
 @dataclass
 class PackedGroup:
     """One edit group as one token sequence whose segments form a tree.
@@ -372,6 +197,7 @@ class PackedGroup:
         pixel_values: Patches of all images in order of appearance, (patches, patch_dim).
         image_grid_thw: Patch grid of each image, (images, 3).
         reward_columns: Place of each candidate's and dimension's reward token, (candidates, dimensions).
+        broken: Why edited images were left out, by their position among those given.
     """
 
     input_ids: np.ndarray
@@ -381,6 +207,7 @@ class PackedGroup:
     pixel_values: torch.Tensor
     image_grid_thw: torch.Tensor
     reward_columns: np.ndarray
+    broken: dict[int, ImageError] = dataclasses.field(default_factory=dict, kw_only=True)
 
     @property
     def num_tokens(self) -> int:
@@ -670,14 +497,18 @@ class EditRewardProcessor(ProcessorMixin):
 
     # Groups to tensors
 
-    def __call__(self, source: Any, edited: Any, instruction: str | Sequence[str]) -> BatchFeature:
+    def __call__(
+        self, source: Any, edited: Any, instruction: str | Sequence[str], return_tensors: str = "pt"
+    ) -> BatchFeature:
         """Pack one group, or several given as lists, into tensors for the model.
 
         Args:
             source: The source image, or a list of them for a multi-reference edit. For several groups, a list of
                 either.
-            edited: A list of edited images. For several groups, a list of lists.
-            instruction: What was asked. For several groups, a list. Special tokens in it are plain text.
+            edited: A list of edited images, or a 4-D array or tensor of them. For several groups, a list of these.
+            instruction: What was asked. For several groups, a list, or one for all of them. Special tokens in it are
+                plain text.
+            return_tensors: `pt`, PyTorch's; there are no others.
 
         Returns:
             `BatchFeature` of tensors, one row per group: `input_ids` and `segment_ids` (groups, sequence_length),
@@ -691,8 +522,12 @@ class EditRewardProcessor(ProcessorMixin):
             ImageError: If an image cannot be used.
             ValueError: If there is no candidate or the instruction is not a usable string.
         """
+        check_choice("return_tensors", return_tensors, ("pt",))
+        if isinstance(instruction, str) and is_several_groups(edited):
+            instruction = [instruction] * len(edited)
         if isinstance(instruction, str) or not isinstance(instruction, Sequence):
             return self.collate([self.pack(source, edited, instruction)])
+        source, edited = unstacked(source, 4), unstacked(edited, 5)
         for field, value in (("source", source), ("edited", edited)):
             if not isinstance(value, (list, tuple)) or len(value) != len(instruction):
                 raise ValueError(
@@ -704,8 +539,16 @@ class EditRewardProcessor(ProcessorMixin):
         groups = zip(source, edited, instruction, strict=True)
         return self.collate([self.pack(*group, name=f"groups[{i}].") for i, group in enumerate(groups)])
 
-    def pack(self, source: Any, edited: Any, instruction: str, name: str = "") -> PackedGroup:
-        """Pack one group. `name` goes before field names in error messages; see `__call__` for the rest."""
+    def pack(
+        self, source: Any, edited: Any, instruction: str, name: str = "", skip_broken: bool = False
+    ) -> PackedGroup:
+        """Pack one group; see `__call__` for what is not here.
+
+        Args:
+            name: Goes before field names in error messages.
+            skip_broken: Leave out edited images that cannot be used, unless none is left; the group's `broken` has
+                them.
+        """
         if not isinstance(instruction, str):
             raise ValueError(f"{name}instruction must be a string, got {type(instruction).__name__}.")
         if re.search("[\ud800-\udfff]", instruction):
@@ -713,20 +556,15 @@ class EditRewardProcessor(ProcessorMixin):
         if not clean_instruction(instruction):
             raise ValueError(f"{name}instruction is empty. Say what the edit was meant to do.")
         sources = list(source) if isinstance(source, (list, tuple)) else [source]
-        candidates = list(edited) if isinstance(edited, (list, tuple)) else [edited]
+        candidates = image_list(edited)
         if not sources:
             raise ValueError(f"{name}source is an empty list. Pass the image that was edited.")
         if not candidates:
             raise ValueError(f"{name}edited is an empty list. Pass at least one edited image.")
-        source_names = [f"{name}source[{i}]" if len(sources) > 1 else f"{name}source" for i in range(len(sources))]
-        names = source_names + [f"{name}edited[{i}]" for i in range(len(candidates))]
-        draft_pixels = self.image_processor.size["longest_edge"] if self.jpeg_draft else None
-        images = [
-            load_image(image, name=image_name, image_mode=self.image_mode, draft_pixels=draft_pixels)
-            for image, image_name in zip([*sources, *candidates], names, strict=True)
-        ]
-        patches = self.image_processor(images=images, return_tensors="pt")
+        images, broken = self._images(sources, candidates, name, skip_broken)
+        patches = self.image_processor(images=images, do_resize=False, return_tensors="pt")
         grids = patches["image_grid_thw"].tolist()
+        count = len(candidates) - len(broken)
 
         root_prompt, candidate_prompt, leaf_prompts = self._prompt(len(sources))
         root_parts = self._tokenize(root_prompt, instruction)
@@ -736,7 +574,7 @@ class EditRewardProcessor(ProcessorMixin):
         packer = _Packer()
         root = packer.open_segment(-1)
         self._append(packer, root, root_parts, remaining)
-        for _ in candidates:
+        for _ in range(count):
             segment = packer.open_segment(root)
             self._append(packer, segment, candidate_parts, remaining)
             for leaf_parts in leaves_parts:
@@ -751,7 +589,8 @@ class EditRewardProcessor(ProcessorMixin):
             position_ids=np.concatenate(packer.positions, axis=1),
             pixel_values=patches["pixel_values"],
             image_grid_thw=patches["image_grid_thw"],
-            reward_columns=np.flatnonzero(is_reward).reshape(len(candidates), len(self.dimensions)),
+            reward_columns=np.flatnonzero(is_reward).reshape(count, len(self.dimensions)),
+            broken=broken,
         )
         longest = int(group.path_lengths().max())
         if self.max_length is not None and longest > self.max_length:
@@ -760,6 +599,44 @@ class EditRewardProcessor(ProcessorMixin):
                 f"model's context has {self.max_length}. Shorten the instruction."
             )
         return group
+
+    def _images(
+        self, sources: Sequence[Any], candidates: Sequence[Any], name: str, skip_broken: bool
+    ) -> tuple[list[Image.Image], dict[int, ImageError]]:
+        """The images of a group as the model sees them, and what is wrong with candidates that are left out."""
+        source_names = [f"{name}source[{i}]" if len(sources) > 1 else f"{name}source" for i in range(len(sources))]
+        # One after another: no two are in memory as large as they came.
+        images = [self.prepare(image, image_name) for image, image_name in zip(sources, source_names, strict=True)]
+        broken: dict[int, ImageError] = {}
+        for index, image in enumerate(candidates):
+            try:
+                images.append(self.prepare(image, f"{name}edited[{index}]"))
+            except ImageError as error:
+                if not skip_broken:
+                    raise
+                broken[index] = error
+        if len(broken) == len(candidates):
+            raise broken[0]
+        return images, broken
+
+    def prepare(self, image: Any, name: str = "image") -> Image.Image:
+        """An image as the model sees it: RGB by `image_mode`, resized to the pixel budget.
+
+        Takes and raises what `load_image` does.
+        """
+        settings = self.image_processor
+        draft_pixels = settings.size["longest_edge"] if self.jpeg_draft else None
+        loaded = load_image(image, name, self.image_mode, draft_pixels)
+        if not settings.do_resize:
+            return loaded
+        height, width = smart_resize(
+            loaded.height,
+            loaded.width,
+            factor=settings.patch_size * settings.merge_size,
+            min_pixels=settings.size["shortest_edge"],
+            max_pixels=settings.size["longest_edge"],
+        )
+        return loaded.resize((width, height), settings.resample)
 
     def count_tokens(
         self, source_sizes: Sequence[Sequence[int]], edited_sizes: Sequence[Sequence[int]], instruction: str
@@ -947,6 +824,16 @@ def _distinct(
     return distinct, index
 
 
+def is_several_groups(edited: Any) -> bool:
+    """Whether `edited` is a list whose entries are each a group's edited images, or a 5-D array or tensor of these."""
+    groups = unstacked(edited, 5)
+    return isinstance(groups, (list, tuple)) and bool(groups) and all(_is_several_images(one) for one in groups)
+
+
+def _is_several_images(edited: Any) -> bool:
+    return isinstance(unstacked(edited, 4), (list, tuple))
+
+
 def _text(text: str) -> dict[str, str]:
     return {"type": "text", "text": text.replace("{text_prompt}", _INSTRUCTION)}
 
@@ -959,4 +846,12 @@ def add_reward_tokens(tokenizer: Any, layout: str, dimensions: Sequence[str]) ->
 
 EditRewardProcessor.register_for_auto_class()
 
-__all__ = ["EditRewardProcessor", "ImageError", "PackedGroup", "clean_instruction", "image_size", "load_image"]
+__all__ = [
+    "EditRewardProcessor",
+    "ImageError",
+    "PackedGroup",
+    "clean_instruction",
+    "image_size",
+    "is_several_groups",
+    "load_image",
+]

@@ -10,7 +10,8 @@ from editreward.files import atomic_folder
 from editreward.resources import resource
 from editreward.scorers.loading import BUNDLED_MODEL, bundled_model
 
-HUB_FILES = tuple(f"{part}_editreward.py" for part in ("configuration", "modeling", "pipeline", "processing"))
+HUB_PARTS = ("configuration", "images", "modeling", "pipeline", "processing")
+HUB_FILES = tuple(f"{part}_editreward.py" for part in HUB_PARTS)
 MODEL_VARIABLE = "EDITREWARD_SPACE_MODEL"
 REVISION_VARIABLE = "EDITREWARD_SPACE_REVISION"
 

@@ -49,10 +49,11 @@ def saved_hash(processor: Any) -> str:
 def code_hash() -> str:
     """SHA-256 over the code that turns images into scores."""
     import configuration_editreward
+    import images_editreward
     import modeling_editreward
     import processing_editreward
 
-    modules = (configuration_editreward, modeling_editreward, processing_editreward)
+    modules = (configuration_editreward, images_editreward, modeling_editreward, processing_editreward)
     return content_hash(*(Path(str(module.__file__)).read_bytes() for module in modules))
 
 

@@ -11,7 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
@@ -38,8 +38,9 @@ from editreward.scorers.loading import (
 from editreward.scorers.prompt_prefix import PromptPrefix
 from editreward.scorers.registry import ScorerOptions
 from editreward.statistics.preferences import best_of_probabilities, preference_probability
+from images_editreward import image_list, unstacked
 from modeling_editreward import EditRewardModel
-from processing_editreward import EditRewardProcessor, ImageError, PackedGroup, load_image
+from processing_editreward import EditRewardProcessor, PackedGroup, is_several_groups
 
 SourceInput: TypeAlias = "ImageInput | Sequence[ImageInput]"
 
@@ -101,12 +102,10 @@ class _Packed:
     Attributes:
         index: its position among the groups.
         inputs: what the processor made of it, or of its good candidates.
-        broken: why the other candidates are not among these, by position.
     """
 
     index: int
     inputs: PackedGroup
-    broken: dict[int, Unscored] = field(default_factory=dict)
 
 
 _Scored: TypeAlias = list[CandidateScore | Unscored]
@@ -312,8 +311,8 @@ class EditRewardScorer:
         Args:
             source: the image before the edit, or a list of images for an edit of several; for several groups a list of
                 these. An image is a PIL image, numpy array, torch tensor, file path, URL or the bytes of a file.
-            edited: the candidates, a list of images; for several groups a list of such lists.
-            instruction: what the edits were to do; for several groups a list of strings.
+            edited: the candidates, a list of images or a 4-D array or tensor; for several groups a list of these.
+            instruction: what the edits were to do; for several groups a list of strings, or one for all of them.
             on_error: what a group that cannot be scored does. `"raise"`: it ends the call, for a list of groups with a
                 `ScoringError` that carries the results so far. `"skip"`: a `SkippedGroup` takes its place.
             progress: show a progress bar; by default where a call takes more than 3 seconds in a terminal.
@@ -329,6 +328,7 @@ class EditRewardScorer:
         """
         if on_error not in ("raise", "skip"):
             raise ValueError(f"`on_error` is {on_error!r}; choose 'raise' or 'skip'.")
+        instruction = _instructions(edited, instruction)
         if not _is_list(instruction):
             return self._score([_group(source, edited, instruction)], on_error, progress, single=True)[0]
         return self._score(_groups(source, edited, instruction), on_error, progress, single=False)
@@ -372,7 +372,7 @@ class EditRewardScorer:
             each candidate to be the best. For several groups a list, with a `SkippedGroup` for each that was skipped.
         """
         scores: Any = self.score(source, edited, instruction, on_error=on_error, progress=progress)
-        if not _is_list(instruction):
+        if not _is_list(_instructions(edited, instruction)):
             return self._with_probabilities(scores)
         return [one if isinstance(one, SkippedGroup) else self._with_probabilities(one) for one in scores]
 
@@ -430,6 +430,8 @@ class EditRewardScorer:
             A float; for several groups a list, with a `SkippedGroup` for each that was skipped.
         """
         edited: Any = [first, second]
+        if isinstance(instruction, str) and _is_list(first) and _is_list(second):
+            instruction = [instruction] * len(first)
         if is_list := _is_list(instruction):
             _check_lengths(source=source, first=first, second=second, instruction=instruction)
             edited = [list(pair) for pair in zip(first, second, strict=True)]
@@ -542,27 +544,13 @@ class EditRewardScorer:
 
     def _pack(self, index: int, group: EditGroup, prefix: str, by_candidate: bool) -> _Packed | Exception:
         """A group made ready, or what is wrong with it."""
-        broken: dict[int, Unscored] = {}
-        edited = list(group.edited)
         try:
-            return _Packed(index, self.processor.pack(group.source, edited, group.instruction, name=prefix))
-        except (ValueError, OSError) as error:
-            if not by_candidate or not isinstance(error, ImageError):
-                return error
-            first = error
-        for place, image in enumerate(edited):
-            try:
-                load_image(image, name=f"{prefix}edited[{place}]", image_mode=self.processor.image_mode)
-            except ImageError as error:
-                broken[place] = Unscored(str(error))
-        good = [image for place, image in enumerate(edited) if place not in broken]
-        if not good or not broken:
-            return first
-        try:
-            inputs = self.processor.pack(group.source, good, group.instruction, name=prefix)
+            inputs = self.processor.pack(
+                group.source, list(group.edited), group.instruction, name=prefix, skip_broken=by_candidate
+            )
         except (ValueError, OSError) as error:
             return error
-        return _Packed(index, inputs, broken)
+        return _Packed(index, inputs)
 
     def _packed(
         self, groups: Iterable[EditGroup], prefix: Callable[[int], str], by_candidate: bool
@@ -632,11 +620,10 @@ class EditRewardScorer:
         not_finite = []
         for packed, group_scores in zip(batch, scores, strict=True):
             if all(math.isfinite(value) for score in group_scores for value in (score.reward, _std(score.reward_std))):
-                places = [
-                    place for place in range(len(group_scores) + len(packed.broken)) if place not in packed.broken
-                ]
+                broken = packed.inputs.broken
+                places = [place for place in range(len(group_scores) + len(broken)) if place not in broken]
                 by_place: dict[int, CandidateScore | Unscored] = dict(zip(places, group_scores, strict=True))
-                by_place |= packed.broken
+                by_place |= {place: Unscored(str(error)) for place, error in broken.items()}
                 results[packed.index] = [by_place[place] for place in sorted(by_place)]
             else:
                 not_finite.append(packed.index)
@@ -686,11 +673,18 @@ def _is_list(value: Any) -> bool:
 
 def _group(source: Any, edited: Any, instruction: Any) -> EditGroup:
     """A group from the arguments of `score`, in which a single image stands for a list of one."""
-    sources, candidates = (value if isinstance(value, list | tuple) else [value] for value in (source, edited))
-    return EditGroup(sources, instruction, candidates)
+    sources = source if isinstance(source, list | tuple) else [source]
+    return EditGroup(sources, instruction, image_list(edited))
+
+
+def _instructions(edited: Any, instruction: Any) -> Any:
+    """An instruction, or a list of them where there are several groups, which one instruction may be for all of."""
+    several = isinstance(instruction, str) and is_several_groups(edited)
+    return [instruction] * len(edited) if several else instruction
 
 
 def _groups(source: Any, edited: Any, instruction: Sequence[Any]) -> list[EditGroup]:
+    source, edited = unstacked(source, 4), unstacked(edited, 5)
     _check_lengths(source=source, edited=edited, instruction=instruction)
     return [_group(*group) for group in zip(source, edited, instruction, strict=True)]
 

@@ -15,14 +15,14 @@ import torch
 from tests.helpers.backbones import build, make_image, randomize
 
 ROOT = Path(__file__).parents[2]
-HUB_FILES = [f"{part}_editreward.py" for part in ("configuration", "modeling", "pipeline", "processing")]
+HUB_FILES = [f"{part}_editreward.py" for part in ("configuration", "images", "modeling", "pipeline", "processing")]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 # Runs in a process of its own: loads a model by name, scores a group, saves the model again.
 SCORE = """
 import importlib.abc, json, sys
 
-PARTS = ("configuration", "modeling", "pipeline", "processing")
+PARTS = ("configuration", "images", "modeling", "pipeline", "processing")
 MISSING = {"editreward", "backbones", *(f"{part}_editreward" for part in PARTS)}
 
 class Blocker(importlib.abc.MetaPathFinder):

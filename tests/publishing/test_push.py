@@ -42,7 +42,7 @@ EditRewardProcessor.from_pretrained(first).push_to_hub(plain)
 LOAD = """
 import importlib.abc, json, sys
 
-PARTS = ("configuration", "modeling", "pipeline", "processing")
+PARTS = ("configuration", "images", "modeling", "pipeline", "processing")
 MISSING = {"editreward", *(f"{part}_editreward" for part in PARTS)}
 
 class Blocker(importlib.abc.MetaPathFinder):
@@ -150,7 +150,7 @@ def test_a_private_repository_without_a_token_gives_the_hubs_error(hub):
 def test_code_config_and_weights_in_shards_are_uploaded_and_old_shards_deleted(hub):
     repository = hub[0].repositories[REPO]
     (_, first), (_, second) = repository.commits[1:3]
-    code = {f"{part}_editreward.py" for part in ("configuration", "modeling", "pipeline", "processing")}
+    code = {f"{part}_editreward.py" for part in ("configuration", "images", "modeling", "pipeline", "processing")}
     for files in (first, second, hub[0].repositories[PLAIN].commits[-1][1]):
         assert {"config.json", "processor_config.json", "tokenizer.json", "README.md", *code} <= set(files)
         for name in code:

@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from editreward.scorers.loading import ModelError
 from editreward.scorers.reward_model import EditRewardScorer, SkippedGroup
+from images_editreward import MAX_IMAGE_PIXELS
 from modeling_editreward import EditRewardModel
-from processing_editreward import MAX_IMAGE_PIXELS, EditRewardProcessor, ImageError
+from processing_editreward import EditRewardProcessor, ImageError
 
 INSTRUCTION = "make the red circle blue"
 
