@@ -1,8 +1,9 @@
 """The one way to write files: a file or folder is there whole, or not at all, whenever a run is killed.
 
 What is being written is a *part*, `.NAME.part` beside its target. It is flushed to disk, then renamed. A kill leaves
-at most the part, which the next run overwrites; one run at a time writes a target. What grows line by line is a
-`Journal`: a kill costs at most the line that was being written, and the next run goes on behind the last whole one.
+at most the part, which the next run overwrites. One run at a time writes a target; long ones hold its `lock`. What
+grows line by line is a `Journal`: a kill costs at most the line that was being written, and the next run goes on
+behind the last whole one.
 """
 
 import json
@@ -10,9 +11,12 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
+
+from filelock import FileLock, Timeout
 
 
 def part_of(target: Path) -> Path:
@@ -77,6 +81,42 @@ def put_in_place(part: Path, target: Path, *, durable: bool = True) -> Path:
     return target
 
 
+def lock(target: str | os.PathLike[str]) -> FileLock:
+    """Keep other runs from writing a target, until `unlock`. A run that ends, however it ends, keeps it no longer.
+
+    Args:
+        target: a file or folder, which need not be there.
+
+    Raises:
+        ValueError: another run is writing it.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(target.with_name(f".{target.name}.lock"), thread_local=False)
+    try:
+        held.acquire(timeout=0)  # the system's lock, which dies with its process: a file left behind locks nothing
+    except Timeout as error:
+        raise ValueError(f"Another run is writing {target}. Wait for it, end it, or choose another name.") from error
+    return held
+
+
+def unlock(held: FileLock) -> None:
+    """Let others write, and leave nothing."""
+    if os.name != "nt":  # which removes no open file
+        Path(held.lock_file).unlink(missing_ok=True)
+    held.release()
+
+
+@contextmanager
+def alone_at(target: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold the `lock` of a target meanwhile."""
+    held = lock(target)
+    try:
+        yield
+    finally:
+        unlock(held)
+
+
 @contextmanager
 def atomic_file(target: str | os.PathLike[str], *, durable: bool = True) -> Iterator[Path]:
     """The path at which to write a file that becomes `target` in the end, or, after an error, is removed.
@@ -103,20 +143,21 @@ def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
         target: must not exist, or be empty.
 
     Raises:
-        ValueError: `target` is a file, or a folder that is not empty.
+        ValueError: `target` is a file, or a folder that is not empty; or another run is writing it.
     """
     target = Path(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target} is there and not empty: name another folder, or remove it.")
     part = part_of(target)
-    _remove(part)
-    part.mkdir(parents=True)
-    try:
-        yield part
-        put_in_place(part, target)
-    except BaseException:
+    with alone_at(target):
         _remove(part)
-        raise
+        part.mkdir(parents=True)
+        try:
+            yield part
+            put_in_place(part, target)
+        except BaseException:
+            _remove(part)
+            raise
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes, *, durable: bool = True) -> None:
@@ -161,6 +202,28 @@ def changed_settings(before: Mapping[str, object], now: Mapping[str, object]) ->
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
+def check_same(what: str, before: Mapping[str, object], now: Mapping[str, object], advice: str) -> None:
+    """Be sure that a run may go on with what another left.
+
+    Args:
+        what: is there, as the beginning of a sentence.
+        before, now: settings of the earlier run and of this one, as for `changed_settings`.
+        advice: what to do otherwise.
+
+    Raises:
+        ValueError: they differ; what does is named, with both values.
+    """
+    changes = changed_settings(before, now)
+    if changes:
+        named = ", ".join(f"{name} {_short(was)} became {_short(is_now)}" for name, (was, is_now) in changes.items())
+        raise ValueError(f"{what} with other settings: {named}. {advice}")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:100]}…{text[-100:]}"
+
+
 def whole_lines(path: Path) -> Iterator[bytes]:
     """The lines of a file without their ends; not what a kill left behind the last end of a line."""
     with path.open("rb") as file:
@@ -201,10 +264,22 @@ class Journal:
         return max(0, number - (self.header is not None))
 
     def _check_header(self, line: bytes) -> None:
-        changes = changed_settings(json.loads(line), self.header or {})
-        if changes:
-            was = ", ".join(f"{name} {before!r}" for name, (before, _) in changes.items())
-            raise ValueError(f"{self.path} is of an unfinished run with {was}. Repeat that, or delete the file.")
+        check_same(
+            f"{self.path} is of an unfinished run",
+            json.loads(line),
+            self.header or {},
+            "Repeat that run, or delete the file.",
+        )
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The whole records that are there, without the header."""
+        if self.path.exists():
+            yield from map(json.loads, islice(whole_lines(self.path), int(self.header is not None), None))
+
+    def keep(self, number: int) -> None:
+        """Cut off all records behind the first `number`."""
+        lines = islice(whole_lines(self.path), number + (self.header is not None))
+        os.truncate(self.path, sum(len(line) + 1 for line in lines))
 
     def open(self) -> None:
         """Make ready to add records, behind those that are there."""

@@ -25,3 +25,13 @@ def is_hub_id(name: Any) -> bool:
     except ValueError:
         return False
     return True
+
+
+def hub_commit(name: str, revision: str | None = None) -> str | None:
+    """The commit that a dataset on the Hub is at; None where the Hub does not answer."""
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().dataset_info(name, revision=revision).sha
+    except Exception:  # offline, gone, private: whoever reads the dataset will say so, or has it in the cache
+        return None

@@ -127,6 +127,29 @@ RENAMED = {"EditScore": "CandidateScore", "BestEdit": "GroupScores"}
 """What is called otherwise now, by old name."""
 
 
+class _Moved(ModuleType):
+    """An old name of modules: what is read of it, or set on it, is theirs."""
+
+    def __init__(self, name: str, places: Sequence[str]) -> None:
+        super().__init__(name, f"Moved to `{places[0]}`.")
+        self.__dict__["_places"] = places
+
+    def __getattr__(self, name: str) -> Any:
+        for place in self.__dict__["_places"]:
+            found = getattr(importlib.import_module(place), RENAMED.get(name, name), None)
+            if found is not None:
+                return found
+        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        for place in () if name.startswith("__") else self.__dict__["_places"]:
+            module = importlib.import_module(place)
+            if hasattr(module, RENAMED.get(name, name)):
+                setattr(module, RENAMED.get(name, name), value)
+                return
+        super().__setattr__(name, value)
+
+
 class MovedModules(MetaPathFinder, Loader):
     """Finds the modules of `MOVED` by their old names. A moved name reads from the module that it stands for."""
 
@@ -141,19 +164,8 @@ class MovedModules(MetaPathFinder, Loader):
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         new = "editreward." + MOVED[spec.name.partition(".")[2]]
         warnings.warn(f"{spec.name} is {new} now; the old name goes away in 1.0.", DeprecationWarning, stacklevel=2)
-        module = ModuleType(spec.name, f"Moved to `{new}`.")
-
         places = [new, *(f"editreward.{place}" for place in ALSO.get(spec.name.partition(".")[2], ()))]
-
-        def read(name: str) -> Any:
-            for place in places:
-                found = getattr(importlib.import_module(place), RENAMED.get(name, name), None)
-                if found is not None:
-                    return found
-            raise AttributeError(f"module {spec.name!r} has no attribute {name!r}")
-
-        module.__getattr__ = read  # type: ignore[method-assign]
-        return module
+        return _Moved(spec.name, places)
 
     def exec_module(self, module: ModuleType) -> None:
         """Nothing is left to run."""

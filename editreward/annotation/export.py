@@ -13,12 +13,12 @@ from datasets import Dataset
 
 from editreward import files
 from editreward.annotation.database import Database
-from editreward.annotation.store import row_digest
 from editreward.data.schema import dimensions_of
 from editreward.data.sources import raw_groups
 from editreward.data.storage import GroupWriter
 from editreward.groups.ratings import PSEUDONYM, Rating, TupleRanking
 from editreward.groups.rows import GroupRow
+from editreward.resuming import row_digest
 
 
 @dataclass

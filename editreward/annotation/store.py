@@ -1,6 +1,5 @@
 """The groups that the app shows: instructions and images out of datasets, and out of nothing else."""
 
-import hashlib
 import io
 import os
 from collections import Counter
@@ -16,7 +15,7 @@ from PIL import Image
 from editreward.data.images import READ_ERRORS
 from editreward.data.schema import SCORE_RANGE
 from editreward.groups.ratings import Purpose
-from editreward.groups.rows import GroupRow
+from editreward.resuming import row_digest
 
 MEDIA_TYPES = {
     "PNG": "image/png",
@@ -184,15 +183,6 @@ class GroupStore:
                 f"for {', '.join(dimensions)}."
             )
         return reference
-
-
-def row_digest(row: GroupRow) -> str:
-    """SHA-256, in hexadecimal, of the instruction and the images of a raw row."""
-    digest = hashlib.sha256()
-    images = [*(row["source_images"] or []), *(candidate["image"] for candidate in row["candidates"])]
-    for content in (row["instruction"].encode(), *((image or {}).get("bytes") or b"" for image in images)):
-        digest.update(len(content).to_bytes(8, "little") + content)
-    return digest.hexdigest()
 
 
 def dataset_name(name: str) -> tuple[str, str | None]:

@@ -80,7 +80,10 @@ def run_score_dataset(args: argparse.Namespace) -> int:
 def summary(report: "DatasetReport", output: str) -> str:
     """What `editreward score --dataset` prints."""
     reused = f", {report.reused} of them by an earlier run" if report.reused else ""
-    lines = [f"Wrote {output}: {report.groups} groups with {report.candidates} candidates{reused}."]
+    changed = f" {report.changed} rows of an earlier run were scored anew: the dataset has changed." * (
+        report.changed > 0
+    )
+    lines = [f"Wrote {output}: {report.groups} groups with {report.candidates} candidates{reused}.{changed}"]
     if report.failed:
         lines += ["", f"{report.failed} groups or candidates could not be scored (`error` in the file):"]
         lines += [f"  {name}: {reason}" for name, reason in report.failures]

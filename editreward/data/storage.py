@@ -15,7 +15,7 @@ from datasets.table import embed_table_storage
 from configuration_editreward import DEFAULT_DIMENSIONS
 from editreward.data import sources
 from editreward.data.schema import encode_group, group_features
-from editreward.files import part_of, put_in_place, remove_parts
+from editreward.files import lock, part_of, put_in_place, remove_parts, unlock
 from editreward.groups.rows import GroupRow
 
 ROWS_PER_BATCH = 8
@@ -72,7 +72,7 @@ class GroupWriter:
     writer per split at a time.
 
     Raises:
-        ValueError: the split's name is none that `datasets` accepts.
+        ValueError: the split's name is none that `datasets` accepts, or another run writes that split.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class GroupWriter:
         self._parts: list[Path] = []
         self._writer: pq.ParquetWriter | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = lock(self.folder / f"{split}.parquet")
         remove_parts(self.folder, f"{split}-?????.parquet")
 
     def write(self, group: GroupRow) -> None:
@@ -109,6 +110,12 @@ class GroupWriter:
         except BaseException:
             self._discard()
             raise
+        try:
+            self._put_in_place()
+        finally:
+            unlock(self._lock)
+
+    def _put_in_place(self) -> None:
         self._end_shard()
         older = set(self.folder.glob(f"{self.split}-?????-of-?????.parquet"))
         for index, part in enumerate(self._parts):
@@ -129,6 +136,7 @@ class GroupWriter:
             self._discard()
 
     def _discard(self) -> None:
+        unlock(self._lock)
         self._end_shard()
         for part in self._parts:
             part.unlink(missing_ok=True)

@@ -144,6 +144,24 @@ def _chosen(
     return [usable[place] for place in drawn]
 
 
+def check_sources(instructions: Instructions, made: Mapping[Key, Record], store: CandidateStore) -> None:
+    """Be sure, before a run goes on, that the rows are those that the candidates were made for.
+
+    Raises:
+        ValueError: a row has changed since.
+    """
+    by_row: dict[str, list[Record]] = {}
+    for record in made.values():
+        by_row.setdefault(record.group_id, []).append(record)
+    for index, group_id in enumerate(instructions.ids):
+        if group_id in by_row:
+            try:
+                row = instructions.read(index)
+            except (OSError, ValueError):  # the run says so of that row
+                continue
+            _check_source(row, by_row[group_id], store)
+
+
 def _check_source(row: SourceRow, records: Sequence[Record], store: CandidateStore) -> None:
     source = row.digest()
     if any(record.source != source for record in records):

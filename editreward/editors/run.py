@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from configuration_editreward import DEFAULT_DIMENSIONS
-from editreward.editors.dataset import BalancedDraw, DatasetReport, write_dataset
+from editreward.editors.dataset import BalancedDraw, DatasetReport, check_sources, write_dataset
 from editreward.editors.editors import Edit, Editor
 from editreward.editors.instructions import Instructions, SourceRow
 from editreward.editors.store import CandidateStore, Key, Record, planned
@@ -137,6 +137,9 @@ def generate(
     seeds = {editor.name: editor.seeds for editor in editors}
     plan = planned(instructions.ids, seeds)
     before = store.read()
+    if state.is_main_process:
+        planned_before = {key: before[key] for key in plan if key in before and before[key].error is None}
+        check_sources(instructions, planned_before, store)
     state.wait_for_everyone()  # nobody writes before everybody has read, so that all divide the same work
     todo = [key for key in plan if key not in before or (retry_failed and before[key].error is not None)]
     store.open(state.process_index)

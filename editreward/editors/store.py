@@ -21,9 +21,13 @@ from typing import TypeAlias
 
 from filelock import FileLock, Timeout
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from editreward import files
 from editreward.data.images import pixel_digest, read_image
+
+MADE_FOR = "editreward-source"
+"""Text field of an image file: `SourceRow.digest` of the row that it was made for."""
 
 Key: TypeAlias = tuple[str, str, int]
 """Group, editor and seed."""
@@ -118,13 +122,13 @@ class CandidateStore:
         file = self.folder / "settings.json"
         known: dict[str, dict[str, object]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         for name, new in settings.items():
-            changed = files.changed_settings(known.get(name, new), new)
-            if changed and any((self.folder / name).glob("*.png")):
-                changes = ", ".join(f"{key} {before!r} became {now!r}" for key, (before, now) in changed.items())
-                raise ValueError(
-                    f"The candidates of the editor {name} in {self.folder} were made with other settings: {changes}. "
+            if any((self.folder / name).glob("*.png")):
+                files.check_same(
+                    f"The candidates of the editor {name} in {self.folder} were made",
+                    known.get(name, new),
+                    new,
                     f"Give the editor another name, choose another output folder, or delete {self.folder / name} and "
-                    f'"{name}" in {file}.'
+                    f'"{name}" in {file}.',
                 )
         files.write_json(file, {**known, **settings})
 
@@ -149,12 +153,16 @@ class CandidateStore:
             self._lock = None
 
     def adopt(self, key: Key, source: str) -> bool:
-        """Write the line of a candidate whose image is there without one. Returns whether it is."""
+        """Write the line of a candidate whose image is there without one. Returns whether it is, for this source."""
         try:
             content = self.image_path(key).read_bytes()
-            pixels = pixel_digest(read_image({"bytes": content, "path": None}))
+            image = read_image({"bytes": content, "path": None})
         except (FileNotFoundError, ValueError):
             return False
+        with Image.open(io.BytesIO(content)) as opened:
+            if opened.info.get(MADE_FOR) != source:  # the row was another one
+                return False
+        pixels = pixel_digest(image)
         self._add(key, source, sha256=_digest(content), pixels=pixels.hex())
         return True
 
@@ -163,7 +171,9 @@ class CandidateStore:
         path = self.image_path(key)
         path.parent.mkdir(exist_ok=True)
         buffer = io.BytesIO()
-        image.save(buffer, "PNG")
+        about = PngInfo()
+        about.add_text(MADE_FOR, source)
+        image.save(buffer, "PNG", pnginfo=about)
         files.write_bytes(path, buffer.getvalue())
         self._add(key, source, _digest(buffer.getvalue()), pixel_digest(image).hex(), seconds=seconds)
 

@@ -5,6 +5,7 @@ JSON per row in order, of which the first says what is scored with which model. 
 process makes the output of these files.
 """
 
+import filecmp
 import itertools
 import json
 import os
@@ -19,9 +20,10 @@ import pyarrow.parquet as pq
 
 from editreward.data.rows import edit_group
 from editreward.data.sources import numbered_rows
-from editreward.files import Journal, atomic_file
+from editreward.files import Journal, alone_at, atomic_file
 from editreward.groups import GroupScores, Scorer, Unscored
 from editreward.groups.rows import GroupRow
+from editreward.resuming import row_digest
 from editreward.scorers.processes import Processes
 from editreward.scorers.registry import check_answers
 
@@ -31,6 +33,8 @@ ROWS_PER_BATCH = 1000
 GROUPS_PER_CALL = 64
 """Groups that a scorer is called with, and that a killed run loses at most, of each process."""
 FAILURES_KEPT = 10
+DIGEST = "digest"
+"""In the records of unfinished runs: `row_digest` of the row that was scored."""
 
 
 @dataclass
@@ -42,6 +46,7 @@ class DatasetReport:
         failed: groups, and single candidates of other groups, that could not be.
         failures: the first of these, what to call each and why.
         reused: rows that an earlier run had done.
+        changed: rows that an earlier run had done of what the dataset was then; they were scored anew.
     """
 
     groups: int = 0
@@ -49,6 +54,7 @@ class DatasetReport:
     failed: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)
     reused: int = 0
+    changed: int = 0
 
 
 def score_dataset(
@@ -77,13 +83,32 @@ def score_dataset(
 
     Raises:
         ValueError: the output has another suffix, an unfinished one is of other data, another scorer or another number
-            of processes, or the scorer does not keep to its interface; or as `numbered_rows`.
+            of processes, another run writes it, or the scorer does not keep to its interface; or as `numbered_rows`.
         FileExistsError: the output is there.
     """
     output, processes = Path(output), processes or Processes()
     if output.suffix not in SUFFIXES:
         raise ValueError(f"`--output {output}` must end in {' or '.join(SUFFIXES)}.")
-    if output.exists():
+    with alone_at(output.with_name(f"{output.name}.{processes.index}")):
+        return _score_dataset(scorer, name, output, split, limit, revision, processes)
+
+
+def _score_dataset(
+    scorer: Scorer,
+    name: str,
+    output: Path,
+    split: str,
+    limit: int | None,
+    revision: str | None,
+    processes: Processes,
+) -> DatasetReport | None:
+    parts = [output.with_name(f"{output.name}.part-{index}-of-{processes.count}") for index in range(processes.count)]
+    others = sorted(set(output.parent.glob(f"{output.name}.part-*")) - set(parts))
+    if others:
+        raise ValueError(
+            f"{others[0]} is of an unfinished run with another number of processes. Run it with that, or delete it."
+        )
+    if output.exists() and not all(part.exists() for part in parts):  # with them: killed before they were removed
         raise FileExistsError(f"{output} is there already. Choose another name, or delete it.")
     header = {
         "dataset": name,
@@ -93,36 +118,57 @@ def score_dataset(
         "fingerprint": scorer.fingerprint,
         "processes": processes.count,
     }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    parts = [output.with_name(f"{output.name}.part-{index}-of-{processes.count}") for index in range(processes.count)]
-    others = sorted(set(output.parent.glob(f"{output.name}.part-*")) - set(parts))
-    if others:
-        raise ValueError(
-            f"{others[0]} is of an unfinished run with another number of processes. Run it with that, or delete it."
-        )
     journal = Journal(parts[processes.index], header, durable=False)  # a lost group is quickly scored again
-    done = journal.resume()
-    rows = numbered_rows(name, split, processes.index + done * processes.count, processes.count, limit, revision)
+    rows = numbered_rows(name, split, processes.index, processes.count, limit, revision)
+    reused, changed, rows = _verified(journal, rows, limit)
     with journal:
         while batch := list(itertools.islice(rows, GROUPS_PER_CALL)):
             groups = [edit_group(row) for _, row in batch]
             answers = scorer(groups)
             check_answers(scorer, groups, answers)
             for (number, row), scored in zip(batch, answers, strict=True):
-                journal.add(_record(number, row, scored))
-    reused = sum(processes.together({str(processes.index): done}).values())
+                journal.add({**_record(number, row, scored), DIGEST: row_digest(row)})
+    counts = processes.together({str(processes.index): (reused, changed)}).values()
     if not processes.is_main:
         return None
-    report = DatasetReport(reused=reused)
+    report = DatasetReport(reused=sum(one for one, _ in counts), changed=sum(one for _, one in counts))
     # A user's scorer need not say beforehand what it scores apart.
     candidates = (candidate for record in _in_order(parts, limit) for candidate in record["candidates"])
     found = (name for candidate in candidates for name in candidate["dimensions"] or ())
     dimensions = list(dict.fromkeys(itertools.chain(scorer.dimensions, found)))
     with atomic_file(output) as unfinished:
         _write(_counted(_in_order(parts, limit), report), unfinished, output.suffix, dimensions)
+        if output.exists() and not filecmp.cmp(unfinished, output, shallow=False):
+            raise FileExistsError(f"{output} is there already, with other content. Choose another name, or delete it.")
     for part in parts:
         part.unlink()
     return report
+
+
+def _verified(
+    journal: Journal, rows: Iterator[tuple[int, GroupRow]], limit: int | None
+) -> tuple[int, int, Iterator[tuple[int, GroupRow]]]:
+    """Compare what an earlier run scored with what the rows are now, and keep what is the same.
+
+    Args:
+        journal: of the earlier run; from the first row on that has changed, its records are cut off.
+        rows: with their numbers, from the first on.
+        limit: number of the first row that is left out. Records behind it are not compared, and kept.
+
+    Returns:
+        How many records are used again, how many are not, and the rows that are left to score.
+    """
+    done, same = journal.resume(), 0
+    for record, (number, row) in zip(journal.records(), rows, strict=False):
+        if (record["row"], record.get(DIGEST)) != (number, row_digest(row)):
+            rows = itertools.chain([(number, row)], rows)
+            break
+        same += 1
+    left = next(itertools.islice(journal.records(), same, None), None)
+    if left is None or (limit is not None and left["row"] >= limit):
+        return same, 0, rows
+    journal.keep(same)
+    return same, done - same, rows
 
 
 def _record(number: int, row: GroupRow, scored: GroupScores | Unscored) -> dict[str, Any]:
@@ -144,6 +190,7 @@ def _in_order(parts: Sequence[Path], limit: int | None) -> Iterator[dict[str, An
             # An earlier run may have had a higher limit. The first process without a row left is behind the last one.
             if record is None or (limit is not None and record["row"] >= limit):
                 return
+            record.pop(DIGEST)
             yield record
     finally:
         for file in files:

@@ -1,18 +1,31 @@
 """Loading reward models: which device and precision, and errors that say what is wrong with a folder or repository."""
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedConfig
+from transformers.utils import (
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    WEIGHTS_INDEX_NAME,
+    WEIGHTS_NAME,
+    cached_file,
+)
 
-from configuration_editreward import HUB_ARGUMENTS
+from configuration_editreward import HUB_ARGUMENTS, EditRewardConfig
 from editreward.resources import resource
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor
 
 BUNDLED_MODEL = "editreward-tiny"
+MOST_MISSING = 1.5
+"""Times as many numbers as the weights hold may be asked for: what is missing is named only once all is allocated."""
+PACKED = ("U8", "I8")
+"""Types, in the header of a file, that may hold several numbers of four bits."""
 
 
 class ModelError(ValueError):
@@ -81,6 +94,7 @@ def load_model_and_processor(name: str, **options: Any) -> tuple[EditRewardModel
     hub_options = {key: value for key, value in options.items() if key in HUB_ARGUMENTS}
     _check_model_type(name, **hub_options)
     processor = _load_processor(name, **hub_options)
+    _check_sizes(name, processor, **hub_options)
     return _load_model(name, **options), processor
 
 
@@ -95,6 +109,8 @@ def _check_model_type(name: str, **hub_options: Any) -> None:
             "spelling; a repository needs a network connection or an earlier download, and a private or gated one "
             "`hf auth login` first."
         ) from error
+    except Exception as error:  # no JSON object
+        raise _model_error(name, error) from error
     if not config:
         raise ModelError(f"{name} is not a model folder: it has no config.json.")
     if config.get("model_type") != "editreward":
@@ -108,9 +124,11 @@ def _load_processor(name: str, **hub_options: Any) -> EditRewardProcessor:
     try:
         # The folder's own copy of the code is never run. Left open, transformers asks on the terminal whether it may.
         return EditRewardProcessor.from_pretrained(name, trust_remote_code=False, **hub_options)
-    except (OSError, ValueError, TypeError, KeyError) as error:  # transformers has one for each kind of missing file
+    except ImportError:  # which names what to install
+        raise
+    except Exception as error:  # whatever a file with other content than transformers expects raises in it
         raise ModelError(
-            f"{name} has no usable processor: {error} Save it beside the model with "
+            f"{name} has no usable processor: {_in_words(error)} Save it beside the model with "
             "`processor.save_pretrained(folder)`."
         ) from error
 
@@ -122,10 +140,12 @@ def _load_model(name: str, **options: Any) -> EditRewardModel:
         model, info = EditRewardModel.from_pretrained(
             name, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
-    except (OSError, ValueError) as error:
-        raise _model_error(name, error) from error
+    except ImportError:
+        raise
     except SafetensorError as error:
         raise ModelError(f"{name} holds damaged weights ({error}). Copy it again.") from error
+    except Exception as error:  # as for the processor
+        raise _model_error(name, error) from error
     for key, found, expected in info["mismatched_keys"]:
         raise ModelError(
             f"{name} holds {key} with shape {list(found)}, its config.json asks for {list(expected)}. The two "
@@ -138,6 +158,76 @@ def _load_model(name: str, **options: Any) -> EditRewardModel:
     return model
 
 
+def _check_sizes(name: str, processor: EditRewardProcessor, **hub_options: Any) -> None:
+    """Be sure, before anything is allocated, that a configuration asks for no more than the weights hold.
+
+    Raises:
+        ModelError: it asks for more, or the processor cuts images into other patches than the model takes.
+    """
+    held = _held_elements(name, **hub_options)
+    try:
+        config = EditRewardConfig.from_pretrained(name, **hub_options)
+        vision, images = config.backbone_config.vision_config, processor.image_processor
+        for ours, theirs in (("patch_size", "patch_size"), ("merge_size", "spatial_merge_size")):
+            if getattr(images, ours) != getattr(vision, theirs):
+                raise ValueError(
+                    f"the processor's `{ours}` is {getattr(images, ours)}, the model's {getattr(vision, theirs)}."
+                )
+        if held is None:  # an adapter: its base is checked where it is loaded
+            return
+        layers = config.get_text_config().num_hidden_layers + vision.depth
+        if layers > held:
+            raise ValueError(f"config.json asks for {layers} layers, the weights hold {held} numbers.")
+        with torch.device("meta"):
+            model = EditRewardModel(config)
+        wanted = sum(weight.numel() for weight in model.state_dict().values())
+    except Exception as error:
+        raise _model_error(name, error) from error
+    if wanted > MOST_MISSING * held:
+        raise ModelError(
+            f"{name}: config.json asks for {wanted:,} numbers, the weights hold {held:,}. The two belong to different "
+            "models."
+        )
+
+
+def _held_elements(name: str, **hub_options: Any) -> int | None:
+    """Numbers in the weights' files, by the headers of safetensors files or by size; None where there are none."""
+    for index in (SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_INDEX_NAME):
+        if found := _file(name, index, **hub_options):
+            try:
+                shards = set(json.loads(Path(found).read_text(encoding="utf-8"))["weight_map"].values())
+                files = [_file(name, Path(shard).name, **hub_options) for shard in sorted(shards)]
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ModelError(f"{name}: {index} is damaged ({_in_words(error)}). Copy it again.") from error
+            break
+    else:
+        files = [_file(name, SAFE_WEIGHTS_NAME, **hub_options) or _file(name, WEIGHTS_NAME, **hub_options)]
+    present = [Path(file) for file in files if file is not None]
+    return sum(map(_elements, present)) if present else None
+
+
+def _elements(file: Path) -> int:
+    """Numbers in a file; those of quantized weights count as packed by two."""
+    if file.suffix != ".safetensors":
+        return file.stat().st_size
+    try:
+        with safe_open(str(file), framework="pt") as weights:
+            slices = (weights.get_slice(key) for key in weights.keys())  # noqa: SIM118 (no mapping)
+            return sum(math.prod(one.get_shape()) * (2 if one.get_dtype() in PACKED else 1) for one in slices)
+    except SafetensorError as error:
+        raise ModelError(f"{file} holds damaged weights ({error}). Copy it again.") from error
+
+
+def _file(name: str, file: str, **hub_options: Any) -> str | None:
+    found: str | None = cached_file(name, file, _raise_exceptions_for_missing_entries=False, **hub_options)
+    return found
+
+
+def _in_words(error: Exception) -> str:
+    """An error of somebody else's code, with its type where the text alone says nothing."""
+    return str(error) if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {error}."
+
+
 def _model_error(name: str, error: Exception) -> ModelError:
-    message = str(error)
+    message = _in_words(error)
     return ModelError(message if name in message else f"{name} cannot be loaded: {message}")

@@ -3,13 +3,17 @@
 It starts from a vision-language model, or from an EditReward model to go on with, and a dataset of edit groups.
 """
 
+import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from transformers import set_seed
 from trl import TrlParser
 
 from configuration_editreward import EditRewardConfig
+from editreward.files import alone_at
 from editreward.training.adapters import adapter_config, quantization_config
 from editreward.training.arguments import EditRewardModelConfig, EditRewardTrainingArguments
 from editreward.training.datasets import GroupDataArguments, load_eval_dataset, load_train_dataset
@@ -153,16 +157,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     trainer.dataset_names = [part.path for part in script_args.datasets or ()] or [script_args.dataset_name]
 
-    # 4. Train
-    resume = training_args.resume_from_checkpoint
-    trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
+    output = Path(training_args.output_dir)
+    place = output if os.access(output.absolute().parent, os.W_OK) else output / "run"  # a mounted folder
+    with alone_at(place) if trainer.is_world_process_zero() else nullcontext():
+        # 4. Train
+        resume = training_args.resume_from_checkpoint
+        trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
 
-    # 5. Save and push
-    if training_args.push_to_hub:
-        trainer.push_to_hub()  # saves, too
-    else:
-        trainer.save_model(training_args.output_dir)
-        trainer.create_model_card()
+        # 5. Save and push
+        if training_args.push_to_hub:
+            trainer.push_to_hub()  # saves, too
+        else:
+            trainer.save_model(training_args.output_dir)
+            trainer.create_model_card()
     trainer.end()
 
 

@@ -35,6 +35,7 @@ from editreward.training.checkpoints import (
 from editreward.training.collator import EditGroupCollator, check_columns
 from editreward.training.dataloading import DataWait, first_row, group_dataloader
 from editreward.training.hardest import HardestGroups
+from editreward.training.identity import check_identity, run_identity, save_identity
 from editreward.training.losses import LOSSES, GaussianLikelihood, RewardLoss
 from editreward.training.metrics import (
     EvaluationScores,
@@ -240,6 +241,9 @@ class EditRewardTrainer(RewardTrainer):
             resume_from_checkpoint: See [`checkpoint_to_resume`].
         """
         checkpoint = checkpoint_to_resume(self.args.output_dir, resume_from_checkpoint)
+        self._identity = run_identity(self.args, self.train_dataset)
+        if checkpoint is not None:
+            check_identity(Path(checkpoint), self._identity)
         self.model.config.preference_link = self.loss.link
         self._drop_std_factors()
         self.bad_rows.start(checkpoint is not None, self.accelerator.is_main_process)
@@ -250,6 +254,22 @@ class EditRewardTrainer(RewardTrainer):
         if self.accelerator.is_main_process:
             self.bad_rows.report()
         return output
+
+    def _init_training_state(
+        self, max_steps: int, steps_per_epoch: int, num_train_epochs: int, checkpoint: str | None, trial: Any
+    ) -> tuple[int, int]:
+        # The Trainer looks whether a run is finished only after a step: a finished one would train a step more.
+        epochs, batches = super()._init_training_state(max_steps, steps_per_epoch, num_train_epochs, checkpoint, trial)
+        if checkpoint is not None and self.state.global_step >= max_steps:
+            logger.warning(
+                "%s is of step %d of %d: the run is finished, and its weights stay as they are. More "
+                "`--max_steps` or `--num_train_epochs` train on.",
+                checkpoint,
+                self.state.global_step,
+                max_steps,
+            )
+            return num_train_epochs, 0
+        return epochs, batches
 
     # Data
 
@@ -587,6 +607,7 @@ class EditRewardTrainer(RewardTrainer):
             if self.args.should_save:
                 self.state.save_to_json(str(incomplete / TRAINER_STATE_NAME))
         if self.args.should_save:
+            save_identity(incomplete, self._identity)
             complete_checkpoint(incomplete, checkpoint, self._ranks_of_checkpoint())
             rotate_checkpoints(run_dir, self.args.save_total_limit, checkpoint, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()

@@ -545,18 +545,21 @@ def test_a_changed_input_or_option_does_not_go_on_with_another_import(tmp_path):
     (tmp_path / "in" / rows[0]["path1"]).unlink()
     with pytest.raises(ImportFault):
         run("editreward-data", file, tmp_path / "out")
-    with pytest.raises(ValueError, match="interrupted import with another origin.*--overwrite"):
+    with pytest.raises(ValueError, match="interrupted import with other settings: origin.*--overwrite"):
         run("editreward-data", file, tmp_path / "out", origin="elsewhere")
     with pytest.raises(FileNotFoundError):
         run("editreward-data", tmp_path / "typo.json", tmp_path / "typo")
     save(tmp_path / "in", rows[0]["path1"], 5)
     run("editreward-data", file, tmp_path / "typo")  # nothing was recorded that another input could spoil
     file.write_text(json.dumps(rows) + " ")
-    with pytest.raises(ValueError, match="interrupted import with another input"):
+    with pytest.raises(ValueError, match="interrupted import with other settings: input"):
         run("editreward-data", file, tmp_path / "out")
     run("editreward-data", file, tmp_path / "out", overwrite=True)
     with pytest.raises(ValueError, match="holds a dataset already"):
         run("editreward-data", file, tmp_path / "out")
+    (tmp_path / "out" / ".import-done" / "images").mkdir(parents=True)  # killed while it tidied up
+    assert run("editreward-data", file, tmp_path / "out")["groups"] == 1
+    assert not (tmp_path / "out" / ".import-done").exists()
     assert run("editreward-data", file, tmp_path / "out", overwrite=True)["groups"] == 1
 
 

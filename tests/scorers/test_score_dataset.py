@@ -14,7 +14,7 @@ from editreward.cli import command as cli
 from editreward.data.sources import numbered_rows
 from editreward.data.storage import write_groups
 from editreward.scorers.dataset import score_dataset
-from editreward.scorers.registry import CompletedScorer
+from editreward.scorers.registry import CompletedScorer, load_scorer
 from editreward.scorers.reward_model import EditRewardScorer, SkippedGroup
 from editreward.simulation import simulate_group
 
@@ -118,13 +118,98 @@ def test_a_run_goes_on_only_with_the_same_data_and_model(data, scorer, tmp_path)
             score_dataset(scorer, str(data), output, limit=1)
     another = CompletedScorer(scorer)
     another.fingerprint = "another"
-    with pytest.raises(ValueError, match="unfinished run with fingerprint"):
+    with pytest.raises(ValueError, match="unfinished run.*fingerprint"):
         score_dataset(another, str(data), output)
     with pytest.raises(ValueError, match="another number of processes"):
         score_dataset(scorer, str(data), output, processes=Share(0, 2))
     assert score_dataset(scorer, str(data), output, limit=2).groups == 2
     with pytest.raises(FileExistsError, match="there already"):
         score_dataset(scorer, str(data), output)
+
+
+def stopped(scorer, data, output, **options):
+    """Leave what a run leaves that is killed before its parts become the output."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("editreward.scorers.dataset._write", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            score_dataset(scorer, str(data), output, **options)
+
+
+@pytest.mark.parametrize("remade", [[0, 1, 2, 9, 4, 5], [9, 1, 2, 3, 4, 5], [0, 1, 2], [0, 1, 2, 3, 4, 5, 6, 7]])
+@pytest.mark.parametrize("limit", [None, 5])
+def test_of_a_dataset_that_was_made_anew_only_equal_rows_keep_their_scores(tmp_path, remade, limit):
+    data, output, asked = tmp_path / "groups", tmp_path / "scores.jsonl", []
+
+    class Asked(CompletedScorer):
+        def __call__(self, groups):
+            asked.extend(group.group_id for group in groups)
+            return super().__call__(groups)
+
+    scorer = Asked(load_scorer("ssim"))
+    write_groups((simulate_group(number, candidates=2, size=84).to_row() for number in range(6)), data)
+    stopped(scorer, data, output, limit=limit)
+    asked.clear()
+    rows = [simulate_group(number, candidates=2, size=84).to_row() for number in remade]
+    write_groups(rows, data)
+    report = score_dataset(scorer, str(data), output, limit=limit)
+    ids = [row["group_id"] for row in rows][:limit]
+    same = next((place for place, number in enumerate(remade) if number != place), len(remade))
+    same = min(same, 6 if limit is None else limit)
+    assert [record["group_id"] for record in read(output)] == ids
+    assert asked == ids[same:] and report.reused == same
+    assert report.changed == (min(6, limit or 6) - same)
+
+
+def test_an_image_that_changes_is_scored_anew(tmp_path):
+    data, output = tmp_path / "groups", tmp_path / "scores.jsonl"
+    rows = [simulate_group(number, candidates=2, size=84).to_row() for number in range(3)]
+    write_groups(rows, data)
+    scorer = load_scorer("ssim")
+    stopped(scorer, data, output)
+    rows[1]["candidates"][0]["image"] = rows[1]["source_images"][0]
+    write_groups(rows, data)
+    report = score_dataset(scorer, str(data), output)
+    assert (report.reused, report.changed) == (1, 2)
+    assert read(output)[1]["candidates"][0]["reward"] == pytest.approx(1.0)
+
+
+def test_a_run_that_was_killed_after_its_output_was_there_ends_well_and_leaves_nothing(tmp_path):
+    data, output = tmp_path / "groups", tmp_path / "scores.jsonl"
+    write_groups((simulate_group(number, candidates=2, size=84).to_row() for number in range(3)), data)
+    scorer = load_scorer("ssim")
+    stopped(scorer, data, output)
+    part = tmp_path / "scores.jsonl.part-0-of-1"
+    kept = part.read_bytes()
+    score_dataset(scorer, str(data), output)
+    written = output.read_bytes()
+    part.write_bytes(kept)
+    assert score_dataset(scorer, str(data), output).reused == 3
+    assert output.read_bytes() == written and not part.exists()
+    part.write_bytes(kept)
+    output.write_text("something else")
+    with pytest.raises(FileExistsError, match="other content"):
+        score_dataset(scorer, str(data), output)
+    assert output.read_text() == "something else"
+
+
+def test_a_second_run_of_one_output_is_told_and_a_dead_runs_lock_keeps_nobody(tmp_path):
+    data, output = tmp_path / "groups", tmp_path / "scores.jsonl"
+    write_groups((simulate_group(number, candidates=2, size=84).to_row() for number in range(3)), data)
+    code = "import sys, time; from editreward.files import alone_at\n"
+    code += "with alone_at(sys.argv[1]): print('locked', flush=True); time.sleep(600)"
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(output.with_name("scores.jsonl.0"))], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(ValueError, match="Another run is writing .*scores.jsonl"):
+            score_dataset(load_scorer("ssim"), str(data), output)
+    finally:
+        other.kill()
+        other.wait()
+    assert (tmp_path / ".scores.jsonl.0.lock").exists()
+    assert score_dataset(load_scorer("ssim"), str(data), output).groups == 3
+    assert sorted(tmp_path.iterdir()) == [data, output]
 
 
 @pytest.mark.parametrize("count", [2, 3])

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from editreward.data.tables import TEXT_SUFFIXES, naming_parquet_faults, parquet_rows, read_table
+from editreward.hub_ids import hub_commit
+from editreward.resuming import file_fingerprint, folder_fingerprint
 
 READ_BUFFER = 1 << 20
 
@@ -38,12 +40,13 @@ class Source:
         return path.name if path.exists() else self.name
 
     def fingerprint(self) -> list[Any]:
-        """Changes when the input does: of a file its size and time, of a dataset its name, split and revision."""
+        """Changes when the input does: of files their content, of a Hub dataset its commit, where the Hub answers."""
         path = Path(self.name)
         if path.is_file():
             read_as = [self.encoding, self.separator] if self.encoding or self.separator else []
-            return [str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns, *read_as]
-        return [str(path.resolve()) if path.exists() else self.name, self.split, self.config, self.revision]
+            return [path.name, *file_fingerprint(path), *read_as]
+        content = folder_fingerprint(path) if path.exists() else hub_commit(self.name, self.revision)
+        return [path.name if path.exists() else self.name, self.split, self.config, self.revision, content]
 
 
 def sources_of(name: str, split: str | None = None, revision: str | None = None) -> list[Source]:

@@ -28,7 +28,7 @@ from editreward.data.importers.formats import Assembly, Built, Format, Row
 from editreward.data.importers.images import ImageStore
 from editreward.data.importers.reading import Source, read_rows
 from editreward.data.storage import MAX_SHARD_BYTES, GroupWriter
-from editreward.files import changed_settings, write_json, write_lines
+from editreward.files import check_same, write_json, write_lines
 from editreward.groups.rows import GroupRow
 
 WORK_FOLDER = ".import"
@@ -164,6 +164,8 @@ def import_dataset(
     inputs = [*inputs, *_companions(format, inputs)]
     root = options.image_root(inputs)
     arguments = options.arguments(format, inputs, root)
+    if not options.overwrite and (report := _completed(output, arguments)):
+        return report
     is_new = not output.exists()
     replaced = _prepare(output, options.overwrite)
     work = output / WORK_FOLDER
@@ -184,6 +186,22 @@ def import_dataset(
     work.replace(output / DONE_FOLDER)  # at once, so that a half removed folder is not taken for an interrupted import
     shutil.rmtree(output / DONE_FOLDER)
     return report
+
+
+def _completed(output: Path, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The report of an import that was killed when it had all but tidied up, if it is this one."""
+    done, report = output / DONE_FOLDER, output / REPORT_FILE
+    if not done.is_dir() or not report.is_file():
+        return None
+    found: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+    if found.get("arguments") != _digest(arguments):
+        return None
+    shutil.rmtree(done)
+    return found
+
+
+def _digest(arguments: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()
 
 
 def _companions(format: Format, inputs: Sequence[Source]) -> list[Source]:
@@ -226,13 +244,16 @@ def _open(work: Path, arguments: dict[str, Any], replaced: list[str]) -> sqlite3
     except sqlite3.OperationalError as error:
         database.close()
         raise ValueError(f"Cannot use {work}: {error}. Is another import writing there?") from error
-    changed = changed_settings(json.loads(before), arguments) if before is not None else {}
-    if changed:
-        database.close()
-        raise ValueError(
-            f"{work.parent} holds an interrupted import with another {' and '.join(changed)}. Run it again as it was, "
-            "or use --overwrite."
+    try:
+        check_same(
+            f"{work.parent} holds an interrupted import",
+            arguments if before is None else json.loads(before),
+            arguments,
+            "Run it again as it was, or use --overwrite.",
         )
+    except ValueError:
+        database.close()
+        raise
     return database
 
 
@@ -456,6 +477,7 @@ def _finish(
         "format": arguments["format"],
         "input": arguments["input"],
         "images": arguments["images"],
+        "arguments": _digest(arguments),
         "split": split,
         "rows": rows,
         "groups": counts["groups"],

@@ -1,0 +1,83 @@
+"""What a run goes on with: its settings and data, saved in each checkpoint and compared before it resumes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from editreward.files import check_same, write_json
+from editreward.resuming import row_digest
+from editreward.training.arguments import EditRewardTrainingArguments
+from editreward.training.bad_rows import UnreadableRow
+from editreward.training.dataloading import GroupRows
+
+IDENTITY_FILE = "resume.json"
+SETTINGS = (
+    "loss",
+    "loss_reduction",
+    "dimension_weight",
+    "ties",
+    "tie_weight",
+    "label_smoothing",
+    "vote_labels",
+    "rationale_weight",
+    "regression_offset",
+    "freeze",
+    "split_into_pairs",
+    "max_candidates",
+    "vary_instructions",
+    "seed",
+)
+"""Those that make another training of it. Steps, rates, batches and what is logged may change."""
+
+SAMPLED_ROWS = 32
+
+
+def run_identity(
+    args: EditRewardTrainingArguments, dataset: datasets.Dataset | datasets.IterableDataset
+) -> dict[str, Any]:
+    """Settings and data of a run, as JSON data.
+
+    Args:
+        args: Of the run.
+        dataset: Training data. Of a stream, which could only be read from its start, nothing is compared.
+    """
+    identity: dict[str, Any] = {name: getattr(args, name) for name in SETTINGS}
+    if isinstance(dataset, datasets.Dataset):
+        rows, count = GroupRows(dataset), len(dataset)
+        places = sorted({place * (count - 1) // max(1, SAMPLED_ROWS - 1) for place in range(SAMPLED_ROWS)})
+        identity["rows"] = count
+        identity |= {f"row {place}": _row(rows, place) for place in places}
+    return json.loads(json.dumps(identity))
+
+
+def _row(rows: GroupRows, place: int) -> list[Any]:
+    """Images, instruction and scores of a row."""
+    row = rows._read(place)
+    if isinstance(row, UnreadableRow):
+        return ["cannot be read"]
+    scores = [(candidate or {}).get("scores") for candidate in row["candidates"] or ()]
+    return [row_digest(row), json.dumps(scores, sort_keys=True)]
+
+
+def save_identity(folder: Path, identity: dict[str, Any]) -> None:
+    """Write it into a checkpoint."""
+    write_json(folder / IDENTITY_FILE, identity)
+
+
+def check_identity(checkpoint: Path, identity: dict[str, Any]) -> None:
+    """Be sure that a checkpoint is of this run. Those without the file, of earlier versions, are taken as they are.
+
+    Raises:
+        ValueError: It is of other settings or data.
+    """
+    file = checkpoint / IDENTITY_FILE
+    if file.is_file():
+        check_same(
+            f"{checkpoint} is of a run",
+            json.loads(file.read_text(encoding="utf-8")),
+            identity,
+            f"Resume with those, or start a run of its own from its weights: `--model_name_or_path {checkpoint}`, "
+            "another `--output_dir`.",
+        )
