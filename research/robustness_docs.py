@@ -27,7 +27,7 @@ from editreward.benchmarks.runner import Runner
 from editreward.cli.bench_robustness import SIMULATED_GROUPS
 from editreward.groups import EditGroup
 from editreward.scorers.baselines import SourceLikeness
-from editreward.scorers.cache import cache_folder
+from editreward.scorers.folders import cache_folder
 from editreward.simulation import simulate_group
 
 ROOT = Path(__file__).resolve().parents[1]

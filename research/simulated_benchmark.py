@@ -26,7 +26,7 @@ from editreward.benchmarks.runner import Runner
 from editreward.benchmarks.simulated import AGREEMENT, CEILING, EXACT
 from editreward.groups import EditGroup, PairwiseJudge, Scorer
 from editreward.scorers.baselines import LIKENESSES, CoinPerPair, RandomScores, Rate, SourceLikeness
-from editreward.scorers.cache import cache_folder
+from editreward.scorers.folders import cache_folder
 
 DOCS = Path("docs/benchmarks.md")
 NUMBERS = Path("docs/benchmarks/simulated.json")

@@ -12,8 +12,8 @@ from editreward.data.benchmark_items import BENCHMARK_FILE, read_benchmark
 from editreward.data.importers.reading import Source, sources_of
 from editreward.data.importers.running import FAULTS_FILE, REPORT_FILE, WORK_FOLDER, ImportOptions, import_dataset
 from editreward.data.sources import StoredRows, is_saved_to_disk
-from editreward.scorers.cache import cache_folder
 from editreward.scorers.fingerprints import content_hash
+from editreward.scorers.folders import cache_folder
 from editreward.scorers.processes import Processes
 
 

@@ -81,7 +81,7 @@ def run_bench(args: argparse.Namespace) -> None:
     """Run a benchmark and print the result."""
     from editreward.benchmarks import load_benchmark, run_benchmark
     from editreward.benchmarks.runner import Runner
-    from editreward.scorers.cache import cache_folder
+    from editreward.scorers.folders import cache_folder
     from editreward.scorers.processes import Processes
 
     processes = Processes()

@@ -41,7 +41,7 @@ def run_robustness(args: argparse.Namespace) -> None:
     """Put a scorer under stress and print what was found."""
     from editreward.benchmarks import robustness
     from editreward.benchmarks.runner import Runner
-    from editreward.scorers.cache import cache_folder
+    from editreward.scorers.folders import cache_folder
     from editreward.scorers.processes import Processes
 
     if args.groups is not None and args.groups < 2:

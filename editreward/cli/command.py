@@ -28,11 +28,12 @@ from editreward.cli.demo import add_demo
 from editreward.cli.environment import add_env
 from editreward.cli.generate import add_generate
 from editreward.cli.merge import add_merge
+from editreward.cli.prompts import add_prompts
 from editreward.cli.push import add_push
 from editreward.cli.score import add_score
 from editreward.cli.train import add_train
 
-EXTRAS = {"score": "data", "bench": "eval", "merge": "train"}
+EXTRAS = {"score": "data", "bench": "eval", "merge": "train", "prompts": "judges"}
 """Extra of the package that a command needs, where it has not the command's own name."""
 
 
@@ -46,6 +47,7 @@ COMMANDS: tuple[Callable[[Any], None], ...] = (
     add_data,
     add_annotate,
     add_bench,
+    add_prompts,
     add_push,
     add_env,
     add_completion,

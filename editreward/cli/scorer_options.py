@@ -45,11 +45,32 @@ def add_scorer_options(parser: argparse.ArgumentParser, with_seed: bool = True) 
         help="precision of the backbone (default: bfloat16 on GPUs that have it, else float32)",
     )
     options.add_argument("--max-batch-tokens", type=int, metavar="N", help="tokens of one pass through the model")
+    _add_options_of_written_answers(parser)
     parser.set_defaults(scorer_seed=None)
     if with_seed:
         options.add_argument(
             "--seed", dest="scorer_seed", type=int, metavar="N", help="of scorers that draw (default: 0)"
         )
+
+
+def _add_options_of_written_answers(parser: argparse.ArgumentParser) -> None:
+    options = parser.add_argument_group("scorers that write their answer")
+    options.add_argument(
+        "--prompts", metavar="NAME_OR_FILE", help="what they are asked, see `editreward prompts` (default: editreward)"
+    )
+    options.add_argument(
+        "--passes", type=int, metavar="N", help="how often they are asked about each edit (default: 1)"
+    )
+    options.add_argument("--temperature", type=float, metavar="T", help="of their sampling (default: 0.7)")
+    options.add_argument("--max-calls", type=int, metavar="N", help="make no more calls of an endpoint than these")
+    options.add_argument("--max-cost", type=float, metavar="COST", help="spend no more than this, by `--prices`")
+    options.add_argument(
+        "--prices",
+        nargs=2,
+        type=float,
+        metavar=("READ", "WRITTEN"),
+        help="of a million tokens that an endpoint reads and writes",
+    )
 
 
 def scorer_of(args: argparse.Namespace, device: str | None = None) -> Scorer:
@@ -78,4 +99,10 @@ def _options(args: argparse.Namespace, device: str | None) -> dict[str, Any]:
         "revision": args.model_revision,
         "max_batch_tokens": args.max_batch_tokens,
         "seed": args.scorer_seed,
+        "prompts": args.prompts,
+        "passes": args.passes,
+        "temperature": args.temperature,
+        "max_calls": args.max_calls,
+        "max_cost": args.max_cost,
+        "prices": None if args.prices is None else tuple(args.prices),
     }

@@ -7,7 +7,6 @@ file when a run is complete.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,23 +18,14 @@ import pyarrow.parquet as pq
 from editreward.files import atomic_file
 from editreward.groups import GroupScores
 from editreward.groups.rows import GroupRow
+from editreward.scorers.folders import cache_folder
 
 ANSWERS_FOLDER = "answers-2"
 """Another form of answers takes another number: what an older version kept is not read."""
 
-CACHE_VARIABLE = "EDITREWARD_CACHE"
-"""Environment variable that names the folder of everything that can be made again."""
-
 SCORES = pa.schema({"key": pa.string(), "scores": pa.string()})
 MARGINS = pa.schema({"key": pa.string(), "margin": pa.float64()})
 CHECKS = pa.schema({"key": pa.string(), "faults": pa.string()})
-
-
-def cache_folder() -> Path:
-    """The folder that the environment variable `EDITREWARD_CACHE` names, else one beside the Hub's cache."""
-    from huggingface_hub.constants import HF_HOME
-
-    return Path(os.environ.get(CACHE_VARIABLE) or Path(HF_HOME) / "editreward").expanduser()
 
 
 class ParquetStore:

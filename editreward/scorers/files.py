@@ -1,4 +1,4 @@
-"""Scorers that a YAML file describes: `scorer: SPEC` with options, or `ensemble: [SPEC, ...]`.
+"""Scorers that a YAML file describes: `scorer: SPEC` with options, `ensemble: [SPEC, ...]`, and others.
 
     scorer: org/EditReward
     dtype: bfloat16
@@ -9,6 +9,9 @@
     standardisation:          # mean and standard deviation of each member's rewards, see `standardisation_of`
       - {mean: 0.1, std: 1.2}
       - {mean: 0.2, std: 0.05}
+
+    judge: MODEL@URL          # or what else of `SCORERS` is made of a file; the other entries are its own
+    passes: 4
 
 A relative path in a file is taken from the file's folder.
 """
@@ -21,7 +24,7 @@ import yaml
 
 from editreward.groups import PairwiseJudge, Scorer
 from editreward.scorers.ensemble import EnsembleScorer, Standardisation
-from editreward.scorers.registry import SCORERS, ScorerOptions, is_judge, load_scorer_or_judge
+from editreward.scorers.registry import SCORERS, ScorerOptions, is_judge, load_scorer_or_judge, make_from_file
 
 OPTIONS = tuple(field.name for field in fields(ScorerOptions))
 
@@ -44,8 +47,12 @@ def read_scorer(path: Path, options: ScorerOptions) -> Scorer | PairwiseJudge:
 
 
 def _of_mapping(content: Any, path: Path, options: ScorerOptions) -> Scorer | PairwiseJudge:
-    if not isinstance(content, dict) or ("scorer" in content) == ("ensemble" in content):
-        raise ValueError(f"{path} must have either `scorer` or `ensemble` (docs/scoring.md).")
+    kinds = ["scorer", "ensemble", *(name for name, entry in SCORERS.items() if entry.from_file)]
+    found = [name for name in kinds if isinstance(content, dict) and name in content]
+    if len(found) != 1:
+        raise ValueError(f"{path} must have one of {', '.join(f'`{name}`' for name in kinds)} (docs/scoring.md).")
+    if found[0] in SCORERS:
+        return make_from_file(found[0], content, path, options)
     known = {"scorer", *OPTIONS} if "scorer" in content else {"ensemble", "standardisation"}
     if unknown := sorted(set(content) - known):
         raise ValueError(f"{path} has an unknown entry {unknown[0]!r}; there are: {', '.join(sorted(known))}.")

@@ -6,7 +6,8 @@
 | a folder or a Hub id | a reward model |
 | `random`, `ssim`, `clip:MODEL` ... | a baseline of `SCORERS`, after a colon its model |
 | `FILE.py:FUNCTION`, `MODULE:FUNCTION` | what the function returns: your own scorer or judge |
-| `FILE.yaml` | `scorer: SPEC` with options, or `ensemble: [SPEC, ...]` |
+| `judge:MODEL@URL`, `judge-pairs:MODEL@URL` | a model behind an endpoint, of single edits or of pairs |
+| `FILE.yaml` | `scorer: SPEC` with options, `ensemble: [SPEC, ...]`, or `judge: MODEL` with all that judges have |
 
 A name of `SCORERS` goes before a folder of that name, for which `./random` stands; any other path that exists is taken
 as one. Nothing is imported before it is asked for. To add a scorer, write its module here, with a function that makes
@@ -35,6 +36,12 @@ class ScorerOptions:
         revision: commit, branch or tag of a model on the Hub.
         max_batch_tokens: tokens of one pass through the model.
         seed: of scorers that draw.
+        prompts: name or file of the prompt set of scorers that write their answer.
+        passes: how often these are asked about each edit.
+        temperature: of their sampling.
+        max_calls: calls of an endpoint after which no more are made.
+        max_cost: the same in money, in the currency of `prices`.
+        prices: of a million tokens that are read, and that are written.
     """
 
     device: str | None = None
@@ -43,6 +50,12 @@ class ScorerOptions:
     revision: str | None = None
     max_batch_tokens: int | None = None
     seed: int | None = None
+    prompts: str | None = None
+    passes: int | None = None
+    temperature: float | None = None
+    max_calls: int | None = None
+    max_cost: float | None = None
+    prices: tuple[float, float] | None = None
 
     @property
     def place(self) -> str | None:
@@ -60,15 +73,19 @@ class ScorerEntry:
             or None, and `ScorerOptions`.
         options: the options that it has.
         takes_model: a text after the colon names its model.
+        from_file: `MODULE:FUNCTION` that makes it of a YAML file with an entry of its name; called with the name, the
+            file's entries, the file and `ScorerOptions`. Empty: `scorer: NAME` is all that a file can say.
     """
 
     about: str
     make: str
     options: tuple[str, ...] = ()
     takes_model: bool = False
+    from_file: str = ""
 
 
 _LIKENESS = "baselines:likeness_scorer"
+_JUDGE_OPTIONS = ("seed", "prompts", "passes", "temperature", "max_calls", "max_cost", "prices")
 SCORERS: Mapping[str, ScorerEntry] = {
     "editreward": ScorerEntry(
         "a reward model", "reward_model:load", ("device", "dtype", "revision", "max_batch_tokens"), True
@@ -82,6 +99,20 @@ SCORERS: Mapping[str, ScorerEntry] = {
     "clip": ScorerEntry("CLIP, to the instruction", "perceptual:clip_scorer", ("device", "revision"), True),
     "clip-directional": ScorerEntry("CLIP, of the change", "perceptual:clip_scorer", ("device", "revision"), True),
     "lpips": ScorerEntry("LPIPS to the source", "perceptual:lpips_scorer", ("device",)),
+    "judge": ScorerEntry(
+        "a model behind an endpoint, MODEL@URL",
+        "judges.loading:load_judge",
+        _JUDGE_OPTIONS,
+        True,
+        "judges.loading:read_judge",
+    ),
+    "judge-pairs": ScorerEntry(
+        "the same, of two edits at once",
+        "judges.loading:load_judge",
+        tuple(name for name in _JUDGE_OPTIONS if name != "passes"),
+        True,
+        "judges.loading:read_judge",
+    ),
 }
 """By name."""
 
@@ -131,6 +162,18 @@ def load_scorer_or_judge(spec: str | Path | None = None, **options: Any) -> Scor
     if argument and "://" not in text:
         return _users(text, chosen)
     return _make("editreward", text, chosen)
+
+
+def make_from_file(
+    name: str, content: Mapping[str, Any], path: Path, options: ScorerOptions
+) -> Scorer | PairwiseJudge:
+    """The scorer of a YAML file that has an entry of its name; see `ScorerEntry.from_file`.
+
+    Raises:
+        ValueError: it has not such an option, or an entry is wrong.
+    """
+    _refuse(name, SCORERS[name].options, options)
+    return _function(SCORERS[name].from_file)(name, content, path, options)
 
 
 def _make(name: str, argument: str | None, options: ScorerOptions) -> Scorer | PairwiseJudge:

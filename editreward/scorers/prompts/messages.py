@@ -5,15 +5,15 @@ marker in it stays text, because the message is cut at its slots before anything
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 IMAGE_SLOTS = ("source", "edited", "first", "second")
 """Slots of images: the sources, the edit; or, for a pair, the two edits in the order in which they are shown."""
 
-SLOTS = (*IMAGE_SLOTS, "instruction", "text")
-"""All slots; `text` is what `editreward prompts import` fills in a structure."""
+SLOTS = (*IMAGE_SLOTS, "instruction", "question", "text")
+"""All slots. `question`: what a pair is compared by; `text`: what `editreward prompts import` fills in a structure."""
 
 SLOT = re.compile("|".join(rf"\{{({name})\}}" for name in SLOTS))
 
@@ -64,7 +64,7 @@ def slots_of(content: str) -> list[str]:
     return [match.group()[1:-1] for match in SLOT.finditer(content)]
 
 
-def render(role: str, content: str, instruction: str, sources: int = 1) -> RenderedMessage:
+def render(role: str, content: str, instruction: str, sources: int = 1, question: str = "") -> RenderedMessage:
     """Fill the slots of a message.
 
     Args:
@@ -72,16 +72,17 @@ def render(role: str, content: str, instruction: str, sources: int = 1) -> Rende
         content: text with slots.
         instruction: what the edit was to do; never stripped or escaped.
         sources: number of source images.
+        question: what a pair is compared by.
     """
     parts: list[Part] = []
-    for part in _parts(content, instruction, sources):
+    for part in _parts(content, {"instruction": instruction, "question": question}, sources):
         if isinstance(part, TextPart) and parts and isinstance(parts[-1], TextPart):
             part = TextPart(parts.pop().text + part.text)  # type: ignore[union-attr]
         parts.append(part)
     return RenderedMessage(role, tuple(parts))
 
 
-def _parts(content: str, instruction: str, sources: int) -> Iterator[Part]:
+def _parts(content: str, texts: Mapping[str, str], sources: int) -> Iterator[Part]:
     end = 0
     for match in SLOT.finditer(content):
         if match.start() > end:
@@ -89,7 +90,7 @@ def _parts(content: str, instruction: str, sources: int) -> Iterator[Part]:
         end, name = match.end(), match.group()[1:-1]
         if name in IMAGE_SLOTS:
             yield from (ImagePart(name, index) for index in range(sources if name == "source" else 1))
-        elif name == "instruction" and instruction:
-            yield TextPart(instruction)
+        elif texts.get(name):
+            yield TextPart(texts[name])
     if content[end:]:
         yield TextPart(content[end:])

@@ -156,15 +156,18 @@ class Prompt:
             return "}"
         return str(self.answer.pieces(self.sub_scores)[-1])
 
-    def render(self, instruction: str, sources: int = 1) -> tuple[RenderedMessage, ...]:
+    def render(self, instruction: str, sources: int = 1, question: str = "") -> tuple[RenderedMessage, ...]:
         """The messages for an edit, a system message first where there is one.
 
         Args:
             instruction: what the edit was to do: data, whatever it holds.
             sources: number of source images.
+            question: what a pair is compared by, see `PromptSet.question`.
         """
-        system = () if self.system is None else (render("system", self.system, instruction, sources),)
-        return (*system, *(render(one.role, one.content, instruction, sources) for one in self.messages))
+        messages = [(one.role, one.content) for one in self.messages]
+        if self.system is not None:
+            messages.insert(0, ("system", self.system))
+        return tuple(render(role, content, instruction, sources, question) for role, content in messages)
 
     def answer_of(self, numbers: Sequence[float], reasoning: str = "") -> str:
         """An answer in the form that is asked for: what a model is trained to write.
@@ -236,6 +239,7 @@ class PromptSet:
         special_tokens_in_text: let special tokens in an instruction act, as published code does: an instruction can
             then forge a turn. Only for comparison with it.
         max_new_tokens: longest answer.
+        questions: of a set of pairs: by dimension what `{question}` stands for.
     """
 
     name: Text
@@ -251,6 +255,7 @@ class PromptSet:
     markup: dict[Name, Markup] = Field(default_factory=dict)
     special_tokens_in_text: bool = False
     max_new_tokens: Annotated[int, Field(ge=1)] = 512
+    questions: dict[Name, Text] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check(self) -> "PromptSet":
@@ -288,6 +293,15 @@ class PromptSet:
     def is_complete(self) -> bool:
         """Whether it has its texts; a structure has not."""
         return not any("text" in prompt.slots for prompt in self.prompts)
+
+    @property
+    def is_of_pairs(self) -> bool:
+        """Whether it compares two edits instead of scoring one."""
+        return any("first" in prompt.slots for prompt in self.prompts)
+
+    def question(self, dimension: str) -> str:
+        """What a pair is compared by, in words; a dimension that the set does not know stands for itself."""
+        return self.questions.get(dimension, dimension.replace("_", " "))
 
     def markup_for(self, backbone: str) -> Markup | None:
         """The fixed markup for a type of backbone; None: the backbone's own chat template."""
