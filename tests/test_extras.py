@@ -22,8 +22,9 @@ SERVED = {
     "data": ["editreward.cli.data", "editreward.cli.score_dataset"],
     "demo": ["editreward.cli.demo_groups"],
     "eval": ["editreward.cli.bench", "editreward.cli.bench_robustness"],
-    "generative": ["editreward.scorers.prompts", "editreward.scorers.prompts.importing"],
+    "generative": ["editreward.scorers.passes", "editreward.scorers.prompts.importing"],
     "generate": ["editreward.cli.generate"],
+    "judges": ["editreward.cli.prompts", "editreward.scorers.judges.loading"],
     "space": ["editreward_space.ui"],
     "train": ["editreward.training.script", "editreward.cli.train", "editreward.cli.merge"],
 }

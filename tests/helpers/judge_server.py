@@ -62,7 +62,7 @@ class Handler(BaseHTTPRequestHandler):
         request = json.loads(self.rfile.read(int(self.headers["content-length"])))
         with self.server.lock:
             self.server.requests.append(request)
-            self.server.headers.append(dict(self.headers))
+            self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
             behaviour = self.server.plan.pop(0) if self.server.plan else self.server.usual
             self.server.under_way += 1
             self.server.most = max(self.server.most, self.server.under_way)

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
@@ -29,6 +30,21 @@ REST = 60.0
 
 NO_KEY = "none"
 """Sent where there is no key: servers of one's own ask for none, and the client wants one."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A call that may succeed when it is repeated.
+
+    Attributes:
+        problem: what went wrong.
+        wait: seconds that the endpoint asks to wait; None if it does not say.
+        is_down: whether nothing answers there.
+    """
+
+    problem: str
+    wait: float | None = None
+    is_down: bool = False
 
 
 class Endpoint:
@@ -83,40 +99,49 @@ class Endpoint:
         until, reason = self._closed
         if time.monotonic() < until:
             return Reply("", reason, final=True)
+        began, failures = time.monotonic(), list[Failure]()
         try:
             async with asyncio.timeout(self.options.deadline):
-                reply = await self._call(client, request)
+                reply = await self._call(client, request, failures)
         except TimeoutError:
-            return Reply("", f"no reply within {self.options.deadline:g} seconds (deadline)", final=True)
+            reply = None
+        if reply is None:
+            return self._given_up(failures, began)
         if self.store and not reply.problem:
             self.store.put(key, reply.text)
         return reply
 
-    async def _call(self, client: openai.AsyncOpenAI, request: Mapping[str, Any]) -> Reply:
-        """Call until there is a reply, or calling again would not help."""
-        began, repeated = time.monotonic(), 0
+    async def _call(
+        self, client: openai.AsyncOpenAI, request: Mapping[str, Any], failures: list[Failure]
+    ) -> Reply | None:
+        """Call until there is a reply, or calling again would not help; None if there is no time left to wait."""
+        began = time.monotonic()
         while True:
             if reason := self.ledger.begin(expected_tokens(request, self.options)):
                 return Reply("", reason, final=True)
             found = await self._attempt(client, request)
             if isinstance(found, Reply):
                 return found
-            problem, asked_wait, is_down = found
-            wait = asked_wait if asked_wait is not None else _wait(repeated)
-            left = began + self.options.deadline - time.monotonic()
-            if wait >= left:
-                asked = f", which asks to wait {wait:.0f} seconds" if asked_wait is not None else ""
-                problem = f"{problem}{asked} ({repeated + 1} calls within the deadline of {self.options.deadline:g} s)"
-                if is_down and self._last_reply < began:
-                    self._close(problem)
-                return Reply("", problem, final=True)
+            wait = found.wait if found.wait is not None else _wait(len(failures))
+            failures.append(found)
+            if wait >= began + self.options.deadline - time.monotonic():
+                return None
             await asyncio.sleep(wait)
-            repeated += 1
 
-    async def _attempt(
-        self, client: openai.AsyncOpenAI, request: Mapping[str, Any]
-    ) -> Reply | tuple[str, float | None, bool]:
-        """One call: a reply, or why to call again, the wait that is asked for, and whether nothing is there."""
+    def _given_up(self, failures: Sequence[Failure], began: float) -> Reply:
+        """What to say when time is up. An endpoint from which nothing came meanwhile is left alone."""
+        limit = f"deadline of {self.options.deadline:g} s"
+        if not failures:
+            return Reply("", f"no reply within the {limit}", final=True)
+        last = failures[-1]
+        asked = f", which asks to wait {last.wait:.0f} s" if last.wait is not None else ""
+        problem = f"{last.problem}{asked} ({len(failures)} calls failed within the {limit})"
+        if last.is_down and self._last_reply < began:
+            return self._close(problem)
+        return Reply("", problem, final=True)
+
+    async def _attempt(self, client: openai.AsyncOpenAI, request: Mapping[str, Any]) -> Reply | Failure:
+        """One call."""
         start, outcome, usage, replied = time.monotonic(), "stopped", None, False
         try:
             response = await client.chat.completions.create(**request)
@@ -131,14 +156,14 @@ class Endpoint:
         except openai.APIConnectionError as error:
             outcome = "no connection"
             told = type(error.__cause__ or error).__name__
-            return self._told(f"{self.options.url} cannot be reached ({told}): is it running?"), None, True
+            return Failure(self._told(f"{self.options.url} cannot be reached ({told}): is it running?"), is_down=True)
         except (openai.OpenAIError, ValueError) as error:
             outcome = "no chat completion"
-            return self._told(f"the endpoint's reply is no chat completion ({type(error).__name__})"), None, False
+            return Failure(self._told(f"the endpoint's reply is no chat completion ({type(error).__name__})"))
         finally:
             self.ledger.end(outcome, time.monotonic() - start, usage, replied)
 
-    def _of_status(self, error: openai.APIStatusError) -> Reply | tuple[str, float | None, bool]:
+    def _of_status(self, error: openai.APIStatusError) -> Reply | Failure:
         status, code = error.status_code, str(error.code or "")
         told = self._told(f"HTTP {status}: {_short(_message(error))}")
         if "content_filter" in code or "content_policy" in code:
@@ -146,7 +171,7 @@ class Endpoint:
         if status == 429 and code == "insufficient_quota":
             return self._close(f"the account's quota is spent ({told})")
         if status in (408, 409, 425, 429) or status >= 500:
-            return told, retry_after(error.response.headers), status >= 500
+            return Failure(told, retry_after(error.response.headers), is_down=status >= 500)
         if status in (401, 403):
             name = key_variable(self.options)
             return self._close(f"{self.options.url} refuses the key of {name} ({told}): set {name} to a valid one")
