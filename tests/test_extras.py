@@ -19,7 +19,7 @@ OURS = {"editreward", "editreward_space", *(path.stem for path in ROOT.glob("*_e
 SERVED = {
     "": ["editreward.scorers.reward_model", "editreward.conversion", "editreward.cli.push", "pipeline_editreward"],
     "annotate": ["editreward.cli.annotate"],
-    "data": ["editreward.cli.data", "editreward.cli.score_dataset"],
+    "data": ["editreward.cli.calibrate", "editreward.cli.data", "editreward.cli.score_dataset"],
     "demo": ["editreward.cli.demo_groups"],
     "eval": ["editreward.cli.bench", "editreward.cli.bench_robustness"],
     "generative": ["editreward.scorers.passes", "editreward.scorers.prompts.importing"],

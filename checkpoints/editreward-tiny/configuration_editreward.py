@@ -190,9 +190,10 @@ class EditRewardConfig(PreTrainedConfig):
         if not is_number(self.head_dropout) or not 0 <= self.head_dropout < 1:
             raise ValueError(f"`head_dropout` must be from 0 up to 1, got {self.head_dropout!r}.")
         if self.calibration is not None:
-            self._check_calibration(self.calibration)
+            self.check_calibration(self.calibration)
 
-    def _check_calibration(self, calibration: Any) -> None:
+    def check_calibration(self, calibration: Any) -> None:
+        """Raise a `ValueError` unless it is a calibration of this model's dimensions."""
         covered = sorted(calibration) if isinstance(calibration, dict) else calibration
         # "overall" may stand beside the dimensions.
         if covered not in (sorted(self.dimensions), sorted({*self.dimensions, "overall"})):

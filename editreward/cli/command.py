@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 from editreward import __version__
 from editreward.cli.annotate import add_annotate
 from editreward.cli.bench import add_bench
+from editreward.cli.calibrate import add_calibrate
 from editreward.cli.completion import add_completion
 from editreward.cli.convert import add_convert
 from editreward.cli.data import add_data
@@ -33,13 +34,14 @@ from editreward.cli.push import add_push
 from editreward.cli.score import add_score
 from editreward.cli.train import add_train
 
-EXTRAS = {"score": "data", "bench": "eval", "merge": "train", "prompts": "judges"}
+EXTRAS = {"score": "data", "calibrate": "data", "bench": "eval", "merge": "train", "prompts": "judges"}
 """Extra of the package that a command needs, where it has not the command's own name."""
 
 
 COMMANDS: tuple[Callable[[Any], None], ...] = (
     add_score,
     add_demo,
+    add_calibrate,
     add_convert,
     add_train,
     add_merge,

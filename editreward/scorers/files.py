@@ -13,6 +13,9 @@
     judge: MODEL@URL          # or what else of `SCORERS` is made of a file; the other entries are its own
     passes: 4
 
+    scorer: ssim              # as `editreward calibrate` writes it
+    calibration: {overall: {intercept: 1.2, slope: 2.1, std_factor: 0.4}}
+
 A relative path in a file is taken from the file's folder.
 """
 
@@ -23,6 +26,7 @@ from typing import Any, cast
 import yaml
 
 from editreward.groups import PairwiseJudge, Scorer
+from editreward.scorers.calibrated import CalibratedScorer, check_calibration
 from editreward.scorers.ensemble import EnsembleScorer, Standardisation
 from editreward.scorers.registry import SCORERS, ScorerOptions, is_judge, load_scorer_or_judge, make_from_file
 
@@ -53,14 +57,34 @@ def _of_mapping(content: Any, path: Path, options: ScorerOptions) -> Scorer | Pa
         raise ValueError(f"{path} must have one of {', '.join(f'`{name}`' for name in kinds)} (docs/scoring.md).")
     if found[0] in SCORERS:
         return make_from_file(found[0], content, path, options)
-    known = {"scorer", *OPTIONS} if "scorer" in content else {"ensemble", "standardisation"}
+    known = {"scorer", "calibration", "link", *OPTIONS} if "scorer" in content else {"ensemble", "standardisation"}
     if unknown := sorted(set(content) - known):
         raise ValueError(f"{path} has an unknown entry {unknown[0]!r}; there are: {', '.join(sorted(known))}.")
     if "scorer" in content:
         own = {name: content[name] for name in OPTIONS if name in content}
         given = {name: value for name, value in asdict(options).items() if value is not None}
-        return load_scorer_or_judge(_found(str(content["scorer"]), path), **own | given)
+        made = load_scorer_or_judge(_found(str(content["scorer"]), path), **own | given)
+        return _calibrated(made, content, path)
     return _ensemble(content, path, options)
+
+
+def _calibrated(made: Scorer | PairwiseJudge, content: dict[str, Any], path: Path) -> Scorer | PairwiseJudge:
+    """The scorer with the calibration of its file; as it is where there is none."""
+    if "calibration" not in content:
+        if "link" in content:
+            raise ValueError(f"{path}: `link` goes with a `calibration` (`editreward calibrate` writes both).")
+        return made
+    if is_judge(made):
+        raise ValueError(f"{path}: {made.name} judges pairs, and has nothing to be calibrated.")
+    scorer: Any = made
+    try:
+        if hasattr(scorer, "use_calibration"):
+            check_calibration(content["calibration"])
+            scorer.use_calibration(content["calibration"])
+            return cast(Scorer, scorer)
+        return CalibratedScorer(scorer, content["calibration"], content.get("link"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _ensemble(content: dict[str, Any], path: Path, options: ScorerOptions) -> EnsembleScorer:

@@ -9,7 +9,7 @@ import itertools
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -209,6 +209,19 @@ class EditRewardScorer:
     def calibrated(self) -> bool:
         """Whether scores by dimension are on the scale of the annotation rubric."""
         return self.model.config.calibration is not None
+
+    def use_calibration(self, calibration: Mapping[str, Mapping[str, float]] | None) -> None:
+        """Put another calibration in place of the model's own; None: raw scores.
+
+        Raises:
+            ValueError: it is none, or not of this model's dimensions.
+        """
+        config = self.model.config
+        found = None if calibration is None else {name: dict(line) for name, line in calibration.items()}
+        if found is not None:
+            config.check_calibration(found)
+        config.calibration = found
+        self.__dict__.pop("fingerprint", None)
 
     @property
     def scale(self) -> tuple[float, float] | None:
