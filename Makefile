@@ -38,7 +38,7 @@ demo: $(VENV)/.installed-demo
 test: lint
 	$(BIN)/python $(PYTEST) -m "not slow"
 
-test-rest: $(VENV)/.installed-dev browser
+test-rest: $(VENV)/.installed-rest browser
 	$(BIN)/python $(PYTEST) -m slow
 
 test-all: test test-rest
@@ -77,6 +77,12 @@ $(VENV)/.installed-demo: pyproject.toml $(LOCK) | $(VENV)/.installed-torch
 $(VENV)/.installed-dev: pyproject.toml $(LOCK) | $(VENV)/.installed-torch
 	$(PIP) $(LOCKED) --no-build-isolation -e ".[train,eval,dev]"
 	@touch $@ $(VENV)/.installed-demo
+
+# Ray is large and only `editreward serve --engine ray` needs it.
+$(VENV)/.installed-rest: $(VENV)/.installed-dev
+	@echo "Installing Ray into $(VENV) for the tests of the server on Ray Serve."
+	$(PIP) $(LOCKED) --no-build-isolation -e ".[ray]"
+	@touch $@
 
 # The versions of every extra, for Python 3.11 to 3.13 on any system. PyTorch and what only it brings stay out: which
 # build fits is for the machine to say.

@@ -133,21 +133,7 @@ class EditRewardTrainer(RewardTrainer):
         assert processing_class is not None
         processing_class.check_config(model.config)
         self.dimensions = list(model.config.dimensions)
-        if loss is None:
-            loss = LOSSES[args.loss].from_arguments(args, self.dimensions)
-        loss.check_dimensions(self.dimensions)
-        self.pointwise: GaussianLikelihood | None = None
-        if args.pointwise_weight > 0:
-            self.pointwise = GaussianLikelihood.from_arguments(args, self.dimensions)
-        self.terms = LossTerms(
-            loss.samples,
-            self.dimensions,
-            args.dimension_weight,
-            args.loss_reduction,
-            self.pointwise and self.pointwise.samples,
-        )
-        # The parts of the loss: the dimension whose scores decide (None: their sum) and the weight.
-        self._terms = self.terms.weights
+        loss = self._set_terms(loss, args)
         self.rationale_loss: RationaleLoss | None = None
         if args.rationale_weight > 0:
             self.rationale_loss = RationaleLoss(language_model_head(model, args.rationale_head))
@@ -163,17 +149,19 @@ class EditRewardTrainer(RewardTrainer):
             model, peft_config = get_peft_model(model, peft_config), None
             trained = trained_weights(model)
 
-        super().__init__(
-            model=model,
-            args=args,
-            data_collator=data_collator
-            or EditGroupCollator(
+        if data_collator is None:
+            data_collator = EditGroupCollator(
                 processing_class,
                 args.on_bad_row,
                 vote_labels=loss.vote_labels,
                 rationales=self.rationale_loss is not None,
                 auxiliary_loss=auxiliary_loss,
-            ),
+            )
+
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=data_collator,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
@@ -192,6 +180,25 @@ class EditRewardTrainer(RewardTrainer):
         self._add_callbacks()
         # `get_batch_samples` counts what the loss is divided by; the model takes no such argument.
         self.model_accepts_loss_kwargs = False
+
+    def _set_terms(self, loss: RewardLoss | None, args: EditRewardTrainingArguments) -> RewardLoss:
+        """The loss, by default the one of the arguments, and the parts that it is taken over."""
+        if loss is None:
+            loss = LOSSES[args.loss].from_arguments(args, self.dimensions)
+        loss.check_dimensions(self.dimensions)
+        self.pointwise: GaussianLikelihood | None = None
+        if args.pointwise_weight > 0:
+            self.pointwise = GaussianLikelihood.from_arguments(args, self.dimensions)
+        self.terms = LossTerms(
+            loss.samples,
+            self.dimensions,
+            args.dimension_weight,
+            args.loss_reduction,
+            self.pointwise and self.pointwise.samples,
+        )
+        # The parts of the loss: the dimension whose scores decide (None: their sum) and the weight.
+        self._terms = self.terms.weights
+        return loss
 
     def _start_measuring(self, args: EditRewardTrainingArguments) -> None:
         self._voted = False  # since the last log
