@@ -16,6 +16,10 @@ LOCK := requirements/lock.txt
 INSTALL := install --quiet --no-compile
 LOCKED := $(INSTALL) --constraint $(LOCK)
 
+# pip compiles nothing: Python does on first use, and keeps it. Without what it keeps, starting a process with the libraries
+# costs twice the CPU time, and the tests start hundreds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-rest test-all test-newest test-oldest browser bench lint format lock clean
 
