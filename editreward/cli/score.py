@@ -8,7 +8,7 @@ from editreward.cli.commands import Commands
 from editreward.cli.score_dataset import OF_DATASETS, add_dataset_options, run_score_dataset
 from editreward.cli.scorer_options import add_scorer_options, scorer_of
 from editreward.groups import EditGroup, GroupScores, Scorer, Unscored
-from editreward.reports.ranking import ranking_table
+from editreward.reports.ranking import ranking_table, reason_lines
 from editreward.scorers.registry import check_answers
 
 
@@ -71,6 +71,8 @@ def run_score(args: argparse.Namespace) -> int | None:
     print()
     print(ranking_table(args.edited, scores))
     print()
+    if reasons := reason_lines(args.edited, scores):
+        print("\n".join([*reasons, ""]))
     for note in scorer.notes:
         print(f"Note: {note}")
     return status

@@ -37,3 +37,16 @@ def ranking_table(names: Sequence[str], scores: GroupScores) -> str:
     padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
     lines = ["  ".join(row).rstrip() for row in padded]
     return "\n".join([*lines, *(f"-     {names[index]}: {one.reason}" for index, one in scores.unscored.items())])
+
+
+def reason_lines(names: Sequence[str], scores: GroupScores) -> list[str]:
+    """What a scorer said of each candidate, in words, best candidate first; empty for one that says nothing.
+
+    Whatever a model wrote is one line, without characters that move the cursor or colour a terminal.
+    """
+    lines = []
+    for index in scores.order:
+        for reason in scores.scored[index].reasons:
+            shown = "".join(letter if letter.isprintable() else " " for letter in reason)
+            lines.append(f"{names[index]}: {' '.join(shown.split())}")
+    return lines

@@ -11,13 +11,16 @@ import pytest
 from PIL import Image
 
 from editreward import load_scorer
+from editreward.cli import main
 from editreward.groups import CandidateScore, EditGroup, EditPair, PairwiseJudge, Scorer, Unscored
 from editreward.scorers.judges.images import fitted
 from editreward.scorers.judges.options import JudgeOptions
 from editreward.scorers.judges.scorer import JudgeScorer
 from editreward.scorers.prompts import load_prompt_set
 from editreward.scorers.registry import check_answers, load_scorer_or_judge
+from tests.helpers.benchmarks import result_of
 from tests.helpers.judge_server import GOOD, prompt_of, says, text_of
+from tests.helpers.published_rows import pair_rows, run
 
 PROMPTS = load_prompt_set()
 
@@ -266,6 +269,34 @@ def test_a_spec_without_a_model_and_options_that_judges_have_not_are_refused():
         load_scorer("judge-pairs:m@http://h/v1")
 
 
+def test_the_command_prints_reasons_and_as_json_all_that_was_said(server, tmp_path, capsys):
+    for name, colour in {"source": "red", "a": "blue", "b": "green"}.items():
+        plain(colour).save(tmp_path / f"{name}.png")
+    server.usual = lambda handler, request: says(GOOD[prompt_of(request)].replace("done", "\\u001b[31mdone\\nwell"))(
+        handler, request
+    )
+    files = [str(tmp_path / f"{name}.png") for name in ("source", "a", "b")]
+    command = ["score", "--source", files[0], "--edited", *files[1:], "--instruction", "go"]
+    command += ["--scorer", f"judge:m@{server.url}", "--passes", "2", "--max-calls", "40"]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert f"{files[1]}: [31mdone well\n" in shown and "\x1b" not in shown and "8 answers" in shown
+    assert main([*command, "--json"]) == 0
+    candidate = json.loads(capsys.readouterr().out)["candidates"][0]
+    assert candidate["pass_std"] == 0 and [one["seed"] for one in candidate["passes"]] == [42, 43]
+    assert candidate["probability_best"] is None and candidate["reward_std"] is None
+
+
+def test_what_a_budget_leaves_is_printed_and_the_rest_told(server, tmp_path, capsys):
+    for name, colour in {"source": "red", "a": "blue", "b": "green"}.items():
+        plain(colour).save(tmp_path / f"{name}.png")
+    files = [str(tmp_path / f"{name}.png") for name in ("source", "a", "b")]
+    command = ["score", "--source", files[0], "--edited", *files[1:], "--instruction", "go", "--max-calls", "2"]
+    assert main([*command, "--scorer", f"judge:m@{server.url}"]) == 1
+    shown = capsys.readouterr().out
+    assert "the budget of 2 calls is spent (max_calls)" in shown and "2.500" in shown
+
+
 # Judges of pairs
 
 
@@ -326,3 +357,16 @@ def test_a_broken_image_costs_its_pair_alone(server):
     broken = EditPair([plain("red")], "go", b"no image", plain("blue"))
     found = scorer.compare([broken, pair("blue", "black")])
     assert isinstance(found[0], Unscored) and found[1] == 1.0
+
+
+def test_a_benchmark_finds_the_position_bias_of_a_judge(server, tmp_path):
+    """It likes the first, whatever it sees: right when the better edit is shown first, wrong when second."""
+    (tmp_path / "valid.json").write_text(json.dumps(pair_rows(tmp_path)))
+    run("genai-bench", tmp_path / "valid.json", tmp_path / "out")
+    server.usual = says('{"reasoning": "I like the first", "better": 1}')
+    judge_of_pairs = load_scorer_or_judge(f"judge-pairs:m@{server.url}")
+    result = result_of("genai-bench", tmp_path / "out", judge_of_pairs, with_position_bias=True)
+    found = {one.subset: one.estimate.value for one in result.measures if one.name == "position bias"}
+    assert found == {"better edit shown first": 1, "better edit shown second": 0, "gap": 1}
+    assert len(server.requests) == 8 and all("or 0 if" in text_of(request) for request in server.requests)
+    assert result.to_dict()["model"]["notes"]
