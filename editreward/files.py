@@ -81,11 +81,12 @@ def put_in_place(part: Path, target: Path, *, durable: bool = True) -> Path:
     return target
 
 
-def lock(target: str | os.PathLike[str]) -> FileLock:
+def lock(target: str | os.PathLike[str], wait: float = 0) -> FileLock:
     """Keep other runs from writing a target, until `unlock`. A run that ends, however it ends, keeps it no longer.
 
     Args:
         target: a file or folder, which need not be there.
+        wait: for others, in seconds.
 
     Raises:
         ValueError: another run is writing it.
@@ -94,7 +95,7 @@ def lock(target: str | os.PathLike[str]) -> FileLock:
     target.parent.mkdir(parents=True, exist_ok=True)
     held = FileLock(target.with_name(f".{target.name}.lock"), thread_local=False)
     try:
-        held.acquire(timeout=0)  # the system's lock, which dies with its process: a file left behind locks nothing
+        held.acquire(timeout=wait)  # the system's lock, which dies with its process: a file left behind locks nothing
     except Timeout as error:
         raise ValueError(f"Another run is writing {target}. Wait for it, end it, or choose another name.") from error
     return held
@@ -108,9 +109,9 @@ def unlock(held: FileLock) -> None:
 
 
 @contextmanager
-def alone_at(target: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold the `lock` of a target meanwhile."""
-    held = lock(target)
+def alone_at(target: str | os.PathLike[str], wait: float = 0) -> Iterator[None]:
+    """Hold the `lock` of a target meanwhile; arguments and errors as there."""
+    held = lock(target, wait)
     try:
         yield
     finally:
@@ -291,7 +292,9 @@ class Journal:
     def add(self, record: Mapping[str, object]) -> None:
         """Add a record."""
         assert self._file is not None, "open the journal first"
-        self._file.write(json.dumps(record).encode() + b"\n")  # ASCII: names of files may be no Unicode
+        self._file.write(
+            json.dumps(record, allow_nan=False).encode() + b"\n"
+        )  # ASCII: names of files may be no Unicode
         self._file.flush()
         if self.durable:
             os.fsync(self._file.fileno())

@@ -39,6 +39,8 @@ def main() -> None:
     parser.add_argument("--calibrate", action="store_true", help="fit and save a model's calibration first")
     parser.add_argument("--validation_groups", type=int, default=500, help="to calibrate on (%(default)s)")
     args = parser.parse_args()
+    if args.calibrate and args.groups is not None:
+        parser.error("--groups is for a look, which writes nothing; --calibrate writes: give one of the two")
 
     scorer = load_scorer(args.scorer)
     fitted_mean = dict.fromkeys(scorer.dimensions, 2.5)  # the scores are uniform on 1..4

@@ -1,9 +1,11 @@
 """Processor of an EditReward model: edit groups in, one packed token sequence per group out."""
 
 import dataclasses
+import functools
 import re
+import time
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os.path import commonprefix
 from pathlib import Path
@@ -11,6 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from jinja2 import Environment, nodes
+from jinja2.exceptions import SecurityError
+from jinja2.nodes import EvalContext
+from jinja2.runtime import Context
 from PIL import Image
 from transformers import (
     AutoConfig,
@@ -20,6 +26,7 @@ from transformers import (
     Qwen2VLImageProcessorPil,
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+from transformers.utils.chat_template_utils import _compile_jinja_template
 
 try:
     from .configuration_editreward import (
@@ -57,6 +64,26 @@ INSTRUCTION_MODES = ("clean", "reference")
 _INVISIBLE = re.compile("[\ufeff\u200b\u2060]")
 _BLANKS = re.compile(r"\s+")  # Python's \s has the line breaks of all systems, and every blank of Unicode
 _LINE_BREAK = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+
+MAX_TEMPLATE_CHARACTERS = 2**16
+MAX_TEMPLATE_STEPS = 10_000
+MAX_TEMPLATE_SECONDS = 10
+"""Limits of a chat template and what it makes."""
+
+TEMPLATE_METHODS = frozenset(
+    ("capitalize", "count", "endswith", "find", "index", "isdigit", "join", "lower", "lstrip", "partition")
+    + ("removeprefix", "removesuffix", "replace", "rfind", "rpartition", "rsplit", "rstrip", "split", "splitlines")
+    + ("startswith", "strip", "title", "upper")
+)
+"""Methods of texts that a chat template may call."""
+
+TEMPLATE_FILTERS = frozenset(
+    ("abs", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float", "indent", "int")
+    + ("items", "join", "last", "length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "replace")
+    + ("reverse", "round", "safe", "select", "selectattr", "sort", "string", "sum", "title", "tojson", "trim")
+    + ("unique", "upper")
+)
+"""Filters that a chat template may use."""
 
 # Stands for the instruction in a rendered prompt, from Unicode's private use area. The instruction is put in after the
 # prompt has been split into segments and special tokens, so that nothing in it can be taken for either.
@@ -249,6 +276,139 @@ class _Packer:
         self.segments += [segment] * len(ids)
         self.positions.append(positions)
         self.next_position[segment] = next_position
+
+
+class _LimitedTemplates:
+    """What transformers renders chat templates with, Jinja's sandbox, within limits of size, steps and time.
+
+    A chat template is a program that comes with a model. The sandbox keeps it from files and code, not from looping
+    for ever or filling the memory. So whatever is stored, passed or returned is weighed, and loops are counted.
+    """
+
+    @classmethod
+    def render(cls, template: str, **variables: Any) -> str:
+        """The rendered template.
+
+        Raises:
+            ValueError: If the template is none, fails, or goes beyond a limit.
+        """
+        if not isinstance(template, str) or len(template) > MAX_TEMPLATE_CHARACTERS:
+            raise ValueError(f"The chat template is no text of at most {MAX_TEMPLATE_CHARACTERS:,} characters.")
+        original = _compile_jinja_template("").environment
+        # A class of both, and a copy of the environment that is of that class: its filters, globals and tags stay.
+        environment: Any = object.__new__(type("LimitedEnvironment", (cls, type(original)), {}))
+        environment.__dict__.update(original.__dict__)
+        environment.intercepted_binops = frozenset(("*", "**", "%"))
+        environment.filters = {
+            name: environment._weighing(original.filters[name]) for name in TEMPLATE_FILTERS & original.filters.keys()
+        }
+        environment.globals = {name: value for name, value in original.globals.items() if name != "lipsum"}
+        environment.steps, environment.end = 0, time.monotonic() + MAX_TEMPLATE_SECONDS
+        try:
+            pieces, length = [], 0
+            for piece in environment.from_string(template).generate(**variables):
+                pieces.append(piece)
+                length += len(piece)
+                if length > MAX_TEMPLATE_CHARACTERS:
+                    raise SecurityError(f"it makes more than {MAX_TEMPLATE_CHARACTERS:,} characters")
+        except Exception as error:  # what a template does not find, Python raises in it
+            raise ValueError(f"The chat template cannot be rendered: {error}.") from error
+        return "".join(pieces)
+
+    def tick(self) -> str:
+        """Count a step."""
+        self.steps += 1
+        if self.steps > MAX_TEMPLATE_STEPS or time.monotonic() > self.end:
+            raise SecurityError("it takes too many steps")
+        return ""
+
+    def weighed(self, value: Any) -> Any:
+        """The value, unless it is too large once it is written out."""
+        left, values = MAX_TEMPLATE_CHARACTERS, [value]
+        while values:
+            one = values.pop()
+            left -= len(one) if isinstance(one, str) else one.bit_length() // 8 if isinstance(one, int) else 1
+            if isinstance(one, (list, tuple, set, dict)):
+                values.extend(one)
+                values.extend(one.values() if isinstance(one, dict) else ())
+            if left < 0 or len(values) > MAX_TEMPLATE_CHARACTERS:
+                raise SecurityError(f"it makes a value of more than {MAX_TEMPLATE_CHARACTERS:,} characters")
+        return value
+
+    def _check_growth(self, name: str, text: Any, arguments: Sequence[Any]) -> None:
+        """Raise for what would make far more of its arguments than they are."""
+        if any(isinstance(one, int) and abs(one) > MAX_TEMPLATE_CHARACTERS for one in arguments):
+            raise SecurityError(f"it asks {name} for more than {MAX_TEMPLATE_CHARACTERS:,} characters")
+        if name == "replace" and len(arguments) > 1:
+            size = str(text).count(str(arguments[0])) * len(str(arguments[1]))
+        elif name == "join":
+            joined = list(arguments[0]) if isinstance(text, str) and arguments else list(text)
+            between = text if isinstance(text, str) and arguments else next(iter(arguments), "")
+            size = sum(len(str(one)) + len(str(between)) for one in joined)
+        else:
+            size = 0
+        if size > MAX_TEMPLATE_CHARACTERS:
+            raise SecurityError(f"it makes a value of more than {MAX_TEMPLATE_CHARACTERS:,} characters")
+
+    def _weighing(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A filter that weighs what it takes and returns."""
+
+        @functools.wraps(function)  # with Jinja's marks of what it is passed first
+        def weighing(*arguments: Any, **named: Any) -> Any:
+            self.tick()
+            own = [one for one in arguments if not isinstance(one, (Environment, Context, EvalContext))]
+            for one in (*own, *named.values()):
+                self.weighed(one)
+            if own and isinstance(own[0], (str, list, tuple)):
+                self._check_growth(function.__name__.removeprefix("do_").removeprefix("sync_do_"), own[0], own[1:])
+            self._check_growth("a filter", "", list(named.values()))
+            return self.weighed(function(*arguments, **named))
+
+        return weighing
+
+    def call(self, context: Any, function: Any, *arguments: Any, **named: Any) -> Any:
+        """Call what a template calls: functions and macros, and of texts the methods that templates need."""
+        self.tick()
+        owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
+        if owner is not self:
+            for one in (*arguments, *named.values()):
+                self.weighed(one)
+            if name in ("format", "format_map") or (isinstance(owner, str) and name not in TEMPLATE_METHODS):
+                raise SecurityError(f"it calls `{name}` of a text")
+            self._check_growth(name, owner if isinstance(owner, str) else "", arguments if owner is not None else ())
+            if name == "safe_range" and any(
+                isinstance(one, int) and abs(one) > MAX_TEMPLATE_STEPS for one in arguments
+            ):
+                raise SecurityError("its range is too long")
+        result = super().call(context, function, *arguments, **named)  # type: ignore[misc]
+        return result if owner is self or isinstance(result, range) else self.weighed(result)
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """Multiply, raise or take a remainder where that stays small; no text is formatted."""
+        number = next((one for one in (left, right) if isinstance(one, int)), 0)
+        sized = next((one for one in (left, right) if hasattr(one, "__len__")), None)
+        if sized is not None and (operator != "*" or len(sized) * number > MAX_TEMPLATE_CHARACTERS):
+            raise SecurityError(f"`{operator}` makes too long a value")
+        if operator == "**" and (abs(left) > 2**16 or abs(right) > 2**5):
+            raise SecurityError("`**` makes too large a number")
+        return self.weighed(super().call_binop(context, operator, left, right))  # type: ignore[misc]
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        """As in Jinja, with a step counted in every round of a loop and every call, and what is stored weighed."""
+        template: nodes.Template = super()._parse(source, name, filename)  # type: ignore[misc]
+
+        def calls(method: str, *arguments: Any) -> nodes.Call:
+            return nodes.Call(nodes.EnvironmentAttribute(method), list(arguments), [], None, None)
+
+        for loop in list(template.find_all((nodes.For, nodes.Macro, nodes.CallBlock))):
+            loop.body.insert(0, nodes.Output([calls("tick")]))
+        for assign in list(template.find_all(nodes.Assign)):
+            assign.node = calls("weighed", assign.node)
+        for block in list(template.find_all(nodes.With)):
+            block.values = [calls("weighed", value) for value in block.values]
+        for block in list(template.find_all(nodes.AssignBlock)):
+            block.filter = nodes.Filter(block.filter, "string", [], [], None, None)  # which weighs it, as all filters
+        return template.set_lineno(1, override=False).set_environment(self)
 
 
 class EditRewardProcessor(ProcessorMixin):
@@ -745,8 +905,13 @@ class EditRewardProcessor(ProcessorMixin):
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if self.system_prompt is not None:
             messages.insert(0, {"role": "system", "content": [_text(self.system_prompt)]})
-        rendered = self.tokenizer.apply_chat_template(
-            messages, chat_template=self.chat_template, tokenize=False, add_generation_prompt=True
+        rendered = _LimitedTemplates.render(
+            self.chat_template,
+            messages=messages,
+            tools=None,
+            documents=None,
+            add_generation_prompt=True,
+            **self.tokenizer.special_tokens_map,
         )
         texts = [""]  # before, between and after the images
         for part in content:

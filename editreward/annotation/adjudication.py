@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 
 from editreward.annotation.database import Database
 from editreward.annotation.store import GroupStore
+from editreward.groups.protocol import check_comment
 from editreward.groups.rating_files import Name
 from editreward.validation import read_json_lines
 
@@ -239,6 +240,7 @@ class Adjudication:
         """
         if not 0 <= place < len(self.tuples):
             raise LookupError(f"There is no tuple at place {place}.")
+        check_comment(comment)
         entry = self.tuples[place]
         ranking: list[int] | None = None
         if ranks is not None:

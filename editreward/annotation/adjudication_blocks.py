@@ -5,7 +5,7 @@ import gradio as gr
 from editreward.annotation import pages
 from editreward.annotation.adjudication import Adjudication, Proposal, TuplePage
 from editreward.annotation.screen import EVENT_OPTIONS, Screen, Updates, number_choices, numbered_radio
-from editreward.groups.protocol import Protocol
+from editreward.groups.protocol import MAX_COMMENT, Protocol
 
 REFRESH_SECONDS = 5.0
 """How often the proposals of others are looked up."""
@@ -39,7 +39,7 @@ class AdjudicationScreen(Screen[TuplePage]):
             with gr.Column(scale=5, elem_id="cards"):
                 self._lay_out_cards()
         with gr.Row():
-            self.comment = gr.Textbox(label="Comment, which the others see", lines=1, max_length=1000)
+            self.comment = gr.Textbox(label="Comment, which the others see", lines=1, max_length=MAX_COMMENT)
         with gr.Row():
             self.back = gr.Button("Back", elem_id="back")
             self.forward = gr.Button("Forward", elem_id="forward")

@@ -9,7 +9,7 @@ from editreward.annotation import pages
 from editreward.annotation.database import Assignment
 from editreward.annotation.screen import EVENT_OPTIONS, Screen, Updates, numbered_radio
 from editreward.annotation.workflow import Page, Workflow
-from editreward.groups.protocol import LEVELS
+from editreward.groups.protocol import LEVELS, MAX_COMMENT
 
 NO_FORM = "{}"
 """What the hidden field holds while no group is shown."""
@@ -53,7 +53,7 @@ class RatingScreen(Screen[Page]):
             self.save = gr.Button("Save and go on", variant="primary", elem_id="save")
         with gr.Row(elem_id="skip-area") as self.skip_area:
             self.reason = gr.Radio(list(self.protocol.skip_reasons), label="Reason to skip this group", scale=4)
-            self.comment = gr.Textbox(label="Comment", lines=1, max_length=1000, scale=2)
+            self.comment = gr.Textbox(label="Comment", lines=1, max_length=MAX_COMMENT, scale=2)
             self.skip = gr.Button("Skip", elem_id="skip", scale=1)
 
     def _lay_out_cards(self) -> None:

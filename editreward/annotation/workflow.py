@@ -16,7 +16,7 @@ from editreward.annotation.assignment import (
 )
 from editreward.annotation.database import Assignment, Database, Outcome, Progress
 from editreward.annotation.store import GroupStore
-from editreward.groups.protocol import Protocol
+from editreward.groups.protocol import Protocol, check_comment
 from editreward.groups.ratings import Purpose
 
 NOTICES: dict[Outcome, str] = {
@@ -207,6 +207,7 @@ class Workflow:
         """
         if reason not in self.protocol.skip_reasons:
             raise ValueError("Not skipped yet: please choose a reason.")
+        check_comment(comment)
         assignment = self.database.assignment(assignment_id, annotator)
         outcome = self.database.skip(assignment_id, annotator, version, form, reason, comment)
         return self._after(annotator, assignment, outcome)

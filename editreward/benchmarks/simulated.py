@@ -27,6 +27,7 @@ from editreward.data.benchmark_items import BENCHMARK_FILE, BenchmarkItem, read_
 from editreward.data.images import read_image
 from editreward.data.sources import StoredRows, stream_splits
 from editreward.data.storage import write_groups
+from editreward.files import alone_at
 from editreward.groups.ratings import Rating
 from editreward.resources import resource
 from editreward.scorers.fingerprints import content_hash, versions
@@ -40,6 +41,8 @@ DESCRIPTION = "configs/simulated_benchmark.json"
 """Of the benchmark that is meant where no other is named."""
 
 NAME = "simulated"
+LONGEST_MAKING = 3600
+"""Seconds that a run waits for another one that makes the same benchmark."""
 FOUND_FILE = "found.json"
 """Beside a benchmark that was made: hashes and versions."""
 
@@ -113,15 +116,19 @@ class SimulatedBenchmark:
         """
         made_by = json.dumps([asdict(self), versions(*PACKAGES)], sort_keys=True)
         folder = cache / NAME / content_hash(made_by)[:32]
-        if not folder.exists():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            work = Path(tempfile.mkdtemp(dir=folder.parent, prefix="."))
-            try:
-                self.build(work / "bench", progress)
-                self._check_labels(found_in(work / "bench"))
-                _move(work / "bench", folder)
-            finally:
-                shutil.rmtree(work)
+        with alone_at(folder, wait=LONGEST_MAKING):
+            if not folder.exists():
+                # What killed runs left, hidden and never used.
+                for left in folder.parent.glob(f".{folder.name}.making*"):
+                    shutil.rmtree(left, ignore_errors=True)
+                work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.making"))
+                try:
+                    self.build(work / "bench", progress)
+                    self._check_labels(found_in(work / "bench"))
+                    _move(work / "bench", folder)
+                finally:
+                    shutil.rmtree(work)
+        self._check_labels(found_in(folder))
         return folder
 
     def build(self, folder: Path, progress: bool | None = None) -> None:

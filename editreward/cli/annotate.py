@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from editreward.cli.annotate_report import add_report
 from editreward.cli.commands import Commands
+from editreward.printing import printable
 
 if TYPE_CHECKING:
     from editreward.annotation.database import Database
@@ -257,11 +258,12 @@ def run_export(args: argparse.Namespace) -> None:
                 f"{counts.unrated} unrated."
             )
             for group_id in counts.left_out:
-                print(f"Left out, fewer than {args.minimum} annotators: {group_id}")
+                print(f"Left out, fewer than {args.minimum} annotators: {printable(group_id)}")
             if counts.elsewhere:
                 print(f"Not in this dataset, so not written: {counts.elsewhere} ratings of whole groups.")
             for group_id, annotator, reason, comment in database.skips():
-                print(f"Skipped by {annotator}: {group_id} ({reason}{': ' if comment else ''}{comment})")
+                why = f"{reason}{': ' if comment else ''}{comment}"
+                print(printable(f"Skipped by {annotator}: {group_id} ({why})"))
         for path, records, what in (
             (args.ratings, database.ratings() if args.ratings else [], "ratings of candidates"),
             (args.rankings, database.rankings() if args.rankings else [], "rankings"),

@@ -33,6 +33,7 @@ from editreward.cli.prompts import add_prompts
 from editreward.cli.push import add_push
 from editreward.cli.score import add_score
 from editreward.cli.train import add_train
+from editreward.printing import printable, safe_streams
 
 EXTRAS = {"score": "data", "calibrate": "data", "bench": "eval", "merge": "train", "prompts": "judges"}
 """Extra of the package that a command needs, where it has not the command's own name."""
@@ -143,6 +144,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("editreward ablate: error: it is now `python -m research.ablation` in the repository.", file=sys.stderr)
         return 2
     args = build_parser().parse_args(arguments)
+    with safe_streams(sys.stdout, sys.stderr):
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Run a command; returns as `main`."""
     try:
         with library_messages(shown=args.debug or getattr(args, "shows_messages", False)):
             status = args.run(args)
@@ -156,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.debug:
             traceback.print_exc()
         # Messages of libraries may span lines. Bad input is described by its message alone, a fault needs its type.
-        message = " ".join(str(error).split())
+        message = printable(" ".join(str(error).split()))
         if isinstance(error, ModuleNotFoundError):
             message = f'{message}: pip install "editreward[{EXTRAS.get(args.command, args.command)}]"'
         elif not isinstance(error, ValueError | OSError | ImportError):

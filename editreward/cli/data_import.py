@@ -8,6 +8,7 @@ from pathlib import Path
 from editreward.cli.commands import Commands
 from editreward.cli.data_options import add_dataset_options, open_splits
 from editreward.data.registry import FORMATS
+from editreward.printing import printable
 
 
 def add_import(commands: Commands) -> None:
@@ -213,11 +214,12 @@ def run_contamination(args: argparse.Namespace) -> int:
     )
     for shared in sorted(sources, key=lambda one: one.bits)[: args.show]:
         likeness = "identical" if shared.identical else f"{shared.bits} bits differ"
-        print(f"  {shared.a}  {shared.b}  {likeness}{', same instruction' if shared.same_instruction else ''}")
+        same = ", same instruction" if shared.same_instruction else ""
+        print(f"  {printable(shared.a)}  {printable(shared.b)}  {likeness}{same}")
     concerned = sum(len(shared.b) for shared in instructions)
     print(f"Instructions: {len(instructions):,}; they concern {concerned:,} of {b.groups:,} groups of {args.b}.")
     for text in instructions[: args.show]:
-        print(f"  {len(text.a):,} and {len(text.b):,} groups: {text.instruction}")
+        print(f"  {len(text.a):,} and {len(text.b):,} groups: {printable(text.instruction)}")
     return int(bool(sources or instructions))
 
 

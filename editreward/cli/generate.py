@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from editreward.cli.commands import Commands
+from editreward.printing import printable
 
 if TYPE_CHECKING:
     from editreward.editors.instructions import Instructions
@@ -129,7 +130,7 @@ def _listed(items: list[str], what: str) -> list[str]:
     if not items:
         return []
     more = [f"  and {len(items) - SHOWN} more"] if len(items) > SHOWN else []
-    return ["", f"{len(items)} {what}:", *(f"  {item}" for item in items[:SHOWN]), *more]
+    return ["", f"{len(items)} {what}:", *(f"  {printable(item)}" for item in items[:SHOWN]), *more]
 
 
 def _count(text: str) -> int:

@@ -63,7 +63,7 @@ def run_score(args: argparse.Namespace) -> int | None:
         raise ValueError(next(iter(scores.unscored.values())).reason)
     status = 1 if scores.unscored else 0
     if args.json:
-        print(json.dumps(as_json(scorer, args, scores), ensure_ascii=False, indent=2))
+        print(json.dumps(as_json(scorer, args, scores), ensure_ascii=False, indent=2, allow_nan=False))
         return status
     print(f"Instruction  {args.instruction}")
     print(f"Source       {', '.join(args.source)}")

@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from editreward.cli.scorer_options import scorer_of
+from editreward.printing import printable
 
 if TYPE_CHECKING:
     from editreward.scorers.dataset import DatasetReport
@@ -86,7 +87,7 @@ def summary(report: "DatasetReport", output: str) -> str:
     lines = [f"Wrote {output}: {report.groups} groups with {report.candidates} candidates{reused}.{changed}"]
     if report.failed:
         lines += ["", f"{report.failed} groups or candidates could not be scored (`error` in the file):"]
-        lines += [f"  {name}: {reason}" for name, reason in report.failures]
+        lines += [f"  {printable(name)}: {printable(reason)}" for name, reason in report.failures]
         more = report.failed - len(report.failures)
         lines += [f"  and {more} more"] if more else []
     return "\n".join(lines)

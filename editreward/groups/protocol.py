@@ -16,6 +16,15 @@ DEFAULT_PROTOCOL = Path(__file__).with_name("protocol.yaml")
 LEVELS = (1, 2, 3, 4)
 """The scores that an annotator can give, worst first."""
 
+MAX_COMMENT = 1000
+"""Characters of an annotator's comment."""
+
+
+def check_comment(comment: str) -> None:
+    """Raise a `ValueError` for a comment that is too long: the browser's limit binds no program."""
+    if len(comment) > MAX_COMMENT:
+        raise ValueError(f"Not saved yet: the comment has {len(comment):,} characters; {MAX_COMMENT:,} fit.")
+
 
 def _check_name(name: str) -> str:
     if not name.isidentifier() or name == "annotator":

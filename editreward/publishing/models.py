@@ -117,6 +117,7 @@ def model_card(
     base = adapter_base(model)
     if readme.is_file():
         card = ModelCard.load(readme, ignore_metadata_errors=True)
+        _rename(card, Path(name).resolve().name, repo_id)
     else:
         config = model.config
         card = ModelCard.from_template(
@@ -145,6 +146,16 @@ def model_card(
         others = re.sub(rf"\n*^{BENCHMARKS}\n.*?(?=^## |\Z)", "\n\n", card.text, flags=re.MULTILINE | re.DOTALL)
         card.text = f"{others.rstrip()}\n\n{BENCHMARKS}\n\n" + "\n".join(map(result_table, results))
     return card
+
+
+def _rename(card: ModelCard, folder: str, repo_id: str) -> None:
+    """Put the repository's name and id where a card has the name of the folder that the model was trained in."""
+    name = repo_id.split("/")[-1]
+    for local in {folder, card.data.model_name or folder}:
+        card.text = re.sub(rf"^# {re.escape(local)}$", lambda _: f"# {name}", card.text, flags=re.MULTILINE)
+        card.text = card.text.replace(f'"{local}"', f'"{repo_id}"')
+    if card.data.model_name is not None:
+        card.data.model_name = name
 
 
 def read_result(path: str | Path) -> dict[str, Any]:

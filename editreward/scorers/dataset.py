@@ -215,7 +215,7 @@ def _write(records: Iterable[dict[str, Any]], file: Path, suffix: str, dimension
     if suffix == ".jsonl":
         with file.open("w", encoding="utf-8") as lines:
             for record in records:
-                lines.write(json.dumps(record, ensure_ascii=False) + "\n")
+                lines.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
         return
     number, text = datasets.Value("float64"), datasets.Value("string")
     yes_or_no = datasets.Value("bool")

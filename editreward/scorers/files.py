@@ -29,6 +29,7 @@ from editreward.groups import PairwiseJudge, Scorer
 from editreward.scorers.calibrated import CalibratedScorer, check_calibration
 from editreward.scorers.ensemble import EnsembleScorer, Standardisation
 from editreward.scorers.registry import SCORERS, ScorerOptions, is_judge, load_scorer_or_judge, make_from_file
+from editreward.yaml_files import load_yaml
 
 OPTIONS = tuple(field.name for field in fields(ScorerOptions))
 
@@ -44,8 +45,8 @@ def read_scorer(path: Path, options: ScorerOptions) -> Scorer | PairwiseJudge:
         ValueError: the file is no YAML, lacks an entry or has an unknown one; file and entry are named.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        content = load_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
     return _of_mapping(content, path, options)
 

@@ -9,6 +9,7 @@ from accelerate.utils import gather_object
 from transformers.utils import logging
 
 from editreward.groups.rows import GroupRow
+from editreward.printing import printable
 
 logger = logging.get_logger(__name__)
 
@@ -103,5 +104,5 @@ class BadRows:
         """Log all rows that were left out, by split."""
         for split in sorted({row.split for row in self.rows}):
             of_split = sorted(row for row in self.rows if row.split == split)
-            listed = "".join(f"\n  {row.group_id}: {row.reason}" for row in of_split)
+            listed = "".join(f"\n  {printable(row.group_id)}: {printable(row.reason)}" for row in of_split)
             logger.warning(f"{len(of_split):,} bad rows of the {split} data were skipped ({self.file}):{listed}")

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from editreward.printing import printable
 from editreward.training.arguments import EditRewardTrainingArguments
 
 
@@ -20,7 +21,7 @@ class NonFiniteError(RuntimeError):
 def describe_batch(batch: Mapping[str, Any]) -> str:
     """Size and groups of a batch of the collator."""
     rows, length = batch["segment_ids"].shape
-    groups = ", ".join(map(str, batch["group_ids"]))
+    groups = ", ".join(map(printable, batch["group_ids"]))
     return (
         f"{rows} group(s) with {len(batch['group_index'])} candidates, {len(batch['image_grid_thw'])} images "
         f"({len(batch['pixel_values'])} patches) and {int((batch['segment_ids'].cpu() >= 0).sum())} tokens, "
@@ -47,7 +48,8 @@ def stop_unless_finite(
         return
     rank, of_step = accelerator.process_index, len(values) == 1
     mine = [
-        f"{number} on rank {rank}{'' if of_step else f', micro-batch {place}'}, of the groups {', '.join(names)}"
+        f"{number} on rank {rank}{'' if of_step else f', micro-batch {place}'}, of the groups "
+        f"{', '.join(map(printable, names))}"
         for place, (number, names) in enumerate(zip(numbers.tolist(), groups, strict=True), 1)
         if not math.isfinite(number)
     ]

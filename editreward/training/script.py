@@ -3,12 +3,15 @@
 It starts from a vision-language model, or from an EditReward model to go on with, and a dataset of edit groups.
 """
 
+import argparse
 import os
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import yaml
 from transformers import set_seed
 from trl import TrlParser
 
@@ -20,6 +23,7 @@ from editreward.training.datasets import GroupDataArguments, load_eval_dataset, 
 from editreward.training.dense import DenseHeads, DenseLoss
 from editreward.training.parameters import upcast_trained
 from editreward.training.trainer import EditRewardTrainer
+from editreward.yaml_files import load_yaml
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor
 
@@ -120,18 +124,37 @@ def dense_loss(
     return DenseLoss(DenseHeads.load(folder), script_args.dense_weight, side)
 
 
+def _check_config(words: Sequence[str]) -> None:
+    """Be sure that the file behind `--config` is YAML that can be read: the parser expands all of it.
+
+    Raises:
+        ValueError: It is not.
+    """
+    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    options.add_argument("--config")
+    config = options.parse_known_args(list(words))[0].config
+    if config is not None and Path(config).is_file():
+        try:
+            load_yaml(Path(config).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+            raise ValueError(f"--config: {config} is no YAML that can be used: {error}.") from error
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Train as the command line says.
 
     Args:
         argv: Its words, without the name of the program. Default: those of this process.
     """
+    words = sys.argv[1:] if argv is None else list(argv)
+    _check_config(words)
+
     # 1. Parse
     parser = TrlParser(
         (EditRewardScriptArguments, EditRewardTrainingArguments, EditRewardModelConfig),
         usage="%(prog)s [--config FILE.yaml] [--OPTION VALUE ...]",  # of hundreds, which would hide an error
     )
-    script_args, training_args, model_args = parser.parse_args_and_config(None if argv is None else list(argv))
+    script_args, training_args, model_args = parser.parse_args_and_config(words)
     evaluates = training_args.eval_strategy != "no"
 
     # 2. Load data

@@ -18,6 +18,7 @@ from editreward.scorers.prompts.markup import Markup
 from editreward.scorers.prompts.messages import RenderedMessage, render, slots_of
 from editreward.scorers.prompts.reductions import COMBINATIONS, REDUCTIONS, mean
 from editreward.validation import KNOWN_ENTRIES_ONLY, Text, validated
+from editreward.yaml_files import load_yaml
 
 DEFAULT_PROMPTS = "editreward"
 FOLDER = Path(__file__).parent
@@ -390,8 +391,8 @@ def read_content(name_or_path: str | os.PathLike[str]) -> tuple[Path, dict[str, 
         known = ", ".join(list_prompt_sets())
         raise ValueError(f"There is no prompt set {str(name_or_path)!r}: name one of {known}, or a YAML file.")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = load_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is no prompt set: it has no entries (docs/judges.md).")
