@@ -7,7 +7,7 @@ import math
 from PIL import Image
 
 from editreward.groups.group import ImageInput
-from editreward.scorers.baselines import decode
+from images_editreward import load_image
 
 JPEG_QUALITY = 95
 
@@ -25,18 +25,19 @@ def fitted(image: Image.Image, max_pixels: int) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
-def data_url(image: ImageInput, max_pixels: int, image_format: str) -> str:
+def data_url(image: ImageInput, max_pixels: int, image_format: str, name: str = "image") -> str:
     """An image as a `data:` URL.
 
     Args:
         image: any image.
         max_pixels: see `fitted`.
         image_format: "png" or "jpeg".
+        name: what errors call it.
 
     Raises:
         ValueError: it cannot be decoded.
     """
     buffer = io.BytesIO()
     options = {"quality": JPEG_QUALITY} if image_format == "jpeg" else {}
-    fitted(decode(image), max_pixels).save(buffer, image_format, **options)
+    fitted(load_image(image, name), max_pixels).save(buffer, image_format, **options)
     return f"data:image/{image_format};base64,{base64.b64encode(buffer.getvalue()).decode()}"

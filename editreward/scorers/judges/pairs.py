@@ -107,8 +107,9 @@ class PairJudge(Judge):
         return fitting[0]
 
     def _show(self, pair: EditPair, turned: bool) -> Shown:
-        first, second = self.urls([pair.second, pair.first] if turned else [pair.first, pair.second])
-        return Shown(pair.instruction, {"source": self.urls(pair.sources), "first": [first], "second": [second]})
+        edits = [self.url(pair.first, "first"), self.url(pair.second, "second")]
+        first, second = reversed(edits) if turned else edits
+        return Shown(pair.instruction, {"source": self.sources(pair.sources), "first": [first], "second": [second]})
 
 
 def _mean(first: float | Unscored, second: float | Unscored) -> float | Unscored:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from editreward.groups import CandidateScore, EditGroup, GroupScores, Unscored
+from editreward.groups.group import ImageInput
 from editreward.scorers.fingerprints import fingerprint_of, versions
 from editreward.scorers.judges.endpoint import Endpoint
 from editreward.scorers.judges.images import data_url
@@ -105,13 +106,21 @@ class Judge:
         body |= {name: value for name, value in optional.items() if value is not None}
         return body | ({"extra_body": dict(self.options.extra)} if self.options.extra else {})
 
-    def urls(self, images: Sequence[Any]) -> list[str]:
-        """Images as data URLs.
+    def url(self, image: ImageInput, name: str) -> str:
+        """An image as a data URL.
+
+        Args:
+            image: any image.
+            name: what errors call it.
 
         Raises:
-            ValueError: one cannot be decoded.
+            ValueError: it cannot be decoded.
         """
-        return [data_url(image, self.options.max_pixels, self.options.image_format) for image in images]
+        return data_url(image, self.options.max_pixels, self.options.image_format, name)
+
+    def sources(self, images: Sequence[ImageInput]) -> list[str]:
+        """The source images as data URLs; raises as `url` does."""
+        return [self.url(image, f"source[{n}]" if len(images) > 1 else "source") for n, image in enumerate(images)]
 
     def ask(self, shown: Sequence[Shown], about: Sequence[str] = ()) -> Callable[[Sequence[Question]], list[Reply]]:
         """What answers questions about what is shown, see `score_by_passes`."""
@@ -187,13 +196,13 @@ class JudgeScorer(Judge):
         if group.fault:
             return Unscored(group.fault)
         try:
-            sources = self.urls(group.sources)
+            sources = self.sources(group.sources)
         except ValueError as error:
             return Unscored(str(error))
         places: list[Unscored | int] = []
-        for edited in group.edited:
+        for number, edited in enumerate(group.edited):
             try:
-                images = {"source": sources, "edited": self.urls([edited])}
+                images = {"source": sources, "edited": [self.url(edited, f"edited[{number}]")]}
             except ValueError as error:
                 places.append(Unscored(str(error)))
                 continue
