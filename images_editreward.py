@@ -136,6 +136,13 @@ def load_image(
         return upright
 
 
+def stored_image(image: Any, name: str = "image") -> Image.Image:
+    """An image decoded in its own mode, neither turned nor converted; arguments and errors as for `load_image`."""
+    with _naming(image, name), _opened(image) as opened:
+        opened.load()
+        return opened
+
+
 def image_header(image: Any, name: str = "image") -> ImageHeader:
     """Format and size of an image, without decoding it where it is a file.
 
@@ -623,4 +630,13 @@ def _eight_bits(values: np.ndarray, most: int) -> np.ndarray:
     return (levels / most if most != 1 else levels).round().astype(np.uint8)
 
 
-__all__ = ["FORMATS", "ImageError", "ImageHeader", "image_header", "image_list", "image_size", "load_image"]
+__all__ = [
+    "FORMATS",
+    "ImageError",
+    "ImageHeader",
+    "image_header",
+    "image_list",
+    "image_size",
+    "load_image",
+    "stored_image",
+]

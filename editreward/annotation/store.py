@@ -2,32 +2,44 @@
 
 import io
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
 from datasets import Dataset
-from PIL import Image
 
-from editreward.data.images import READ_ERRORS
+from editreward.data import sources
 from editreward.data.schema import SCORE_RANGE
 from editreward.groups.ratings import Purpose
 from editreward.resuming import row_digest
+from images_editreward import ImageError, image_header, load_image
 
 MEDIA_TYPES = {
     "PNG": "image/png",
     "JPEG": "image/jpeg",
     "WEBP": "image/webp",
-    "GIF": "image/gif",
     "AVIF": "image/avif",
 }
-"""What browsers show as it is. Images of other formats are sent as PNG."""
+"""What browsers show as it is, unless it moves or is transparent. All else is sent as PNG, as models see it."""
 
 ROWS_IN_MEMORY = 32
 """Rows are read whole, and a page asks for the images of one row one after another."""
+
+
+def __getattr__(name: str) -> Any:
+    if name == "open_groups":
+        warnings.warn(
+            f"{__name__}.open_groups is {sources.__name__}.open_groups now; the old name goes away in 1.0.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return sources.open_groups
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class GroupStore:
@@ -114,15 +126,13 @@ class GroupStore:
             ValueError: the row holds no image there that can be read.
         """
         content = self._content(group_id, kind, index)
-        try:
-            with Image.open(io.BytesIO(content)) as image:
-                if image.format in MEDIA_TYPES:
-                    return content, MEDIA_TYPES[image.format]
-                converted = io.BytesIO()
-                (image if image.mode in ("L", "LA", "RGB", "RGBA") else image.convert("RGB")).save(converted, "PNG")
-                return converted.getvalue(), "image/png"
-        except READ_ERRORS as error:
-            raise ValueError(f"Group {group_id!r}, {kind} {index}: the image cannot be read ({error}).") from error
+        with _naming(group_id, kind, index):
+            header = image_header(content)
+            if header.is_plain and header.format in MEDIA_TYPES:
+                return content, MEDIA_TYPES[header.format]
+            converted = io.BytesIO()
+            load_image(content).save(converted, "PNG")
+        return converted.getvalue(), "image/png"
 
     def _content(self, group_id: str, kind: str, index: int) -> bytes:
         row = self._row(group_id)
@@ -154,14 +164,9 @@ class GroupStore:
             raise ValueError(f"Group {group_id!r} has no source image.")
         for kind, count in (("source", self.sources(group_id)), ("candidate", self.candidates[group_id])):
             for index in range(count):
-                content, _ = self.image(group_id, kind, index)
-                try:
-                    with Image.open(io.BytesIO(content)) as image:
-                        image.load()
-                except READ_ERRORS as error:
-                    raise ValueError(
-                        f"Group {group_id!r}, {kind} {index}: the image cannot be read ({error})."
-                    ) from error
+                content = self._content(group_id, kind, index)
+                with _naming(group_id, kind, index):
+                    load_image(content)
 
     def reference(self, group_id: str, dimensions: Sequence[str]) -> list[dict[str, float]]:
         """The scores of a group's candidates as known answers: those that there are, by dimension.
@@ -183,6 +188,14 @@ class GroupStore:
                 f"for {', '.join(dimensions)}."
             )
         return reference
+
+
+@contextmanager
+def _naming(group_id: str, kind: str, index: int) -> Iterator[None]:
+    try:
+        yield
+    except ImageError as error:
+        raise ValueError(f"Group {group_id!r}, {kind} {index}: the image cannot be read ({error}).") from error
 
 
 def dataset_name(name: str) -> tuple[str, str | None]:

@@ -5,7 +5,6 @@ holds the images as they are. `groups.jsonl` holds what pairs have no place for:
 the order of candidates, groups without any pair. With it an import gives back the same groups.
 """
 
-import io
 import json
 import os
 from collections import Counter
@@ -15,15 +14,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from PIL import Image
-
 from configuration_editreward import DEFAULT_DIMENSIONS, check_choice
-from editreward.data.images import READ_ERRORS
+from editreward.data.images import extension_of
 from editreward.data.importers.editreward_data import COMPANION_FILE
 from editreward.data.importers.formats import UNKNOWN, join_seed
 from editreward.files import atomic_file
 from editreward.groups.pairs import TIE_TOLERANCE
 from editreward.groups.rows import GroupRow
+from images_editreward import image_header
 
 PAIRS_FILE = "pairs.json"
 IMAGES_FOLDER = "images"
@@ -97,9 +95,8 @@ def _write_images(group: GroupRow, folder: Path) -> dict[str, Any]:
         try:
             if not data:
                 raise ValueError("there is none")
-            with Image.open(io.BytesIO(data)) as opened:
-                extension = {"jpeg": "jpg", "mpo": "jpg"}.get(str(opened.format).lower(), str(opened.format).lower())
-        except READ_ERRORS as error:
+            extension = extension_of(image_header(data))
+        except ValueError as error:
             raise ValueError(f"{what} of group {group['group_id']!r} cannot be written: {error}") from error
         stem, number = name, 1
         while f"{stem}.{extension}".casefold() in taken:  # some file systems know no case

@@ -1,15 +1,14 @@
 """Images of stored groups: reading them, and telling whether two are the same or nearly so."""
 
 import hashlib
-import warnings
 from collections.abc import Sequence
 
-import datasets
 import imagehash
 import numpy as np
 from PIL import Image
 
 from editreward.groups.rows import GroupRow
+from images_editreward import ImageHeader, load_image
 
 NEAR_BITS = 4
 """Perceptual hashes that differ in at most so many of their 64 bits are taken for the same picture."""
@@ -22,43 +21,33 @@ LINKED = "the row holds no image but a path or URL, which is not followed: embed
 LONGEST_NAMED = 200
 """Characters of a path, from its end, that a message repeats."""
 
-READ_ERRORS = (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError)
-"""What Pillow raises on a broken file; RuntimeError is that of its AVIF decoder."""
-
 
 def read_image(record: GroupRow | None) -> Image.Image:
-    """Decode an image as it is stored, upright by its EXIF data.
+    """Decode a stored image as everybody sees it: RGB, upright, on white (`images_editreward.load_image`).
 
     Args:
         record: `{"bytes", "path"}`, as `raw_groups` gives it. A path without bytes is not followed.
 
     Raises:
         FileNotFoundError: there are no bytes.
-        ValueError: this is no image, or it was cut off.
+        ImageError: this is no image, or it was cut off. It is a `ValueError`.
     """
     if record is None or (record.get("bytes") is None and not record.get("path")):
         raise FileNotFoundError("there is no image")
     if record.get("bytes") is None:
         raise FileNotFoundError(f"{LINKED} (it holds {str(record['path'])[-LONGEST_NAMED:]!r})")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what Pillow refuses is an error anyway
-            image: Image.Image = datasets.Image().decode_example(dict(record))
-    except Exception as error:  # the decoders of Pillow raise whatever goes wrong in them
-        # A message of Pillow names an object in memory, which helps nobody.
-        what = "not an image" if "cannot identify" in str(error) else f"{type(error).__name__}: {error}"
-        raise ValueError(f"cannot be read ({what})") from error
-    return image
+    return load_image(record["bytes"], "the image")
 
 
 def flatten(image: Image.Image) -> Image.Image:
-    """The image in RGB, transparent parts on white, as the model sees it."""
-    if image.mode == "RGB":
-        return image
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+    """The image in RGB as everybody sees it; an RGB image as it is."""
+    return image if image.mode == "RGB" and not image.info else load_image(image)
+
+
+def extension_of(header: ImageHeader) -> str:
+    """The usual file extension of an image's format, such as "png"."""
+    extension = str(header.format or "image").lower()
+    return {"jpeg": "jpg", "mpo": "jpg", "jpeg2000": "jp2"}.get(extension, extension)
 
 
 def pixel_digest(image: Image.Image) -> bytes:

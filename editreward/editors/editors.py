@@ -3,7 +3,6 @@
 import difflib
 import importlib
 import inspect
-import io
 import math
 import os
 import re
@@ -22,6 +21,7 @@ from editreward.simulation import ARTEFACTS, EditTask, apply_artefact, render_sc
 from editreward.simulation.edits import realise
 from editreward.simulation.groups import EDITOR_SPREAD, MINIMUM_SIZE
 from editreward.validation import read_yaml
+from images_editreward import image_size, load_image
 
 if TYPE_CHECKING:
     import torch
@@ -185,7 +185,7 @@ class SimulatedEditor:
         return self._edit
 
     def _edit(self, row: SourceRow, seed: int) -> Image.Image:
-        task, size = _simulated_task(row), Image.open(io.BytesIO(row.source_images[0])).width
+        task, size = _simulated_task(row), image_size(row.source_images[0])[1]
         scores = self.scores(row.group_id, seed)
         stream = f"{row.group_id} {self.name} {seed}"
         scene = realise(task, scores["instruction_following"], Random(f"{stream} scene")).scene
@@ -224,7 +224,6 @@ class FolderEditor:
 
     def load(self, device: "torch.device | None" = None) -> Edit:
         """See `Editor`."""
-        from processing_editreward import load_image
 
         def edit(row: SourceRow, seed: int) -> Image.Image:
             file = self.folder / self.files.replace("{seed}", str(seed)).replace("{group_id}", row.group_id)
@@ -290,7 +289,7 @@ def _checked_image(output: Any) -> Image.Image:
     image = output.images[0]
     if not isinstance(image, Image.Image):
         raise TypeError(f"the pipeline returned a {type(image).__name__}, not a PIL image")
-    image = image.convert("RGB")
+    image = load_image(image, "the image")
     if image.getbbox() is None:  # no pixel differs from zero
         raise ValueError("the image is all black, as NaN values come out; try another dtype")
     return image

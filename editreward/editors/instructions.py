@@ -20,6 +20,7 @@ from editreward.data.images import LINKED
 from editreward.data.sources import load_rows
 from editreward.data.storage import ROWS_PER_BATCH
 from editreward.simulation import SPLITS, simulate_group
+from images_editreward import load_image
 
 FAULTS_SHOWN = 10
 """Faulty rows that an error names; it counts the others."""
@@ -44,8 +45,6 @@ class SourceRow:
 
     def images(self) -> list[PillowImage.Image]:
         """The source images in RGB, upright, on white. Raises a ValueError that says which one is unreadable."""
-        from processing_editreward import load_image
-
         return [load_image(image, f"source image {index}") for index, image in enumerate(self.source_images)]
 
     def digest(self) -> str:

@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import io
 import itertools
 import math
 import statistics
@@ -12,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from scipy.sparse import csr_array
 from scipy.stats import spearmanr
 
@@ -22,6 +20,7 @@ from editreward.groups.ratings import Rating
 from editreward.groups.rows import GroupRow
 from editreward.statistics.estimate import NAN, Estimate, Share
 from editreward.statistics.resampling import ratio_estimates
+from images_editreward import image_header
 
 OVERALL = "overall"
 """The sum of a candidate's scores, where it has one in every dimension."""
@@ -155,12 +154,12 @@ def image_size(record: GroupRow | None, group_id: Any, place: str) -> tuple[int,
         ValueError: it cannot be opened; the group is named.
     """
     try:
-        with Image.open(io.BytesIO((record or {})["bytes"])) as image:
-            return image.size
-    except Exception as error:
+        header = image_header((record or {}).get("bytes"))
+    except ValueError as error:
         raise ValueError(
             f"Group {group_id!r}: {place} cannot be opened; `editreward data check` lists all such images."
         ) from error
+    return header.width, header.height
 
 
 class _Collected:

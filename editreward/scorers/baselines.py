@@ -5,6 +5,7 @@ All images are turned upright and put on white first; an edited image of another
 bicubically. Of several source images the first counts.
 """
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,11 +14,13 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image
 
-from editreward.data.images import HASH_BITS, flatten, perceptual_hash, read_image
+import images_editreward
+from editreward.data.images import HASH_BITS, perceptual_hash, read_image
 from editreward.groups import CandidateScore, EditGroup, EditPair, GroupScores, Unscored
 from editreward.groups.group import ImageInput
 from editreward.scorers.fingerprints import content_hash, fingerprint_of, versions
 from editreward.scorers.registry import ScorerOptions
+from images_editreward import load_image
 
 Likeness: TypeAlias = Callable[[Image.Image, Image.Image], float]
 """From a source image and an edited one of its size, both RGB, to a number that is higher the more they are alike."""
@@ -26,7 +29,7 @@ Rate: TypeAlias = Callable[[ImageInput], float]
 """From an edited image to its score."""
 
 HIGHEST_PSNR = 100.0
-CODE = content_hash(Path(__file__).read_bytes())[:16]
+CODE = content_hash(Path(__file__).read_bytes(), Path(images_editreward.__file__).read_bytes())[:16]
 """Part of the fingerprints: other code may give other numbers."""
 
 
@@ -36,11 +39,7 @@ def decode(image: ImageInput) -> Image.Image:
     Raises:
         ValueError: it cannot be decoded.
     """
-    if isinstance(image, bytes | dict):
-        return flatten(read_image(image if isinstance(image, dict) else {"bytes": image, "path": None}))
-    from processing_editreward import load_image
-
-    return load_image(image)
+    return read_image(image) if isinstance(image, dict) else load_image(image)
 
 
 def content_of(image: ImageInput) -> bytes:
@@ -49,7 +48,7 @@ def content_of(image: ImageInput) -> bytes:
         if not image:
             raise ValueError("the image is missing")
         return image
-    if isinstance(image, str | Path) and Path(image).is_file():
+    if isinstance(image, str | Path) and os.path.isfile(image):  # no error for the text of a `data:` URL
         return Path(image).read_bytes()
     pixels = decode(image)
     return f"{pixels.size}".encode() + pixels.tobytes()

@@ -39,9 +39,6 @@ MIXTURE_PART = "mixture_part"
 MIXTURE_ROW = "mixture_row"
 MIXTURE_WEIGHT = "mixture_weight"
 
-READ_ERRORS = (OSError, ValueError, SyntaxError)
-"""What Pillow raises on a broken file, in a dataset that decodes its images itself."""
-
 
 class GroupRows(torch.utils.data.Dataset):
     """The rows of a dataset by [`Request`], images not decoded unless the dataset has a transform.
@@ -82,8 +79,9 @@ class GroupRows(torch.utils.data.Dataset):
             return row
         try:
             return self.dataset[index]
-        except READ_ERRORS as error:
-            return UnreadableRow(group_id=f"row {index}", reason=f"Row {index} cannot be read: {error}")
+        except Exception as error:  # decoders of images raise whatever goes wrong in them
+            reason = f"Row {index} cannot be read: {type(error).__name__}: {error}"
+            return UnreadableRow(group_id=f"row {index}", reason=reason)
 
 
 def group_dataloader(

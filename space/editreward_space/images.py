@@ -2,18 +2,16 @@
 
 import base64
 import io
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from editreward_space.settings import MEGABYTE, InputError, Settings
-from processing_editreward import ImageError, load_image
+from images_editreward import ImageError, image_header, load_image
 
-Image.init()  # otherwise the formats of plugins that Pillow has not needed yet are unknown to `Image.open`
-FORMATS = tuple(name for name in ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP") if name in Image.OPEN)
-"""What Pillow may try: not EPS, which it hands to Ghostscript, nor the many rare decoders."""
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "TIFF", "WEBP")
+"""Of the formats that `load_image` reads those that strangers may send: not its rarer decoders."""
 
 SHOWN_SIDE = 640
 """Longest side, in pixels, of an image on the page."""
@@ -49,14 +47,14 @@ def checked_image(content: bytes, name: str, settings: Settings) -> NamedImage:
     if len(content) > settings.max_image_mb * MEGABYTE:
         raise InputError(f"{name} is larger than {settings.max_image_mb} MB. Save it smaller.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is lower
-            width, height = Image.open(io.BytesIO(content), formats=FORMATS).size
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{name} has more than {settings.max_megapixels} megapixels. Make it smaller.") from error
-    except Exception as error:  # Pillow reports broken headers by almost any type
-        known = ", ".join(FORMATS)
-        raise InputError(f"{name} is not an image that can be read. Known are {known}.") from error
+        header = image_header(content, name)  # as the scorer will open it: one list decides what a file is
+    except ImageError as error:
+        if "pixels" in str(error):
+            raise InputError(str(error)) from error
+        raise InputError(f"{name} is not an image that can be read. Known are {', '.join(FORMATS)}.") from error
+    if header.format not in FORMATS:
+        raise InputError(f"{name} is a {header.format} image. Known are {', '.join(FORMATS)}.")
+    width, height = header.width, header.height
     if width * height > settings.max_megapixels * 1_000_000:
         raise InputError(
             f"{name} has {width} x {height} pixels; at most {settings.max_megapixels} megapixels are accepted. "

@@ -26,7 +26,7 @@ from editreward.benchmarks.reports.findings import (
 from editreward.benchmarks.reports.saved import RESULT, write_answers
 from editreward.benchmarks.result import BenchmarkResult
 from editreward.benchmarks.runner import rows_at
-from editreward.data.images import READ_ERRORS, flatten, read_image
+from editreward.data.images import read_image
 from editreward.groups.rows import GroupRow, GroupRows
 from editreward.reports import plots
 from editreward.reports.page import Cell, Example, Page, Picture, Plot, Section, Strong, Table
@@ -347,8 +347,8 @@ def _letter(index: int) -> str:
 def _thumbnail(record: GroupRow | None) -> bytes | None:
     """A small JPEG of a stored image; None where it cannot be read (any more)."""
     try:
-        image = flatten(read_image(record))
-    except READ_ERRORS:
+        image = read_image(record)
+    except (FileNotFoundError, ValueError):
         return None
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     out = io.BytesIO()

@@ -1,18 +1,16 @@
 """Images of an import: references while rows are sorted into groups, bytes only while a group is written."""
 
 import hashlib
-import io
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from editreward.data.images import READ_ERRORS
+from editreward.data.images import extension_of
 from editreward.data.importers.faults import RowFault
 from editreward.files import write_bytes
+from images_editreward import ImageError, image_header, load_image
 
 EMBEDDED = "sha256:"
 """Begins the reference to an image that came inside of its row, and was put aside under its hash."""
@@ -102,7 +100,7 @@ class ImageStore:
         data = file.read_bytes()
         try:
             extension = check_image(data, self.decode)
-        except READ_ERRORS as error:
+        except ImageError as error:
             raise RowFault("broken-image", f"{_short(reference)} is no whole image: {error}") from error
         return {"bytes": data, "path": f"{file.name}.{extension}" if reference.startswith(EMBEDDED) else file.name}
 
@@ -122,11 +120,9 @@ def check_image(data: bytes, decode: bool = True) -> str:
         The format's usual file extension, such as "png".
 
     Raises:
-        any of `editreward.data.images.READ_ERRORS`: it is no whole image.
+        ImageError: it is no whole image.
     """
-    with Image.open(io.BytesIO(data)) as image:
-        extension = (image.format or "image").lower()
-        if decode:
-            image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
-            image.load()
-    return {"jpeg": "jpg", "mpo": "jpg"}.get(extension, extension)
+    header = image_header(data)
+    if decode:
+        load_image(data, draft_pixels=max(1, header.width // 8) * max(1, header.height // 8))
+    return extension_of(header)

@@ -1,9 +1,7 @@
 """Images for a vision-language model: patches as its image processor, or as the published EditScore, makes them."""
 
 import hashlib
-import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +12,7 @@ from torch.nn import functional as F
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from editreward.groups.group import ImageInput
-from processing_editreward import load_image
+from images_editreward import load_image, stored_image
 
 ImageRoute = Literal["upright", "published", "published_batch"]
 """`upright`: as everywhere here, the photograph upright, on white, resized by Pillow. `published`: as EditScore's
@@ -87,7 +85,7 @@ class ImageReader:
         """The pixels that the tower sees: (height, width, 3), 0..255."""
         if self.route == "upright":
             return np.asarray(self._by_pillow(load_image(image, name)))
-        opened = _as_stored(image, name)
+        opened = stored_image(image, name)
         is_first_by_utils = self.model_type == "qwen2_5_vl"
         if is_first_by_utils or self.route == "published_batch":
             opened = _on_white(opened)
@@ -111,18 +109,6 @@ class ImageReader:
         if pixels.shape[-2:] != self._size(image):
             pixels = F.interpolate(pixels, self._size(image), mode="bicubic", antialias=True)
         return pixels[0].permute(1, 2, 0).numpy()
-
-
-def _as_stored(image: ImageInput, name: str) -> Image.Image:
-    """The image with its transparency and not turned upright."""
-    if isinstance(image, Image.Image):
-        return image
-    checked = load_image(image, name, image_mode="reference")
-    if isinstance(image, bytes):
-        return Image.open(io.BytesIO(image))
-    if isinstance(image, str | Path) and Path(image).is_file():
-        return Image.open(image)
-    return checked
 
 
 def _on_white(image: Image.Image) -> Image.Image:
