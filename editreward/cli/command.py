@@ -32,6 +32,7 @@ from editreward.cli.merge import add_merge
 from editreward.cli.prompts import add_prompts
 from editreward.cli.push import add_push
 from editreward.cli.score import add_score
+from editreward.cli.serve import add_serve
 from editreward.cli.train import add_train
 from editreward.printing import printable, safe_streams
 
@@ -41,6 +42,7 @@ EXTRAS = {"score": "data", "calibrate": "data", "bench": "eval", "merge": "train
 
 COMMANDS: tuple[Callable[[Any], None], ...] = (
     add_score,
+    add_serve,
     add_demo,
     add_calibrate,
     add_convert,
