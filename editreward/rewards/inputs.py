@@ -13,7 +13,7 @@ from PIL import Image
 from editreward.groups import EditGroup
 from editreward.groups.group import ImageInput
 from editreward.scorers.fingerprints import content_hash
-from processing_editreward import load_image
+from images_editreward import load_image
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Run a server on this machine."""
 
 import ipaddress
+import logging
 import signal
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -103,8 +105,19 @@ def serve(
     )
     # uvicorn raises a signal again when it is done, which would end the process with that signal.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    server = uvicorn.Server(config)
-    socket = config.bind_socket()
-    log("serving", scorer=scorers[0].name, url=f"http://{host}:{socket.getsockname()[1]}", replicas=len(scorers))
-    server.run([socket])
+    bound = config.bind_socket()
+    url = f"http://{host}:{bound.getsockname()[1]}"
+    _Server(config, scorer=scorers[0].name, url=url, replicas=len(scorers)).run([bound])
     log("stopped")
+
+
+class _Server(uvicorn.Server):
+    """Logs when it listens."""
+
+    def __init__(self, config: uvicorn.Config, **about: str | int) -> None:
+        super().__init__(config)
+        self._about = about
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        log("serving", logging.INFO, None, **self._about)

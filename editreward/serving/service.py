@@ -23,7 +23,7 @@ from editreward.serving.logs import log
 from editreward.serving.metrics import Metrics
 from editreward.serving.settings import Settings
 from editreward.serving.urls import Fetcher
-from processing_editreward import image_size, load_image
+from images_editreward import image_size, load_image
 
 WireImage: TypeAlias = "str | bytes"
 """Base64, data URI or address; or the bytes of an uploaded file."""
@@ -91,6 +91,11 @@ class Service:
         self.settings, self.metrics = settings or Settings(), metrics or Metrics()
         self.shaping.check([self.scorer.dimensions], [self.scorer.scale])
         self.budget = Budget(self.settings.limits.held_bytes, self.metrics)
+        # Decoded here, in threads, the way the scorer would: its own way changes a decoded image no more. But a JPEG
+        # file that it decodes at half its size must come to it as it is.
+        processor = getattr(self.scorer, "processor", None)
+        self._image_mode = getattr(processor, "image_mode", "upright")
+        self._passes_files = getattr(processor, "jpeg_draft", False)
         self._fetcher = Fetcher(self.settings.allowed_urls, self.settings.limits.body_bytes)
         self._decoders = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="decoder")
         self.batcher = Batcher(
@@ -167,7 +172,8 @@ class Service:
                 self._check_pixels(height * width, name)
                 self.budget.take(3 * height * width)
                 pixels[0] += 3 * height * width
-                images.append(await self._in_thread(load_image, content, name))
+                image = await self._in_thread(load_image, content, name, self._image_mode)
+                images.append(content if self._passes_files else image)
             except ValueError as error:
                 reason = str(error).removeprefix(name).lstrip(": ")
                 faults.append({"field": name, "reason": reason})

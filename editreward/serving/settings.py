@@ -23,7 +23,7 @@ class Limits:
     image_pixels: int = 2**24
     groups: int = 64
     edits: int = 256
-    candidates: int = 64
+    candidates: int = 256
     sources: int = 8
     instruction_characters: int = 4000
     held_bytes: int = 2 * 2**30

@@ -48,6 +48,7 @@ NOT_RUN = {
     "without --dry-run: tests/publishing/test_data_publish.py",
     "editreward generate": "by downloaded editors, or minutes: tests/editors/test_generation.py",
     "editreward push": "to the Hub: tests/publishing/test_push.py",
+    "editreward serve": "a server, which runs until it is stopped: tests/serving",
     "editreward train": "hours: tests/training",
 }
 # Other programs, which are not here.

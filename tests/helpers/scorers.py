@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from editreward.groups import CandidateScore, DimensionScore, EditGroup, GroupScores, Unscored
-from processing_editreward import load_image
+from images_editreward import load_image
 
 RED, GREEN, BLUE = "instruction_following", "visual_quality", "spread"
 
@@ -60,7 +60,7 @@ class ColourScorer:
 
     def _candidate(self, extra: int, image: object) -> CandidateScore | Unscored:
         try:
-            red, green, blue = np.asarray(load_image(image))[0, 0].astype(float)
+            red, green, blue = map(float, np.asarray(load_image(image))[0, 0])
         except ValueError as error:
             return Unscored(str(error))
         if red == green == blue == 255:
