@@ -1,0 +1,60 @@
+"""UniRL: a scorer of its reward service. Its service can also ask ours: `editreward serve` speaks `POST /score`.
+
+In the service's YAML: `scorer: editreward` after `register("editreward", EditRewardScorer)`, or the server's address
+in the trainer's `RemoteRewardBackend`.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from editreward.rewards.reward import Reward
+from editreward.rewards.sources import load_reward
+
+
+class EditRewardScorer:
+    """What UniRL's `BaseScorer` asks for: a dict of numbers for each item.
+
+    Args:
+        scorer: what `--scorer` takes, or a `Reward`.
+        shaping: a YAML file.
+    """
+
+    name = "editreward"
+
+    def __init__(self, scorer: str | Reward | None = None, shaping: str | None = None, **unused: Any) -> None:
+        self._reward = scorer if isinstance(scorer, Reward) else load_reward(scorer, shaping)
+        # `reward` first: UniRL may take the first. No standard deviation is among them: it is no dimension.
+        self.sub_metric_names = ("reward", *self._reward.scorers[0].dimensions)
+
+    def score(self, items: Sequence[Any]) -> list[dict[str, float]]:
+        """Rewards of edits.
+
+        Args:
+            items: UniRL's `ScoreItem`s: the history has a turn (instruction, image) for each source and for the edit.
+
+        Returns:
+            For each item `reward` and the dimensions; NaN, all of them, for an item that failed.
+
+        Raises:
+            ValueError: a history is too short: the reward is wired wrongly.
+        """
+        for item in items:
+            if len(item.history) < 2:
+                raise ValueError("EditReward needs a history of two turns: the source image, then the edit.")
+        batch = self._reward(
+            sources=[[image for _, image in item.history[:-1]] for item in items],
+            edited=[item.history[-1][1] for item in items],
+            instructions=[item.history[-1][0] for item in items],
+        )
+        columns = {"reward": batch.values} | {name: batch.details.get(name) for name in self.sub_metric_names[1:]}
+        return [
+            {
+                name: math.nan if index in batch.reasons or column is None else float(column[index])
+                for name, column in columns.items()
+            }
+            for index in range(len(items))
+        ]
+
+    def close(self) -> None:
+        """Nothing to release."""
