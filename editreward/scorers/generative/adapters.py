@@ -25,7 +25,7 @@ MANIFEST = "merged.json"
 SIDE_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
 """Of a base, beside its weights: tokenizer, image processor, chat template."""
 
-PREFIX = "base_model.model."
+PATTERNS = (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha"))
 OLD_NAMES = (
     (re.compile(r"^model\.(?!language_model\.|visual\.)"), "model.language_model."),
     (re.compile(r"^visual\."), "model.visual."),
@@ -63,14 +63,14 @@ def merged_folder(
         "adapter": str(adapter),
         "adapter_hash": _adapter_hash(adapter_path),
         "dtype": str(dtype),
-        "versions": versions("peft", "transformers"),
+        "versions": versions("torch", "transformers"),
     }
     content = {name: value for name, value in made_of.items() if name not in ("base", "adapter")}
     name = content_hash(fingerprint_of(**content))[:24]
     cache = cache or Path(os.environ.get("HF_HOME") or constants.HF_HOME) / "editreward" / "merged"
     cache.mkdir(parents=True, exist_ok=True)
     target = cache / name
-    with FileLock(cache / f".{name}.lock"):
+    with FileLock(cache / f"{name}.lock"):  # others wait, and then find it there
         if not (target / MANIFEST).is_file():
             merged = merge(base_path, adapter_path, dtype)
             with atomic_folder(target) as part:
@@ -107,7 +107,6 @@ def merge(base: Path, adapter: Path, dtype: torch.dtype | None = None) -> Any:
     Raises:
         ModelError: as `merged_folder`.
     """
-    from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForImageTextToText
 
     config, weights = _read(adapter)
@@ -125,26 +124,46 @@ def merge(base: Path, adapter: Path, dtype: torch.dtype | None = None) -> Any:
             f"The adapter {adapter} changes nothing: all its lora_B are zero, as before the first step of training. "
             "Name the adapter that was trained, or none."
         )
-    settings = LoraConfig(
-        **{
-            name: config[name]
-            for name in ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "fan_in_fan_out")
-            if config.get(name) is not None
-        },
-        target_modules=sorted(found),
-    )
-    adapted = get_peft_model(model, settings)
-    state = adapted.state_dict()
     for name, parts in found.items():
-        for part, weight in parts.items():
-            key = f"{PREFIX}{name}.{part}.default.weight"
-            if state[key].shape != weight.shape:
-                raise ModelError(
-                    f"The adapter {adapter} has {list(weight.shape)} for {part} of {name}, where the base {base} with "
-                    f"rank {config.get('r')} needs {list(state[key].shape)}: it belongs to another base."
-                )
-            state[key].copy_(weight)  # a state dict shares memory with its model
-    return adapted.merge_and_unload()
+        _add(modules[name], parts, _scale(config, name, parts, adapter), f"{adapter} has for {name}", str(base))
+    return model
+
+
+@torch.no_grad()
+def _add(module: nn.Module, parts: Mapping[str, Tensor], scale: float, what: str, base: str) -> None:
+    """Add the product of an adapter's matrices to a layer's weights, in float32 and rounded once."""
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    shapes = [list(parts[part].shape) for part in ("lora_B", "lora_A")]
+    if [shapes[0][0], shapes[1][1]] != list(weight.shape):
+        raise ModelError(
+            f"The adapter {what} matrices of {shapes[0]} and {shapes[1]}, whose product does not fit the "
+            f"{list(weight.shape)} of the base {base}: it belongs to another base."
+        )
+    product = parts["lora_B"].float() @ parts["lora_A"].float()
+    weight.copy_((weight.float() + scale * product).to(weight.dtype))
+
+
+def _scale(config: Mapping[str, Any], name: str, parts: Mapping[str, Tensor], adapter: Path) -> float:
+    """What the product is multiplied by: alpha / r, with rsLoRA (arXiv 2312.03732) alpha / sqrt(r).
+
+    Raises:
+        ModelError: the rank is not that of the configuration.
+    """
+    rank, alpha = (_of_pattern(config, pattern, name, whole) for pattern, whole in PATTERNS)
+    ranks = {parts["lora_A"].shape[0], parts["lora_B"].shape[1]}
+    if ranks != {rank}:
+        raise ModelError(
+            f"The adapter {adapter} has matrices of rank {max(ranks)} for {name}, where its adapter_config.json says "
+            f"{rank}: the two belong to different adapters."
+        )
+    return float(alpha) / (float(rank) ** 0.5 if config.get("use_rslora") else float(rank))
+
+
+def _of_pattern(config: Mapping[str, Any], pattern: str, name: str, whole: str) -> Any:
+    """A setting of a module: that of the first pattern its name ends with, by PEFT's rule, else the adapter's."""
+    patterns = config.get(pattern) or {}
+    return next((value for key, value in patterns.items() if re.match(rf"(.*\.)?{key}$", name)), config.get(whole))
 
 
 def _read(adapter: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -154,7 +173,8 @@ def _read(adapter: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ModelError(f"{adapter} is no adapter: it has no adapter_config.json.")
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     kind = "DoRA" if config.get("use_dora") else config.get("peft_type")
-    if kind != "LORA" or config.get("bias", "none") != "none" or config.get("modules_to_save"):
+    has_more = config.get("bias", "none") != "none" or config.get("modules_to_save") or config.get("fan_in_fan_out")
+    if kind != "LORA" or has_more:
         raise ModelError(
             f"The adapter {adapter} is no plain LoRA ({kind}, bias {config.get('bias')!r}, modules_to_save "
             f"{config.get('modules_to_save')}). Merge it by the program that made it, and name the merged model."
