@@ -22,7 +22,7 @@ SERVED = {
     "data": ["editreward.cli.calibrate", "editreward.cli.data", "editreward.cli.score_dataset"],
     "demo": ["editreward.cli.demo_groups"],
     "eval": ["editreward.cli.bench", "editreward.cli.bench_robustness"],
-    "generative": ["editreward.scorers.generative.loading", "editreward.scorers.prompts.importing"],
+    "generative": ["editreward.scorers.generative.options", "editreward.scorers.prompts.importing"],
     "generate": ["editreward.cli.generate"],
     "judges": ["editreward.cli.prompts", "editreward.scorers.judges.loading"],
     "serve": ["editreward.cli.serve", "editreward.serving.run"],

@@ -7,7 +7,8 @@
 | `random`, `ssim`, `clip:MODEL` ... | a baseline of `SCORERS`, after a colon its model |
 | `FILE.py:FUNCTION`, `MODULE:FUNCTION` | what the function returns: your own scorer or judge |
 | `judge:MODEL@URL`, `judge-pairs:MODEL@URL` | a model behind an endpoint, of single edits or of pairs |
-| `FILE.yaml` | `scorer: SPEC` with options, `ensemble: [SPEC, ...]`, or `judge: MODEL` with all that judges have |
+| `generative:MODEL`, `editscore:MODEL` | a vision-language model or adapter in this process that writes its answer |
+| `FILE.yaml` | `scorer: SPEC` with options, `ensemble: [SPEC, ...]`, `judge: MODEL`, `generative: MODEL` |
 
 A name of `SCORERS` goes before a folder of that name, for which `./random` stands; any other path that exists is taken
 as one. Nothing is imported before it is asked for. To add a scorer, write its module here, with a function that makes
@@ -86,6 +87,7 @@ class ScorerEntry:
 
 _LIKENESS = "baselines:likeness_scorer"
 _JUDGE_OPTIONS = ("seed", "prompts", "passes", "temperature", "max_calls", "max_cost", "prices")
+_GENERATIVE_OPTIONS = ("device", "dtype", "revision", "max_batch_tokens", "seed", "prompts", "passes", "temperature")
 SCORERS: Mapping[str, ScorerEntry] = {
     "editreward": ScorerEntry(
         "a reward model", "reward_model:load", ("device", "dtype", "revision", "max_batch_tokens"), True
@@ -99,6 +101,20 @@ SCORERS: Mapping[str, ScorerEntry] = {
     "clip": ScorerEntry("CLIP, to the instruction", "perceptual:clip_scorer", ("device", "revision"), True),
     "clip-directional": ScorerEntry("CLIP, of the change", "perceptual:clip_scorer", ("device", "revision"), True),
     "lpips": ScorerEntry("LPIPS to the source", "perceptual:lpips_scorer", ("device",)),
+    "generative": ScorerEntry(
+        "a vision-language model or adapter that writes its answer",
+        "generative.options:load",
+        _GENERATIVE_OPTIONS,
+        True,
+        "generative.options:read",
+    ),
+    "editscore": ScorerEntry(
+        "the same, asked as EditScore asks",
+        "generative.options:load",
+        _GENERATIVE_OPTIONS,
+        True,
+        "generative.options:read",
+    ),
     "judge": ScorerEntry(
         "a model behind an endpoint, MODEL@URL",
         "judges.loading:load_judge",

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -18,8 +17,10 @@ from torch import Tensor, nn
 
 from editreward.files import atomic_folder, write_json
 from editreward.scorers.fingerprints import content_hash, fingerprint_of, versions
+from editreward.scorers.folders import cache_folder
 from editreward.scorers.loading import ModelError
 
+CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 MANIFEST = "merged.json"
 SIDE_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
@@ -45,7 +46,7 @@ def merged_folder(
     Args:
         base: folder or Hub id of the base.
         adapter: folder or Hub id of the adapter.
-        cache: where merged models are kept; by default `editreward/merged` in the cache folder of Hugging Face.
+        cache: where merged models are kept; by default `merged` in `cache_folder()`.
         dtype: precision of the merged weights; by default the base's.
         hub_options: `revision` of the adapter, and `token`.
 
@@ -67,7 +68,7 @@ def merged_folder(
     }
     content = {name: value for name, value in made_of.items() if name not in ("base", "adapter")}
     name = content_hash(fingerprint_of(**content))[:24]
-    cache = cache or Path(os.environ.get("HF_HOME") or constants.HF_HOME) / "editreward" / "merged"
+    cache = cache or cache_folder() / "merged"
     cache.mkdir(parents=True, exist_ok=True)
     target = cache / name
     with FileLock(cache / f"{name}.lock"):  # others wait, and then find it there
@@ -99,6 +100,21 @@ def local_folder(name: str | Path, what: str, **hub_options: Any) -> Path:
             f"The {what} {name} is neither a folder nor a Hub repository that can be reached from here. Check the "
             "spelling; a private or gated one needs `hf auth login` first."
         ) from error
+
+
+def base_of(folder: str | Path) -> str | None:
+    """The base that an adapter's folder names, a path from the adapter's folder on if it is there; None: no adapter.
+
+    Raises:
+        ModelError: the adapter names no base.
+    """
+    path = Path(folder).expanduser()
+    if not (path / CONFIG).is_file() or (path / "config.json").is_file():
+        return None
+    named = json.loads((path / CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if not named:
+        raise ModelError(f"The adapter {folder} names no base: give the base, and this as `adapter`.")
+    return str(path / named) if (path / named).is_dir() else str(named)
 
 
 def merge(base: Path, adapter: Path, dtype: torch.dtype | None = None) -> Any:
@@ -168,7 +184,7 @@ def _of_pattern(config: Mapping[str, Any], pattern: str, name: str, whole: str) 
 
 def _read(adapter: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Configuration and weights of an adapter, as its files have them."""
-    path = adapter / "adapter_config.json"
+    path = adapter / CONFIG
     if not path.is_file():
         raise ModelError(f"{adapter} is no adapter: it has no adapter_config.json.")
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -248,7 +264,7 @@ def _more(names: list[str]) -> str:
 
 
 def _adapter_hash(adapter: Path) -> str:
-    files = [path for path in (adapter / "adapter_config.json", adapter / WEIGHTS) if path.is_file()]
+    files = [path for path in (adapter / CONFIG, adapter / WEIGHTS) if path.is_file()]
     return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files)).hexdigest()
 
 

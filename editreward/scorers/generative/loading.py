@@ -1,7 +1,6 @@
 """Loading a vision-language model that writes: model, tokenizer and image processor, or what is wrong with them."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -110,14 +109,4 @@ def check_chat_template(writer: Writer, name: str, prompts: PromptSet) -> None:
         raise ModelError(
             f"The base {name} has no chat template, and the prompt set {prompts.name!r} no `markup` for {kind}: name "
             "an instruction-tuned base, or copy its chat_template.jinja beside the weights."
-        )
-
-
-def check_folder(name: str | Path) -> None:
-    """Raise a `ModelError` for an adapter that is named as a base."""
-    path = Path(name).expanduser()
-    if path.is_dir() and (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
-        raise ModelError(
-            f"{name} is an adapter: name its base as `base`, and it as `adapter` (in a YAML file: `scorer: "
-            f"generative:BASE`, `adapter: {name}`)."
         )

@@ -21,19 +21,18 @@ from torch import Tensor
 from editreward import __version__
 from editreward.groups import CandidateScore, DimensionScore, EditGroup, GroupScores, Unscored
 from editreward.scorers.fingerprints import content_hash, fingerprint_of, saved_hash, versions, weights_hash
-from editreward.scorers.generative.adapters import merged_folder
+from editreward.scorers.generative.adapters import base_of, merged_folder
 from editreward.scorers.generative.engine import Answer, Computed, Engine, Request
 from editreward.scorers.generative.expected import LEAST_MASS, JointScore, NumberTree, expected_scores
 from editreward.scorers.generative.images import ImagePatches, ImageReader, ImageRoute
-from editreward.scorers.generative.loading import Writer, check_chat_template, check_folder, load_writer
+from editreward.scorers.generative.loading import Writer, check_chat_template, load_writer
 from editreward.scorers.generative.published import PublishedSampling
 from editreward.scorers.generative.sampling import Sampling
 from editreward.scorers.generative.tokens import PromptTokenizer, PromptTokens
-from editreward.scorers.loading import ModelError, choose_device, choose_dtype
+from editreward.scorers.loading import choose_device, choose_dtype
 from editreward.scorers.passes import TRIES, AnswerCounts, Question, Reply, score_by_passes
 from editreward.scorers.prompts import ParseFailure, PromptSet, load_prompt_set
 from editreward.scorers.prompts.published import guesses
-from editreward.scorers.registry import ScorerOptions
 from processing_editreward import ImageError
 
 Mode = Literal["sample", "greedy", "expected", "published"]
@@ -169,7 +168,7 @@ class GenerativeScorer:
         """Load a base, with or without an adapter.
 
         Args:
-            base: folder or Hub id of a Qwen2.5-VL or Qwen3-VL model.
+            base: folder or Hub id of a Qwen2.5-VL or Qwen3-VL model; or the folder of an adapter that names its base.
             adapter: folder or Hub id of a LoRA adapter for it. It is merged once, into `cache`.
             prompts: name or YAML file of a prompt set.
             passes, seed, mode, image_route, max_pixels, max_new_tokens, max_batch_tokens: see the class.
@@ -187,7 +186,8 @@ class GenerativeScorer:
         prompt_set = prompts if isinstance(prompts, PromptSet) else load_prompt_set(prompts)
         sampling = Sampling(temperature, top_p, top_k, repetition_penalty)
         _check(mode, passes, max_new_tokens, max_batch_tokens, prompt_set)
-        check_folder(base)
+        if adapter is None and (named := base_of(base)):
+            base, adapter = named, base
         place = choose_device(device)
         precision = choose_dtype(dtype, place)
         name, folder = str(base), str(base)
@@ -466,19 +466,3 @@ def _is_whole(text: str, closing: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def load(name: str, argument: str | None, options: ScorerOptions) -> GenerativeScorer:
-    """Made by the registry: the folder or Hub id of a model, with an adapter merged into it or none."""
-    if argument is None:
-        raise ModelError(f"The scorer {name!r} needs a model: {name}:FOLDER, or {name}:ORG/NAME.")
-    hub_options: dict[str, Any] = {"revision": options.revision} if options.revision else {}
-    own: dict[str, Any] = {} if options.seed is None else {"seed": options.seed}
-    return GenerativeScorer.from_pretrained(
-        argument,
-        device=options.place,
-        dtype=options.dtype,
-        max_batch_tokens=options.max_batch_tokens,
-        **own,
-        **hub_options,
-    )

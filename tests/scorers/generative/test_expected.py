@@ -113,9 +113,7 @@ def test_a_number_is_closed_by_what_follows_it(model):
     answers = [[t for t in row if t >= 0] for row in tree.tokens.tolist()]
     assert answers == [made.plain(f"[{a}, {b}]") for a, b in tree.numbers]
     strings = [tuple(answer) for answer in answers]
-    assert not any(
-        longer[: len(short)] == short for short in strings for longer in strings[::25] if longer != short
-    )
+    assert not any(longer[: len(short)] == short for short in strings for longer in strings[::25] if longer != short)
 
 
 def test_expected_scores_are_deterministic_and_the_same_in_any_batch(monkeypatch):
