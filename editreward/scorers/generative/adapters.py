@@ -127,6 +127,12 @@ def merge(base: Path, adapter: Path, dtype: torch.dtype | None = None) -> Any:
 
     config, weights = _read(adapter)
     model = AutoModelForImageTextToText.from_pretrained(base, dtype=dtype or "auto")
+    kind = (config.get("auto_mapping") or {}).get("base_model_class")
+    if kind not in (None, type(model).__name__):
+        raise ModelError(
+            f"The adapter {adapter} sits on a {kind}, and {base} is a {type(model).__name__}. Name the base that it "
+            "was trained on."
+        )
     modules = dict(model.named_modules())
     found = _by_module(weights, modules, f"The adapter {adapter}", str(base))
     missing = sorted(_expected(config, modules, f"The adapter {adapter}") - set(found))
