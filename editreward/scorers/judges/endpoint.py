@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -30,6 +31,20 @@ REST = 60.0
 
 NO_KEY = "none"
 """Sent where there is no key: servers of one's own ask for none, and the client wants one."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A call to be made.
+
+    Attributes:
+        make: makes its body when its turn has come, so that few are in memory.
+        draw: tells it from other calls with the same body, whose answers are other samples; empty where the body has
+            a seed.
+    """
+
+    make: Callable[[], Mapping[str, Any]]
+    draw: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,15 +80,11 @@ class Endpoint:
         self._closed: tuple[float, str] = (0.0, "")
         self._last_reply = -1.0
 
-    def ask(self, requests: Sequence[Callable[[], Mapping[str, Any]]]) -> list[Reply]:
-        """Answers to requests, in their order.
-
-        Args:
-            requests: each makes the body of a request when its turn has come, so that few images are in memory.
-        """
+    def ask(self, requests: Sequence[Request]) -> list[Reply]:
+        """Answers to requests, in their order."""
         return _run(self._ask(requests))
 
-    async def _ask(self, requests: Sequence[Callable[[], Mapping[str, Any]]]) -> list[Reply]:
+    async def _ask(self, requests: Sequence[Request]) -> list[Reply]:
         gate = asyncio.Semaphore(self.options.concurrency)
         async with openai.AsyncOpenAI(
             base_url=self.options.url,
@@ -82,16 +93,14 @@ class Endpoint:
             timeout=self.options.deadline,
         ) as client:
 
-            async def one(make: Callable[[], Mapping[str, Any]]) -> Reply:
+            async def one(request: Request) -> Reply:
                 async with gate:
-                    return await self._answer(client, make())
+                    return await self._answer(client, request.make(), request.draw)
 
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(make)) for make in requests]
-        return [task.result() for task in tasks]
+            return await asyncio.gather(*map(one, requests))
 
-    async def _answer(self, client: openai.AsyncOpenAI, request: Mapping[str, Any]) -> Reply:
-        key = self.store.key(request) if self.store else ""
+    async def _answer(self, client: openai.AsyncOpenAI, request: Mapping[str, Any], draw: str) -> Reply:
+        key = self.store.key(request, draw) if self.store else ""
         known = self.store.get(key) if self.store else None
         if known is not None:
             self.ledger.took_from_cache()
@@ -108,7 +117,10 @@ class Endpoint:
         if reply is None:
             return self._given_up(failures, began)
         if self.store and not reply.problem:
-            self.store.put(key, reply.text)
+            try:
+                self.store.put(key, reply.text)
+            except OSError as error:  # the answer is paid for, and good
+                self.ledger.faults.add(f"answers could not be kept in {self.store.folder} ({error.strerror})")
         return reply
 
     async def _call(
@@ -207,7 +219,8 @@ class Endpoint:
         """Whether the endpoint's name of its model is the one asked for, a dated version of it, or one accepted."""
         if not named or named in (model, *self.options.accepts_models):
             return True
-        return str(named).startswith(f"{model}-") or model.rpartition("/")[2] == str(named).rpartition("/")[2]
+        dated = re.fullmatch(r"-\d[\d-]*", str(named).removeprefix(model)) and str(named).startswith(model)
+        return bool(dated) or model.rpartition("/")[2] == str(named).rpartition("/")[2]
 
     def _close(self, reason: str) -> Reply:
         """Ask nothing for a while."""

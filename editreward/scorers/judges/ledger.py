@@ -30,12 +30,19 @@ class Ledger:
         cached: answers taken from the cache.
         read, written: tokens.
         cost: in the currency of the prices.
+        faults: what could not be written.
+
+    Raises:
+        ValueError: there is no folder for the log.
     """
 
     def __init__(self, options: JudgeOptions) -> None:
         self.options = options
         self.calls = self.cached = self.read = self.written = 0
         self.cost = 0.0
+        self.faults: set[str] = set()
+        if options.log is not None and not Path(options.log).parent.is_dir():
+            raise ValueError(f"There is no folder for the log {options.log}: make it, or choose another name.")
         self._under_way = 0
         self._largest = 0.0
         self._has_usage = True
@@ -101,15 +108,17 @@ class Ledger:
     def _log(self, outcome: str, seconds: float, usage: Usage | None, cost: float) -> None:
         if self.options.log is None:
             return
-        with Journal(Path(self.options.log), durable=False) as journal:
-            journal.add(
-                {
-                    "time": round(time.time(), 3),
-                    "model": self.options.model,
-                    "outcome": outcome,
-                    "seconds": round(seconds, 3),
-                    "tokens_read": usage.read if usage else None,
-                    "tokens_written": usage.written if usage else None,
-                    "cost": cost if self.options.prices and usage else None,
-                }
-            )
+        record = {
+            "time": round(time.time(), 3),
+            "model": self.options.model,
+            "outcome": outcome,
+            "seconds": round(seconds, 3),
+            "tokens_read": usage.read if usage else None,
+            "tokens_written": usage.written if usage else None,
+            "cost": cost if self.options.prices and usage else None,
+        }
+        try:
+            with Journal(Path(self.options.log), durable=False) as journal:
+                journal.add(record)
+        except OSError as error:
+            self.faults.add(f"the log {self.options.log} could not be written ({error.strerror})")

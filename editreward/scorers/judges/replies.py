@@ -25,9 +25,14 @@ class ReplyStore:
         self.scope = scope
         self.folder = (folder or cache_folder()) / FOLDER
 
-    def key(self, request: Mapping[str, Any]) -> str:
-        """Hash of the scope and of the request: model, sampling, seed, texts, and images as they are sent."""
-        return content_hash(self.scope, fingerprint_of(**request))
+    def key(self, request: Mapping[str, Any], draw: str = "") -> str:
+        """Hash of the scope and of the request: model, sampling, seed, texts, and images as they are sent.
+
+        Args:
+            request: the body of the call.
+            draw: which of several samples it asks for, where the body has no seed.
+        """
+        return content_hash(self.scope, fingerprint_of(**request), draw)
 
     def get(self, key: str) -> str | None:
         """The text of an answer; None where there is none, or its file is damaged."""

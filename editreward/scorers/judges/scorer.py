@@ -7,7 +7,7 @@ from typing import Any
 from editreward.groups import CandidateScore, EditGroup, GroupScores, Unscored
 from editreward.groups.group import ImageInput
 from editreward.scorers.fingerprints import fingerprint_of, versions
-from editreward.scorers.judges.endpoint import Endpoint
+from editreward.scorers.judges.endpoint import Endpoint, Request
 from editreward.scorers.judges.images import data_url
 from editreward.scorers.judges.ledger import Ledger
 from editreward.scorers.judges.options import JudgeOptions
@@ -84,7 +84,7 @@ class Judge:
         told = [f"Scores are what {self.options.model} at {self.options.url} wrote; they are no probabilities."]
         if self.counts.asked:
             told.append(f"So far {self.counts}; {self.ledger}.")
-        return tuple(told)
+        return (*told, *(f"{fault[:1].upper()}{fault[1:]}." for fault in sorted(self.ledger.faults)))
 
     def request(self, question: Question, shown: Shown, about: str = "") -> dict[str, Any]:
         """The body of a call."""
@@ -126,11 +126,12 @@ class Judge:
         """What answers questions about what is shown, see `score_by_passes`."""
 
         def ask(questions: Sequence[Question]) -> list[Reply]:
-            def maker(question: Question) -> Callable[[], dict[str, Any]]:
+            def request(question: Question) -> Request:
                 place = question.candidate
-                return lambda: self.request(question, shown[place], about[place] if about else "")
+                draw = f"{question.number}.{question.retry}" if self.options.seed is None else ""
+                return Request(lambda: self.request(question, shown[place], about[place] if about else ""), draw)
 
-            return self.endpoint.ask([maker(question) for question in questions])
+            return self.endpoint.ask([request(question) for question in questions])
 
         return ask
 

@@ -151,6 +151,28 @@ def test_answers_are_kept_and_found_by_all_that_matters(server):
     assert len(server.requests) == expected + 4 + 4 + 2
 
 
+def test_without_a_seed_passes_and_retries_are_samples_of_their_own(server):
+    server.plan = [says("no")]
+    first = judge(server, seed=None, passes=2, concurrency=1)([group()])
+    assert len(server.requests) == 5 and first[0].candidates[0].passes[0].retries == 1
+    assert judge(server, seed=None, passes=2)([group()]) == first and len(server.requests) == 5
+
+
+def test_an_answer_that_cannot_be_kept_counts_all_the_same(server, tmp_path):
+    (tmp_path / "cache").write_text("a file where the folder is to be")
+    scorer = judge(server)
+    assert scorer([group()])[0].candidates[0].reward == 2.5
+    assert scorer.notes[-1].startswith("Answers could not be kept in")
+    with pytest.raises(ValueError, match="There is no folder for the log"):
+        judge(server, log=str(tmp_path / "none" / "log.jsonl"))
+
+
+def test_all_sources_are_shown_in_order_before_the_edit(server):
+    judge(server, concurrency=1)([EditGroup([plain("red"), plain("lime")], "go", [plain("blue")])])
+    shown = [tuple(np.asarray(image)[0, 0]) for image in images_of(server.requests[0])]
+    assert shown == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+
+
 def test_the_fingerprint_changes_with_what_changes_answers_and_with_nothing_else(server):
     plain_judge = judge(server).fingerprint
     for same in ({"concurrency": 2}, {"deadline": 3.0}, {"max_calls": 1}, {"cache": False}, {"log": "x"}):

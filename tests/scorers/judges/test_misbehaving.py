@@ -126,6 +126,7 @@ LASTING = {
     "a model that is not there": (status(404, "no such model"), "has no model 'm' (HTTP 404: no such model)", 1),
     "a quota that is spent": (status(429, "pay", code="insufficient_quota"), "the account's quota is spent", 1),
     "another model": (changed(model="tiny-cheap"), "answered with the model tiny-cheap, not 'm': ask for that one", 1),
+    "a smaller model": (changed(model="m-mini"), "answered with the model m-mini, not 'm': ask for that one", 1),
 }
 """Misbehaviour that stays: reason, and calls for the two prompts; 1 where the endpoint is not asked any more."""
 
