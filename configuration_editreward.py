@@ -1,6 +1,5 @@
 """Configuration of an EditReward model: a vision-language backbone with Gaussian reward heads."""
 
-import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ LAYOUTS = ("compact", "paper")
 POSITION_SCHEMES = ("mrope", "sequential")
 PREFERENCE_LINKS = ("logistic", "probit")
 MAX_HEAD_WIDTH = 2**16
+LARGEST_NUMBER = 1e300
 
 # What the calibration of a dimension must hold, and what it may.
 CALIBRATION_FIELDS = ("intercept", "slope")
@@ -47,7 +47,7 @@ def load_tokenizer(name_or_path: Any, **kwargs: Any) -> Any:
 
 def is_number(value: Any) -> bool:
     """Whether a value is a finite number: neither text nor a truth value, NaN or infinity."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
 
 
 def check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:

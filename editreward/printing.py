@@ -49,6 +49,6 @@ class _Stream:
 def safe_streams(stdout: TextIO, stderr: TextIO) -> Iterator[None]:
     """Have nothing that is printed meanwhile control the terminal, but for progress bars."""
     with ExitStack() as stack:
-        stack.enter_context(redirect_stdout(_Stream(stdout, _OUT)))  # type: ignore[type-var]
-        stack.enter_context(redirect_stderr(_Stream(stderr, _ERR)))  # type: ignore[type-var]
+        stack.enter_context(redirect_stdout(_Stream(stdout, _OUT)))
+        stack.enter_context(redirect_stderr(_Stream(stderr, _ERR)))
         yield

@@ -36,6 +36,7 @@ try:
         POSITION_SCHEMES,
         check_choice,
         check_dimensions,
+        is_number,
         load_tokenizer,
         reward_tokens,
     )
@@ -49,6 +50,7 @@ except ImportError:  # Installed beside the `editreward` package, these files ar
         POSITION_SCHEMES,
         check_choice,
         check_dimensions,
+        is_number,
         load_tokenizer,
         reward_tokens,
     )
@@ -64,6 +66,12 @@ INSTRUCTION_MODES = ("clean", "reference")
 _INVISIBLE = re.compile("[\ufeff\u200b\u2060]")
 _BLANKS = re.compile(r"\s+")  # Python's \s has the line breaks of all systems, and every blank of Unicode
 _LINE_BREAK = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+
+MAX_PATCH_SIZE = 256
+"""Of a patch in pixels, of a token in patches, of a patch in frames."""
+
+MAX_RESIZED_PIXELS = 2**24
+"""A processor's settings may ask for images of at most so many pixels."""
 
 MAX_TEMPLATE_CHARACTERS = 2**16
 MAX_TEMPLATE_STEPS = 10_000
@@ -285,6 +293,9 @@ class _LimitedTemplates:
     for ever or filling the memory. So whatever is stored, passed or returned is weighed, and loops are counted.
     """
 
+    steps: int
+    end: float
+
     @classmethod
     def render(cls, template: str, **variables: Any) -> str:
         """The rendered template.
@@ -400,15 +411,18 @@ class _LimitedTemplates:
         def calls(method: str, *arguments: Any) -> nodes.Call:
             return nodes.Call(nodes.EnvironmentAttribute(method), list(arguments), [], None, None)
 
-        for loop in list(template.find_all((nodes.For, nodes.Macro, nodes.CallBlock))):
+        found: Any = template.find_all((nodes.For, nodes.Macro, nodes.CallBlock))
+        for loop in list(found):
             loop.body.insert(0, nodes.Output([calls("tick")]))
         for assign in list(template.find_all(nodes.Assign)):
             assign.node = calls("weighed", assign.node)
-        for block in list(template.find_all(nodes.With)):
-            block.values = [calls("weighed", value) for value in block.values]
+        for scope in list(template.find_all(nodes.With)):
+            scope.values = [calls("weighed", value) for value in scope.values]
         for block in list(template.find_all(nodes.AssignBlock)):
             block.filter = nodes.Filter(block.filter, "string", [], [], None, None)  # which weighs it, as all filters
-        return template.set_lineno(1, override=False).set_environment(self)
+        root: Any = template
+        root.set_lineno(1).set_environment(self)
+        return template
 
 
 class EditRewardProcessor(ProcessorMixin):
@@ -474,6 +488,12 @@ class EditRewardProcessor(ProcessorMixin):
         self.max_length = max_length
         self.jpeg_draft = jpeg_draft
         self.instruction_mode = instruction_mode
+        _check_image_processor(image_processor)
+        if max_length is not None and (type(max_length) is not int or max_length < 1):
+            raise ValueError(f"`max_length` must be a positive number of tokens, got {max_length!r}.")
+        texts = [reward_suffix, system_prompt or "", *(templates or {}).values()]
+        if not all(isinstance(text, str) and len(text) <= MAX_TEMPLATE_CHARACTERS for text in texts):
+            raise ValueError(f"Prompts must be texts of at most {MAX_TEMPLATE_CHARACTERS:,} characters.")
         check_choice("layout", layout, LAYOUTS)
         check_choice("position_scheme", position_scheme, POSITION_SCHEMES)
         check_choice("image_mode", image_mode, IMAGE_MODES)
@@ -1001,6 +1021,20 @@ def _is_several_images(edited: Any) -> bool:
 
 def _text(text: str) -> dict[str, str]:
     return {"type": "text", "text": text.replace("{text_prompt}", _INSTRUCTION)}
+
+
+def _check_image_processor(images: Any) -> None:
+    """Raise a `ValueError` for settings that no model has, and that would need memory without end."""
+    sizes = [images.patch_size, images.merge_size, images.temporal_patch_size]
+    if not all(type(size) is int and 1 <= size <= MAX_PATCH_SIZE for size in sizes):
+        raise ValueError(f"The image processor's patches are {sizes}; whole numbers from 1 to {MAX_PATCH_SIZE} serve.")
+    size = dict(images.size or {})
+    edges = [size.get("shortest_edge"), size.get("longest_edge")]
+    if not all(type(edge) is int and 1 <= edge <= MAX_RESIZED_PIXELS for edge in edges):
+        raise ValueError(f"The image processor's `size` is {size}; at most {MAX_RESIZED_PIXELS:,} pixels serve.")
+    numbers = [images.rescale_factor, *images.image_mean, *images.image_std]
+    if not all(map(is_number, numbers)) or not all(std > 0 for std in images.image_std):
+        raise ValueError("The image processor's mean, standard deviation and scale must be finite numbers.")
 
 
 def add_reward_tokens(tokenizer: Any, layout: str, dimensions: Sequence[str]) -> None:

@@ -151,11 +151,12 @@ def model_card(
 def _rename(card: ModelCard, folder: str, repo_id: str) -> None:
     """Put the repository's name and id where a card has the name of the folder that the model was trained in."""
     name = repo_id.split("/")[-1]
-    for local in {folder, card.data.model_name or folder}:
+    data: Any = card.data
+    for local in {folder, data.model_name or folder}:
         card.text = re.sub(rf"^# {re.escape(local)}$", lambda _: f"# {name}", card.text, flags=re.MULTILINE)
         card.text = card.text.replace(f'"{local}"', f'"{repo_id}"')
-    if card.data.model_name is not None:
-        card.data.model_name = name
+    if data.model_name is not None:
+        data.model_name = name
 
 
 def read_result(path: str | Path) -> dict[str, Any]:
