@@ -29,7 +29,7 @@ BAD_COMBINATIONS = (
     BadCombination(
         {"transformers": ">=5.24", "peft": "<0.22"},
         "this transformers refuses this PEFT, so adapters (LoRA, QLoRA, merging, saving) fail",
-        'pip install "transformers>=5.20,<5.24"',
+        'pip install "transformers>=5.23,<5.24"',
     ),
 )
 

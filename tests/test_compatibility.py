@@ -12,7 +12,7 @@ from editreward.compatibility import BAD_COMBINATIONS, check_versions, known_fau
 from editreward.training.adapters import adapter_config, merge_adapter, save_configuration
 from tests.helpers.backbones import build
 
-FIX = 'pip install "transformers>=5.20,<5.24"'
+FIX = 'pip install "transformers>=5.23,<5.24"'
 
 
 @pytest.fixture
