@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from editreward.cli.commands import Commands
-from editreward.cli.data_options import add_dataset_options, open_splits
+from editreward.cli.data_options import add_dataset_options, add_table_options, columns_of, open_splits
 from editreward.data.registry import FORMATS
 from editreward.printing import printable
 
@@ -18,16 +18,18 @@ def add_import(commands: Commands) -> None:
         help="turn a published dataset or benchmark into groups",
         description="Turn a published dataset or benchmark into groups. An interrupted import is continued when the "
         "same command runs again. docs/importing.md describes the formats and what is written.",
-        epilog="Example: editreward data import --format editreward-data --input train.json --images images/ "
+        epilog="Example: editreward data import table --input rows.csv --images images/ --output groups/. "
+        "Or: editreward data import --format editreward-data --input train.json --images images/ "
         "--output groups/",
     )
-    parser.add_argument("--format", required=True, choices=list(FORMATS), help="the format of the input")
+    parser.add_argument("table", nargs="?", choices=("table",), metavar="table", help="your own table: --format table")
+    parser.add_argument("--format", choices=list(FORMATS), help="the format of the input")
     parser.add_argument(
         "--input",
         required=True,
         nargs="+",
         metavar="FILE_OR_HUB_ID",
-        help="JSON, JSON lines, Parquet or Arrow files, a folder of Parquet files, or the id of a Hub dataset",
+        help="CSV, JSON, JSON lines, Parquet or Arrow files, a folder of Parquet files, or the id of a Hub dataset",
     )
     parser.add_argument(
         "--images", metavar="ROOT", help="folder that image paths are relative to (default: that of the first input)"
@@ -42,24 +44,27 @@ def add_import(commands: Commands) -> None:
         help="split to write (default: train for editreward-data, test for benchmarks)",
     )
     parser.add_argument(
-        "--column",
-        action="append",
-        default=[],
-        metavar="FIELD=COLUMN",
-        help="the input calls a field of the format otherwise, such as path_src=source_image; may be repeated",
-    )
-    parser.add_argument(
         "--strip", default="", metavar="PREFIX", help="take this off image paths that were written on another machine"
     )
     parser.add_argument(
-        "--dimensions", nargs="+", metavar="NAME", help="names of dim1, dim2 ... (default: the two of the paper)"
+        "--dimensions",
+        nargs="+",
+        metavar="NAME",
+        help="names of dim1, dim2 ..., or of the columns of a table's scores (default: the two of the paper)",
+    )
+    add_table_options(parser)
+    parser.add_argument(
+        "--scale",
+        nargs=2,
+        type=float,
+        metavar=("LOWEST", "HIGHEST"),
+        help="a table's scores are on another scale, which is mapped onto 1..4, such as 0 10",
     )
     parser.add_argument(
         "--on-fault",
         choices=("stop", "list"),
-        default="stop",
         help="what an error in the input does: stop the import, or leave out what it concerns and list it in "
-        "import_faults.jsonl (default: %(default)s)",
+        "import_faults.jsonl (default: stop; list for a table)",
     )
     parser.add_argument("--origin", help="value of the column origin (default: the format's name)")
     parser.add_argument("--language", help="value of the column language (default: zh or en, by the script)")
@@ -75,20 +80,27 @@ def run_import(args: argparse.Namespace) -> None:
     from configuration_editreward import DEFAULT_DIMENSIONS
     from editreward.data.importers import ImportOptions, Source, import_dataset
 
+    chosen = {args.table, args.format} - {None}
+    if len(chosen) != 1:
+        raise ValueError("say which format the input has: `editreward data import table` for your own, or --format.")
+    (format_name,) = chosen
     options = ImportOptions(
         images=args.images,
-        columns=_columns(args.column),
+        columns=columns_of(args.column),
         strip=args.strip,
         split=args.output_split,
         dimensions=args.dimensions or DEFAULT_DIMENSIONS,
-        on_fault=args.on_fault,
+        on_fault=args.on_fault or ("list" if format_name == "table" else "stop"),
         origin=args.origin,
         language=args.language,
         decode=not args.headers_only,
         overwrite=args.overwrite,
+        scale=None if args.scale is None else (args.scale[0], args.scale[1]),
     )
-    inputs = [Source(name, args.split, args.config, args.revision) for name in args.input]
-    report = import_dataset(FORMATS[args.format], inputs, args.output, options)
+    inputs = [
+        Source(name, args.split, args.config, args.revision, args.encoding, args.separator) for name in args.input
+    ]
+    report = import_dataset(FORMATS[format_name], inputs, args.output, options)
     rows = ", ".join(f"{count:,} of {label}" for label, count in report["rows"].items())
     print(f"Rows read    {rows}")
     items = f", {report['items']:,} benchmark items" if "items" in report else ""
@@ -99,14 +111,6 @@ def run_import(args: argparse.Namespace) -> None:
     if report["errors"] or report["notes"]:
         print(f"Listed in    {Path(args.output) / 'import_faults.jsonl'}")
     print(f"Dataset      {args.output}, split {report['split']}")
-
-
-def _columns(texts: list[str]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in texts]
-    for text, (name, _, column) in zip(texts, pairs, strict=True):
-        if not name or not column:
-            raise ValueError(f"--column takes FIELD=COLUMN, not {text!r}.")
-    return {name: column for name, _, column in pairs}
 
 
 def add_export(commands: Commands) -> None:

@@ -20,3 +20,29 @@ def open_splits(args: argparse.Namespace) -> "dict[str, IterableDataset]":
     from editreward.data.sources import stream_splits
 
     return stream_splits(args.dataset, args.split, args.config, args.revision)
+
+
+def add_table_options(parser: argparse.ArgumentParser) -> None:
+    """How a text file is read, and what its columns are called."""
+    parser.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="FIELD=COLUMN",
+        help="the input calls a field otherwise, such as source=before.png; may be repeated",
+    )
+    parser.add_argument("--encoding", metavar="NAME", help="of a text file that is no UTF-8, such as cp1252")
+    parser.add_argument("--separator", metavar="CHARACTER", help="of a CSV (default: what its header tells)")
+
+
+def columns_of(texts: list[str]) -> dict[str, str]:
+    """The columns of `--column`, by the fields that they are for.
+
+    Raises:
+        ValueError: one of the options has another form.
+    """
+    pairs = [text.partition("=") for text in texts]
+    for text, (name, _, column) in zip(texts, pairs, strict=True):
+        if not name or not column:
+            raise ValueError(f"--column takes FIELD=COLUMN, not {text!r}.")
+    return {name: column for name, _, column in pairs}

@@ -6,12 +6,15 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from configuration_editreward import DEFAULT_DIMENSIONS
 from editreward.data.benchmark_items import BenchmarkItem, Comparison
 from editreward.data.importers.faults import Faults, RowFault, RowLike
 from editreward.data.importers.images import EMBEDDED, ImageStore
+
+if TYPE_CHECKING:
+    from editreward.data.importers.table_edits import TableOptions
 
 UNKNOWN = "unknown"
 """Category or editor that the input does not tell."""
@@ -206,6 +209,7 @@ class Format:
         assemble: the groups that all rows with one key make.
         split: split of the dataset that is written; benchmarks are "test".
         companion: name of a file that is read too where it lies beside an input file.
+        read: makes the fields of a row that has other columns, and says which of them it read; raises `RowFault`.
     """
 
     name: str
@@ -215,6 +219,7 @@ class Format:
     assemble: Callable[[list[Row], Assembly], list[Built]]
     split: str = "test"
     companion: str | None = None
+    read: "Callable[[Mapping[str, Any], TableOptions], tuple[dict[str, Any], frozenset[str]]] | None" = None
 
     def fields_for(self, dimensions: Iterable[str]) -> list[str]:
         """The fields, given the names of the dimensions."""

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,26 @@ class ImageStore:
             )
         return Path(path)
 
+    def find(self, reference: str) -> Path:
+        """The file of a reference, which is there: as it is written, with slashes, letters composed or decomposed.
+
+        Raises:
+            RowFault: there is no such file, or as `locate`.
+        """
+        slashes = reference.replace("\\", "/")
+        spellings = (reference, slashes, *(unicodedata.normalize(form, slashes) for form in ("NFC", "NFD")))
+        try:
+            found = next((file for text in dict.fromkeys(spellings) if (file := self.locate(text)).is_file()), None)
+        except OSError as error:  # too long for a path
+            raise RowFault("missing-image", f"{_short(reference)} is no path: {error.strerror}") from error
+        except ValueError as error:
+            if isinstance(error, RowFault):
+                raise
+            raise RowFault("missing-image", f"{_short(reference)} is no path: {error}") from error
+        if found is None:
+            raise RowFault("missing-image", f"there is no file {_short(reference)} in {self.root}")
+        return found
+
     def load(self, reference: Any) -> dict[str, Any]:
         """Read an image and be sure that it is one.
 
@@ -90,13 +111,7 @@ class ImageStore:
         """
         if not isinstance(reference, str) or not reference:
             raise RowFault("missing-image", "no image is given")
-        file = self.locate(reference)
-        try:
-            is_file = file.is_file()
-        except OSError as error:  # too long for a path
-            raise RowFault("missing-image", f"{_short(reference)} is no path: {error.strerror}") from error
-        if not is_file:
-            raise RowFault("missing-image", f"there is no file {_short(reference)} in {self.root}")
+        file = self.find(reference)
         data = file.read_bytes()
         try:
             extension = check_image(data, self.decode)

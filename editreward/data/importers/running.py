@@ -27,6 +27,7 @@ from editreward.data.importers.faults import ON_FAULT, Faults, RowFault
 from editreward.data.importers.formats import Assembly, Built, Format, Row
 from editreward.data.importers.images import ImageStore
 from editreward.data.importers.reading import Source, read_rows
+from editreward.data.importers.table_edits import TableOptions
 from editreward.data.storage import MAX_SHARD_BYTES, GroupWriter
 from editreward.files import check_same, write_json, write_lines
 from editreward.groups.rows import GroupRow
@@ -69,6 +70,7 @@ class ImportOptions:
         overwrite: start again where the folder holds an interrupted import, and replace a dataset that it holds once
             the new one is complete.
         max_shard_bytes, groups_per_shard: a shard ends when it reaches either.
+        scale: of a user's table, see `TableOptions`.
 
     Raises:
         ValueError: `on_fault` is another word, or the split's name is none that `datasets` accepts.
@@ -86,6 +88,7 @@ class ImportOptions:
     overwrite: bool = False
     max_shard_bytes: int = MAX_SHARD_BYTES
     groups_per_shard: int = GROUPS_PER_SHARD
+    scale: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         check_choice("on_fault", self.on_fault, ON_FAULT)
@@ -132,6 +135,7 @@ class ImportOptions:
             "language": self.language,
             "decode": self.decode,
             "shards": [self.max_shard_bytes, self.groups_per_shard],
+            **({"scale": list(self.scale)} if self.scale else {}),
         }
 
 
@@ -305,6 +309,8 @@ class _Run:
         if len(set(self.labels)) < len(self.labels):
             self.labels = [source.name for source in inputs]
         self.ids: set[str] = set()
+        is_table = format.read is not None
+        self.table = TableOptions(options.columns, options.dimensions, options.scale) if is_table else TableOptions()
 
     def run(self) -> None:
         """Read and write what is left to do."""
@@ -318,7 +324,6 @@ class _Run:
         if position["done"]:
             return
         label, start, since_commit = self.labels[number], position["start"], 0
-        used = frozenset(self.fields.values())
         counts: Counter[str] = Counter()
         pending: list[tuple[int, int, str, str]] = []
         with tqdm(desc=f"Reading {label}", unit=" rows", initial=start, disable=self.hidden) as bar:
@@ -329,11 +334,13 @@ class _Run:
                 try:
                     if raw.fault:
                         raise RowFault("broken-row", f"{raw.fault} (line {raw.line})" if raw.line else raw.fault)
-                    row = _refer(row, raw.values, self.fields, self.format, self.store)
-                    counts.update(f"ignored column {name}" for name in _ignored(raw.values, used))
+                    row, read = self._fields(row, raw.values)
+                    counts.update(f"ignored column {name}" for name in _ignored(raw.values, read))
                     key = hashlib.sha256(json.dumps(self.format.key(row)).encode()).hexdigest()[:32]
                     pending.append((number, raw.number, key, json.dumps(row.values, ensure_ascii=False)))
                 except RowFault as fault:
+                    if fault.kind == "missing-column" and raw.number == 0 and raw.line is not None:
+                        raise ValueError(f"{label}: {fault}.") from fault  # in no row, most likely
                     self.faults.error(row, fault.kind, str(fault), "the row is left out")
                 bar.update()
                 if since_commit == ROWS_PER_COMMIT:
@@ -341,6 +348,16 @@ class _Run:
                     self._commit_rows(number, pending, counts, position)
                     since_commit = 0
             self._commit_rows(number, pending, counts, {"start": 0, "state": None, "done": True})
+
+    def _fields(self, row: Row, values: Any) -> tuple[Row, frozenset[str]]:
+        """A row with its fields, images as references, and the columns that they are from."""
+        if self.format.read is None:
+            found = values
+            columns, used = self.fields, frozenset(self.fields.values())
+        else:
+            found, used = self.format.read(values, self.table)
+            columns = {name: name for name in found}
+        return _refer(row, found, columns, self.format, self.store), used
 
     def _commit_rows(
         self,
@@ -420,7 +437,7 @@ def _refer(row: Row, values: Any, fields: Mapping[str, str], format: Format, sto
 
 def _ignored(values: Mapping[str, Any], used: frozenset[str]) -> Iterator[str]:
     """Columns that hold something and are not read."""
-    return (name for name, value in values.items() if value is not None and name not in used)
+    return (name for name, value in values.items() if value not in (None, "") and name not in used)
 
 
 def _rows_of(database: sqlite3.Connection, labels: Sequence[str], key: str) -> Iterator[Row]:
