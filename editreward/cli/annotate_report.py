@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from editreward.cli.commands import Commands
+from editreward.cli.paths import reads
 
 if TYPE_CHECKING:
     from editreward.groups.ratings import Rating
@@ -53,6 +54,7 @@ def add_report(commands: Commands) -> None:
         "--resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
+    reads(parser, database="file", ratings="file", dataset="dataset", references="dataset", protocol="file")
     parser.set_defaults(run=run_report)
 
 

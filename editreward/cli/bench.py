@@ -15,6 +15,7 @@ from editreward.cli.bench_compare import add_compare
 from editreward.cli.bench_options import add_cache_options
 from editreward.cli.bench_robustness import add_robustness
 from editreward.cli.commands import Commands
+from editreward.cli.paths import reads
 from editreward.cli.scorer_options import add_scorer_options, scorer_or_judge_of
 
 BENCH_COMMANDS: tuple[Callable[[Any], None], ...] = (
@@ -74,6 +75,7 @@ def add_benchmark(commands: Commands, name: str, about: str) -> None:
         "--position-bias", action="store_true", help="ask a judge of pairs about every pair in both orders"
     )
     add_cache_options(parser)
+    reads(parser, data="dataset", images="folder")
     parser.set_defaults(run=run_bench, benchmark=name)
 
 

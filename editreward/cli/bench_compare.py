@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from editreward.cli.commands import Commands
+from editreward.cli.paths import reads
 
 
 def add_compare(commands: Commands) -> None:
@@ -23,6 +24,7 @@ def add_compare(commands: Commands) -> None:
         help="folders that `editreward bench NAME --output` wrote, or the result.json in them",
     )
     parser.add_argument("--output", metavar="DIR", help="write it as JSON, Markdown, HTML and a figure there")
+    reads(parser, results="path")
     parser.set_defaults(run=run_compare)
 
 

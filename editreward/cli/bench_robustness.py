@@ -5,6 +5,7 @@ from pathlib import Path
 
 from editreward.cli.bench_options import add_cache_options
 from editreward.cli.commands import Commands
+from editreward.cli.paths import reads
 from editreward.cli.scorer_options import add_scorer_options, scorer_of
 
 SIMULATED_GROUPS = 150
@@ -34,6 +35,7 @@ def add_robustness(commands: Commands) -> None:
     )
     parser.add_argument("--output", metavar="DIR", help="write result.json, result.md, robustness.png and the answers")
     add_cache_options(parser)
+    reads(parser, data="dataset")
     parser.set_defaults(run=run_robustness)
 
 

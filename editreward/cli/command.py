@@ -2,12 +2,14 @@
 
 Every subcommand is a pair of functions: `add_NAME` declares its options, `run_NAME` does the work and imports what it
 needs, so that `editreward --help` answers at once. To add one, write the pair and list `add_NAME` in `COMMANDS`.
+Before it runs, `check` (in the parser's defaults) looks at its options, and what `reads` names is looked for.
 
 Exit codes: 0, done; 1, done, and what was looked for was found or some of it failed, as the command's help says; 2,
 not done, with one line on standard error that says why; 130, interrupted.
 """
 
 import argparse
+import difflib
 import io
 import logging
 import os
@@ -29,6 +31,7 @@ from editreward.cli.demo import add_demo
 from editreward.cli.environment import add_env
 from editreward.cli.generate import add_generate
 from editreward.cli.merge import add_merge
+from editreward.cli.paths import check_paths
 from editreward.cli.prompts import add_prompts
 from editreward.cli.push import add_push
 from editreward.cli.score import add_score
@@ -59,6 +62,12 @@ COMMANDS: tuple[Callable[[Any], None], ...] = (
 )
 
 
+def did_you_mean(name: str, names: Sequence[str]) -> str:
+    """What to add to a message about a name that there is not: the one that was meant, or all."""
+    found = difflib.get_close_matches(name, names, n=1)
+    return f": did you mean {found[0]}?" if found else f", only: {', '.join(names)}"
+
+
 class CompactFormatter(argparse.HelpFormatter):
     """Lists commands right under their title, without a line for the placeholder."""
 
@@ -77,10 +86,22 @@ class OneLineErrorParser(argparse.ArgumentParser):
 
     takes_any_option = False
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Of a command that there is not, say which was meant."""
+        choices = action.choices
+        if isinstance(action, argparse._SubParsersAction) and choices is not None and value not in choices:
+            names = list(choices)
+            raise argparse.ArgumentError(None, f"there is no command {value!r}{did_you_mean(value, names)}")
+        super()._check_value(action, value)
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         found, unknown = super().parse_known_args(args, namespace)
         if self.takes_any_option:
             found.options, unknown = unknown, []
+        for word in unknown:
+            meant = did_you_mean(word.partition("=")[0], list(self._option_string_actions))
+            if word.startswith("--") and meant.startswith(":"):
+                self.error(f"there is no option {word}{meant}")
         return found, unknown
 
     def error(self, message: str) -> NoReturn:
@@ -117,6 +138,7 @@ def add_debug_option(commands: Any) -> None:
         for group in groups:
             add_debug_option(group)
         if not groups:
+            command.set_defaults(command_parser=command)
             command.add_argument(
                 "--debug", action="store_true", help="show library messages, and on an error the traceback"
             )
@@ -153,6 +175,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     """Run a command; returns as `main`."""
     try:
+        if hasattr(args, "check"):
+            args.check(args)
+        check_paths(args.command_parser, args)
         with library_messages(shown=args.debug or getattr(args, "shows_messages", False)):
             status = args.run(args)
         sys.stdout.flush()

@@ -3,6 +3,7 @@
 import argparse
 
 from editreward.cli.commands import Commands
+from editreward.cli.paths import reads
 from editreward.cli.scorer_options import DTYPES
 
 
@@ -49,6 +50,7 @@ def add_convert(commands: Commands) -> None:
         help="how its configuration combines the dimensions (default: %(default)s)",
     )
     parser.add_argument("--dtype", choices=DTYPES, help="precision of the backbone (default: the checkpoint's)")
+    reads(parser, checkpoint="path", backbone="model", templates="file", prompts_py="file")
     parser.set_defaults(run=run_convert)
 
 

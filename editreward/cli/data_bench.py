@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from editreward.cli.commands import Commands
 from editreward.cli.data_options import add_dataset_options, open_splits
+from editreward.cli.paths import reads
 
 if TYPE_CHECKING:
     from editreward.curation.benchmark import BuildSummary
@@ -38,6 +39,7 @@ def add_build_bench(commands: Commands) -> None:
         help="use no source image of this dataset, such as the training set; may be repeated",
     )
     _add_choice_options(parser)
+    reads(parser, rankings="file")
     parser.set_defaults(run=run_build_bench)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from editreward.cli.commands import Commands
 from editreward.cli.data_options import add_dataset_options, add_table_options, columns_of, open_splits
+from editreward.cli.paths import reads
 from editreward.data.registry import FORMATS
 from editreward.printing import printable
 
@@ -72,6 +73,7 @@ def add_import(commands: Commands) -> None:
         "--headers-only", action="store_true", help="read only the headers of images: faster, misses truncated files"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace what DIR holds, instead of going on with it")
+    reads(parser, input="dataset", images="folder")
     parser.set_defaults(run=run_import)
 
 
@@ -178,6 +180,7 @@ def add_contamination(commands: Commands) -> None:
     )
     parser.add_argument("--output", metavar="FILE", help="write everything found, as JSON")
     parser.add_argument("--show", type=int, default=10, metavar="N", help="how many to print (default: %(default)s)")
+    reads(parser, a="dataset", b="dataset")
     parser.set_defaults(run=run_contamination)
 
 
@@ -254,6 +257,7 @@ def add_flag(commands: Commands) -> None:
         metavar="FILE.py:FUNCTION",
         help="a function that takes a group and returns why it should be looked at, or None; may be repeated",
     )
+    reads(parser, words="file")
     parser.set_defaults(run=run_flag)
 
 

@@ -3,6 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from editreward.cli.paths import reads
+
 if TYPE_CHECKING:
     from datasets import IterableDataset
 
@@ -10,6 +12,7 @@ if TYPE_CHECKING:
 def add_dataset_options(parser: argparse.ArgumentParser) -> None:
     """Which dataset to read."""
     parser.add_argument("dataset", metavar="DATASET", help="a folder, a Parquet file, or the id of a Hub dataset")
+    reads(parser, dataset="dataset")
     parser.add_argument("--split", nargs="+", metavar="SPLIT", help="the splits to read (default: all)")
     parser.add_argument("--config", help="the configuration, where the dataset has several")
     parser.add_argument("--revision", help="commit, branch or tag of a Hub dataset")
@@ -22,7 +25,7 @@ def open_splits(args: argparse.Namespace) -> "dict[str, IterableDataset]":
     return stream_splits(args.dataset, args.split, args.config, args.revision)
 
 
-def add_table_options(parser: argparse.ArgumentParser) -> None:
+def add_table_options(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
     """How a text file is read, and what its columns are called."""
     parser.add_argument(
         "--column",

@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from editreward.cli.commands import Commands
+from editreward.cli.paths import reads
 from editreward.printing import printable
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def add_generate(commands: Commands) -> None:
         metavar="NAME",
         help="what candidates are to be scored on (default: instruction following and visual quality)",
     )
+    reads(parser, instructions="dataset", editors="file")
     parser.set_defaults(run=run_generate)
 
 

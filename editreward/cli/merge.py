@@ -3,6 +3,7 @@
 import argparse
 
 from editreward.cli.commands import Commands
+from editreward.cli.paths import reads
 
 
 def add_merge(commands: Commands) -> None:
@@ -24,6 +25,7 @@ def add_merge(commands: Commands) -> None:
         choices=("float32", "bfloat16", "float16"),
         help="precision of the merged model (default: that of its base in training)",
     )
+    reads(parser, adapter="model", base="model")
     parser.set_defaults(run=run_merge)
 
 

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from editreward.cli.commands import Commands
+from editreward.cli.paths import reads
 
 
 def add_push(commands: Commands) -> None:
@@ -43,6 +44,7 @@ def add_push_model(commands: Commands) -> None:
     parser.add_argument(
         "--max-shard-size", default="5GB", metavar="SIZE", help="of a file of weights (default: %(default)s)"
     )
+    reads(parser, model="model", results="file")
     parser.set_defaults(run=run_push_model)
 
 

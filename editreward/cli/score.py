@@ -1,58 +1,101 @@
-"""`editreward score`: score and rank edits of one source, or of a dataset."""
+"""`editreward score`: score and rank edits of one source, of a table, or of a dataset."""
 
 import argparse
 import json
 from typing import Any
 
 from editreward.cli.commands import Commands
-from editreward.cli.score_dataset import OF_DATASETS, add_dataset_options, run_score_dataset
+from editreward.cli.paths import reads
+from editreward.cli.score_dataset import OF_DATASETS, OF_FILES, OF_TABLES, add_file_options, run_score_file
 from editreward.cli.scorer_options import add_scorer_options, scorer_of
 from editreward.groups import EditGroup, GroupScores, Scorer, Unscored
 from editreward.reports.ranking import ranking_table, reason_lines
 from editreward.scorers.registry import check_answers
+
+OF_ONE_GROUP = ("source", "edited", "instruction")
+"""Options that one source needs, all of them."""
+
+USAGE = """\
+editreward score --source IMAGE --edited IMAGE [IMAGE ...] --instruction TEXT
+       editreward score --table FILE --output FILE [--images DIR]
+       editreward score --dataset DIR_OR_ID --output FILE"""
 
 
 def add_score(commands: Commands) -> None:
     """Declare `editreward score`."""
     parser = commands.add_parser(
         "score",
-        help="score and rank edits of one source image, or of a dataset",
-        description="Score and rank edits of one source image by how well they follow the instruction and how good "
-        "they look; or with --dataset those of every source of a dataset.",
+        usage=USAGE,
+        help="score and rank edits of one source image, of a table or of a dataset",
+        description="Score and rank edits by how well they follow the instruction and how good they look: those of "
+        "one source image (a table is printed), or those of every row of a table of yours or of a dataset (a file is "
+        "written).",
         epilog="Example: editreward score --source cat.png --edited a.png b.png "
         '--instruction "give the cat a red hat"',
     )
-    parser.add_argument(
+    one = parser.add_argument_group("one source (all three are required)")
+    one.add_argument(
         "--source",
         action="append",
-        required=True,
         metavar="IMAGE",
         help="the image before the edit, a file or URL; repeat the option for an edit of several images",
     )
-    parser.add_argument(
+    one.add_argument(
         "--edited",
         nargs="+",
         action="extend",
-        required=True,
         metavar="IMAGE",
         help="the edited images to compare, files or URLs",
     )
-    parser.add_argument("--instruction", required=True, help="the instruction that the edits were to follow")
-    parser.add_argument("--json", action="store_true", help="print JSON, candidates in the order given")
+    one.add_argument("--instruction", metavar="TEXT", help="the instruction that the edits were to follow")
+    one.add_argument("--json", action="store_true", help="print JSON, candidates in the order given")
+    add_file_options(parser)
     add_scorer_options(parser)
-    add_dataset_options(parser)
-    parser.set_defaults(run=run_score)
+    reads(parser, source="image", edited="image")
+    parser.set_defaults(run=run_score, check=check_options)
+
+
+def check_options(args: argparse.Namespace) -> str:
+    """Be sure that the options are those of one way to score, and that none is missing.
+
+    Returns:
+        "source", "table" or "dataset".
+
+    Raises:
+        ValueError: they are not; the message says which is missing, or which has no effect.
+    """
+    ways = [way for way in ("source", "table", "dataset") if getattr(args, way)]
+    if len(ways) > 1:
+        raise ValueError(f"`--{ways[0]}` and `--{ways[1]}` are two ways to score: choose one.")
+    way = ways[0] if ways else "source"
+    needed = OF_ONE_GROUP if way == "source" else ("output",)
+    missing = [f"--{name}" for name in needed if not getattr(args, name)]
+    if missing and not ways:
+        raise ValueError(f"{', '.join(missing)} missing; or score a file: --table or --dataset, and --output.")
+    if missing:
+        raise ValueError(f"`--{way}` needs {' and '.join(missing)} as well.")
+    own = {
+        "source": (*OF_ONE_GROUP, "json"),
+        "table": ("table", *OF_TABLES, *OF_FILES),
+        "dataset": ("dataset", *OF_DATASETS, *OF_FILES),
+    }
+    others = [name for names in own.values() for name in names if name not in own[way]]
+    given = [name for name in others if getattr(args, name)]
+    if given and way == "source":
+        raise ValueError(f"`--{given[0].replace('_', '-')}`: only with a `--dataset` or a `--table`.")
+    if given:
+        listed = ", ".join(f"--{name.replace('_', '-')}" for name in dict.fromkeys(given))
+        raise ValueError(f"`--{way}` is scored into a file, without {listed}.")
+    return way
 
 
 def run_score(args: argparse.Namespace) -> int | None:
-    """Score one group of edits and print it as a table or as JSON, or a dataset into a file.
+    """Score one group of edits and print it as a table or as JSON, or a table or dataset into a file.
 
     Returns 1 if an edited image could not be scored.
     """
-    if args.dataset:
-        return run_score_dataset(args)
-    if given := [f"`--{name}`" for name in OF_DATASETS if getattr(args, name) is not None]:
-        raise ValueError(f"{', '.join(given)}: only with a `--dataset`.")
+    if check_options(args) != "source":
+        return run_score_file(args)
     group = EditGroup(args.source, args.instruction, args.edited)
     scorer = scorer_of(args)
     (scores,) = answers = scorer([group])

@@ -1,81 +1,135 @@
-"""`editreward score --dataset`: scores of all groups of a dataset, as a file."""
+"""`editreward score --table` and `--dataset`: scores of many groups, as a file."""
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from editreward.cli.data_options import add_table_options, columns_of
+from editreward.cli.paths import reads
 from editreward.cli.scorer_options import scorer_of
+from editreward.data.tables import check_output
 from editreward.printing import printable
 
 if TYPE_CHECKING:
+    from editreward.data.table_groups import TableGroups
+    from editreward.groups import Scorer
     from editreward.scorers.dataset import DatasetReport
 
 
-OF_DATASETS = ("output", "split", "revision", "limit")
-"""Options that only a dataset has."""
+OF_FILES = ("output", "limit", "top", "best_per_group", "per_edit")
+OF_TABLES = ("images", "column", "encoding", "separator")
+OF_DATASETS = ("split", "revision")
+"""Options that are for either, for tables, and for datasets."""
+
+SHOWN = 10
+"""Rows of a table that could not be read and are printed."""
 
 
-class _InPlaceOfOneGroup(argparse.Action):
-    """`--dataset`: the options of one group are no longer required, and `--output` is."""
-
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
-        for action in parser._actions:
-            if action.dest in ("source", "edited", "instruction"):
-                action.required = False
-            elif action.dest == "output":
-                action.required = True
-        setattr(namespace, self.dest, values)
-
-
-def add_dataset_options(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `editreward score` that are about a dataset."""
-    options = parser.add_argument_group(
-        "a dataset, in place of one source",
-        "A run that was stopped goes on where it was. Exits with 1 if a group could not be scored. On several GPUs: "
+def add_file_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `editreward score` that are about many groups."""
+    table = parser.add_argument_group(
+        "a table of yours, in place of one source (--output is required)",
+        "A row per edit, with columns for the instruction, the source image and the edited one; several rows of one "
+        "source and instruction are one group. docs/tables.md has the names of columns that are known.",
+    )
+    table.add_argument("--table", metavar="FILE", help="a .csv, .tsv, .jsonl, .json or .parquet file")
+    table.add_argument(
+        "--images", metavar="DIR", help="folder that image paths start from (default: that of the table)"
+    )
+    add_table_options(table)
+    dataset = parser.add_argument_group("a dataset of edit groups, in place of one source (--output is required)")
+    dataset.add_argument(
+        "--dataset",
+        metavar="DIR_OR_ID",
+        help="a folder, Parquet file or Hub id, which is streamed; or 'simulated'",
+    )
+    dataset.add_argument("--split", help="(default: train)")
+    dataset.add_argument("--revision", help="commit, branch or tag of a dataset on the Hub")
+    written = parser.add_argument_group(
+        "what is written of a table or dataset",
+        "A run that was stopped goes on where it was. Exits with 1 if something could not be scored. On several GPUs: "
         "accelerate launch -m editreward.cli score --dataset ...",
     )
-    options.add_argument(
-        "--dataset",
-        action=_InPlaceOfOneGroup,
-        help="edit groups: a folder, Parquet file or Hub id, which is streamed; or 'simulated'",
+    written.add_argument(
+        "--output",
+        metavar="FILE",
+        help="a .csv file, a row per edit; or .jsonl or .parquet, of a table a row per edit, of a dataset per group",
     )
-    options.add_argument("--output", metavar="FILE", help="a .jsonl or .parquet file to write, a row per group")
-    options.add_argument("--split", help="(default: train)")
-    options.add_argument("--revision", help="commit, branch or tag of a dataset on the Hub")
-    options.add_argument("--limit", type=int, metavar="N", help="stop after N rows; 'simulated' needs it")
+    reads(parser, table="file", images="folder", dataset="dataset")
+    written.add_argument("--limit", type=int, metavar="N", help="stop after N groups; 'simulated' needs it")
+    written.add_argument("--per-edit", action="store_true", help="a row per edit of a dataset, too")
+    written.add_argument("--best-per-group", action="store_true", help="only the best edit of each group")
+    written.add_argument("--top", type=int, metavar="N", help="only the N edits with the highest rewards, best first")
 
 
-def run_score_dataset(args: argparse.Namespace) -> int:
-    """Score a dataset and print what became of it."""
-    from editreward.scorers.processes import Processes
+def run_score_file(args: argparse.Namespace) -> int:
+    """Score a table or dataset and print what became of it."""
+    for name in ("limit", "top"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"`--{name}` must be at least 1, not {value}.")
+    check_output(args.output)
+    if not args.table:
+        return _score(args, None)
+    from editreward.data.importers.table_edits import TableOptions
+    from editreward.data.table_groups import TableGroups
 
-    given = [f"--{name}" for name in ("source", "edited", "instruction", "json") if getattr(args, name)]
-    if given:
-        raise ValueError(f"`--dataset` is scored into a file, without {', '.join(given)}.")
-    if args.limit is not None and args.limit < 1:
-        raise ValueError(f"`--limit` must be at least 1, not {args.limit}.")
-    processes = Processes()
-    scorer = scorer_of(args, processes.device)
+    options = TableOptions(columns_of(args.column))
+    with TableGroups(args.table, args.images, options, encoding=args.encoding, separator=args.separator) as table:
+        return _score(args, table)
 
+
+def _score(args: argparse.Namespace, table: "TableGroups | None") -> int:
     from datasets import disable_progress_bars
 
     from editreward.scorers.dataset import score_dataset
+    from editreward.scorers.processes import Processes
+    from editreward.scorers.score_files import Choice
 
+    processes = Processes()
+    if table is not None and not len(table):
+        raise ValueError(f"No row of {args.table} can be scored. {_faults(table)[0]}")
+    scorer = scorer_of(args, processes.device)
     disable_progress_bars()
     report = score_dataset(
         scorer,
-        args.dataset,
+        args.dataset if table is None else table,
         args.output,
         split=args.split or "train",
         limit=args.limit,
         revision=args.revision,
         processes=processes,
+        choice=Choice(args.per_edit or table is not None, args.best_per_group, args.top),
+        progress=None,
     )
     if report is None:
         return 0
     print(summary(report, args.output))
-    for note in scorer.notes:
+    if table is not None:
+        print("\n".join(_about(table)))
+    for note in [*_notes(args, scorer), *scorer.notes]:
         print(f"Note: {note}")
-    return 1 if report.failed else 0
+    return 1 if report.failed or (table is not None and table.faults) else 0
+
+
+def _notes(args: argparse.Namespace, scorer: "Scorer") -> list[str]:
+    if args.top is None or scorer.calibrated:
+        return []
+    return [
+        "--top compares edits of different sources by rewards that have no common scale: the scorer is uncalibrated."
+    ]
+
+
+def _about(table: "TableGroups") -> list[str]:
+    """Which columns were read, and which rows were not."""
+    read = ", ".join(f"{name} from {' and '.join(columns)}" for name, columns in table.columns.items())
+    return [f"Read {table.rows} rows of {table.path.name}: {read}.", *(_faults(table) if table.faults else [])]
+
+
+def _faults(table: "TableGroups") -> list[str]:
+    number = len(table.faults)
+    lines = [f"{number} {'row was' if number == 1 else 'rows were'} left out:"]
+    lines += [f"  {fault.place}: {printable(fault.reason)}" for fault in table.faults[:SHOWN]]
+    return [*lines, f"  and {number - SHOWN} more"] if number > SHOWN else lines
 
 
 def summary(report: "DatasetReport", output: str) -> str:
@@ -84,7 +138,8 @@ def summary(report: "DatasetReport", output: str) -> str:
     changed = f" {report.changed} rows of an earlier run were scored anew: the dataset has changed." * (
         report.changed > 0
     )
-    lines = [f"Wrote {output}: {report.groups} groups with {report.candidates} candidates{reused}.{changed}"]
+    scored = f"{report.groups} groups with {report.candidates} candidates"
+    lines = [f"Wrote {output} ({report.written} rows): {scored}{reused}.{changed}"]
     if report.failed:
         lines += ["", f"{report.failed} groups or candidates could not be scored (`error` in the file):"]
         lines += [f"  {printable(name)}: {printable(reason)}" for name, reason in report.failures]

@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from editreward.cli.paths import reads
 from editreward.groups import PairwiseJudge, Scorer
 from editreward.scorers.registry import SCORERS, load_scorer, load_scorer_or_judge
 
@@ -37,6 +38,7 @@ def add_scorer_options(parser: argparse.ArgumentParser, with_seed: bool = True) 
         help=f"a reward model (folder or Hub id), {names}, FILE.py:FUNCTION or MODULE:FUNCTION, which is run, or a "
         "YAML file (default: the bundled tiny model)",
     )
+    reads(parser, scorer="scorer")
     options.add_argument("--model-revision", metavar="REVISION", help="commit, branch or tag of a model on the Hub")
     options.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best one available)")
     options.add_argument(

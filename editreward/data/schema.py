@@ -1,5 +1,6 @@
 """The schema of edit groups as a Hugging Face dataset: one row per group, images embedded."""
 
+import re
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, TypeAlias
@@ -14,6 +15,11 @@ from editreward.groups.rows import GroupRow
 
 PYTHON_TYPES: dict[str, tuple[type, ...]] = {"string": (str,), "int64": (Integral,), "float64": (Real,)}
 """What a field of a row may be."""
+
+UNKNOWN = "unknown"
+"""Origin, category or editor that nobody tells."""
+
+CHINESE = re.compile(r"[\u3400-\u9fff]")
 
 Group: TypeAlias = dict[str, object]
 """A row: the columns of `group_features`, images in any form that `datasets` encodes."""
@@ -154,14 +160,27 @@ def _encode(value: Any, feature: Any, place: str) -> Any:
     return value
 
 
+def language_of(text: str) -> str:
+    """ "zh" for a text with Chinese characters, "en" for any other: the published sets have these two."""
+    return "zh" if CHINESE.search(text) else "en"
+
+
 def encode_image(image: Any) -> dict[str, Any]:
     """An image as `{"bytes", "path"}`, from any form that `datasets.Image` encodes: path, bytes, PIL, numpy, or this.
 
-    A PIL image that was opened from a file is stored as that file, hence without another loss of quality.
+    A PIL image that was opened from a file is stored as that file, hence without another loss of quality. An array or
+    tensor of floats becomes 8 bits as it does where it is scored.
+
+    Raises:
+        ValueError: floats are no image; the message says what they are.
     """
     if isinstance(image, Mapping) and image.get("bytes") is not None:
         return {"bytes": image["bytes"], "path": image.get("path")}
     if isinstance(image, Mapping) and image.get("path"):
         raise ValueError(f"{LINKED} (it holds {image['path']!r})")
+    if "float" in str(getattr(image, "dtype", "")):  # of numpy and torch
+        from processing_editreward import load_image
+
+        image = load_image(image, "the array")
     encoded: dict[str, Any] = Image().encode_example(image)
     return encoded

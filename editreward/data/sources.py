@@ -255,6 +255,22 @@ def numbered_rows(
     return islice(rows, 0, None if limit is None else max(0, limit - start), step)
 
 
+def number_of_rows(name: str, split: str = "train", revision: str | None = None) -> int | None:
+    """How many rows a split of a dataset has, where that can be told without reading it; None otherwise."""
+    path = Path(name)
+    if name == SIMULATED:
+        return None
+    if is_saved_to_disk(path):
+        return len(_saved_split(path, split))
+    if path.is_file():
+        return int(pq.read_metadata(path).num_rows)
+    builder = _load_repository(load_dataset_builder, name, None, revision, {})
+    if path.exists():
+        return sum(pq.read_metadata(file).num_rows for file in builder.config.data_files[split])
+    known = (builder.info.splits or {}).get(split)
+    return None if known is None else int(known.num_examples)
+
+
 def _load_repository(
     load: Callable[..., Any], name: str, config: str | None, revision: str | None, options: dict[str, Any]
 ) -> Any:

@@ -3,7 +3,7 @@
 import os
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,7 +14,7 @@ from datasets.table import embed_table_storage
 
 from configuration_editreward import DEFAULT_DIMENSIONS
 from editreward.data import sources
-from editreward.data.schema import encode_group, group_features
+from editreward.data.schema import UNKNOWN, encode_group, group_features, language_of
 from editreward.files import lock, part_of, put_in_place, remove_parts, unlock
 from editreward.groups.rows import GroupRow
 
@@ -47,7 +47,9 @@ def write_groups(
     """Write groups as the Parquet shards of one split, in bounded memory; `load_groups` and the Hub read the folder.
 
     Args:
-        groups: rows of the schema; an image in any form that `datasets.Image` encodes. Files are embedded.
+        groups: rows of the schema; an image in any form that `datasets.Image` encodes, or an array or tensor of floats
+            of 0..1. Files are embedded. Of a row's columns, `instruction`, `source_images` and `candidates` must be
+            there; others are filled in, see `filled_in`.
         folder: the dataset's folder. The shards of other splits stay.
         split: name of the split, whose older shards are replaced.
         dimensions: what candidates are scored on.
@@ -63,6 +65,24 @@ def write_groups(
         for group in groups:
             writer.write(group)
     return writer.shards
+
+
+def filled_in(group: GroupRow, group_id: str) -> dict[str, Any]:
+    """A row with the columns that can be told from the others, where they are left out.
+
+    `origin` and `category`, and a candidate's `editor`, are "unknown"; `language` is that of the instruction's script.
+
+    Args:
+        group: a row. A column that is there stays, null, too.
+        group_id: what to call it if it has no `group_id`.
+    """
+    instruction = group.get("instruction")
+    filled: dict[str, Any] = {"group_id": group_id, "origin": UNKNOWN, "category": UNKNOWN, **group}
+    filled.setdefault("language", language_of(instruction) if isinstance(instruction, str) else None)
+    candidates = filled.get("candidates")
+    if isinstance(candidates, Sequence) and not isinstance(candidates, str | bytes):
+        filled["candidates"] = [{"editor": UNKNOWN, **one} if isinstance(one, Mapping) else one for one in candidates]
+    return filled
 
 
 class GroupWriter:
@@ -88,6 +108,7 @@ class GroupWriter:
         self.features = group_features(dimensions)
         self.shards: list[Path] = []
         self._rows: list[dict[str, Any]] = []
+        self._number = 0
         self._parts: list[Path] = []
         self._writer: pq.ParquetWriter | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +117,8 @@ class GroupWriter:
 
     def write(self, group: GroupRow) -> None:
         """Add one group."""
-        self._rows.append(dict(group))
+        self._rows.append(filled_in(group, f"{self.split}-{self._number:06d}"))
+        self._number += 1
         if len(self._rows) == ROWS_PER_BATCH:
             self._flush()
 

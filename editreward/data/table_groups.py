@@ -23,6 +23,7 @@ from editreward.data.importers.images import ImageStore
 from editreward.data.importers.table_edits import EditRow, TableOptions, read_edits
 from editreward.data.tables import CSV_SUFFIXES, TableError, TableRow, read_table
 from editreward.groups import EditGroup
+from editreward.groups.rows import GroupRow
 from processing_editreward import clean_instruction
 
 TABLES = """
@@ -66,12 +67,14 @@ class TableGroup:
         number: counted from 0, in the order of the groups' first rows.
         group: its images as paths of files that are there.
         category: of its first row.
+        sources: the source images as the table has them.
         candidates: where each edit is from.
     """
 
     number: int
     group: EditGroup
     category: str | None
+    sources: tuple[str, ...]
     candidates: tuple[TableCandidate, ...]
 
 
@@ -183,6 +186,37 @@ class TableGroups:
             found = self._database.execute("SELECT data FROM rows WHERE key = ? ORDER BY id", [key])
             yield self._group(number, [json.loads(data) for (data,) in found])
 
+    @property
+    def name(self) -> str:
+        """What to call the table where what was done with it is kept: its path and the images' folder."""
+        return f"{self.path.resolve()} ({self.images.resolve()})"
+
+    def group_rows(self, start: int = 0, step: int = 1, limit: int | None = None) -> Iterator[tuple[int, GroupRow]]:
+        """As `groups`, as rows of the dataset schema with their numbers, the images within.
+
+        Beyond the schema a row has `source`, the source images as the table has them, and a candidate `row` and `id`,
+        where it is from.
+        """
+        for found in self.groups(start, step, limit):
+            paths = [Path(str(path)) for path in (*found.group.sources, *found.group.edited)]
+            images = [{"bytes": path.read_bytes(), "path": path.name} for path in paths]
+            count = len(found.group.sources)
+            candidates = [
+                {"image": {**image, "path": one.image}, "editor": one.editor, "row": one.place, "id": one.id}
+                for image, one in zip(images[count:], found.candidates, strict=True)
+            ]
+            yield (
+                found.number,
+                {
+                    "group_id": found.group.group_id,
+                    "category": found.category,
+                    "instruction": found.group.instruction,
+                    "source": ", ".join(found.sources),
+                    "source_images": images[:count],
+                    "candidates": candidates,
+                },
+            )
+
     def _group(self, number: int, rows: list[dict[str, Any]]) -> TableGroup:
         first = rows[0]
         edits: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
@@ -196,7 +230,8 @@ class TableGroups:
             for reference, (row, edit) in edits.items()
         )
         group = EditGroup(paths[0], first["instruction"], paths[1], name)
-        return TableGroup(number, group, first["category"], candidates)
+        sources = tuple(map(_shown, first["sources"]))
+        return TableGroup(number, group, first["category"], sources, candidates)
 
 
 def _kept(row: TableRow, read: EditRow, sources: list[str], edited: list[str]) -> dict[str, Any]:

@@ -28,6 +28,9 @@ JSON_LINES_SUFFIXES = (".jsonl", ".ndjson")
 TEXT_SUFFIXES = (*CSV_SUFFIXES, *JSON_LINES_SUFFIXES, ".json")
 TABLE_SUFFIXES = (*TEXT_SUFFIXES, ".parquet")
 
+OUTPUT_SUFFIXES = (".csv", ".jsonl", ".parquet")
+"""Of files of scores (`editreward.scorers.score_files`)."""
+
 SEPARATORS = ",;\t|"
 ROWS_PER_BATCH = 16
 """Rows of a Parquet file that are held at a time."""
@@ -38,6 +41,17 @@ CODE_PAGES = ("cp1252", "cp1251", "gb18030", "shift_jis")
 
 BROKEN_TEXT = re.compile("[\ud800-\udfff]")
 READ_CHUNK = 1 << 20
+
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What makes spreadsheets take a cell for a formula (OWASP, CSV injection)."""
+
+UNSEEN = re.compile("[ \u00a0\u200b\u2060\ufeff]*")
+
+
+def unformula(text: str) -> str:
+    """A text that spreadsheets show as it is: one that starts as a formula gets an apostrophe in front."""
+    return "'" + text if UNSEEN.sub("", text, count=1).startswith(FORMULA_STARTS) else text
 
 
 class TableError(ValueError):
@@ -109,6 +123,12 @@ def check_table_path(path: str | os.PathLike[str]) -> None:
         raise TableError(f"{path} is no table that can be read: it must end in {', '.join(TABLE_SUFFIXES)}.{hint}")
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}. Check the path.")
+
+
+def check_output(path: str | os.PathLike[str]) -> None:
+    """Raise a `ValueError` unless a file of scores can have this name."""
+    if Path(path).suffix not in OUTPUT_SUFFIXES:
+        raise ValueError(f"`--output {path}` must end in {', '.join(OUTPUT_SUFFIXES)}.")
 
 
 # Encodings

@@ -9,27 +9,25 @@ import filecmp
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import datasets
-import pyarrow as pa
-import pyarrow.parquet as pq
+from tqdm import tqdm
 
 from editreward.data.rows import edit_group
-from editreward.data.sources import numbered_rows
+from editreward.data.sources import number_of_rows, numbered_rows
+from editreward.data.table_groups import TableGroups
+from editreward.data.tables import check_output
 from editreward.files import Journal, alone_at, atomic_file
 from editreward.groups import GroupScores, Scorer, Unscored
 from editreward.groups.rows import GroupRow
 from editreward.resuming import row_digest
 from editreward.scorers.processes import Processes
 from editreward.scorers.registry import check_answers
+from editreward.scorers.score_files import Choice, write_scores
 
-SUFFIXES = (".jsonl", ".parquet")
-ROWS_PER_BATCH = 1000
-"""Rows of a Parquet file that are in memory at a time."""
 GROUPS_PER_CALL = 64
 """Groups that a scorer is called with, and that a killed run loses at most, of each process."""
 FAILURES_KEPT = 10
@@ -47,6 +45,7 @@ class DatasetReport:
         failures: the first of these, what to call each and why.
         reused: rows that an earlier run had done.
         changed: rows that an earlier run had done of what the dataset was then; they were scored anew.
+        written: rows of the output.
     """
 
     groups: int = 0
@@ -55,27 +54,33 @@ class DatasetReport:
     failures: list[tuple[str, str]] = field(default_factory=list)
     reused: int = 0
     changed: int = 0
+    written: int = 0
 
 
 def score_dataset(
     scorer: Scorer,
-    name: str,
+    name: str | TableGroups,
     output: str | os.PathLike[str],
     *,
     split: str = "train",
     limit: int | None = None,
     revision: str | None = None,
     processes: Processes | None = None,
+    choice: Choice | None = None,
+    progress: bool | None = False,
 ) -> DatasetReport | None:
-    """Score all groups of a dataset into a file of a row per group.
+    """Score all groups of a dataset into a file of a row per group, or per edit (`Choice`).
 
-    A row has `row`, its number; `group_id`; `candidates` and `best` as `GroupScores.to_dict` has them; and `error`,
-    null unless the whole group could not be scored.
+    A group's row has `row`, its number; `group_id` and `instruction`; `candidates` and `best` as `GroupScores.to_dict`
+    has them, each candidate with its `image` and `editor`; and `error`, null unless the whole group could not be
+    scored.
 
     Args:
         scorer: who scores.
-        name, split, limit, revision: see `numbered_rows`.
-        output: a `.jsonl` or `.parquet` file, which must not exist.
+        name, split, limit, revision: see `numbered_rows`; or a table's groups, which have neither split nor revision.
+        output: a `.jsonl`, `.parquet` or `.csv` file, which must not exist.
+        choice: what is written; by default a row per group.
+        progress: show how far it is, and the time left; None: in a terminal.
         processes: who shares the work.
 
     Returns:
@@ -87,20 +92,22 @@ def score_dataset(
         FileExistsError: the output is there.
     """
     output, processes = Path(output), processes or Processes()
-    if output.suffix not in SUFFIXES:
-        raise ValueError(f"`--output {output}` must end in {' or '.join(SUFFIXES)}.")
+    check_output(output)
+    choice = choice or Choice()
     with alone_at(output.with_name(f"{output.name}.{processes.index}")):
-        return _score_dataset(scorer, name, output, split, limit, revision, processes)
+        return _score_dataset(scorer, name, output, split, limit, revision, processes, choice, progress)
 
 
 def _score_dataset(
     scorer: Scorer,
-    name: str,
+    name: str | TableGroups,
     output: Path,
     split: str,
     limit: int | None,
     revision: str | None,
     processes: Processes,
+    choice: Choice,
+    progress: bool | None,
 ) -> DatasetReport | None:
     parts = [output.with_name(f"{output.name}.part-{index}-of-{processes.count}") for index in range(processes.count)]
     others = sorted(set(output.parent.glob(f"{output.name}.part-*")) - set(parts))
@@ -111,7 +118,7 @@ def _score_dataset(
     if output.exists() and not all(part.exists() for part in parts):  # with them: killed before they were removed
         raise FileExistsError(f"{output} is there already. Choose another name, or delete it.")
     header = {
-        "dataset": name,
+        "dataset": name.name if isinstance(name, TableGroups) else name,
         "split": split,
         "revision": revision,
         "scorer": scorer.name,
@@ -119,15 +126,25 @@ def _score_dataset(
         "processes": processes.count,
     }
     journal = Journal(parts[processes.index], header, durable=False)  # a lost group is quickly scored again
-    rows = numbered_rows(name, split, processes.index, processes.count, limit, revision)
+    rows: Iterator[tuple[int, GroupRow]]
+    if isinstance(name, TableGroups):
+        rows, total = name.group_rows(processes.index, processes.count, limit), len(name)
+    else:
+        rows = numbered_rows(name, split, processes.index, processes.count, limit, revision)
+        total = number_of_rows(name, split, revision) if progress is not False else None
+    total = limit if total is None else total if limit is None else min(total, limit)
     reused, changed, rows = _verified(journal, rows, limit)
-    with journal:
+    # All processes take turns: the main one's bar counts for all of them.
+    hidden = not processes.is_main or (None if progress is None else not progress)
+    bar = tqdm(desc="Scoring", unit=" groups", total=total, initial=reused * processes.count, disable=hidden)
+    with journal, bar:
         while batch := list(itertools.islice(rows, GROUPS_PER_CALL)):
             groups = [edit_group(row) for _, row in batch]
             answers = scorer(groups)
             check_answers(scorer, groups, answers)
             for (number, row), scored in zip(batch, answers, strict=True):
                 journal.add({**_record(number, row, scored), DIGEST: row_digest(row)})
+            bar.update(len(batch) * processes.count)
     counts = processes.together({str(processes.index): (reused, changed)}).values()
     if not processes.is_main:
         return None
@@ -137,7 +154,8 @@ def _score_dataset(
     found = (name for candidate in candidates for name in candidate["dimensions"] or ())
     dimensions = list(dict.fromkeys(itertools.chain(scorer.dimensions, found)))
     with atomic_file(output) as unfinished:
-        _write(_counted(_in_order(parts, limit), report), unfinished, output.suffix, dimensions)
+        records = _counted(_in_order(parts, limit), report)
+        report.written = write_scores(records, unfinished, output.suffix, dimensions, choice)
         if output.exists() and not filecmp.cmp(unfinished, output, shallow=False):
             raise FileExistsError(f"{output} is there already, with other content. Choose another name, or delete it.")
     for part in parts:
@@ -172,10 +190,27 @@ def _verified(
 
 
 def _record(number: int, row: GroupRow, scored: GroupScores | Unscored) -> dict[str, Any]:
-    record = {"row": number, "group_id": row.get("group_id")}
+    record = {name: row.get(name) for name in ("group_id", "instruction")} | _of_table(row, ("source",))
     if isinstance(scored, Unscored):
-        return {**record, "candidates": [], "best": None, "error": scored.reason}
-    return {**record, **scored.to_dict(), "error": None}
+        return {"row": number, **record, "candidates": [], "best": None, "error": scored.reason}
+    plain = scored.to_dict()
+    plain["candidates"] = [
+        {**_of_candidate(stored or {}), **scores}
+        for stored, scores in zip(row["candidates"], plain["candidates"], strict=True)
+    ]
+    return {"row": number, **record, **plain, "error": None}
+
+
+def _of_candidate(stored: GroupRow) -> dict[str, Any]:
+    """What a row says of a candidate: the name of its image, its editor and, of a table, its row there."""
+    image = stored.get("image")
+    path = image.get("path") if isinstance(image, Mapping) else None
+    return {"image": path, "editor": stored.get("editor"), **_of_table(stored, ("row", "id"))}
+
+
+def _of_table(values: GroupRow, names: Sequence[str]) -> dict[str, Any]:
+    """What only rows of a table have."""
+    return {name: values[name] for name in names if name in values}
 
 
 def _in_order(parts: Sequence[Path], limit: int | None) -> Iterator[dict[str, Any]]:
@@ -209,38 +244,3 @@ def _counted(records: Iterable[dict[str, Any]], report: DatasetReport) -> Iterat
         report.failed += len(broken)
         report.failures += broken[: FAILURES_KEPT - len(report.failures)]
         yield record
-
-
-def _write(records: Iterable[dict[str, Any]], file: Path, suffix: str, dimensions: Sequence[str]) -> None:
-    if suffix == ".jsonl":
-        with file.open("w", encoding="utf-8") as lines:
-            for record in records:
-                lines.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
-        return
-    number, text = datasets.Value("float64"), datasets.Value("string")
-    yes_or_no = datasets.Value("bool")
-    score = {"mean": number, "std": number, "calibrated": yes_or_no, "std_calibrated": yes_or_no}
-    candidate = {
-        "rank": datasets.Value("int64"),
-        "reward": number,
-        "reward_std": number,
-        "overall": score,
-        "probability_best": number,
-        # A struct without fields cannot be stored.
-        **({"dimensions": dict.fromkeys(dimensions, score)} if dimensions else {}),
-        "reasons": datasets.List(text),
-        "error": text,
-    }
-    schema = datasets.Features(
-        {
-            "row": datasets.Value("int64"),
-            "group_id": text,
-            "candidates": datasets.List(candidate),
-            "best": datasets.Value("int64"),
-            "error": text,
-        }
-    ).arrow_schema
-    records = iter(records)
-    with pq.ParquetWriter(file, schema) as writer:
-        while batch := list(itertools.islice(records, ROWS_PER_BATCH)):
-            writer.write_table(pa.Table.from_pylist(batch, schema=schema))

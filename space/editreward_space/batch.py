@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from editreward.data.tables import unformula
 from editreward.groups import CandidateScore, GroupScores, Unscored
 from editreward_space.service import Service
 from editreward_space.settings import MEGABYTE, InputError
@@ -16,9 +17,6 @@ CHUNK_GROUPS = 8
 """Groups that are scored at a time: others wait no longer than this takes."""
 
 CHUNK_MB = 128
-
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""What makes spreadsheets take a cell for a formula (OWASP, CSV injection)."""
 
 
 @dataclass(frozen=True)
@@ -157,8 +155,3 @@ def write_files(rows: Sequence[dict[str, Any]], folder: Path) -> list[str]:
 def texts(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Columns that hold what users wrote."""
     return [name for name in ("group", "instruction", "edited", "error") if rows and name in rows[0]]
-
-
-def unformula(text: str) -> str:
-    """A text that spreadsheets show as it is: one that starts as a formula gets an apostrophe in front."""
-    return "'" + text if text.startswith(FORMULA_STARTS) else text

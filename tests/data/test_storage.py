@@ -279,7 +279,7 @@ def test_a_row_that_does_not_fit_is_named(change, message, tmp_path):
         write_groups([make_group(4), make_group(5) | change], tmp_path)
     incomplete = make_group(6)
     del incomplete["instruction"], incomplete["origin"]
-    with pytest.raises(ValueError, match="Group 'g6' does not fit the schema: no column instruction, origin"):
+    with pytest.raises(ValueError, match="Group 'g6' does not fit the schema: no column instruction"):
         write_groups([incomplete], tmp_path)
 
 
@@ -379,3 +379,41 @@ def test_streaming_holds_a_few_groups_in_memory_and_not_the_file(tmp_path):
     assert shard.stat().st_size > 190e6
     found = subprocess.run([sys.executable, "-c", STREAM, str(tmp_path)], capture_output=True, text=True, check=True)
     assert int(found.stdout) < 0.5 * shard.stat().st_size
+
+
+def test_what_a_row_leaves_out_is_filled_in(tmp_path):
+    rows = [
+        {"instruction": text, "source_images": [picture(0)], "candidates": [{"image": picture(number)}]}
+        for number, text in enumerate(["make it red", "变蓝"])
+    ]
+    rows[1]["candidates"][0]["editor"] = "mine"
+    rows.append({**rows[0], "group_id": "own", "origin": None, "category": "add"})
+    write_groups(rows, tmp_path, "test")
+    found = list(load_groups(tmp_path, "test").remove_columns(["source_images"]))
+    assert [(row["group_id"], row["origin"], row["category"], row["language"]) for row in found] == [
+        ("test-000000", "unknown", "unknown", "en"),
+        ("test-000001", "unknown", "unknown", "zh"),
+        ("own", None, "add", "en"),
+    ]
+    assert [row["candidates"][0]["editor"] for row in found] == ["unknown", "mine", "unknown"]
+    assert found[0]["candidates"][0]["scores"] == {"instruction_following": None, "visual_quality": None}
+    with pytest.raises(ValueError, match="Group 'test-000000' does not fit the schema: no column source_images"):
+        write_groups([{"instruction": "x", "candidates": []}], tmp_path, "test")
+
+
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_arrays_of_floats_are_stored_as_they_are_scored(as_tensor, tmp_path):
+    import torch
+
+    pixels = np.asarray(picture(1))
+    floats = (pixels / 255).astype(np.float32)
+    image = torch.from_numpy(floats).permute(2, 0, 1) if as_tensor else floats
+    row = {"instruction": "x", "source_images": [image], "candidates": [{"image": image}]}
+    write_groups([row], tmp_path)
+    (found,) = load_groups(tmp_path)
+    assert np.array_equal(np.asarray(found["candidates"][0]["image"]), pixels)
+    row["candidates"] = [{"image": image * 7}]
+    with pytest.raises(
+        ValueError, match=r"candidates\[0\].image is not an image: the array holds floats from .* to 7"
+    ):
+        write_groups([row], tmp_path)

@@ -90,7 +90,7 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(data, scorer, tmp_path, kep
     score_dataset(scorer, str(data), tmp_path / "whole.jsonl")
     output, part = tmp_path / "scores.jsonl", tmp_path / "scores.jsonl.part-0-of-1"
     with pytest.MonkeyPatch.context() as patch:  # stops before the parts become the output
-        patch.setattr("editreward.scorers.dataset._write", lambda *_: 1 / 0)
+        patch.setattr("editreward.scorers.dataset.write_scores", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             score_dataset(scorer, str(data), output)
     lines = part.read_bytes().splitlines(keepends=True)
@@ -113,7 +113,7 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(data, scorer, tmp_path, kep
 def test_a_run_goes_on_only_with_the_same_data_and_model(data, scorer, tmp_path):
     output = tmp_path / "scores.jsonl"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("editreward.scorers.dataset._write", lambda *_: 1 / 0)
+        patch.setattr("editreward.scorers.dataset.write_scores", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             score_dataset(scorer, str(data), output, limit=1)
     another = CompletedScorer(scorer)
@@ -293,7 +293,7 @@ def test_the_command_lists_bad_rows_and_exits_with_1(data, random_model_dir, tmp
     ("words", "message"),
     [
         (["--dataset", "DATA"], "--output"),
-        (["--dataset", "DATA", "--output", "a.csv"], ".jsonl or .parquet"),
+        (["--dataset", "DATA", "--output", "a.txt"], "must end in .csv, .jsonl, .parquet"),
         (["--dataset", "DATA", "--output", "a.jsonl", "--instruction", "x"], "without --instruction"),
         (["--dataset", "simulated", "--output", "a.jsonl"], "--limit"),
         (["--dataset", "simulated", "--limit", "0", "--output", "a.jsonl"], "`--limit` must be at least 1"),

@@ -23,12 +23,13 @@ import pytest
 from PIL import Image
 
 from editreward.data.storage import write_groups
+from editreward.data.tables import FORMULA_STARTS
 from editreward.groups import EditGroup, GroupScores, Unscored
 from editreward.reports.text import percent
 from editreward.scorers.reward_model import EditRewardScorer
 from editreward.serving.sharing import SharedScorer
 from editreward_space import pages, tables
-from editreward_space.batch import FORMULA_STARTS, BatchProgress, run_batch, texts, write_files
+from editreward_space.batch import BatchProgress, run_batch, texts, write_files
 from editreward_space.images import NamedImage, checked_image, read_upload, shown
 from editreward_space.service import Service, Upload, on_zero_gpu
 from editreward_space.settings import MEGABYTE, InputError, Settings

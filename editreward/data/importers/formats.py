@@ -12,15 +12,13 @@ from configuration_editreward import DEFAULT_DIMENSIONS
 from editreward.data.benchmark_items import BenchmarkItem, Comparison
 from editreward.data.importers.faults import Faults, RowFault, RowLike
 from editreward.data.importers.images import EMBEDDED, ImageStore
+from editreward.data.schema import UNKNOWN as UNKNOWN
+from editreward.data.schema import language_of
 
 if TYPE_CHECKING:
     from editreward.data.importers.table_edits import TableOptions
 
-UNKNOWN = "unknown"
-"""Category or editor that the input does not tell."""
-
 T = TypeVar("T")
-CHINESE = re.compile(r"[\u3400-\u9fff]")
 
 
 @dataclass(frozen=True)
@@ -239,11 +237,6 @@ class Format:
 def short_hash(*parts: Any) -> str:
     """16 hexadecimal digits that stand for some JSON data, for ids of groups that have none."""
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()[:16]
-
-
-def language_of(text: str) -> str:
-    """ "zh" for a text with Chinese characters, "en" for any other: the published sets have these two."""
-    return "zh" if CHINESE.search(text) else "en"
 
 
 def split_seed(name: str) -> tuple[str, int | None]:
