@@ -127,6 +127,7 @@ def _score_dataset(
     }
     journal = Journal(parts[processes.index], header, durable=False)  # a lost group is quickly scored again
     rows: Iterator[tuple[int, GroupRow]]
+    total: int | None
     if isinstance(name, TableGroups):
         rows, total = name.group_rows(processes.index, processes.count, limit), len(name)
     else:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedConfig
 from transformers.utils import (
@@ -17,6 +18,7 @@ from transformers.utils import (
 )
 
 from configuration_editreward import HUB_ARGUMENTS, EditRewardConfig
+from editreward.hub_ids import is_hub_id
 from editreward.resources import resource
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor
@@ -92,10 +94,43 @@ def load_model_and_processor(name: str, **options: Any) -> tuple[EditRewardModel
         ModelError: as `EditRewardScorer.from_pretrained`.
     """
     hub_options = {key: value for key, value in options.items() if key in HUB_ARGUMENTS}
-    _check_model_type(name, **hub_options)
-    processor = _load_processor(name, **hub_options)
-    _check_sizes(name, processor, **hub_options)
-    return _load_model(name, **options), processor
+    try:
+        _check_model_type(name, **hub_options)
+        processor = _load_processor(name, **hub_options)
+        _check_sizes(name, processor, **hub_options)
+        return _load_model(name, **options), processor
+    except ModelError as error:
+        missing = missing_from_cache(name, hub_options.get("revision"), hub_options.get("cache_dir"))
+        if not missing:
+            raise
+        raise ModelError(
+            f"The copy of {name} in the Hub's cache is not complete: it lacks {', '.join(missing)}, and the Hub was "
+            f"not asked or cannot be reached. Fetch it where there is a network: `hf download {name}`."
+        ) from error
+
+
+def missing_from_cache(name: str, revision: str | None = None, cache_dir: str | None = None) -> list[str]:
+    """Files of a model that its copy in the Hub's cache lacks; empty where it has all, or where there is no copy.
+
+    Args:
+        name: id of the repository; a folder, or the id of an adapter, lacks nothing.
+        revision, cache_dir: as for `from_pretrained`.
+    """
+
+    def there(file: str) -> str | None:
+        found = try_to_load_from_cache(name, file, cache_dir=cache_dir, revision=revision)
+        return found if isinstance(found, str) else None
+
+    if not is_hub_id(name) or there("config.json") is None or there("adapter_config.json"):
+        return []
+    missing = [file for file in ("processor_config.json", "tokenizer.json") if there(file) is None]
+    index = there(SAFE_WEIGHTS_INDEX_NAME)
+    if index is not None:
+        shards = set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values())
+        missing += [file for file in sorted(shards) if there(file) is None]
+    elif not any(map(there, (SAFE_WEIGHTS_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME))):
+        missing.append(SAFE_WEIGHTS_NAME)
+    return missing
 
 
 def _check_model_type(name: str, **hub_options: Any) -> None:

@@ -46,6 +46,8 @@ NOT_RUN = {
     "editreward data import --format editreward-bench": "of a download: tests/data/test_importers.py",
     "editreward data publish annotated/ --repo-id org/My-Edits --license cc-by-4.0": "to the Hub, where it goes "
     "without --dry-run: tests/publishing/test_data_publish.py",
+    "editreward data import table": "of a table of one's own: tests/data/test_table_groups.py",
+    "editreward score --table": "of a table of one's own: tests/scorers/test_score_table.py",
     "editreward generate": "by downloaded editors, or minutes: tests/editors/test_generation.py",
     "editreward push": "to the Hub: tests/publishing/test_push.py",
     "editreward serve": "a server, which runs until it is stopped: tests/serving",
