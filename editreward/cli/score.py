@@ -26,7 +26,7 @@ def add_score(commands: Commands) -> None:
     parser = commands.add_parser(
         "score",
         usage=USAGE,
-        help="score and rank edits of one source image, of a table or of a dataset",
+        help="score and rank edits of a source, a table or a dataset",
         description="Score and rank edits by how well they follow the instruction and how good they look: those of "
         "one source image (a table is printed), or those of every row of a table of yours or of a dataset (a file is "
         "written).",
