@@ -130,7 +130,7 @@ def test_a_run_goes_on_only_with_the_same_data_and_model(data, scorer, tmp_path)
 def stopped(scorer, data, output, **options):
     """Leave what a run leaves that is killed before its parts become the output."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("editreward.scorers.dataset._write", lambda *_: 1 / 0)
+        patch.setattr("editreward.scorers.dataset.write_scores", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             score_dataset(scorer, str(data), output, **options)
 
