@@ -19,10 +19,15 @@ which share out the float32 weights: updates as small as the recipe's vanish in 
         --dimension_weight 1.0 --gradient_accumulation_steps 2 --output_dir runs/editreward-7b
 """
 
-from editreward.training.arguments import EditRewardModelConfig, EditRewardTrainingArguments
-from editreward.training.script import EditRewardScriptArguments, main
+import sys
 
-__all__ = ["EditRewardModelConfig", "EditRewardScriptArguments", "EditRewardTrainingArguments", "main"]
+try:
+    from editreward.training.arguments import EditRewardModelConfig, EditRewardTrainingArguments
+    from editreward.training.script import EditRewardScriptArguments, main, run
+except ModuleNotFoundError as error:
+    sys.exit(f'train_trl.py: error: {error}: pip install -e ".[train]" in the repository brings it')
+
+__all__ = ["EditRewardModelConfig", "EditRewardScriptArguments", "EditRewardTrainingArguments", "main", "run"]
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run())

@@ -21,13 +21,14 @@ import torch
 import transformers
 from huggingface_hub import EvalResult, ModelCard
 
-from configuration_editreward import EditRewardConfig
 from editreward import EditRewardScorer, load_scorer
 from editreward.benchmarks.simulated_test_set import TestSet, evaluate, judge, report_table, shuffled_instructions
+from editreward.data.sources import numbered_rows
 from editreward.groups import Scorer
 from editreward.hub_ids import PIPELINE_TAG
-from editreward.simulation import SimulatedGroup, simulate_groups
-from editreward.statistics import calibration_error, fit_calibration
+from editreward.scorers.calibrating import fit_scorer, save_in_model
+from editreward.simulation import SimulatedGroup
+from editreward.statistics import calibration_error
 
 
 def main() -> None:
@@ -74,18 +75,13 @@ def calibrate(scorer: Scorer, folder: Path, groups: int) -> dict[str, float]:
     """
     if not isinstance(scorer, EditRewardScorer):
         raise ValueError(f"{scorer.name} is no reward model: it has no calibration to be saved.")
-    config = scorer.model.config
-    config.calibration = None
-    validation = judge(scorer, list(simulate_groups(groups, "validation")))
-    config.calibration = {
-        name: fit_calibration(np.concatenate(validation.mean[name]), np.concatenate(validation.truth[name]))
-        for name in scorer.dimensions
-    }
-    # Not the loaded model's own: that one has this machine's precision.
-    saved_config = EditRewardConfig.from_pretrained(folder)
-    saved_config.calibration = config.calibration
-    saved_config.save_pretrained(folder)
-    return {name: float(np.concatenate(truth).mean()) for name, truth in validation.truth.items()}
+    scorer.use_calibration(None)
+    rows = [row for _, row in numbered_rows("simulated", "validation", limit=groups)]
+    fit = fit_scorer(scorer, rows)
+    save_in_model(folder, fit.calibration)
+    scorer.use_calibration(fit.calibration)
+    scores = [candidate["scores"] for row in rows for candidate in row["candidates"]]
+    return {name: float(np.mean([one[name] for one in scores])) for name in scorer.dimensions}
 
 
 def evaluate_with_control(
@@ -100,7 +96,9 @@ def evaluate_with_control(
     }
     result["calibration"] = {}
     config = getattr(getattr(scorer, "model", None), "config", None)
-    for name, affine in (getattr(config, "calibration", None) or {}).items():
+    lines = getattr(config, "calibration", None) or {}
+    for name in scorer.dimensions if lines else ():
+        affine = lines[name]
         mean, std, truth = (
             np.concatenate(values[name]) for values in (judgements.mean, judgements.std, judgements.truth)
         )
@@ -140,12 +138,14 @@ def more_tables(result: dict[str, Any]) -> str:
             "",
             "Calibrated scores, in points of the 1..4 scale:",
             "",
-            "| dimension | root mean square error | of predicting the mean | mean absolute error | within 1.96 std |",
-            "|---|---|---|---|---|",
+            "| dimension | root mean square error | of predicting the mean | mean absolute error "
+            "| within intervals of 50, 80, 95 % | rank correlation of error and std |",
+            "|---|---|---|---|---|---|",
         ]
         lines += [
             f"| {name.replace('_', ' ')} | {c['rmse']:.2f} | {c['rmse_of_mean']:.2f} | {c['mae']:.2f} "
-            f"| {100 * c['coverage']:.0f} % |"
+            f"| {100 * c['coverage_50']:.0f}, {100 * c['coverage_80']:.0f}, {100 * c['coverage']:.0f} % "
+            f"| {c['std_correlation']:.2f} |"
             for name, c in result["calibration"].items()
         ]
     return "\n".join(lines)

@@ -12,9 +12,12 @@ scratch = tempfile.TemporaryDirectory(prefix="editreward-space-")
 os.environ.setdefault("GRADIO_TEMP_DIR", scratch.name)
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
-from editreward_space.service import Service  # noqa: E402
-from editreward_space.settings import Settings  # noqa: E402
-from editreward_space.ui import build, launch_options  # noqa: E402
+try:
+    from editreward_space.service import Service
+    from editreward_space.settings import Settings
+    from editreward_space.ui import build, launch_options
+except ModuleNotFoundError as error:
+    raise SystemExit(f'app.py: error: {error}: pip install "editreward[space]" brings it') from error
 
 settings = Settings.from_environment()
 demo = build(Service.load(settings))

@@ -281,7 +281,7 @@ def limits(config: Any, dataset_names: Sequence[str], evaluated: bool) -> list[s
             + "."
         )
     told.append(
-        "Scores of edits of one source and instruction can be compared. Across sources only calibrated scores can, "
+        "Scores of edits of one source and instruction can be compared. Across sources calibrated scores can, "
         "within the errors above."
         if config.calibration
         else "Only scores of edits of one source and instruction can be compared."

@@ -6,6 +6,8 @@ It starts from a vision-language model, or from an EditReward model to go on wit
 import argparse
 import os
 import sys
+import traceback
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -22,6 +24,7 @@ from editreward.training.arguments import EditRewardModelConfig, EditRewardTrain
 from editreward.training.datasets import GroupDataArguments, load_eval_dataset, load_train_dataset
 from editreward.training.dense import DenseHeads, DenseLoss
 from editreward.training.parameters import upcast_trained
+from editreward.training.script_help import one_line, sort_into_sections
 from editreward.training.trainer import EditRewardTrainer
 from editreward.yaml_files import load_yaml
 from modeling_editreward import EditRewardModel
@@ -93,7 +96,13 @@ def load_model(
     }
     names = dict.fromkeys([*MODEL_FIELDS, *PROCESSOR_FIELDS])
     given = {name: getattr(script_args, name) for name in names if getattr(script_args, name) is not None}
-    saved_config, _ = EditRewardConfig.get_config_dict(path, **hub_kwargs)
+    try:
+        saved_config, _ = EditRewardConfig.get_config_dict(path, **hub_kwargs)
+    except OSError as error:
+        raise ValueError(
+            f"`--model_name_or_path {path}` is neither a model folder nor a Hub repository that can be reached from "
+            "here. Check the spelling; a repository needs a network connection or an earlier download."
+        ) from error
     if saved_config.get("model_type") == EditRewardConfig.model_type:
         if given:
             raise ValueError(f"{path} is an EditReward model, which keeps its own {', '.join(given)}. Unset them.")
@@ -140,6 +149,27 @@ def _check_config(words: Sequence[str]) -> None:
             raise ValueError(f"--config: {config} is no YAML that can be used: {error}.") from error
 
 
+def run(argv: Sequence[str] | None = None) -> int:
+    """`main`, for a terminal: what a user can mend is one line, and libraries' advice to developers is not shown.
+
+    `EDITREWARD_DEBUG=1` shows the traceback.
+
+    Returns:
+        2 after an error, else 0.
+    """
+    for category in (FutureWarning, DeprecationWarning):  # of names that libraries use among themselves
+        warnings.simplefilter("ignore", category)
+    try:
+        main(argv)
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("EDITREWARD_DEBUG"):
+            traceback.print_exc()
+        if os.environ.get("RANK", "0") == "0":
+            print(f"train_trl.py: error: {one_line(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Train as the command line says.
 
@@ -155,6 +185,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         usage="%(prog)s [--config FILE.yaml] [--OPTION VALUE ...]",  # of hundreds, which would hide an error
     )
     script_args, training_args, model_args = parser.parse_args_and_config(words)
+    sort_into_sections(parser, EditRewardScriptArguments, EditRewardTrainingArguments)
+    script_args, training_args, model_args = parser.parse_args_and_config(None if argv is None else list(argv))
     evaluates = training_args.eval_strategy != "no"
 
     # 2. Load data
@@ -197,4 +229,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run())

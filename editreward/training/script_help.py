@@ -1,0 +1,68 @@
+"""The training script's help in sections, and what a user can mend in one line."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from trl import ModelConfig, RewardConfig, ScriptArguments
+
+# What every run needs, shown first in the help.
+START = (
+    "config",
+    "model_name_or_path",
+    "datasets",
+    "dataset_name",
+    "dataset_train_split",
+    "dataset_test_split",
+    "output_dir",
+    "use_cpu",
+    "bf16",
+    "eval_strategy",
+    "resume_from_checkpoint",
+)
+
+
+def sort_into_sections(parser: argparse.ArgumentParser, script_arguments: Any, training_arguments: Any) -> None:
+    """Show the options of a parser in sections, those of this package before those that it inherits.
+
+    Args:
+        parser: of the script.
+        script_arguments, training_arguments: the dataclasses that add to TRL's `ScriptArguments` and `RewardConfig`.
+    """
+    sections: list[tuple[str, Sequence[str]]] = [
+        ("what every run needs", START),
+        ("data and new models", _own(script_arguments, ScriptArguments)),
+        ("loss, batches and evaluation", _own(training_arguments, RewardConfig)),
+        ("loading, adapters and quantization", [one.name for one in fields(ModelConfig)]),
+        ("datasets, of TRL", [one.name for one in fields(ScriptArguments)]),
+        ("the training loop, of transformers and TRL", [one.name for one in fields(RewardConfig)]),
+    ]
+    left: dict[str, list[argparse.Action]] = {}
+    for action in parser._actions:
+        left.setdefault(action.dest, []).append(action)
+    groups = []
+    for title, names in sections:
+        group = parser.add_argument_group(title)
+        group._group_actions = [action for name in names for action in left.pop(name, ())]
+        groups.append(group)
+    parser._optionals._group_actions = [action for found in left.values() for action in found]
+    parser._action_groups = [groups[0], *groups[1:], parser._optionals]
+
+
+def _own(arguments: Any, inherited: Any) -> list[str]:
+    known = {one.name for one in fields(inherited)}
+    return [one.name for one in fields(arguments) if one.name not in known]
+
+
+def one_line(error: Exception) -> str:
+    """What is wrong and how to mend it, in one line."""
+    message = " ".join(str(error).split())
+    if "bf16/gpu" in message:
+        return (
+            "there is no GPU here that computes in bfloat16, the default. On a CPU add `--use_cpu true --bf16 false`, "
+            "on a GPU without bfloat16 `--bf16 false`."
+        )
+    if isinstance(error, ModuleNotFoundError):
+        return f'{message}: pip install "editreward[train]"'
+    return message
