@@ -184,9 +184,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         (EditRewardScriptArguments, EditRewardTrainingArguments, EditRewardModelConfig),
         usage="%(prog)s [--config FILE.yaml] [--OPTION VALUE ...]",  # of hundreds, which would hide an error
     )
-    script_args, training_args, model_args = parser.parse_args_and_config(words)
     sort_into_sections(parser, EditRewardScriptArguments, EditRewardTrainingArguments)
-    script_args, training_args, model_args = parser.parse_args_and_config(None if argv is None else list(argv))
+    script_args, training_args, model_args = parser.parse_args_and_config(words)
     evaluates = training_args.eval_strategy != "no"
 
     # 2. Load data
