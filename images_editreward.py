@@ -506,7 +506,7 @@ def _strip_tiff(data: bytes) -> bytes:
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation of an image, 1 (upright) where there is none that can be read."""
     try:
-        value = image.getexif().get(0x0112)
+        value = Image.Image.getexif(image).get(0x0112)  # that of PNG files would decode them
         value = value[0] if isinstance(value, tuple) else value
         return int(value or 1)
     except Exception:  # whatever broken EXIF makes Pillow raise

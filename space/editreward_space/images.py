@@ -49,6 +49,8 @@ def checked_image(content: bytes, name: str, settings: Settings) -> NamedImage:
     try:
         header = image_header(content, name)  # as the scorer will open it: one list decides what a file is
     except ImageError as error:
+        if "too many pixels" in str(error):
+            raise InputError(f"{name} has more than {settings.max_megapixels} megapixels. Make it smaller.") from error
         if "pixels" in str(error):
             raise InputError(str(error)) from error
         raise InputError(f"{name} is not an image that can be read. Known are {', '.join(FORMATS)}.") from error

@@ -1,19 +1,27 @@
 """Any image to RGB: forms, formats, modes, orientation, transparency, colours; and what is refused."""
 
+import base64
 import io
+import os
+import socket
 import struct
+import sys
 import threading
+import time
+import tracemalloc
 import warnings
+import weakref
 import zlib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_from_bytes
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import BmpImagePlugin, EpsImagePlugin, Image, ImageCms, ImageOps
 
 import images_editreward
 from images_editreward import ImageError, load_image
@@ -342,3 +350,383 @@ def test_large_jpeg_files_are_decoded_at_a_reduced_size_where_asked(tmp_path):
     assert 0 < (drafted - plain).abs().max() < 0.2
     processor.save_pretrained(tmp_path)
     assert EditRewardProcessor.from_pretrained(tmp_path, trust_remote_code=False).jpeg_draft
+
+
+# The same pixels for every reader
+
+
+def levels(seed: int = 5) -> np.ndarray:
+    """A ramp of 16 bits from dark to bright, another one for every seed, shape (24, 40)."""
+    y, x = np.mgrid[0:24, 0:40]
+    return (300 + 1500 * x + 97 * ((y + seed) % 6)).astype(np.uint16)
+
+
+def tiff(planes: list[np.ndarray], kind: int, planar: bool = False) -> bytes:
+    """An uncompressed TIFF, by hand: grey or RGB; kind 1: unsigned, 2: signed, 3: float."""
+    height, width = planes[0].shape
+    strips = [plane.tobytes() for plane in planes] if planar else [np.dstack(planes).tobytes()]
+    count, bits = len(planes), planes[0].dtype.itemsize * 8
+    start = 8 + 2 + 12 * 11 + 4
+    extra, entries = b"", []
+
+    def entry(tag: int, form: str, values: list[int]) -> None:
+        nonlocal extra
+        value = struct.pack(f"<{len(values)}{form}", *values)
+        if len(value) > 4:
+            extra += value
+            value = struct.pack("<I", start + len(extra) - len(value))
+        entries.append(struct.pack("<HHI", tag, {"H": 3, "I": 4}[form], len(values)) + value.ljust(4, b"\0"))
+
+    sizes = [2 * count if count > 2 else 0, 4 * len(strips) if len(strips) > 1 else 0]
+    data_start = start + 2 * sizes[0] + 2 * sizes[1]
+    offsets = [data_start + sum(map(len, strips[:index])) for index in range(len(strips))]
+    entry(256, "H", [width])
+    entry(257, "H", [height])
+    entry(258, "H", [bits] * count)
+    entry(259, "H", [1])
+    entry(262, "H", [1 if count == 1 else 2])
+    entry(273, "I", offsets)
+    entry(277, "H", [count])
+    entry(278, "H", [height])
+    entry(279, "I", [len(strip) for strip in strips])
+    entry(284, "H", [2 if planar else 1])
+    entry(339, "H", [kind] * count)
+    return b"II*\0" + struct.pack("<IH", 8, 11) + b"".join(entries) + bytes(4) + extra + b"".join(strips)
+
+
+def three(grey: np.ndarray) -> np.ndarray:
+    return np.repeat(np.asarray(grey)[..., None], 3, axis=-1)
+
+
+def with_exif(image: Image.Image, format: str, orientation: int, **options: Any) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(image, format, exif=exif, **options)
+
+
+def matrix() -> dict[str, tuple[bytes, np.ndarray]]:
+    """Files of many modes and formats, with the pixels that everybody must see, computed without Pillow's modes."""
+    grey, colour = levels(), np.dstack([levels(1), levels(2)[::-1], 65535 - levels(3)])
+    eight, rgb = (grey / 257).round(), (colour >> 8).astype(np.uint8)
+    picture = Image.fromarray(rgb)
+    hidden = np.where(grey[..., None] == grey[3, 4], 255, three(eight))
+    alpha = (grey >> 8).astype(np.uint8)
+    mpo = with_exif(picture, "MPO", 6, save_all=True, append_images=[picture.resize((20, 12))], quality=95)
+    jpeg = np.asarray(Image.open(io.BytesIO(encoded(picture, "JPEG", quality=95))))
+    first = {"save_all": True, "append_images": [Image.new("RGB", picture.size)]}
+    small = b"P5 40 24 65535\n" + (grey % 256).astype(">u2").tobytes()
+    return {
+        "16-bit PNG": (encoded(Image.fromarray(grey)), three(eight)),
+        "16-bit PNG with a transparent level": (
+            encoded(Image.fromarray(grey), transparency=int(grey[3, 4])),
+            hidden,
+        ),
+        "16-bit TIFF": (tiff([grey], 1), three(eight)),
+        "16-bit TIFF, dark": (tiff([grey % 256], 1), three((grey % 256 / 257).round())),
+        "16-bit PGM, dark": (small, three((grey % 256 / 257).round())),
+        "16-bit RGB TIFF": (tiff(list(np.moveaxis(colour, -1, 0)), 1), rgb),
+        "16-bit RGB TIFF in planes": (tiff(list(np.moveaxis(colour, -1, 0)), 1, planar=True), rgb),
+        "32-bit TIFF of 16 bits": (tiff([grey.astype(np.int32)], 2), three(eight)),
+        "float TIFF": (tiff([(grey / 65535).astype(np.float32)], 3), three((grey / 65535 * 255).round())),
+        "float TIFF, a hair outside": (
+            tiff([(grey / 65535 * 1.03 - 0.01).astype(np.float32)], 3),
+            three(((grey / 65535 * 1.03 - 0.01).clip(0, 1) * 255).round()),
+        ),
+        "RGBA": (encoded(Image.fromarray(np.dstack([rgb, alpha]))), on_white(rgb, alpha)),
+        "RGB with a transparent colour": (
+            encoded(picture, transparency=tuple(map(int, rgb[3, 4]))),
+            np.where((rgb == rgb[3, 4]).all(-1, keepdims=True), 255, rgb),
+        ),
+        "turned PNG": (with_exif(picture, "PNG", 6), np.rot90(rgb, -1)),
+        "turned TIFF": (with_exif(picture, "TIFF", 6), np.rot90(rgb, -1)),
+        "turned WebP": (with_exif(picture, "WEBP", 6, lossless=True), np.rot90(rgb, -1)),
+        "turned JPEG": (with_exif(picture, "JPEG", 6, quality=95), np.rot90(jpeg, -1)),
+        "turned MPO": (mpo, np.rot90(jpeg, -1)),
+        "turned 16-bit PNG": (with_exif(Image.fromarray(grey), "PNG", 3), three(eight)[::-1, ::-1]),
+        "animated PNG": (encoded(picture, "PNG", **first), rgb),
+        "animated WebP": (encoded(picture, "WEBP", lossless=True, **first), rgb),
+        "BMP": (encoded(picture, "BMP"), rgb),
+    }
+
+
+MATRIX = matrix()
+
+
+def shown_to_annotators(data: bytes) -> np.ndarray:
+    """What a browser shows of what the annotation app sends: upright by EXIF, the first frame."""
+    from datasets import Dataset
+
+    from editreward.annotation.store import GroupStore
+    from editreward.data.schema import encode_group, group_features
+
+    row = {
+        **dict.fromkeys(("origin", "category", "language"), "x"),
+        **{"group_id": "g", "instruction": "x", "source_images": [{"bytes": data, "path": None}], "preferences": []},
+        "candidates": [
+            {"image": {"bytes": data, "path": None}, "editor": "e", "seed": 0, "scores": None, "annotations": []}
+            | {"rationale": None}
+        ]
+        * 2,
+    }
+    features = group_features()
+    store = GroupStore()
+    store.add(Dataset.from_list([encode_group(row, features)], features=features), "work", "groups")
+    content, media = store.image("g", "candidate", 1)
+    assert media in ("image/png", "image/jpeg", "image/webp", "image/avif")
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.mode in ("L", "RGB") and getattr(image, "n_frames", 1) == 1
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB")).astype(int)
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_every_reader_sees_the_same_pixels(name):
+    from editreward.data.images import pixel_digest, read_image
+    from editreward.scorers.baselines import decode
+
+    data, expected = MATRIX[name]
+    seen = pixels(data)
+    assert np.abs(seen - expected).max() <= 1
+    image = Image.fromarray(seen.astype(np.uint8))
+    record = {"bytes": data, "path": None}
+    assert pixel_digest(read_image(record)) == pixel_digest(image)
+    if "planes" not in name:  # which Pillow reads wrong, if it is asked directly
+        assert pixel_digest(Image.open(io.BytesIO(data))) == pixel_digest(image)
+    assert decode(data).tobytes() == decode(record).tobytes() == image.tobytes()
+    assert np.abs(shown_to_annotators(data) - seen).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ((0.0, 1.021), "holds floats from 0 to 1.021; 0 to 1 are expected"),
+        ((-0.0201, 1.0), "holds floats from -0.0201 to 1; 0 to 1"),
+        ((0.0, np.inf), "NaN or infinite"),
+        ((0.5, np.nan), "NaN or infinite"),
+    ],
+)
+def test_floats_beyond_the_range_are_refused_alike_in_every_form(values, message):
+    array = np.full((6, 9), values[0], np.float32)
+    array[2, 3] = values[1]
+    for form in (array, three(array), torch.from_numpy(array), Image.fromarray(array), tiff([array], 3)):
+        with pytest.raises(ImageError, match=message):
+            load_image(form)
+
+
+def test_integers_beyond_16_bits_are_refused_with_their_range():
+    for array in (levels().astype(np.int32) - 400, levels().astype(np.int32) * 2):
+        for form in (Image.fromarray(array), tiff([array], 2)):
+            with pytest.raises(ImageError, match=f"integers from {array.min()} to {array.max()}; 0 to 65535"):
+                load_image(form)
+
+
+# Colour profiles
+
+
+def scaled_profile() -> bytes:
+    """An ICC profile of sRGB with the red and blue colorants exchanged."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    red, blue = profile.index(b"rXYZ"), profile.index(b"bXYZ")
+    profile[red + 4 : red + 8], profile[blue + 4 : blue + 8] = (
+        profile[blue + 4 : blue + 8],
+        profile[red + 4 : red + 8],
+    )
+    return bytes(profile)
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_colours_become_those_of_srgb_by_the_files_profile(format):
+    options = (
+        {"lossless": True} if format == "WEBP" else {"quality": 100, "subsampling": 0} if format == "JPEG" else {}
+    )
+    picture = make_image(3, (40, 24))
+    plain = pixels(encoded(picture, format, **options))
+    exchanged = encoded(picture, format, icc_profile=scaled_profile(), **options)
+    assert np.abs(pixels(exchanged) - plain[..., ::-1]).max() <= 2
+    assert np.array_equal(pixels(exchanged, image_mode="reference"), plain)
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile in (srgb, b"no profile", srgb[:200], bytes(3_000_000)):
+        assert np.array_equal(pixels(encoded(picture, format, icc_profile=profile, **options)), plain)
+
+
+# Decoration
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def decorated() -> dict[str, bytes]:
+    """The files of one picture with decoration that is broken, odd or large."""
+    picture = make_image(4, (40, 24))
+    png, jpeg = encoded(picture), encoded(picture, "JPEG", quality=100, subsampling=0)
+    head, rest = png[:33], png[33:]
+    text = b"x" * 1_500_000
+    segment = lambda marker, data: (
+        jpeg[:2] + bytes([0xFF, marker]) + struct.pack(">H", len(data) + 2) + data + jpeg[2:]
+    )
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x28\0" + struct.pack("<HHIHH", 274, 3, 1, 1, 0)  # says 40 entries, has one
+    return {
+        "zTXt": head + chunk(b"zTXt", b"w\0\0" + zlib.compress(text)) + rest,
+        "iTXt": head + chunk(b"iTXt", b"w\0\1\0\0\0" + zlib.compress(text)) + rest,
+        "tEXt": head + chunk(b"tEXt", b"w\0" + text) + rest,
+        "text behind the pixels": png[:-12] + chunk(b"zTXt", b"w\0\0" + zlib.compress(text)) + png[-12:],
+        "text with a wrong checksum": head + chunk(b"tEXt", b"w\0hello")[:-1] + b"?" + rest,
+        "iCCP": head + chunk(b"iCCP", b"icc\0\0" + zlib.compress(bytes(2_000_000))) + rest,
+        "eXIf": head + chunk(b"eXIf", b"garbage") + rest,
+        "cut EXIF in JPEG": segment(0xE1, exif),
+        "empty EXIF in JPEG": segment(0xE1, b"Exif\0\0"),
+        "ICC of no length in JPEG": segment(0xE2, b"ICC_PROFILE\0"),
+        "broken MPF in JPEG": segment(0xE2, b"MPF\0garbage"),
+        "EXIF in WebP": encoded(picture, "WEBP", lossless=True, exif=b"garbage"),
+        "EXIF pointer in TIFF": encoded(picture, "TIFF", tiffinfo={0x8769: 4_000_000_000}),
+    }
+
+
+DECORATED = decorated()
+
+
+@pytest.mark.parametrize("name", DECORATED)
+def test_pixels_are_taken_whatever_decorates_them(name):
+    expected = np.asarray(make_image(4, (40, 24))).astype(int)
+    tolerance = 6 if "JPEG" in name else 0
+    assert np.abs(pixels(DECORATED[name]) - expected).max() <= tolerance
+    assert images_editreward.image_size(DECORATED[name]) == (24, 40)
+
+
+def test_an_orientation_is_kept_where_other_decoration_is_broken():
+    picture = make_image(4, (40, 24))
+    data = with_exif(picture, "PNG", 6)
+    text = chunk(b"zTXt", b"w\0\0" + zlib.compress(b"x" * 1_500_000))
+    assert np.array_equal(pixels(data[:33] + text + data[33:]), np.rot90(np.asarray(picture), -1))
+
+
+def test_postscript_never_reaches_ghostscript(monkeypatch):
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was asked"))
+    eps = encoded(make_image(0), "EPS")
+    iptc = b"\x1c\x03\x3c\0\2\1\1" + b"\x1c\x03\x14\0\2\0\x10" + b"\x1c\x03\x1e\0\2\0\x10" + b"\x1c\x03\x78\0\1\1"
+    iptc += b"\x1c\x08\x0a" + struct.pack(">H", min(len(eps), 32000)) + eps[:32000]
+    for data in (eps, iptc, Image.open(io.BytesIO(eps))):
+        with pytest.raises(ImageError):
+            load_image(data)
+
+
+@pytest.mark.parametrize(
+    "error", [AssertionError, ZeroDivisionError, IndexError, SystemError, MemoryError, KeyError, RecursionError]
+)
+def test_whatever_a_decoder_raises_concerns_that_image_only(error, monkeypatch):
+    def load(self):
+        raise error("odd")
+
+    monkeypatch.setattr(BmpImagePlugin.BmpImageFile, "load", load)
+    with pytest.raises(ImageError, match=f"edited.3. cannot be read as an image: {error.__name__}"):
+        load_image(encoded(make_image(0), "BMP"), "edited[3]")
+
+
+# Waiting
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("path", ["pipe", "/dev/zero"])
+def test_pipes_and_devices_are_refused_at_once(tmp_path, path):
+    os.mkfifo(tmp_path / "pipe")
+    for read in (load_image, images_editreward.image_size):
+        with pytest.raises(ImageError, match="is a pipe or a device"):
+            read(tmp_path / path)
+
+
+@pytest.mark.parametrize("start", [b"", b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 200 OK\r\n\r\n"])
+def test_a_server_that_drips_is_given_up_after_the_deadline_of_the_image(start, monkeypatch):
+    monkeypatch.setattr(images_editreward, "MAX_DOWNLOAD_SECONDS", 0.6)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    stop = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def drip() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.sendall(start)
+                while not stop.wait(0.05):
+                    try:
+                        connection.sendall(b"x" if start else b"")
+                    except OSError:
+                        return
+
+        thread = threading.Thread(target=drip, daemon=True)
+        thread.start()
+        begin = time.monotonic()
+        with pytest.raises(ImageError, match="did not arrive within 0.6 seconds"):
+            load_image(f"http://127.0.0.1:{listening.getsockname()[1]}/a.png")
+        assert time.monotonic() - begin < 5
+        stop.set()
+        thread.join()
+
+
+def test_a_data_url_is_an_image():
+    data = encoded(Image.fromarray(RGB))
+    assert np.array_equal(pixels("data:image/png;base64," + base64.b64encode(data).decode()), RGB)
+    assert np.array_equal(pixels("data:," + quote_from_bytes(data)), RGB)
+    for url in ("data:image/png;base64", "data:image/png;base64,***", "data:image/png;base64,aGVsbG8="):
+        with pytest.raises(ImageError, match="^image .'data:image/png;base64"):
+            load_image(url)
+
+
+# Memory
+
+
+def test_wide_images_are_converted_in_strips(monkeypatch):
+    monkeypatch.setattr(images_editreward, "_STRIP_PIXELS", 64)
+    for data, expected in MATRIX.values():
+        assert np.abs(pixels(data) - expected).max() <= 1
+    monkeypatch.undo()
+    data = encoded(Image.fromarray(np.full((3000, 2000), 40000, np.uint16)))
+    tracemalloc.start()
+    load_image(data)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 6 * 8 * images_editreward._STRIP_PIXELS < 9 * 6_000_000, (
+        "numpy's part; 8 bytes a pixel at once: 48 MB"
+    )
+
+
+def test_the_images_of_a_group_are_large_one_at_a_time(monkeypatch):
+    processor = build_processor()
+    large: list[weakref.ref] = []
+
+    def watched(*args: Any, **options: Any) -> Image.Image:
+        assert [one for one in large if one() is not None] == []
+        loaded = load_image(*args, **options)
+        large.append(weakref.ref(loaded))
+        return loaded
+
+    monkeypatch.setattr(sys.modules[EditRewardProcessor.__module__], "load_image", watched)
+    files = [encoded(make_image(seed, (300, 200))) for seed in range(4)]
+    processor.pack(files[0], files[1:], "blur")
+    assert len(large) == 4
+
+
+# Fuzz: files with changes at random
+
+
+@pytest.mark.parametrize("trials", [12, pytest.param(250, marks=pytest.mark.slow)])
+def test_any_change_of_a_file_is_read_or_refused(trials):
+    random = np.random.default_rng(trials)
+    files = [data for data, _ in MATRIX.values()] + list(DECORATED.values())
+    files = [data for data in files if len(data) < 100_000]
+    files += [encoded(make_image(0), name) for name in ("GIF", "AVIF", "ICO", "JPEG2000", "TGA", "PCX", "SGI", "DDS")]
+    outcomes = {True: 0, False: 0}
+    for data in files:
+        for trial in range(trials):
+            damaged = bytearray(data)
+            for place in random.integers(0, min(len(data), 600), random.integers(1, 12)):
+                damaged[place] = random.integers(0, 256)
+            if trial % 3 == 0:
+                del damaged[random.integers(1, len(damaged)) :]
+            mode = "reference" if trial % 4 == 3 else "upright"
+            try:
+                loaded = load_image(bytes(damaged), "edited[0]", image_mode=mode)
+                assert loaded.mode == "RGB" and loaded.width * loaded.height <= images_editreward.MAX_IMAGE_PIXELS
+                outcomes[True] += 1
+            except ImageError as error:
+                assert str(error).startswith("edited[0] ") and " at 0x" not in str(error)
+                outcomes[False] += 1
+    assert min(outcomes.values()) > len(files), outcomes
