@@ -49,6 +49,7 @@ NOT_RUN = {
     "editreward data import table": "of a table of one's own: tests/data/test_table_groups.py",
     "editreward score --table": "of a table of one's own: tests/scorers/test_score_table.py",
     "editreward generate": "by downloaded editors, or minutes: tests/editors/test_generation.py",
+    "editreward prompts import": "of a copy of published code: tests/scorers/prompts",
     "editreward push": "to the Hub: tests/publishing/test_push.py",
     "editreward serve": "a server, which runs until it is stopped: tests/serving",
     "editreward train": "hours: tests/training",
