@@ -561,9 +561,10 @@ def decorated() -> dict[str, bytes]:
     png, jpeg = encoded(picture), encoded(picture, "JPEG", quality=100, subsampling=0)
     head, rest = png[:33], png[33:]
     text = b"x" * 1_500_000
-    segment = lambda marker, data: (
-        jpeg[:2] + bytes([0xFF, marker]) + struct.pack(">H", len(data) + 2) + data + jpeg[2:]
-    )
+
+    def segment(marker, data):
+        return jpeg[:2] + bytes([0xFF, marker]) + struct.pack(">H", len(data) + 2) + data + jpeg[2:]
+
     exif = b"Exif\0\0II*\0\x08\0\0\0\x28\0" + struct.pack("<HHIHH", 274, 3, 1, 1, 0)  # says 40 entries, has one
     return {
         "zTXt": head + chunk(b"zTXt", b"w\0\0" + zlib.compress(text)) + rest,
