@@ -96,7 +96,7 @@ def read_json_lines(path: str | os.PathLike[str], kind: type[T]) -> Iterator[tup
         ValueError: a line is not JSON, or does not fit.
         FileNotFoundError: there is no such file.
     """
-    with Path(path).open(encoding="utf-8") as file:
+    with Path(path).open(encoding="utf-8-sig", newline="\n") as file:  # as editors of other systems write it
         for number, line in enumerate(file, start=1):
             where = f"{path}, line {number}"
             if not line.strip():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from editreward.cli.annotate_report import add_report
 from editreward.cli.commands import Commands
+from editreward.cli.paths import reads
 from editreward.printing import printable
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def add_people(commands: Commands) -> None:
         metavar="NAME",
         help="let annotators who failed the calibration round try once more",
     )
+    reads(parser, add_file="file")
     parser.set_defaults(run=run_people)
 
 
@@ -63,7 +65,7 @@ def run_people(args: argparse.Namespace) -> None:
 
     names = list(args.add)
     if args.add_file:
-        lines = Path(args.add_file).read_text(encoding="utf-8").splitlines()
+        lines = Path(args.add_file).read_text(encoding="utf-8-sig").splitlines()
         names += [line.strip() for line in lines if line.strip()]
     changes = (names, args.new_token, args.revoke, args.another_round)
     with Database(args.database, create=bool(names)) as database:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editreward.cli.commands import Commands
+from editreward.cli.paths import reads
 from editreward.cli.scorer_options import add_scorer_options, scorer_of
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def add_calibrate(commands: Commands) -> None:
         "--output", metavar="FILE.yaml", help="scorer file to write; without it a model's own config.json is changed"
     )
     add_scorer_options(parser)
+    reads(parser, data="dataset")
     parser.set_defaults(run=run_calibrate)
 
 

@@ -3,6 +3,7 @@
 import argparse
 
 from editreward.cli.commands import Commands
+from editreward.cli.paths import reads
 
 
 def add_prompts(commands: Commands) -> None:
@@ -55,6 +56,7 @@ def _add_import(commands: Commands) -> None:
         "--as", dest="structure", required=True, metavar="NAME", help="which published prompts they are"
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="the YAML file to write")
+    reads(parser, source="file")
     parser.set_defaults(run=run_import)
 
 

@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from editreward.cli.commands import Commands
+from editreward.cli.paths import reads
 from editreward.cli.scorer_options import add_scorer_options, scorer_of
 
 
@@ -32,6 +33,7 @@ def add_serve(commands: Commands) -> None:
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     _add_limits(parser)
     add_scorer_options(parser)
+    reads(parser, token_file="file", shaping="file")
     parser.set_defaults(run=run_serve, shows_messages=True)
 
 

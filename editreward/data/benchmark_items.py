@@ -86,7 +86,7 @@ def read_benchmark(folder: str | os.PathLike[str]) -> Iterator[BenchmarkItem]:
     file = Path(folder) / BENCHMARK_FILE
     if not file.is_file():
         raise FileNotFoundError(f"{folder} has no {BENCHMARK_FILE}: import or build a benchmark into it first.")
-    with file.open(encoding="utf-8") as lines:
+    with file.open(encoding="utf-8-sig", newline="\n") as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 yield _item(json.loads(line))

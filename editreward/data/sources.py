@@ -4,7 +4,7 @@ A name is a folder, a Parquet file, the id of a Hub repository, or `simulated`, 
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -28,6 +28,7 @@ from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 from pyarrow.dataset import ParquetFragmentScanOptions
 
 from editreward.data.schema import check_features, column_shapes, dimensions_of
+from editreward.data.tables import naming_large_row_groups
 from editreward.groups.rows import GroupRow
 from editreward.hub_ids import is_hub_id
 from editreward.simulation import SPLITS, annotate, simulate_contrast, simulate_group
@@ -251,8 +252,14 @@ def numbered_rows(
         raise ValueError(f"{name} has no column {', '.join(missing)}: it is no dataset of edit groups.")
     if dataset.features is not None:
         dataset = dataset.decode(False)
-    rows = enumerate(dataset.skip(start), start)
+    rows = enumerate(_read(name, dataset.skip(start)), start)
     return islice(rows, 0, None if limit is None else max(0, limit - start), step)
+
+
+def _read(name: object, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Rows of a dataset, whose row groups may be too large."""
+    with naming_large_row_groups(str(name)):
+        yield from rows
 
 
 def number_of_rows(name: str, split: str = "train", revision: str | None = None) -> int | None:
@@ -382,7 +389,7 @@ class StoredRows:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for dataset in stream_splits(self.name).values():
-            yield from raw_groups(dataset)
+            yield from _read(self.name, raw_groups(dataset))
 
 
 def _check_files(files: list[Path]) -> None:

@@ -331,14 +331,14 @@ def parquet_rows(table: Any, start: int = 0) -> Iterator[tuple[int, dict[str, An
 
 
 @contextmanager
-def naming_parquet_faults(name: str) -> Iterator[None]:
-    """Have pyarrow's errors name the file, the cause and the fix.
+def naming_large_row_groups(name: str) -> Iterator[None]:
+    """Have pyarrow's errors on row groups over 2 GiB name the file, the cause and the fix.
 
     Args:
         name: the file or dataset that is read within.
 
     Raises:
-        TableError: a row group is too large to be read, or a file is not complete.
+        TableError: a row group is too large to be read.
     """
     import pyarrow as pa
 
@@ -349,5 +349,15 @@ def naming_parquet_faults(name: str) -> Iterator[None]:
             f"{name} has a row group whose column is over 2 GiB, which pyarrow cannot read in parts ({error}). Write "
             "it anew with smaller ones: `pyarrow.parquet.write_table(table, file, row_group_size=100)`."
         ) from error
+
+
+@contextmanager
+def naming_parquet_faults(name: str) -> Iterator[None]:
+    """As `naming_large_row_groups`, and a file that is not complete is named, too."""
+    import pyarrow as pa
+
+    try:
+        with naming_large_row_groups(name):
+            yield
     except pa.ArrowInvalid as error:
         raise TableError(f"{name} is not a complete Parquet file: {error}") from error

@@ -198,3 +198,29 @@ def test_any_bytes_are_rows_faults_or_a_table_error(tmp_path_factory, suffix, co
         assert file.name in str(error)
     else:
         assert all(row.fault or isinstance(row.values, dict) for row in rows)
+
+
+def test_a_dataset_whose_row_groups_are_too_large_is_named(tmp_path, monkeypatch):
+    from editreward.data import sources
+
+    def rows():
+        yield {"group_id": "first"}
+        raise pa.ArrowNotImplementedError("Nested data conversions not implemented for chunked array outputs")
+
+    read = sources._read("org/large", rows())
+    assert next(read) == {"group_id": "first"}
+    with pytest.raises(TableError, match="org/large has a row group.*row_group_size=100"):
+        next(read)
+
+
+def test_files_of_json_lines_may_begin_with_a_byte_order_mark(tmp_path):
+    from editreward.data.benchmark_items import BENCHMARK_FILE, BenchmarkItem, read_benchmark
+    from editreward.groups.rating_files import read_ratings
+
+    item = BenchmarkItem("own", "pairs", "a\u2028b", [0, 1])
+    (tmp_path / BENCHMARK_FILE).write_text(f"\ufeff{item.to_json()}\n", encoding="utf-8")
+    assert list(read_benchmark(tmp_path)) == [item]
+    rating = {"annotator": "ann\u2028", "group_id": "g", "candidate": 0, "scores": {"visual_quality": 3}}
+    line = json.dumps(rating, ensure_ascii=False)
+    (tmp_path / "ratings.jsonl").write_text(f"\ufeff{line}\r\n", encoding="utf-8", newline="")
+    assert [one.annotator for one in read_ratings(tmp_path / "ratings.jsonl")] == ["ann\u2028"]
