@@ -5,6 +5,7 @@
 | nothing, or `editreward` | the bundled tiny reward model |
 | a folder or a Hub id | a reward model |
 | `random`, `ssim`, `clip:MODEL` ... | a baseline of `SCORERS`, after a colon its model |
+| `http://HOST:PORT` | what `editreward serve` runs there |
 | `FILE.py:FUNCTION`, `MODULE:FUNCTION` | what the function returns: your own scorer or judge |
 | `judge:MODEL@URL`, `judge-pairs:MODEL@URL` | a model behind an endpoint, of single edits or of pairs |
 | `generative:MODEL`, `editscore:MODEL` | a vision-language model or adapter in this process that writes its answer |
@@ -175,6 +176,9 @@ def load_scorer_or_judge(spec: str | Path | None = None, **options: Any) -> Scor
         if argument and not SCORERS[name].takes_model:
             raise ValueError(f"The scorer {name!r} takes nothing after a colon: {text!r}.")
         return _make(name, argument or None, chosen)
+    if name in ("http", "https"):
+        _refuse(text, (), chosen)
+        return _function("remote:load")(name, argument, chosen)
     if argument and "://" not in text:
         return _users(text, chosen)
     return _make("editreward", text, chosen)

@@ -342,7 +342,6 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 def _fault(error: Any, before: Sequence[str] = ()) -> Fault:
     """A fault of pydantic's, without the value, which may be an image."""
-    place = [str(part) for part in error["loc"] if part != "body"] or ["body"]
-    if error["type"] == "json_invalid":
-        place = ["body"]
-    return {"field": ".".join([*before, *place]), "reason": error["msg"]}
+    is_json = error["type"] != "json_invalid"  # its place is a character's
+    place = [*before, *(str(part) for part in error["loc"] if is_json and part != "body")]
+    return {"field": ".".join(place or ["body"]), "reason": error["msg"]}

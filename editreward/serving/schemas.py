@@ -43,6 +43,7 @@ class WireScore(BaseModel):
     mean: float
     std: float | None = Field(description="Standard deviation, where the scorer has one.")
     calibrated: bool = Field(description="Whether the mean is on the scale of people's ratings.")
+    std_calibrated: bool = Field(description="Whether the standard deviation was measured against people's ratings.")
 
 
 class WireCandidate(BaseModel):
@@ -51,12 +52,15 @@ class WireCandidate(BaseModel):
     shaped: float | None = Field(description="The reward, shaped as the server was told; null for what failed.")
     reward: float | None = Field(description="What ranks the edits of a group; null for what failed.")
     reward_std: float | None
+    overall: WireScore | None = Field(description="The reward on the scale of people's ratings, where there is one.")
     rank: int | None = Field(description="1 is the best of the group.")
     probability_best: float | None
     dimensions: dict[str, WireScore] | None
     reasons: list[str] = Field(description="Why, in words, where the scorer says so.")
     error: str | None = Field(description="Why there are no scores.")
     answers: list[str] = Field([], description="Raw answers, of a scorer that writes.")
+    pass_std: float | None = Field(None, description="Standard deviation between the passes of such a scorer.")
+    passes: list[dict[str, Any]] = Field([], description="What each pass said.")
 
 
 class WireGroupScores(BaseModel):
