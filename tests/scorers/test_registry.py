@@ -113,7 +113,7 @@ def test_a_file_describes_a_scorer_or_an_ensemble(tmp_path):
     ("text", "message"),
     [
         ("a: [", "is not YAML"),
-        ("scorer: random\nensemble: []", "either `scorer` or `ensemble`"),
+        ("scorer: random\nensemble: []", "must have one of `scorer`, `ensemble`"),
         ("scorer: random\nsede: 1", "unknown entry 'sede'; there are: .*seed"),
         ("ensemble: [random, coin]", "judges pairs, and cannot be a member"),
         ("ensemble: [random]", "two members or more, not 1"),
