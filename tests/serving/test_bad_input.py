@@ -148,7 +148,8 @@ schema = schemathesis.openapi.from_dict(create_app(Service([ColourScorer()], set
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 def test_whatever_the_schema_allows_or_forbids_gets_a_documented_answer(case, server):
     response = case.call(base_url=server)
-    case.validate_response(response, checks=[not_a_server_error, status_code_conformance, response_schema_conformance])
+    assert response.status_code != 500  # 504: a timeout of next to nothing is allowed
+    case.validate_response(response, checks=[status_code_conformance, response_schema_conformance])
 
 
 def test_the_examples_of_the_openapi_page_are_answered(server):
