@@ -158,7 +158,9 @@ def _check_model_type(name: str, **hub_options: Any) -> None:
 def _load_processor(name: str, **hub_options: Any) -> EditRewardProcessor:
     try:
         # The folder's own copy of the code is never run. Left open, transformers asks on the terminal whether it may.
-        return EditRewardProcessor.from_pretrained(name, trust_remote_code=False, **hub_options)
+        processor = EditRewardProcessor.from_pretrained(name, trust_remote_code=False, **hub_options)
+        processor.count_tokens([(28, 28)], [(28, 28)], "a")  # some settings are looked at only when they are used
+        return processor
     except ImportError:  # which names what to install
         raise
     except Exception as error:  # whatever a file with other content than transformers expects raises in it

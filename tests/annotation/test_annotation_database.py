@@ -829,6 +829,8 @@ def test_tuples_can_be_left_out_with_a_reason(database):
     round_ = Adjudication(database, store_of(1), [disputed()], NAMES, quorum=2)
     with pytest.raises(ValueError, match="comment"):
         round_.propose("ada", 0, None)
+    with pytest.raises(ValueError, match="1,001 characters; 1,000 fit"):  # which a browser would not send
+        round_.propose("ada", 0, None, "x" * 1001)
     round_.propose("ada", 0, None, "the source is broken")
     assert database.rankings() == []
     round_.propose("grace", 0, None, "yes")

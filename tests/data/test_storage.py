@@ -217,7 +217,8 @@ def test_what_a_killed_run_left_is_not_read_and_goes_away(groups, tmp_path):
     killed = GroupWriter(tmp_path, max_shard_bytes=1)
     for group in groups[3:15]:
         killed.write(group)
-    assert len(os.listdir(tmp_path / "data")) == 2
+    assert len(os.listdir(tmp_path / "data")) == 3
+    killed._lock.release()  # as the system does for a dead process
     assert_same_groups(load_groups(tmp_path), groups[:3])
     write_groups(groups[:2], tmp_path)
     assert os.listdir(tmp_path / "data") == ["train-00000-of-00001.parquet"]
@@ -417,3 +418,13 @@ def test_arrays_of_floats_are_stored_as_they_are_scored(as_tensor, tmp_path):
         ValueError, match=r"candidates\[0\].image is not an image: the array holds floats from .* to 7"
     ):
         write_groups([row], tmp_path)
+
+
+def test_a_second_writer_of_a_split_is_told(groups, tmp_path):
+    with GroupWriter(tmp_path) as first:
+        first.write(groups[0])
+        with pytest.raises(ValueError, match="Another run is writing"):
+            write_groups(groups[:1], tmp_path)
+        write_groups(groups[:1], tmp_path, "test")
+    assert_same_groups(load_groups(tmp_path), groups[:1])
+    assert not list((tmp_path / "data").glob(".*"))

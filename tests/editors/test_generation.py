@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -27,11 +28,11 @@ from PIL import Image
 from editreward.cli import command as cli
 from editreward.data.sources import load_groups, raw_groups
 from editreward.data.storage import write_groups
-from editreward.editors.dataset import BalancedDraw
+from editreward.editors.dataset import BalancedDraw, check_sources
 from editreward.editors.editors import SimulatedEditor, read_editors, resize
-from editreward.editors.instructions import SourceRow, dataset_instructions, simulated_instructions
+from editreward.editors.instructions import Instructions, SourceRow, dataset_instructions, simulated_instructions
 from editreward.editors.run import generate
-from editreward.editors.store import CandidateStore
+from editreward.editors.store import CandidateStore, Record
 from editreward.simulation import EDITORS, render_scene, simulate_group
 from editreward.simulation.edits import perfect
 
@@ -732,3 +733,24 @@ def test_a_diffusers_pipeline_makes_the_images_that_it_makes_when_called_by_hand
             assert np.abs(np.asarray(image, dtype=int) - np.asarray(expected, dtype=int)).max() <= 1
             images.append(image.tobytes())
     assert len(set(images)) == 4  # every row and every seed has another image
+
+
+def test_an_image_without_its_line_is_taken_only_for_the_row_that_it_was_made_for(tmp_path):
+    store, key = CandidateStore(tmp_path), ("g", "editor", 0)
+    store.prepare({"editor": {}})
+    store.open(0)
+    try:
+        store.add_image(key, "source A", Image.new("RGB", (8, 8), "red"), 0.1)
+        assert not store.adopt(key, "source B") and store.adopt(key, "source A")
+    finally:
+        store.close()
+
+
+def test_rows_that_have_changed_since_their_candidates_were_made_are_noticed_at_once(tmp_path):
+    row = simulated_instructions("train", 0, 1).read(0)
+    record = Record(row.group_id, "a", 0, row.digest(), "hash", "pixels", None, 0.1, 0.0)
+    store = CandidateStore(tmp_path)
+    check_sources(Instructions([row.group_id], lambda _: row), {record.key: record}, store)
+    changed = Instructions([row.group_id], lambda _: replace(row, instruction="another"))
+    with pytest.raises(ValueError, match="instruction or source image is another one"):
+        check_sources(changed, {record.key: record}, store)
