@@ -45,6 +45,11 @@ class EditGroup:
                 raise TypeError(f"`{name}` of an EditGroup is a tuple of images, not a {type(value).__name__}.")
             object.__setattr__(self, name, tuple(value))
 
+    def __repr__(self) -> str:
+        """Without the images, which may be megabytes of bytes."""
+        name = f"{self.group_id!r}, " if self.group_id else ""
+        return f"EditGroup({name}{len(self.sources)} source, {len(self.edited)} edited, {self.instruction!r})"
+
     @property
     def source(self) -> ImageInput | list[ImageInput]:
         """The source as the processor takes it: the image, or a list of several."""

@@ -83,6 +83,14 @@ class CandidateScore:
     passes: tuple[Pass, ...] = ()
     overall: DimensionScore | None = None
 
+    def __repr__(self) -> str:
+        said = {
+            "reward": f"{self.reward:.3f}",
+            **({"overall": self.overall} if self.overall else {}),
+            **self.dimensions,
+        }
+        return f"CandidateScore({', '.join(f'{name}={score}' for name, score in said.items())})"
+
     @property
     def pass_std(self) -> float | None:
         """Spread of the passes' overall scores: noise of decoding, not of raters. 0 for one pass, None without any."""
@@ -144,6 +152,14 @@ class GroupScores:
     candidates: tuple[CandidateScore | Unscored, ...]
     preferences: list[list[float]] | None = None
     probabilities: list[float] | None = None
+
+    def __repr__(self) -> str:
+        """A line per candidate, in the order given."""
+        lines = [f"GroupScores(best={self.order[0] if self.order else None}"]
+        for index, (one, rank) in enumerate(zip(self.candidates, self.ranks, strict=True)):
+            chance = "" if rank is None or self.probabilities is None else f", P(best) {self.probabilities[index]:.2f}"
+            lines.append(f"  [{index}] {f'rank {rank}' if rank else 'unscored'}{chance}: {one!r}")
+        return "\n".join(lines) + ")"
 
     def __post_init__(self) -> None:
         if isinstance(self.preferences, Mapping):

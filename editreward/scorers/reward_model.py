@@ -200,6 +200,11 @@ class EditRewardScorer:
             image_cache_size=image_cache_size,
         )
 
+    def __repr__(self) -> str:
+        scale = "scores 1..4" if self.calibrated else "uncalibrated"
+        where = f"{self.model.device}, {str(self.model.dtype).removeprefix('torch.')}"
+        return f"EditRewardScorer({self.name!r}, {', '.join(self.dimensions)}, {scale}, {where})"
+
     @property
     def dimensions(self) -> tuple[str, ...]:
         """Names of the dimensions that the model scores."""

@@ -562,7 +562,7 @@ def decorated() -> dict[str, bytes]:
     head, rest = png[:33], png[33:]
     text = b"x" * 1_500_000
 
-    def segment(marker, data):
+    def segment(marker: int, data: bytes) -> bytes:
         return jpeg[:2] + bytes([0xFF, marker]) + struct.pack(">H", len(data) + 2) + data + jpeg[2:]
 
     exif = b"Exif\0\0II*\0\x08\0\0\0\x28\0" + struct.pack("<HHIHH", 274, 3, 1, 1, 0)  # says 40 entries, has one

@@ -88,6 +88,14 @@ def test_a_bad_group_is_an_error_that_names_the_field(pipe, groups, change, mess
         pipe({**groups[0], **change})
 
 
+def test_a_group_may_be_given_by_its_fields(pipe, groups):
+    assert_close([pipe(**groups[0])], [pipe(groups[0])])
+    with pytest.raises(ValueError, match="not both"):
+        pipe(groups[0], source=groups[0]["source"])
+    with pytest.raises(ValueError, match="source, edited, instruction; got edited"):
+        pipe(edited=groups[0]["edited"])
+
+
 def test_a_group_must_be_a_dictionary_and_arguments_known(pipe, groups):
     with pytest.raises(ValueError, match="source, edited, instruction; got str"):
         pipe("cat.png")

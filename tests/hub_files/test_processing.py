@@ -262,6 +262,25 @@ def test_one_edited_image_needs_no_list():
     assert all(torch.equal(alone[field], listed[field]) for field in listed if field != "plan")
 
 
+def same_batch(one: Any, other: Any) -> bool:
+    return all(torch.equal(one[field], other[field]) for field in other if field != "plan")
+
+
+def test_edits_may_be_a_tensor_and_one_instruction_may_be_for_several_groups():
+    processor = build_processor()
+    arrays = [np.asarray(make_image(seed, (60, 40))) for seed in range(4)]
+    stacked = np.stack(arrays)
+    tensor = torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 255
+    listed = processor(source=SOURCE, edited=arrays, instruction="Add a hat", return_tensors="pt")
+    for edited in (stacked, tensor):
+        assert same_batch(processor(source=SOURCE, edited=edited, instruction="Add a hat"), listed)
+    groups = processor(source=[SOURCE, FIRST], edited=[arrays[:2], arrays[2:]], instruction=["Add a hat"] * 2)
+    for edited in ([arrays[:2], arrays[2:]], [tensor[:2], tensor[2:]], tensor.unflatten(0, (2, 2))):
+        assert same_batch(processor(source=[SOURCE, FIRST], edited=edited, instruction="Add a hat"), groups)
+    with pytest.raises(ValueError, match="`return_tensors` is 'np'"):
+        processor(source=SOURCE, edited=FIRST, instruction="Add a hat", return_tensors="np")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -403,3 +403,27 @@ def test_the_package_exports_what_it_lists():
     assert all(getattr(editreward, name).__name__ == name for name in editreward.__all__)
     with pytest.raises(AttributeError, match="nothing"):
         editreward.nothing  # noqa: B018
+
+
+def test_tensors_of_edits_and_one_instruction_for_several_groups(scorer):
+    edited = [[picture(1), picture(2)], [picture(3), picture(4)]]
+    sources = [picture(5), picture(6)]
+    expected = scorer.score(sources, edited, ["make it blue"] * 2)
+    assert_same(scorer.score(sources, edited, "make it blue"), expected)
+    tensors = [np.stack([np.asarray(image) for image in group]) for group in edited]
+    assert_same(scorer.score(sources, tensors, "make it blue"), expected)
+    assert_same([scorer.score(sources[0], tensors[0], "make it blue")], expected[:1])
+    best = scorer.best_of(sources, edited, "make it blue")
+    np.testing.assert_allclose([[s.reward for s in one.scores] for one in best], rewards(expected), atol=1e-5)
+    firsts, seconds = zip(*edited, strict=True)
+    assert len(scorer.preference(sources, list(firsts), list(seconds), "make it blue")) == 2
+
+
+def test_what_is_printed_can_be_read(scorer):
+    assert repr(scorer).startswith("EditRewardScorer('") and len(repr(scorer)) < 300
+    best = scorer.best_of(picture(0), [picture(1), picture(2)], "make it blue")
+    lines = repr(best).splitlines()
+    assert len(lines) == 3 and lines[0] == f"GroupScores(best={best.index}"
+    assert f"rank {best.ranks[1]}" in lines[2] and f"reward={best.scores[1].reward:.3f}" in lines[2]
+    group = editreward.groups.EditGroup([b"x" * 10_000], "make it blue", [b"y" * 10_000] * 3, "g1")
+    assert repr(group) == "EditGroup('g1', 1 source, 3 edited, 'make it blue')"
