@@ -59,6 +59,20 @@ class BenchmarkResult:
         limited = [] if limit is None else [f"only the first {limit:,} groups: this is no result of the benchmark."]
         return [*self.model["notes"], *self.data["notes"], *limited]
 
+    def headline(self) -> str:
+        """What a reader wants first, in five lines at most: who, on what, and the first three measures."""
+        shown: dict[str, Measure] = {}
+        for measure in self.measures:
+            shown.setdefault(measure.name, measure)
+        data = self.data
+        left_out = sum(map(len, data["items_left_out"].values()))
+        lost = f", {left_out:,} left out" if left_out else ""
+        lines = [f"{self.model['name']} on {self.benchmark.title}: {data['items_judged']:,} items{lost}"]
+        for measure in list(shown.values())[:3]:
+            chance = "" if measure.chance is None else f"; random scores {_number(measure, measure.chance)}"
+            lines.append(f"  {measure.name} ({measure.subset}): {measure.estimate.text()}{chance}")
+        return "\n".join(lines)
+
     def markdown(self) -> str:
         """The measures as a table, with what was left out."""
         lines = [f"# {self.benchmark.title}: {self.model['name']}", ""]
@@ -79,6 +93,11 @@ class BenchmarkResult:
         for kind, count in data["faults"].items():
             lines.append(f"Found in the data: {count:,} x {kind.replace('_', ' ')}.")
         return "\n".join(lines) + "\n"
+
+
+def _number(measure: Measure, value: float) -> str:
+    """A number in the unit of a measure."""
+    return f"{100 * value:.1f} %" if measure.to_dict()["unit"] == "share" else f"{value:.3f}"
 
 
 def _table_row(measure: Measure) -> str:

@@ -108,6 +108,7 @@ def run_bench(args: argparse.Namespace) -> None:
         with_position_bias=args.position_bias,
     )
     if processes.is_main:
+        print(result.headline(), end="\n\n")
         print(result.markdown())
         if args.output:
             from editreward.benchmarks.reports.report import write_report

@@ -633,6 +633,10 @@ def test_items_that_contradict_each_other_or_the_data_are_left_out_and_listed(tm
     }
     assert [item.item_id for item in result.answers.items] == ["good", "fine"]
     assert "2 of 9 items judged, in 2 groups" in result.markdown()
+    lines = result.headline().splitlines()
+    assert 2 <= len(lines) <= 5 and lines[0].startswith(result.model["name"]) and ": 2 items, 7 left out" in lines[0]
+    first = result.measures[0]
+    assert first.name in lines[1] and first.estimate.text() in lines[1]
     assert "Left out: 2 items, contradictory labels." in result.markdown()
     limited = result_of("editreward-bench", tmp_path, RandomScores(), limit=1)
     assert limited.data["items"] == 3 and limited.data["items_judged"] == 1
