@@ -205,7 +205,8 @@ def _check_sizes(name: str, processor: EditRewardProcessor, **hub_options: Any) 
     try:
         config = EditRewardConfig.from_pretrained(name, **hub_options)
         vision, images = config.backbone_config.vision_config, processor.image_processor
-        for ours, theirs in (("patch_size", "patch_size"), ("merge_size", "spatial_merge_size")):
+        same = (("patch_size",) * 2, ("temporal_patch_size",) * 2, ("merge_size", "spatial_merge_size"))
+        for ours, theirs in same:
             if getattr(images, ours) != getattr(vision, theirs):
                 raise ValueError(
                     f"the processor's `{ours}` is {getattr(images, ours)}, the model's {getattr(vision, theirs)}."
