@@ -73,7 +73,7 @@ def workplace(tmp_path, hub, lora, monkeypatch):
         (group.source if name in ("cat", "room", "source") else group.candidates[0].image).save(
             tmp_path / f"{name}.png"
         )
-    for name in ("configs", "checkpoints", "examples"):
+    for name in ("configs", "checkpoints", "examples", "space"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "lora").symlink_to(lora)
