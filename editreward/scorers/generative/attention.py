@@ -77,6 +77,28 @@ class Segment:
         return (*self.path, (self.start, self.end))
 
 
+def parts_of(segments: Sequence[Segment], most: int) -> list[list[Segment]]:
+    """Runs of segments of at most so many tokens; longer causal segments are cut.
+
+    Args:
+        segments: in the order of the row.
+        most: tokens of a part; a segment with a mask may have more.
+    """
+    parts: list[list[Segment]] = []
+    size = most
+    for segment in segments:
+        start, path = segment.start, segment.path
+        while start < segment.end:
+            if size >= most or (segment.mask is not None and size + segment.end - start > most):
+                parts.append([])
+                size = 0
+            end = segment.end if segment.mask is not None else min(segment.end, start + most - size)
+            parts[-1].append(Segment(start, end, path, segment.mask))
+            size += end - start
+            path, start = (*path, (start, end)), end
+    return parts
+
+
 def gather(rows: Tensor, ranges: Sequence[tuple[int, int]]) -> Tensor:
     """Ranges of the tokens of `(..., tokens, head_dim)`, one behind another."""
     pieces = [rows[..., start:end, :] for start, end in ranges]
@@ -84,19 +106,33 @@ def gather(rows: Tensor, ranges: Sequence[tuple[int, int]]) -> Tensor:
 
 
 class TreeShare:
-    """Prompts with shared beginnings in one row. Keeps keys and values of each layer, `(heads, tokens, head_dim)`."""
+    """Prompts with shared beginnings in one row, which the language model runs over in parts.
 
-    def __init__(self, segments: Sequence[Segment]) -> None:
-        self.segments = segments
+    Args:
+        tokens: of the row.
+
+    Attributes:
+        layers: keys and values of each layer, `(heads, tokens, head_dim)`.
+        part: the segments of the part that is computed now, one behind another; those that they attend to came before.
+    """
+
+    def __init__(self, tokens: int) -> None:
         self.layers: dict[int, KeysAndValues] = {}
+        self.part: Sequence[Segment] = ()
+        self._tokens = tokens
         self._masks: dict[tuple[int, int], Tensor] = {}
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        self.layers[layer] = key[0], value[0]
+        if layer not in self.layers:
+            shape = key.shape[1], self._tokens, key.shape[3]
+            self.layers[layer] = key.new_empty(shape), value.new_empty(shape)
+        start, end = self.part[0].start, self.part[-1].end
+        for store, new in zip(self.layers[layer], (key, value), strict=True):
+            store[:, start:end] = new[0]
         output = torch.empty_like(query)
-        for segment in self.segments:
-            here = slice(segment.start, segment.end)
-            keys, values = gather(key, segment.ranges), gather(value, segment.ranges)
+        for segment in self.part:
+            here = slice(segment.start - start, segment.end - start)
+            keys, values = (gather(store, segment.ranges).unsqueeze(0) for store in self.layers[layer])
             output[:, :, here] = self._segment(segment, query[:, :, here], keys, values, scaling)
         return output
 

@@ -16,14 +16,20 @@ from editreward.scorers.generative.attention import (
     TreeShare,
     blocks_of,
     gather,
+    parts_of,
     use_shared_attention,
 )
 from editreward.scorers.generative.images import ImagePatches
+from editreward.scorers.generative.packed import PackedLinears
 from editreward.scorers.generative.sampling import Sampling
 from editreward.scorers.generative.tokens import PromptTokens, TokenTree, TreeBuilder
 
 DEFAULT_BATCH_TOKENS = {"cpu": 16384, "gpu": 65536}
 """Tokens of prompts and answers that are held at once, by kind of device."""
+PASS_TOKENS = {"cpu": 2048, "gpu": 16384}
+"""Tokens of one pass through the language model: on a CPU what is larger has the system find new memory each time."""
+PATCHES_A_TOKEN = 4
+"""Of one pass through the vision tower, for each token of `PASS_TOKENS`; an image is not cut."""
 
 
 @dataclass
@@ -121,7 +127,9 @@ class Engine:
         self.end_ids = frozenset(end_ids)
         kind = "cpu" if model.device.type == "cpu" else "gpu"
         self.max_batch_tokens = max_batch_tokens or DEFAULT_BATCH_TOKENS[kind]
+        self.pass_tokens = PASS_TOKENS[kind]
         self.counts = Counts()
+        self.packed = PackedLinears([model.model.language_model, model.lm_head])
 
     @torch.no_grad()
     def encode(self, images: Sequence[ImagePatches], known: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -136,17 +144,28 @@ class Engine:
         """
         features = {} if known is None else known
         new = {image.key: image for image in images if image.key not in features}
-        if new:
-            patches = torch.cat([image.patches for image in new.values()]).to(self.model.device)
-            grids = torch.tensor([image.grid for image in new.values()], device=self.model.device)
-            output = self.model.model.get_image_features(patches, grids, return_dict=True)
-            sizes = [image.tokens for image in new.values()]
-            layers = [output.pooler_output, *(getattr(output, "deepstack_features", None) or ())]
-            by_image = [layer.split(sizes) if isinstance(layer, Tensor) else layer for layer in layers]
-            features |= {key: torch.stack(one) for key, one in zip(new, zip(*by_image, strict=True), strict=True)}
-            self.counts.images += len(new)
-            self.counts.patches += len(patches)
+        batch: list[ImagePatches] = []
+        for image in new.values():
+            if batch and sum(len(one.patches) for one in (*batch, image)) > PATCHES_A_TOKEN * self.pass_tokens:
+                features |= self._encode(batch)
+                batch = []
+            batch.append(image)
+        if batch:
+            features |= self._encode(batch)
         return features
+
+    def _encode(self, images: Sequence[ImagePatches]) -> dict[str, Tensor]:
+        """Features of different images, in one pass."""
+        patches = torch.cat([image.patches for image in images]).to(self.model.device)
+        grids = torch.tensor([image.grid for image in images], device=self.model.device)
+        output = self.model.model.get_image_features(patches, grids, return_dict=True)
+        sizes = [image.tokens for image in images]
+        layers = [output.pooler_output, *(getattr(output, "deepstack_features", None) or ())]
+        by_image = [layer.split(sizes) if isinstance(layer, Tensor) else layer for layer in layers]
+        self.counts.images += len(images)
+        self.counts.patches += len(patches)
+        found = (torch.stack(one) for one in zip(*by_image, strict=True))
+        return {image.key: one for image, one in zip(images, found, strict=True)}
 
     @torch.no_grad()
     def read(self, prompts: Sequence[PromptTokens], features: dict[str, Tensor] | None = None) -> list[Computed]:
@@ -211,22 +230,27 @@ class Engine:
         self, tree: TokenTree, segments: Sequence[Segment], features: dict[str, Tensor]
     ) -> tuple[TreeShare, Tensor]:
         """Caches of a row, and its hidden states, `(tokens, hidden_size)`."""
-        device, share = self.model.device, TreeShare(segments)
+        device, share = self.model.device, TreeShare(len(tree.ids))
         ids = torch.tensor([tree.ids], device=device)
         embeds = self.model.get_input_embeddings()(ids)
-        visual: dict[str, Any] = {}
+        positions, is_visual = tree.position_ids.to(device)[:, None], torch.zeros_like(ids, dtype=torch.bool)
+        deepstack: list[Tensor] = []
         if tree.images:
             places = torch.cat([torch.arange(place, place + image.tokens) for place, image in tree.images]).to(device)
-            shown, *deepstack = torch.cat([features[image.key] for _, image in tree.images], dim=1)
-            embeds[0, places] = shown.to(embeds.dtype)
+            shown, *layers = torch.cat([features[image.key] for _, image in tree.images], dim=1)
+            embeds[0, places], is_visual[0, places] = shown.to(embeds.dtype), True
+            deepstack = [layer[places.argsort()] for layer in layers]
+        hidden = []
+        for share.part in parts_of(segments, self.pass_tokens):
+            here = slice(share.part[0].start, share.part[-1].end)
+            visual: dict[str, Any] = {}
             if deepstack:
-                mask = torch.zeros_like(ids, dtype=torch.bool)
-                mask[0, places] = True
-                order = places.argsort()
-                visual = {"visual_pos_masks": mask, "deepstack_visual_embeds": [layer[order] for layer in deepstack]}
-        hidden = self._language_model(embeds, tree.position_ids.to(device)[:, None], share, **visual)
+                before, count = int(is_visual[:, : here.start].sum()), int(is_visual[:, here].sum())
+                shown_here = [layer[before : before + count] for layer in deepstack]
+                visual = {"visual_pos_masks": is_visual[:, here], "deepstack_visual_embeds": shown_here}
+            hidden.append(self._language_model(embeds[:, here], positions[:, :, here], share, **visual))
         self.counts.prefill_tokens += len(tree.ids)
-        return share, hidden
+        return share, torch.cat(hidden)
 
     def _language_model(self, embeds: Tensor, positions: Tensor, share: Any, **visual: Any) -> Tensor:
         output = self.model.model.language_model(
@@ -270,9 +294,23 @@ class Engine:
         batch = _Batch(
             self, [prompts[requests[row].prompt] for row in rows], [requests[row] for row in rows], sampling
         )
-        numbers = rows
         answers = [Answer() for _ in requests]
         hidden = torch.stack([prompts[requests[row].prompt].hidden for row in rows])
+        with self.packed.used():
+            self._write(batch, share, rows, answers, hidden, max_new_tokens, is_over)
+        return answers
+
+    def _write(
+        self,
+        batch: "_Batch",
+        share: AnswerShare,
+        numbers: list[int],
+        answers: list[Answer],
+        hidden: Tensor,
+        max_new_tokens: int,
+        is_over: Callable[[int, list[int]], bool] | None,
+    ) -> None:
+        """Fill the answers, of whose prompts these are the last hidden states; `numbers` are the rows' answers."""
         for step in range(max_new_tokens):
             tokens = batch.choose(self.logits(hidden))
             kept = []
@@ -292,7 +330,6 @@ class Engine:
                 share.keep(kept)
                 batch.keep(kept)
             hidden = self._step(tokens, batch.positions(), share)
-        return answers
 
     def _step(self, tokens: Sequence[int], positions: Tensor, share: AnswerShare) -> Tensor:
         """Hidden states of a new token of each row."""

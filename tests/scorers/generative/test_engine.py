@@ -143,3 +143,11 @@ def test_random_numbers_depend_on_the_seed_alone():
     first, again, other = (random_numbers(seed).random(4).tolist() for seed in ("42 a", "42 a", "42 b"))
     assert first == again
     assert first != other
+
+
+def test_reading_in_parts_changes_nothing(model, engine):
+    tokens = prompts(model)
+    whole = engine.logits(torch.stack([one.hidden for one in engine.read(tokens)]))
+    engine.pass_tokens = 50  # cuts segments, and images
+    parts = engine.logits(torch.stack([one.hidden for one in engine.read(tokens)]))
+    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-4)
