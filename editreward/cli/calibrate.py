@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from editreward.cli.commands import Commands
 from editreward.cli.paths import reads
-from editreward.cli.scorer_options import add_scorer_options, scorer_of
+from editreward.cli.scorer_options import add_scorer_options, options_of_scores, scorer_of
 
 if TYPE_CHECKING:
     from editreward.scorers.calibrating import Fit
@@ -55,7 +55,7 @@ def run_calibrate(args: argparse.Namespace) -> None:
     if args.output is None:
         save_in_model(folder, fit.calibration)
     else:
-        save_as_yaml(Path(args.output), args.scorer or "editreward", fit)
+        save_as_yaml(Path(args.output), args.scorer or "editreward", fit, options_of_scores(args))
     print(summary(scorer.name, fit))
     print(f"\nSaved in {args.output or folder / 'config.json'}.")
 

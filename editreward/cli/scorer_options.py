@@ -8,6 +8,8 @@ from editreward.groups import PairwiseJudge, Scorer
 from editreward.scorers.registry import SCORERS, load_scorer, load_scorer_or_judge
 
 DTYPES = ("float32", "bfloat16", "float16")
+DECIDING_OPTIONS = ("dtype", "revision", "seed", "prompts", "passes", "temperature")
+"""Options that scores depend on, unlike those of where and how fast they are made."""
 
 
 class _OneScorer(argparse.Action):
@@ -91,6 +93,12 @@ def scorer_of(args: argparse.Namespace, device: str | None = None) -> Scorer:
 def scorer_or_judge_of(args: argparse.Namespace, device: str | None = None) -> Scorer | PairwiseJudge:
     """As `scorer_of`, for commands that take judges of pairs, too."""
     return load_scorer_or_judge(args.scorer, **_options(args, device))
+
+
+def options_of_scores(args: argparse.Namespace) -> dict[str, Any]:
+    """The given options that decide what the scores are: what a file that names the scorer has to keep."""
+    given = _options(args, None)
+    return {name: given[name] for name in DECIDING_OPTIONS if given[name] is not None}
 
 
 def _options(args: argparse.Namespace, device: str | None) -> dict[str, Any]:

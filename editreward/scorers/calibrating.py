@@ -174,13 +174,21 @@ def save_in_model(folder: Path, calibration: Mapping[str, Mapping[str, float]]) 
     write_json(path, config)
 
 
-def save_as_yaml(file: Path, spec: str, fit: Fit) -> None:
-    """Write a scorer file that `load_scorer` takes: the scorer with its calibration."""
+def save_as_yaml(file: Path, spec: str, fit: Fit, options: Mapping[str, Any] | None = None) -> None:
+    """Write a scorer file that `load_scorer` takes: the scorer with its calibration.
+
+    Args:
+        file: to write.
+        spec: of the scorer.
+        fit: what was fitted.
+        options: those of `editreward.scorers.registry.ScorerOptions` that the scores were made with.
+    """
     import yaml
 
     path = Path(spec)
     content: dict[str, Any] = {
         "scorer": str(path.resolve()) if path.exists() else spec,
+        **(options or {}),
         "calibration": fit.calibration,
     }
     if fit.link is not None:

@@ -20,7 +20,7 @@ ROWS_PER_BATCH = 1000
 
 TEXTS = ("row", "id", "group_id", "source", "image", "editor", "instruction")
 FLAGS = ("calibrated", "std_calibrated")
-NUMBERS = ("rank", "probability_best", "overall", "reward", "reward_std")
+NUMBERS = ("rank", "probability_best", "overall", "reward", "reward_std", "pass_std")
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,7 @@ def _group_schema(dimensions: Sequence[str]) -> pa.Schema:
         "rank": datasets.Value("int64"),
         "reward": number,
         "reward_std": number,
+        "pass_std": number,
         "overall": score,
         "probability_best": number,
         # A struct without fields cannot be stored.

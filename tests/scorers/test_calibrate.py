@@ -1,5 +1,6 @@
 """Scale and spread of any scorer, fitted on annotated groups, saved, and found again by `load_scorer`."""
 
+import argparse
 import json
 import shutil
 
@@ -8,10 +9,11 @@ import pytest
 import yaml
 
 from editreward import CandidateScore, DimensionScore, EditGroup, GroupScores, Unscored, cli, load_scorer
+from editreward.cli.scorer_options import add_scorer_options, options_of_scores
 from editreward.groups.scores import Pass
 from editreward.resources import resource
 from editreward.scorers.calibrated import CalibratedScorer
-from editreward.scorers.calibrating import fit_scorer
+from editreward.scorers.calibrating import fit_scorer, save_as_yaml
 from tests.helpers.backbones import make_image
 
 DIMENSIONS = ("style", "detail")
@@ -156,6 +158,17 @@ def test_a_model_s_own_config_takes_the_calibration_and_nothing_else_changes(tmp
         assert after["calibration"][name]["slope"] == pytest.approx(line["slope"], rel=0.2)
         assert after["calibration"][name]["std_factor"] > 1
     assert "±" in str(load_scorer(folder, device="cpu")([EditGroup([IMAGE], "edit", [IMAGE])])[0].scores[0].overall)
+
+
+def test_the_file_keeps_the_options_that_scores_depend_on(tmp_path):
+    parser = argparse.ArgumentParser()
+    add_scorer_options(parser)
+    args = parser.parse_args("--scorer random --seed 3 --passes 4 --device cpu --max-calls 9".split())
+    assert options_of_scores(args) == {"seed": 3, "passes": 4}
+    rows, hidden = rows_of(np.random.default_rng(6), groups=40)
+    save_as_yaml(tmp_path / "file.yaml", "random", fit_scorer(Hidden(hidden), rows), options_of_scores(args))
+    written = yaml.safe_load((tmp_path / "file.yaml").read_text())
+    assert (written["scorer"], written["seed"], written["passes"]) == ("random", 3, 4)
 
 
 def test_a_scorer_that_is_no_model_needs_a_file_to_write(capsys):
