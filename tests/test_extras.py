@@ -25,6 +25,7 @@ SERVED = {
     "generative": ["editreward.scorers.generative.options", "editreward.scorers.prompts.importing"],
     "generate": ["editreward.cli.generate"],
     "judges": ["editreward.cli.prompts", "editreward.scorers.judges.loading"],
+    "ray": ["editreward.serving.ray_app"],
     "serve": ["editreward.cli.serve", "editreward.serving.run"],
     "space": ["editreward_space.ui"],
     "train": ["editreward.training.script", "editreward.cli.train", "editreward.cli.merge"],

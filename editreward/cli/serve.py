@@ -27,6 +27,7 @@ def add_serve(commands: Commands) -> None:
     parser.add_argument(
         "--engine", choices=("uvicorn", "ray"), default="uvicorn", help="ray: Ray Serve (default: %(default)s)"
     )
+    parser.add_argument("--config", metavar="FILE", help="of Ray Serve, such as configs/serve/one_machine.yaml")
     parser.add_argument("--shaping", metavar="FILE", help="YAML: what rewards are made of the scores")
     parser.add_argument("--no-check", action="store_true", help="serve even a scorer that scores everything alike")
     parser.add_argument("--write-client", metavar="FILE", help="write the client, one Python file, and end")
@@ -61,13 +62,43 @@ def run_serve(args: argparse.Namespace) -> None:
     from editreward.rewards.shaping import Shaping
     from editreward.serving.run import check_host, load_replicas, read_token, serve
 
+    if args.config and args.engine != "ray":
+        raise ValueError("`--config` is of Ray Serve: add `--engine ray`.")
     settings = settings_of(args, read_token(args.token_file) if args.token_file else None)
     check_host(args.host, settings.token)
     shaping = Shaping.read(args.shaping) if args.shaping else Shaping()
     if args.engine == "ray":
-        raise ValueError("not yet")
+        _serve_on_ray(args)
+        return
     scorers = load_replicas(lambda device: scorer_of(args, device), args.replicas, check=not args.no_check)
     serve(scorers, shaping, settings, host=args.host, port=args.port, log_level=args.log_level)
+
+
+def _serve_on_ray(args: argparse.Namespace) -> None:
+    if args.scorer_seed is not None or args.log_level != "info":
+        raise ValueError("`--engine ray` has no `--seed` and no `--log-level`.")
+    from editreward.serving.ray_app import RayArguments, application, run_config, run_until_signal
+
+    if args.config:
+        run_config(args.config)
+        return
+    arguments = RayArguments(
+        scorer=args.scorer,
+        device=args.device,
+        dtype=args.dtype,
+        model_revision=args.model_revision,
+        max_batch_tokens=args.max_batch_tokens,
+        shaping=args.shaping,
+        token_file=args.token_file,
+        check=not args.no_check,
+        max_edits=args.max_edits,
+        max_wait=args.max_wait,
+        max_queued=args.max_queued,
+        max_body_bytes=args.max_body * 2**20,
+        max_pixels=args.max_pixels,
+        allow_url=tuple(args.allow_url),
+    )
+    run_until_signal(args.host, args.port, application(arguments, num_replicas=args.replicas))
 
 
 def settings_of(args: argparse.Namespace, token: str | None) -> Any:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,7 @@ class Budget:
 
     def __init__(self, limit: int, metrics: Metrics) -> None:
         self._limit, self._metrics, self.held = limit, metrics, 0
+        self._lock = threading.Lock()  # images are decoded in threads
 
     def take(self, count: int) -> None:
         """Hold more bytes.
@@ -30,14 +32,17 @@ class Budget:
         Raises:
             RequestError: there is no room; 429.
         """
-        if self.held + count > self._limit:
-            raise RequestError(429, "The server holds as many requests as it can; try again.", retry_after=1)
-        self.give(-count)
+        with self._lock:
+            if self.held + count > self._limit:
+                raise RequestError(429, "The server holds as many requests as it can; try again.", retry_after=1)
+            self.held += count
+            self._metrics.held.set(self.held)
 
     def give(self, count: int) -> None:
         """Hold fewer bytes."""
-        self.held -= count
-        self._metrics.held.set(self.held)
+        with self._lock:
+            self.held -= count
+            self._metrics.held.set(self.held)
 
 
 class Gate:

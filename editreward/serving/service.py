@@ -25,7 +25,7 @@ from editreward.serving.settings import Settings
 from editreward.serving.urls import Fetcher
 from images_editreward import image_size, load_image
 
-WireImage: TypeAlias = "str | bytes"
+WireImage: TypeAlias = str | bytes
 """Base64, data URI or address; or the bytes of an uploaded file."""
 
 
@@ -125,14 +125,14 @@ class Service:
         """
         self._check_limits(groups)
         self._check_room(groups)
-        pixels = [0]
+        pixels: list[int] = []
         try:
             with self.metrics.stage("decode"):
                 decoded = await asyncio.gather(*(self._decode(group, pixels) for group in groups))
             answers = await self._answers(groups, decoded, deadline)
             made = [self._made(*one) for one in zip(groups, decoded, answers, strict=True)]
         finally:
-            self.budget.give(pixels[0])
+            self.budget.give(sum(pixels))
         for one in made:
             self._count(one)
         return made
@@ -163,37 +163,45 @@ class Service:
             raise _overloaded(self.batcher.seconds_of_queue())
 
     async def _decode(self, group: AskedGroup, pixels: list[int]) -> _Decoded:
+        """Images of a group, fetched where they are addresses, and decoded in a thread."""
+        given: list[WireImage | ValueError] = []
+        for image in (*group.sources, *group.edited):
+            try:
+                is_address = isinstance(image, str) and image.startswith(("http://", "https://"))
+                given.append(await self._fetcher.fetch(str(image)) if is_address else image)
+            except ValueError as error:
+                given.append(error)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._decoders, self._decode_all, group.names, given, pixels)
+
+    def _decode_all(
+        self, names: Sequence[str], given: Sequence[WireImage | ValueError], pixels: list[int]
+    ) -> _Decoded:
         images: list[ImageInput | None] = []
         faults: list[Fault] = []
-        for name, given in zip(group.names, [*group.sources, *group.edited], strict=True):
+        for name, image in zip(names, given, strict=True):
             try:
-                content = await self._content(given, name)
-                height, width = await self._in_thread(image_size, content, name)
-                self._check_pixels(height * width, name)
-                self.budget.take(3 * height * width)
-                pixels[0] += 3 * height * width
-                image = await self._in_thread(load_image, content, name, self._image_mode)
-                images.append(content if self._passes_files else image)
+                images.append(self._decode_one(image, name, pixels))
             except ValueError as error:
-                reason = str(error).removeprefix(name).lstrip(": ")
-                faults.append({"field": name, "reason": reason})
                 images.append(None)
+                faults.append({"field": name, "reason": str(error).removeprefix(name).lstrip(": ")})
         return _Decoded(images, faults)
 
-    async def _content(self, given: WireImage, name: str) -> bytes:
-        if isinstance(given, bytes):
-            return given
-        if given.startswith(("http://", "https://")):
-            return await self._fetcher.fetch(given)
-        return from_base64(given, name)
+    def _decode_one(self, image: WireImage | ValueError, name: str, pixels: list[int]) -> ImageInput:
+        if isinstance(image, ValueError):
+            raise image
+        content = from_base64(image, name) if isinstance(image, str) else image
+        height, width = image_size(content, name)
+        self._check_pixels(height * width, name)
+        self.budget.take(3 * height * width)
+        pixels.append(3 * height * width)
+        decoded = load_image(content, name, self._image_mode)
+        return content if self._passes_files else decoded
 
     def _check_pixels(self, count: int, name: str) -> None:
         limit = self.settings.limits.image_pixels
         if count > limit:
             raise ValueError(f"{name} has {count:,} pixels; at most {limit:,} are accepted")
-
-    async def _in_thread(self, function, *arguments):  # type: ignore[no-untyped-def]
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *arguments)
 
     async def _answers(
         self, groups: Sequence[AskedGroup], decoded: Sequence[_Decoded], deadline: float

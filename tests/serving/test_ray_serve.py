@@ -1,0 +1,118 @@
+"""Ray Serve: the same answers from two replicas, and a killed one loses no request of our client."""
+
+import concurrent.futures
+import os
+import signal
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from editreward.cli import main
+from editreward.client import Client
+from editreward.serving.ray_app import DEPLOYMENT, NAME, RayArguments, application, run_config, start
+from editreward.validation import validated
+from tests.helpers.scorers import painted
+from tests.helpers.server import body_of
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "configs" / "serve").glob("*.yaml"))
+SCORER = """
+from tests.helpers.scorers import ColourScorer
+
+def slow():
+    return ColourScorer(seconds=0.1)
+"""
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configs_are_what_ray_serve_takes_and_stay_on_loopback(path):
+    from ray.serve.schema import ServeDeploySchema
+
+    content = yaml.safe_load(path.read_text())
+    schema = ServeDeploySchema.model_validate(content)
+    (ours,) = schema.applications
+    assert ours.import_path == "editreward.serving.ray_app:build"
+    assert validated(RayArguments, ours.args, "args").scorer == "org/EditReward"
+    (deployment,) = content["applications"][0]["deployments"]
+    assert deployment["name"] == NAME and deployment["backpressure_config"] == DEPLOYMENT["backpressure_config"]
+    assert content["http_options"]["host"] == "127.0.0.1" and "dashboard-host=0" not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"args": {"scorrer": "x"}}, "scorrer is unknown"),
+        ({"import_path": "other:app"}, "must be one, with `import_path"),
+        ({"deployments": [{"name": "Other"}]}, "called EditReward, not 'Other'"),
+    ],
+)
+def test_a_wrong_config_is_refused_before_ray_starts(tmp_path, change, told):
+    content = yaml.safe_load(CONFIGS[0].read_text())
+    content["applications"][0] |= change
+    path = tmp_path / "serve.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ValueError, match=told):
+        run_config(path)
+
+
+def test_a_config_that_others_can_reach_needs_a_token(tmp_path):
+    content = yaml.safe_load(CONFIGS[0].read_text())
+    content["http_options"]["host"] = "0.0.0.0"
+    path = tmp_path / "serve.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ValueError, match="--token-file"):
+        run_config(path)
+
+
+def test_a_config_needs_the_engine(capsys):
+    assert main(["serve", "--config", str(CONFIGS[0])]) == 2
+    assert "add `--engine ray`" in capsys.readouterr().err
+
+
+def replicas():
+    """Process ids of the replicas that run on this machine."""
+    titles = {int(one.parent.name): one.read_bytes() for one in Path("/proc").glob("[0-9]*/cmdline") if one.is_file()}
+    return [pid for pid, title in titles.items() if title.startswith(b"ray::ServeReplica") and NAME.encode() in title]
+
+
+@pytest.mark.slow
+def test_a_killed_replica_loses_no_request_and_results_stay_the_same(tmp_path, monkeypatch):
+    import ray
+    from ray import serve
+
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    (tmp_path / "slow_scorer.py").write_text(SCORER)
+    arguments = RayArguments(scorer=f"{tmp_path / 'slow_scorer.py'}:slow", max_edits=4)
+    start("127.0.0.1", 8765, num_cpus=4)
+    try:
+        serve.run(
+            application(arguments, num_replicas=2, ray_actor_options={"num_cpus": 0.5}, health_check_period_s=1),
+            route_prefix="/",
+        )
+        url = "http://127.0.0.1:8765"
+        with Client(url, timeout=240) as client:
+
+            def ask(red):
+                return client.rewards(sources=[painted(1)], edited=[painted(red)], instructions=["x"])
+
+            before = replicas()
+            assert len(before) == 2 and ask(40) == [21]
+            with concurrent.futures.ThreadPoolExecutor(200) as pool:
+                asked = [pool.submit(ask, 2 * (i % 100)) for i in range(200)]
+                time.sleep(0.5)
+                os.kill(before[0], signal.SIGKILL)
+                found = [one.result() for one in asked]
+            assert found == [[i % 100 + 1] for i in range(200)]
+            raw = httpx.post(f"{url}/v1/score", json=body_of([painted(8)]), timeout=60)
+            assert raw.status_code == 200 and raw.json()["groups"][0]["candidates"][0]["reward"] == 5
+            deadline = time.monotonic() + 120
+            while len(set(replicas()) - {before[0]}) < 2:  # Ray starts another one
+                assert time.monotonic() < deadline
+                time.sleep(1)
+    finally:
+        serve.shutdown()
+        ray.shutdown()
