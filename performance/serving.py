@@ -24,13 +24,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import httpx
 from PIL import Image
 
 from editreward import load_scorer
-from editreward.groups import EditGroup
+from editreward.groups import EditGroup, Scorer
 from editreward.simulation import simulate_group
 
 CLIENTS = 32
@@ -111,6 +112,11 @@ def stages(url: str) -> dict[str, float]:
     return {name: float(value) for name, value in re.findall(r'stage_seconds_sum{stage="(\w+)"} (\S+)', text)}
 
 
+def in_lists(scorer: Scorer, groups: Sequence[EditGroup], size: int) -> None:
+    for start in range(0, len(groups), size):
+        scorer(groups[start : start + size])
+
+
 def throughput(args: argparse.Namespace) -> dict[str, Any]:
     """One edit per request from 32 clients, and lists of 16 from one, against the scorer on lists of 32 and 16."""
     scorer = load_scorer()
@@ -122,10 +128,7 @@ def throughput(args: argparse.Namespace) -> dict[str, Any]:
         scorer(groups[:CLIENTS])
         before = stages(url)
         for _ in range(args.repetitions):
-            direct = {
-                size: seconds_of(lambda size=size: [scorer(groups[i : i + size]) for i in range(0, len(groups), size)])
-                for size in (CLIENTS, 16)
-            }
+            direct = {size: seconds_of(partial(in_lists, scorer, groups, size)) for size in (CLIENTS, 16)}
             many = seconds_of(lambda: send(url, singles, CLIENTS))
             one = seconds_of(lambda: send(url, lists, 1))
             ratios["32 clients, one edit each"].append(direct[CLIENTS] / many)

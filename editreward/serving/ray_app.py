@@ -107,15 +107,14 @@ def application(arguments: RayArguments, **deployment: Any) -> Any:
         scorers = load_replicas(lambda device: load_scorer(arguments.scorer, **options), 1, arguments.check)
         return create_app(Service(scorers, shaping, settings))
 
-    made = serve.deployment(serve.ingress(build_asgi_app)())
+    made: Any = serve.deployment(serve.ingress(build_asgi_app)())
     return made.options(name=NAME, **(DEPLOYMENT | deployment)).bind()
 
 
 def start(host: str, port: int, num_cpus: int | None = None) -> None:
     """Start Ray on this machine, if it does not run here, and Ray Serve's proxy.
 
-    Ray's own ports and its dashboard have no password: they are bound to loopback. A cluster that runs already
-    (`RAY_ADDRESS`) is taken as it is.
+    There is no dashboard. A cluster that runs already (`RAY_ADDRESS`) is taken as it is.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if os.environ.get("RAY_ADDRESS"):
@@ -124,8 +123,6 @@ def start(host: str, port: int, num_cpus: int | None = None) -> None:
         ray.init(
             num_cpus=num_cpus,
             include_dashboard=False,
-            dashboard_host="127.0.0.1",
-            _node_ip_address="127.0.0.1",
             logging_level=logging.WARNING,
         )
     serve.start(http_options={"host": host, "port": port})
