@@ -77,9 +77,6 @@ def run_serve(args: argparse.Namespace) -> None:
 def _serve_on_ray(args: argparse.Namespace) -> None:
     if args.scorer_seed is not None or args.log_level != "info":
         raise ValueError("`--engine ray` has no `--seed` and no `--log-level`.")
-    if not os.environ.get("RAY_ADDRESS"):
-        # Ray binds its ports to loopback only where it takes this machine for the whole cluster; read at its import.
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     from editreward.serving.ray_app import RayArguments, application, run_config, run_until_signal
 
     if args.config:

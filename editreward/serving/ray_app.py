@@ -114,7 +114,8 @@ def application(arguments: RayArguments, **deployment: Any) -> Any:
 def start(host: str, port: int, num_cpus: int | None = None) -> None:
     """Start Ray on this machine, if it does not run here, and Ray Serve's proxy.
 
-    There is no dashboard. A cluster that runs already (`RAY_ADDRESS`) is taken as it is.
+    There is no dashboard. Ray's own ports are on the machine's address, behind the token that Ray makes itself: keep
+    them behind a firewall. A cluster that runs already (`RAY_ADDRESS`) is taken as it is.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if os.environ.get("RAY_ADDRESS"):

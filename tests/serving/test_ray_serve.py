@@ -1,8 +1,11 @@
 """Ray Serve: the same answers from two replicas, and a killed one loses no request of our client."""
 
 import concurrent.futures
+import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,10 +15,9 @@ import yaml
 
 from editreward.cli import main
 from editreward.client import Client
-from editreward.serving.ray_app import DEPLOYMENT, NAME, RayArguments, application, run_config, start
+from editreward.serving.ray_app import DEPLOYMENT, NAME, RayArguments, run_config
 from editreward.validation import validated
 from tests.helpers.scorers import painted
-from tests.helpers.server import body_of
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "serve").glob("*.yaml"))
@@ -78,41 +80,51 @@ def replicas():
     return [pid for pid, title in titles.items() if title.startswith(b"ray::ServeReplica") and NAME.encode() in title]
 
 
-@pytest.mark.slow
-def test_a_killed_replica_loses_no_request_and_results_stay_the_same(tmp_path, monkeypatch):
-    import ray
-    from ray import serve
-
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+@pytest.fixture
+def ray_server(tmp_path):
+    """`editreward serve --engine ray` with two replicas, in a process of its own."""
     (tmp_path / "slow_scorer.py").write_text(SCORER)
-    arguments = RayArguments(scorer=f"{tmp_path / 'slow_scorer.py'}:slow", max_edits=4)
-    start("127.0.0.1", 8765, num_cpus=4)
-    try:
-        serve.run(
-            application(arguments, num_replicas=2, ray_actor_options={"num_cpus": 0.5}, health_check_period_s=1),
-            route_prefix="/",
-        )
+    content = yaml.safe_load((ROOT / "configs" / "serve" / "one_machine.yaml").read_text())
+    content["http_options"]["port"] = 8765
+    content["applications"][0]["args"] = {"scorer": f"{tmp_path / 'slow_scorer.py'}:slow", "max_edits": 4}
+    (deployment,) = content["applications"][0]["deployments"]
+    deployment |= {"ray_actor_options": {"num_cpus": 0.1}, "health_check_period_s": 1}
+    (tmp_path / "serve.yaml").write_text(yaml.safe_dump(content))
+    command = [sys.executable, "-m", "editreward.cli", "serve", "--engine", "ray"]
+    command += ["--config", str(tmp_path / "serve.yaml")]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    log = tmp_path / "log.txt"
+    with (
+        log.open("w") as out,
+        subprocess.Popen(command, stdout=out, stderr=out, env=environment | {"PYTHONPATH": str(ROOT)}) as process,
+    ):
         url = "http://127.0.0.1:8765"
-        with Client(url, timeout=240) as client:
+        deadline = time.monotonic() + 240
+        while True:
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
+            with contextlib.suppress(httpx.TransportError):
+                if len(replicas()) == 2 and httpx.get(f"{url}/health", timeout=5).status_code == 200:
+                    break
+            time.sleep(1)
+        yield url, process
+        if process.poll() is None:
+            process.terminate()
 
-            def ask(red):
-                return client.rewards(sources=[painted(1)], edited=[painted(red)], instructions=["x"])
 
-            before = replicas()
-            assert len(before) == 2 and ask(40) == [21]
-            with concurrent.futures.ThreadPoolExecutor(200) as pool:
-                asked = [pool.submit(ask, 2 * (i % 100)) for i in range(200)]
-                time.sleep(0.5)
-                os.kill(before[0], signal.SIGKILL)
-                found = [one.result() for one in asked]
-            assert found == [[i % 100 + 1] for i in range(200)]
-            raw = httpx.post(f"{url}/v1/score", json=body_of([painted(8)]), timeout=60)
-            assert raw.status_code == 200 and raw.json()["groups"][0]["candidates"][0]["reward"] == 5
-            deadline = time.monotonic() + 120
-            while len(set(replicas()) - {before[0]}) < 2:  # Ray starts another one
-                assert time.monotonic() < deadline
-                time.sleep(1)
-    finally:
-        serve.shutdown()
-        ray.shutdown()
+@pytest.mark.slow
+def test_a_killed_replica_loses_no_request_and_sigterm_ends_it_all(ray_server):
+    url, process = ray_server
+    with Client(url, timeout=240) as client:
+
+        def ask(red):
+            return client.rewards(sources=[painted(1)], edited=[painted(red)], instructions=["x"])
+
+        assert ask(40) == [21]
+        with concurrent.futures.ThreadPoolExecutor(200) as pool:
+            asked = [pool.submit(ask, 2 * (i % 100)) for i in range(200)]
+            time.sleep(1)
+            os.kill(replicas()[0], signal.SIGKILL)
+            found = [one.result() for one in asked]
+    assert found == [[i % 100 + 1] for i in range(200)]
+    process.terminate()
+    assert process.wait(120) == 0
