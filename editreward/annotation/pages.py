@@ -5,6 +5,7 @@ from html import escape
 
 from editreward.annotation.adjudication import TuplePage
 from editreward.annotation.assignment import CalibrationResult
+from editreward.annotation.people import SESSION_DAYS
 from editreward.annotation.workflow import Page, letter
 from editreward.groups.protocol import LEVELS, CalibrationTerms, Protocol
 
@@ -25,32 +26,47 @@ SIGN_IN = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Sign in</title>
+<title>Sign in to rate images</title>
 <style>
-body {{ font-family: system-ui, sans-serif; display: grid; place-items: center; min-height: 90vh; margin: 0; }}
-form {{ display: grid; gap: .75rem; width: min(22rem, 90vw); }}
+:root {{ color-scheme: light dark; }}
+body {{ font-family: system-ui, sans-serif; line-height: 1.45; display: grid; place-items: center; min-height: 90vh;
+margin: 0; }}
+main {{ width: min(26rem, 90vw); }}
+form {{ display: grid; gap: .75rem; margin: 1.25rem 0; }}
 input, button {{ font: inherit; padding: .5rem; }}
 label {{ display: grid; gap: .25rem; }}
-.wrong {{ color: #b00020; }}
+.wrong {{ color: #b00020; margin: 0; }}
+@media (prefers-color-scheme: dark) {{ .wrong {{ color: #ff8a80; }} }}
 </style>
 </head>
 <body>
+<main>
+<h1>Rate edited images</h1>
+<p>You compare edits of an image with the instruction that they should follow, and give each a mark. This needs no
+software, and you can stop at any time: what you have marked is kept.</p>
 <form method="post" action="sign-in">
-<h1>Sign in</h1>
 {message}
-<label>Name <input name="name" autocomplete="username" required autofocus></label>
-<label>Token <input name="token" type="password" autocomplete="current-password" required></label>
+<label>Name <input name="name" value="{name}" maxlength="64" autocomplete="username" required autofocus></label>
+<label>Token <input name="token" type="password" maxlength="200" autocomplete="current-password" required></label>
 <button>Sign in</button>
 </form>
+<p>Name and token come from the person who invited you. If you have lost the token, ask them for a new one. Your
+ratings are kept under your name, and you stay signed in on this device for {days} days or until you sign out.</p>
+</main>
 </body>
 </html>
 """
 
 
-def sign_in_page(wrong: bool) -> str:
-    """The page for who is not signed in. It tells nothing about what is annotated."""
-    message = '<p class="wrong" role="alert">Name or token is wrong.</p>' if wrong else ""
-    return SIGN_IN.format(message=message)
+def sign_in_page(message: str = "", name: str = "") -> str:
+    """The page for who is not signed in: what it is for, and nothing about the data.
+
+    Args:
+        message: what went wrong.
+        name: what was typed as the name.
+    """
+    shown = f'<p class="wrong" role="alert">{escape(message)}</p>' if message else ""
+    return SIGN_IN.format(message=shown, name=escape(name), days=SESSION_DAYS)
 
 
 def header(title: str, annotator: str, status: str) -> str:

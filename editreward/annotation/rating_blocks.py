@@ -6,7 +6,7 @@ from collections.abc import Callable
 import gradio as gr
 
 from editreward.annotation import pages
-from editreward.annotation.database import Assignment
+from editreward.annotation.database import Assignment, BusyError
 from editreward.annotation.screen import EVENT_OPTIONS, Screen, Updates, numbered_radio
 from editreward.annotation.workflow import Page, Workflow
 from editreward.groups.protocol import LEVELS, MAX_COMMENT
@@ -174,13 +174,16 @@ class RatingScreen(Screen[Page]):
 
         def mark(form: str, score: int | None, request: gr.Request) -> str | dict[str, object]:
             assignment, version, _ = _form(form)
-            if score is not None and not self.workflow.save_draft(
-                request.username, assignment, version, place, name, score
-            ):
-                return pages.notice(
-                    "This group was saved in another tab or window. Reload the page to see what was saved there."
-                )
-            return gr.skip()
+            try:
+                if score is None or self.workflow.save_draft(
+                    request.username, assignment, version, place, name, score
+                ):
+                    return gr.skip()
+            except BusyError as error:
+                return pages.notice(str(error))
+            return pages.notice(
+                "This group was saved in another tab or window. Reload the page to see what was saved there."
+            )
 
         return mark
 
@@ -195,5 +198,5 @@ def _form(text: str) -> tuple[int, int, str]:
     try:
         content = json.loads(text or NO_FORM)
         return int(content["assignment"]), int(content["version"]), str(content["form"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise LookupError("This page is out of date.") from error

@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 import gradio as gr
 
 from editreward.annotation import pages
+from editreward.annotation.database import BusyError
 from editreward.groups.protocol import Protocol
 
 PageType = TypeVar("PageType")
@@ -61,7 +62,7 @@ class Screen(ABC, Generic[PageType]):
         """Do what was asked for, or say what is wrong with it."""
         try:
             return self.shown(action(), annotator)
-        except ValueError as error:
+        except (ValueError, BusyError) as error:
             return {self.notice: pages.notice(str(error))}
         except LookupError as error:
             return self.shown(self.current(annotator, str(error)), annotator)

@@ -6,8 +6,10 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +20,8 @@ import pytest
 from PIL import Image
 
 from editreward.annotation import people
-from editreward.annotation.app import COOKIE
 from editreward.annotation.database import Database
+from editreward.annotation.gate import COOKIE, MOST_TRIES
 from editreward.cli import command as cli
 from editreward.data.sources import load_groups
 from editreward.data.storage import write_groups
@@ -103,11 +105,12 @@ class Server:
         self.process.stdout.close()
 
     def request(
-        self, method: str, path: str, key: str = "", body: str = "", kind: str = ""
+        self, method: str, path: str, key: str = "", body: str = "", kind: str = "", address: str = ""
     ) -> tuple[int, dict, bytes]:
-        """Status, headers and content, for a path that is sent as it is."""
+        """Status, headers and content, for a path that is sent as it is, by a proxy for an address."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         headers = {"Cookie": f"{COOKIE}={key}"} if key else {}
+        headers |= {"X-Forwarded-For": address} if address else {}
         if body:
             headers["Content-Type"] = kind or "application/x-www-form-urlencoded"
         connection.request(method, path, body or None, headers)
@@ -168,6 +171,60 @@ def test_a_wrong_name_or_token_gets_no_session(server):
     assert server.request("GET", "/", key)[0] == 303
 
 
+def test_who_tries_many_tokens_has_to_wait_and_others_have_not(server):
+    body = urlencode({"name": "ada", "token": "wrong"})
+    found = [server.request("POST", "/sign-in", body=body, address="192.0.2.7") for _ in range(MOST_TRIES + 1)]
+    assert [status for status, _, _ in found] == [403] * MOST_TRIES + [429]
+    status, headers, content = found[-1]
+    assert 0 < int({name.lower(): value for name, value in headers.items()}["retry-after"]) <= 600
+    assert b"Too many wrong tries" in content and b'value="ada"' in content
+    right = urlencode({"name": "ada", "token": server.tokens["ada"]})
+    assert server.request("POST", "/sign-in", body=right, address="192.0.2.7")[0] == 429
+    assert server.request("POST", "/sign-in", body=right, address="192.0.2.8")[0] == 303
+
+
+def test_the_sign_in_page_says_what_it_is_for_and_takes_no_long_forms(server):
+    content = server.request("GET", "/sign-in")[2].decode()
+    assert "Rate edited images" in content and "ask them for a new one" in content and "30 days" in content
+    nasty = urlencode({"name": NASTY, "token": "x"})
+    assert "<img" not in server.request("POST", "/sign-in", body=nasty, address="192.0.2.9")[2].decode()
+    assert server.request("POST", "/sign-in", body="name=" + "x" * 20_000)[0] == 413
+    multipart = '--x\r\nContent-Disposition: form-data; name="a"; filename="b"\r\n\r\n' + "x" * 20_000 + "\r\n--x--"
+    assert server.request("POST", "/sign-in", body=multipart, kind="multipart/form-data; boundary=x")[0] == 413
+
+
+def test_streams_are_read_by_those_whose_page_it_is(server):
+    keys = {name: server.sign_in(name, token)[1] for name, token in server.tokens.items()}
+    config = json.loads(server.request("GET", "/config", keys["ada"])[2])
+    number = next(each["id"] for each in config["dependencies"] if each["targets"][0][1] == "load")
+    call = json.dumps({"data": [], "fn_index": number, "session_hash": "adaspage"})
+    path = "/gradio_api/queue/join"
+    assert server.request("POST", path, keys["ada"], body=call, kind="application/json")[0] == 200
+    path = "/gradio_api/queue/data?session_hash=adaspage"
+    status, _, content = server.request("GET", path, keys["grace"])
+    assert status == 403 and b"group" not in content.lower()
+    status, _, content = server.request("GET", path, keys["ada"])
+    assert status == 200 and b"process_completed" in content and b"image/" in content
+
+
+def test_a_lock_of_another_program_is_told_and_stops_no_pages(server):
+    key = server.sign_in("ada", server.tokens["ada"])[1]
+    other = sqlite3.connect(server.database, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        body = urlencode({"name": "grace", "token": server.tokens["grace"]})
+        answers: list[tuple[int, dict, bytes]] = []
+        waits = threading.Thread(target=lambda: answers.append(server.request("POST", "/sign-in", body=body)))
+        waits.start()
+        assert server.request("GET", "/", key)[0] == 200 and not answers  # while the other still waits
+        waits.join()
+        assert answers[0][0] == 503 and b"Another program has locked annotations.sqlite" in answers[0][2]
+        assert server.request("POST", "/sign-out", key)[0] == 503
+    finally:
+        other.close()
+    assert server.request("POST", "/sign-out", key)[0] == 303
+
+
 def test_the_session_is_out_of_reach_of_scripts_and_other_sites(server):
     body = urlencode({"name": "ada", "token": server.tokens["ada"]})
     _, headers, _ = server.request("POST", "/sign-in", body=body)
@@ -197,6 +254,9 @@ def test_nothing_but_the_dataset_is_served(server):
         "/image/1/source/9",
         "/image/1/candidate/99",
         "/image/x/source/0",
+        f"/image/{2**63}/source/0",
+        f"/image/{'9' * 18}/source/0",
+        f"/image/1/source/{'9' * 40}",
     ]
     for path in paths:
         status, _, content = server.request("GET", path, key)

@@ -22,7 +22,7 @@ from editreward.annotation import assignment as assigning
 from editreward.annotation import people
 from editreward.annotation.adjudication import Adjudication, DisputedTuple, check_ranks, read_tuples
 from editreward.annotation.assignment import Policy, is_gold_turn, shuffled_order
-from editreward.annotation.database import IDLE_SECONDS, Database
+from editreward.annotation.database import IDLE_SECONDS, BusyError, Database, connection
 from editreward.annotation.export import export_ratings
 from editreward.annotation.store import GroupStore
 from editreward.annotation.workflow import Page, Workflow, letter
@@ -220,6 +220,34 @@ def test_new_tokens_revocation_and_signing_out_end_sessions(database):
     assert people.signed_in(database, keys["donald"]) is None
     assert people.sign_in(database, "donald", tokens["donald"]) is None
     assert "donald" not in people.annotators(database)
+
+
+def test_a_lock_of_another_program_is_told_and_keeps_nobody_from_reading(tmp_path, monkeypatch):
+    path = tmp_path / "annotations.sqlite"
+    with Database(path, create=True) as database:
+        people.add_annotators(database, ["ada"])
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(connection, "BUSY_SECONDS", 0.1)
+        with pytest.raises(BusyError, match="Another program has locked annotations.sqlite .* nothing was saved"):
+            people.add_annotators(database, ["grace"])
+        assert people.annotators(database) == ["ada"]
+        assert cli.main(["annotate", "people", "--database", str(path), "--add", "grace"]) == 2
+        monkeypatch.setattr(connection, "BUSY_SECONDS", 600)
+        waits = threading.Thread(target=people.add_annotators, args=(database, ["grace"]))
+        waits.start()
+        for _ in range(20):
+            assert people.annotators(database) == ["ada"]
+        other.execute("ROLLBACK")
+        other.close()
+        waits.join()
+        assert people.annotators(database) == ["ada", "grace"]
+
+
+@pytest.mark.parametrize("number", [2**63, -1, 10**40])
+def test_a_number_that_the_database_cannot_hold_is_nobodys_assignment(database, number):
+    with pytest.raises(LookupError, match="no assignment"):
+        database.assignment(number, "ada")
 
 
 def test_an_old_session_has_ended(database, monkeypatch):

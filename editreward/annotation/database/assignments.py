@@ -17,6 +17,9 @@ IDLE_SECONDS = 120.0
 SKIP_LIMIT = 2
 """A group that so many annotators skipped is offered to no more of them."""
 
+LARGEST_ID = 2**63 - 1
+"""SQLite knows no larger integers."""
+
 State = Literal["open", "submitted", "skipped", "released"]
 Outcome = Literal["saved", "repeated", "stale", "taken", "closed"]
 """What became of a form: saved; saved before, by the same form; refused, as the assignment has changed since the form
@@ -57,7 +60,9 @@ class Assignments(Groups):
         Raises:
             LookupError: the annotator has no such assignment.
         """
-        row = self.row(f"{ASSIGNMENTS} WHERE assignments.id = ? AND annotators.name = ?", assignment_id, annotator)
+        row = None
+        if 0 <= assignment_id <= LARGEST_ID:
+            row = self.row(f"{ASSIGNMENTS} WHERE assignments.id = ? AND annotators.name = ?", assignment_id, annotator)
         if row is None:
             raise LookupError(f"{annotator} has no assignment {assignment_id}.")
         return _assignment(row)

@@ -3,15 +3,22 @@
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
 from editreward.annotation.database.schema import migrate
 
-BUSY_SECONDS = 30.0
+BUSY_SECONDS = 5.0
 """How long to wait for another process that is writing."""
+
+RETRY_SECONDS = 0.02
+
+
+class BusyError(TimeoutError):
+    """Another program keeps the database to itself; nothing was saved."""
 
 
 class Connection:
@@ -24,6 +31,7 @@ class Connection:
     Raises:
         FileNotFoundError: there is no such file and `create` is false.
         ValueError: the file is no annotation database, or one of a newer version.
+        BusyError: another program keeps it to itself.
     """
 
     def __init__(self, path: str | os.PathLike[str], create: bool = False) -> None:
@@ -50,7 +58,11 @@ class Connection:
             self._connection.execute("PRAGMA foreign_keys = ON")
             with self.transaction() as connection:
                 migrate(connection, self.path)
+            # From here on `transaction` waits, so that reading can go on in between.
+            self._connection.execute("PRAGMA busy_timeout = 0")
         except sqlite3.DatabaseError as error:
+            if _is_busy(error):
+                raise self._busy() from error
             raise ValueError(f"{self.path} cannot be used as an annotation database: {error}.") from error
 
     def close(self) -> None:
@@ -66,30 +78,64 @@ class Connection:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing: what is executed inside is kept together, or undone together on an exception."""
-        with self._lock:
-            if self._connection.in_transaction:  # part of a larger one
-                yield self._connection
-                return
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
+        """All or nothing: what is executed inside is kept together, or undone together on an exception.
+
+        Raises:
+            BusyError: another program writes for longer than `BUSY_SECONDS`.
+        """
+        is_whole = self._begin()
+        try:
+            yield self._connection
+            if is_whole:
                 self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
+        except BaseException:
+            if is_whole and self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+        finally:
+            self._lock.release()
+
+    def _begin(self) -> bool:
+        """Take the lock, and begin a transaction unless this thread is in one; returns whether one was begun."""
+        with self._lock:
+            if self._connection.in_transaction:  # this thread's: others do not leave it so
+                self._lock.acquire()
+                return False
+        self._execute("BEGIN IMMEDIATE")
+        return True
+
+    def _execute(self, sql: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
+        """Execute a statement as soon as other programs let it; the lock is kept, and the caller's to release."""
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            self._lock.acquire()
+            try:
+                return self._connection.execute(sql, values)
+            except BaseException as error:
+                self._lock.release()
+                if not _is_busy(error):
+                    raise
+                if time.monotonic() > deadline:
+                    raise self._busy() from error
+            time.sleep(RETRY_SECONDS)  # without the lock: what need not wait goes on
+
+    def _busy(self) -> BusyError:
+        return BusyError(
+            f"Another program has locked {self.path.name} for more than {BUSY_SECONDS:g} seconds, so nothing was "
+            "saved. Try again; if it stays so, end the program that has the file open, such as an SQLite viewer."
+        )
 
     def rows(self, sql: str, *values: object) -> list[sqlite3.Row]:
         """What a query returns."""
-        with self._lock:
-            return self._connection.execute(sql, values).fetchall()
+        cursor = self._execute(sql, values)
+        try:
+            return cursor.fetchall()
+        finally:
+            self._lock.release()
 
     def row(self, sql: str, *values: object) -> sqlite3.Row | None:
         """The first row of what a query returns."""
-        with self._lock:
-            row: sqlite3.Row | None = self._connection.execute(sql, values).fetchone()
-            return row
+        return next(iter(self.rows(sql, *values)), None)
 
     def meta(self, name: str) -> str | None:
         """A setting of the database."""
@@ -100,3 +146,9 @@ class Connection:
         """Change a setting of the database."""
         with self.transaction() as connection:
             connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+
+def _is_busy(error: BaseException) -> bool:
+    """Whether SQLite gave up as another program has the file; the low byte holds the kind of an extended code."""
+    busy = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF in busy
