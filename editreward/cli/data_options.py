@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from editreward.cli.paths import reads
+from editreward.data.presets import PRESETS
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
@@ -23,6 +24,16 @@ def open_splits(args: argparse.Namespace) -> "dict[str, IterableDataset]":
     from editreward.data.sources import stream_splits
 
     return stream_splits(args.dataset, args.split, args.config, args.revision)
+
+
+def add_preset_option(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
+    """Which published training set's columns the input has."""
+    parser.add_argument(
+        "--preset",
+        choices=sorted(PRESETS),
+        metavar="NAME",
+        help=f"the columns of a published training set: {', '.join(sorted(PRESETS))}",
+    )
 
 
 def add_table_options(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import glob
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -81,6 +82,14 @@ def _check_dataset(name: str, option: str) -> None:
         raise FileNotFoundError(f"There is no folder or file {name} (`{option}`). {_alike(Path(name))}")
 
 
+def _check_edits(name: str, option: str) -> None:
+    """A path that is there, a pattern of paths, or what may be the id of a dataset on the Hub."""
+    if not glob.has_magic(name):
+        _check_dataset(name, option)
+    elif not Path(name).exists() and next(glob.iglob(name), None) is None:
+        raise FileNotFoundError(f"No file matches {name} (`{option}`). Check the pattern.")
+
+
 def _check_scorer(name: str, option: str) -> None:
     """A path that is there, a scorer by name, a function, or what may be the id of a model on the Hub."""
     is_there = Path(name).expanduser().exists() or ":" in name
@@ -93,7 +102,7 @@ def _check_scorer(name: str, option: str) -> None:
 def _may_be_on_the_hub(name: str) -> bool:
     """Whether a name has the form of an id on the Hub, and not the ending of a file that is looked for here."""
     return bool(re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name, re.ASCII)) and not name.endswith(
-        (".parquet", ".yaml", ".yml", ".py", ".jsonl", ".json", ".csv")
+        (".parquet", ".yaml", ".yml", ".py", ".jsonl", ".json", ".csv", ".tsv", ".tar")
     )
 
 
@@ -112,6 +121,7 @@ CHECKS: dict[str, Callable[[str, str], None]] = {
     "path": _check_path,
     "image": _check_image,
     "dataset": _check_dataset,
+    "edits": _check_edits,
     "scorer": _check_scorer,
     "model": _check_scorer,
 }

@@ -1,22 +1,23 @@
 """`editreward score --table` and `--dataset`: scores of many groups, as a file."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from editreward.cli.data_options import add_table_options, columns_of
+from editreward.cli.data_options import add_preset_option, add_table_options, columns_of
 from editreward.cli.paths import reads
 from editreward.cli.scorer_options import scorer_of
 from editreward.data.tables import check_output
 from editreward.printing import printable
 
 if TYPE_CHECKING:
-    from editreward.data.table_groups import TableGroups
+    from editreward.data.edit_sources import GroupSource
     from editreward.groups import Scorer
     from editreward.scorers.dataset import DatasetReport
 
 
 OF_FILES = ("output", "limit", "top", "best_per_group", "per_edit")
-OF_TABLES = ("images", "column", "encoding", "separator")
+OF_TABLES = ("images", "preset", "column", "encoding", "separator", "split", "revision")
 OF_DATASETS = ("split", "revision")
 """Options that are for either, for tables, and for datasets."""
 
@@ -31,10 +32,16 @@ def add_file_options(parser: argparse.ArgumentParser) -> None:
         "A row per edit, with columns for the instruction, the source image and the edited one; several rows of one "
         "source and instruction are one group. docs/tables.md has the names of columns that are known.",
     )
-    table.add_argument("--table", metavar="FILE", help="a .csv, .tsv, .jsonl, .json or .parquet file")
+    table.add_argument(
+        "--table",
+        metavar="SOURCE",
+        help="a .csv, .tsv, .jsonl, .json or .parquet file; WebDataset shards, a folder of these, a pattern such as "
+        "'shards/*.tar', or a Hub dataset of edits, which are streamed",
+    )
     table.add_argument(
         "--images", metavar="DIR", help="folder that image paths start from (default: that of the table)"
     )
+    add_preset_option(table)
     add_table_options(table)
     dataset = parser.add_argument_group("a dataset of edit groups, in place of one source (--output is required)")
     dataset.add_argument(
@@ -42,7 +49,7 @@ def add_file_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR_OR_ID",
         help="a folder, Parquet file or Hub id, which is streamed; or 'simulated'",
     )
-    dataset.add_argument("--split", help="(default: train)")
+    dataset.add_argument("--split", help="of this, or of a Hub dataset of edits (default: train)")
     dataset.add_argument("--revision", help="commit, branch or tag of a dataset on the Hub")
     written = parser.add_argument_group(
         "what is written of a table or dataset",
@@ -54,7 +61,7 @@ def add_file_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a .csv file, a row per edit; or .jsonl or .parquet, of a table a row per edit, of a dataset per group",
     )
-    reads(parser, table="file", images="folder", dataset="dataset")
+    reads(parser, table="edits", images="folder", dataset="dataset")
     written.add_argument("--limit", type=int, metavar="N", help="stop after N groups; 'simulated' needs it")
     written.add_argument("--per-edit", action="store_true", help="a row per edit of a dataset, too")
     written.add_argument("--best-per-group", action="store_true", help="only the best edit of each group")
@@ -70,15 +77,25 @@ def run_score_file(args: argparse.Namespace) -> int:
     check_output(args.output)
     if not args.table:
         return _score(args, None)
-    from editreward.data.importers.table_edits import TableOptions
-    from editreward.data.table_groups import TableGroups
+    from editreward.data.edit_sources import SourceOptions, open_source
 
-    options = TableOptions(columns_of(args.column))
-    with TableGroups(args.table, args.images, options, encoding=args.encoding, separator=args.separator) as table:
+    of_datasets = [name for name in OF_DATASETS if getattr(args, name)]
+    if of_datasets and Path(args.table).is_file():
+        raise ValueError(f"`--table {args.table}` is a file, which is scored without --{of_datasets[0]}.")
+    options = SourceOptions(
+        args.images,
+        args.preset,
+        columns_of(args.column),
+        args.split or "train",
+        args.revision,
+        args.encoding,
+        args.separator,
+    )
+    with open_source(args.table, options) as table:
         return _score(args, table)
 
 
-def _score(args: argparse.Namespace, table: "TableGroups | None") -> int:
+def _score(args: argparse.Namespace, table: "GroupSource | None") -> int:
     from datasets import disable_progress_bars
 
     from editreward.scorers.dataset import score_dataset
@@ -86,8 +103,8 @@ def _score(args: argparse.Namespace, table: "TableGroups | None") -> int:
     from editreward.scorers.score_files import Choice
 
     processes = Processes()
-    if table is not None and not len(table):
-        raise ValueError(f"No row of {args.table} can be scored. {_faults(table)[0]}")
+    if table is not None and table.number() == 0:
+        raise ValueError(f"No row of {args.table} can be scored. {faults_of(table)[0]}")
     scorer = scorer_of(args, processes.device)
     disable_progress_bars()
     report = score_dataset(
@@ -105,7 +122,7 @@ def _score(args: argparse.Namespace, table: "TableGroups | None") -> int:
         return 0
     print(summary(report, args.output))
     if table is not None:
-        print("\n".join(_about(table)))
+        print("\n".join(about(table, args.table)))
     for note in [*_notes(args, scorer), *scorer.notes]:
         print(f"Note: {note}")
     return 1 if report.failed or (table is not None and table.faults) else 0
@@ -119,13 +136,15 @@ def _notes(args: argparse.Namespace, scorer: "Scorer") -> list[str]:
     ]
 
 
-def _about(table: "TableGroups") -> list[str]:
-    """Which columns were read, and which rows were not."""
-    read = ", ".join(f"{name} from {' and '.join(columns)}" for name, columns in table.columns.items())
-    return [f"Read {table.rows} rows of {table.path.name}: {read}.", *(_faults(table) if table.faults else [])]
+def about(table: "GroupSource", name: str) -> list[str]:
+    """Which columns of a source were read, and which rows were not."""
+    read = ", ".join(f"{field} from {' and '.join(columns)}" for field, columns in table.columns.items())
+    lines = [f"Read {table.rows} rows of {Path(name).name}: {read}."] if read else []
+    return lines + (faults_of(table) if table.faults else [])
 
 
-def _faults(table: "TableGroups") -> list[str]:
+def faults_of(table: "GroupSource") -> list[str]:
+    """The first rows that were left out, and why."""
     number = len(table.faults)
     lines = [f"{number} {'row was' if number == 1 else 'rows were'} left out:"]
     lines += [f"  {fault.place}: {printable(fault.reason)}" for fault in table.faults[:SHOWN]]

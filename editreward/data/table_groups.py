@@ -179,6 +179,10 @@ class TableGroups:
         (number,) = self._database.execute("SELECT COUNT(DISTINCT key) FROM rows").fetchone()
         return int(number)
 
+    def number(self) -> int | None:
+        """As `len`, as `GroupSource` has it."""
+        return len(self)
+
     def groups(self, start: int = 0, step: int = 1, limit: int | None = None) -> Iterator[TableGroup]:
         """Every `step`-th group from `start` on, up to the group `limit`, which is left out."""
         keys = self._database.execute("SELECT key FROM rows GROUP BY key ORDER BY MIN(id)")

@@ -67,17 +67,20 @@ class TableRow:
         values: its cells by the names of their columns: texts in a CSV, whatever JSON or Parquet hold elsewhere.
         line: of a text file, where the row begins, counted from 1 as editors do.
         fault: why it cannot be read; empty for a sound row.
+        file: its name, where there are several.
     """
 
     number: int
     values: Mapping[str, Any] = field(default_factory=dict)
     line: int | None = None
     fault: str = ""
+    file: str = ""
 
     @property
     def place(self) -> str:
-        """Where it is, for messages: "line 5", or "row 3" of files without lines."""
-        return f"line {self.line}" if self.line is not None else f"row {self.number}"
+        """Where it is, for messages: "line 5", or "row 3" of files without lines; "b.csv, line 5" of several files."""
+        where = f"line {self.line}" if self.line is not None else f"row {self.number}"
+        return f"{self.file}, {where}" if self.file else where
 
 
 def read_table(

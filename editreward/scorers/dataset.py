@@ -9,16 +9,16 @@ import filecmp
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from editreward.data.edit_sources import GroupSource
 from editreward.data.rows import edit_group
 from editreward.data.sources import number_of_rows, numbered_rows
-from editreward.data.table_groups import TableGroups
 from editreward.data.tables import check_output
 from editreward.files import Journal, alone_at, atomic_file
 from editreward.groups import GroupScores, Scorer, Unscored
@@ -59,7 +59,7 @@ class DatasetReport:
 
 def score_dataset(
     scorer: Scorer,
-    name: str | TableGroups,
+    name: str | GroupSource,
     output: str | os.PathLike[str],
     *,
     split: str = "train",
@@ -68,6 +68,7 @@ def score_dataset(
     processes: Processes | None = None,
     choice: Choice | None = None,
     progress: bool | None = False,
+    describe: Callable[[GroupRow], Mapping[str, object]] | None = None,
 ) -> DatasetReport | None:
     """Score all groups of a dataset into a file of a row per group, or per edit (`Choice`).
 
@@ -77,11 +78,12 @@ def score_dataset(
 
     Args:
         scorer: who scores.
-        name, split, limit, revision: see `numbered_rows`; or a table's groups, which have neither split nor revision.
+        name, split, limit, revision: see `numbered_rows`; or a source of groups, which has its own split and revision.
         output: a `.jsonl`, `.parquet` or `.csv` file, which must not exist.
         choice: what is written; by default a row per group.
         progress: show how far it is, and the time left; None: in a terminal.
         processes: who shares the work.
+        describe: what else to tell of a row, in its record.
 
     Returns:
         What became of the dataset; None in processes other than the main one.
@@ -95,12 +97,12 @@ def score_dataset(
     check_output(output)
     choice = choice or Choice()
     with alone_at(output.with_name(f"{output.name}.{processes.index}")):
-        return _score_dataset(scorer, name, output, split, limit, revision, processes, choice, progress)
+        return _score_dataset(scorer, name, output, split, limit, revision, processes, choice, progress, describe)
 
 
 def _score_dataset(
     scorer: Scorer,
-    name: str | TableGroups,
+    name: str | GroupSource,
     output: Path,
     split: str,
     limit: int | None,
@@ -108,6 +110,7 @@ def _score_dataset(
     processes: Processes,
     choice: Choice,
     progress: bool | None,
+    describe: Callable[[GroupRow], Mapping[str, object]] | None,
 ) -> DatasetReport | None:
     parts = [output.with_name(f"{output.name}.part-{index}-of-{processes.count}") for index in range(processes.count)]
     others = sorted(set(output.parent.glob(f"{output.name}.part-*")) - set(parts))
@@ -118,7 +121,7 @@ def _score_dataset(
     if output.exists() and not all(part.exists() for part in parts):  # with them: killed before they were removed
         raise FileExistsError(f"{output} is there already. Choose another name, or delete it.")
     header = {
-        "dataset": name.name if isinstance(name, TableGroups) else name,
+        "dataset": name if isinstance(name, str) else name.name,
         "split": split,
         "revision": revision,
         "scorer": scorer.name,
@@ -128,8 +131,9 @@ def _score_dataset(
     journal = Journal(parts[processes.index], header, durable=False)  # a lost group is quickly scored again
     rows: Iterator[tuple[int, GroupRow]]
     total: int | None
-    if isinstance(name, TableGroups):
-        rows, total = name.group_rows(processes.index, processes.count, limit), len(name)
+    if not isinstance(name, str):
+        rows = name.group_rows(processes.index, processes.count, limit)
+        total = name.number()
     else:
         rows = numbered_rows(name, split, processes.index, processes.count, limit, revision)
         total = number_of_rows(name, split, revision) if progress is not False else None
@@ -144,7 +148,8 @@ def _score_dataset(
             answers = scorer(groups)
             check_answers(scorer, groups, answers)
             for (number, row), scored in zip(batch, answers, strict=True):
-                journal.add({**_record(number, row, scored), DIGEST: row_digest(row)})
+                more = describe(row) if describe is not None else {}
+                journal.add({**_record(number, row, scored), **more, DIGEST: row_digest(row)})
             bar.update(len(batch) * processes.count)
     counts = processes.together({str(processes.index): (reused, changed)}).values()
     if not processes.is_main:

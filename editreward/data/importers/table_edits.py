@@ -162,7 +162,10 @@ def _columns_of(
     wanted = {**NAMES, **of_dimensions, **{name: (column,) for name, column in chosen}}
     found = {}
     for name, candidates in wanted.items():
-        columns = next(filter(None, (_numbered(names, candidate) for candidate in candidates)), ())
+        # A column that was named for one field is no numbered column of another: `jpg` and `jpg2`.
+        others = {column for field_name, column in chosen if field_name != name}
+        free = [column for column in names if column not in others]
+        columns = next(filter(None, (_numbered(free, candidate) for candidate in candidates)), ())
         if columns:
             found[name] = columns
         elif name in dict(chosen):
@@ -201,7 +204,7 @@ def read_edits(values: Mapping[str, Any], options: TableOptions) -> EditRow:
         columns = columns_of(values, options)
     except ValueError as error:
         raise RowFault("missing-column", str(error)) from error
-    instruction = _text(values, columns, "instruction")
+    instruction = _as_text(_first(values[columns["instruction"][0]]), "instruction")
     if instruction is None:
         raise RowFault("empty-text", f"{columns['instruction'][0]} is empty")
     sources = _images([values[name] for name in columns["source"]])
@@ -269,6 +272,11 @@ def _images(cells: Sequence[Any]) -> list[Any]:
 
 def _text(values: Mapping[str, Any], columns: Mapping[str, Sequence[str]], name: str) -> str | None:
     return _as_text(values.get(columns[name][0]), name) if name in columns else None
+
+
+def _first(value: Any) -> Any:
+    """The first of several wordings of an instruction, or the only one."""
+    return next(iter(value), None) if isinstance(value, list | tuple) else value
 
 
 def _as_text(value: Any, name: str) -> str | None:
