@@ -11,6 +11,7 @@ from typing import Any
 
 NO_FILES = ("http://", "https://", "data:")
 SIMULATED = "simulated"
+FILE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 ALIKE = 0.6
 """How like a name must be to one that is there, to be meant: `difflib`'s ratio."""
 
@@ -85,7 +86,8 @@ def _check_dataset(name: str, option: str) -> None:
 def _check_edits(name: str, option: str) -> None:
     """A path that is there, a pattern of paths, or what may be the id of a dataset on the Hub."""
     if not glob.has_magic(name):
-        _check_dataset(name, option)
+        is_named_as_file = Path(name).suffix.lower() in (*FILE_SUFFIXES, ".tar") and not Path(name).is_dir()
+        (_check_file if is_named_as_file else _check_dataset)(name, option)
     elif not Path(name).exists() and next(glob.iglob(name), None) is None:
         raise FileNotFoundError(f"No file matches {name} (`{option}`). Check the pattern.")
 

@@ -297,6 +297,5 @@ def _record(cell: Any, store: ImageStore) -> dict[str, Any]:
 
 
 def _shown(cell: Any) -> str:
-    return (
-        cell if isinstance(cell, str) else str((cell.get("path") if isinstance(cell, Mapping) else "") or "embedded")
-    )
+    path = cell.get("path") if isinstance(cell, Mapping) else cell
+    return path if isinstance(path, str) else "embedded"

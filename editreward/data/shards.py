@@ -1,7 +1,7 @@
 """WebDataset shards as rows: tar files in which the members of one name, up to its first dot, are a sample.
 
-Shards are read as streams, one sample in memory at a time; nothing of them is unpacked. What follows the first dot of a
-member's name says what it is:
+Shards are read as streams, one sample in memory at a time; nothing of them is unpacked. What follows the first dot of
+a member's name says what it is:
 
 | member | becomes |
 |---|---|
