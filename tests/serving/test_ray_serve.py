@@ -93,6 +93,7 @@ def ray_server(tmp_path):
     command = [sys.executable, "-m", "editreward.cli", "serve", "--engine", "ray"]
     command += ["--config", str(tmp_path / "serve.yaml")]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment["RAY_raylet_start_wait_time_s"] = "120"  # on machines that have much else to do
     log = tmp_path / "log.txt"
     with (
         log.open("w") as out,
