@@ -26,6 +26,7 @@ from editreward.cli.bench import add_bench
 from editreward.cli.calibrate import add_calibrate
 from editreward.cli.completion import add_completion
 from editreward.cli.convert import add_convert
+from editreward.cli.curate import add_curate
 from editreward.cli.data import add_data
 from editreward.cli.demo import add_demo
 from editreward.cli.environment import add_env
@@ -39,7 +40,14 @@ from editreward.cli.serve import add_serve
 from editreward.cli.train import add_train
 from editreward.printing import printable, safe_streams
 
-EXTRAS = {"score": "data", "calibrate": "data", "bench": "eval", "merge": "train", "prompts": "judges"}
+EXTRAS = {
+    "score": "data",
+    "calibrate": "data",
+    "bench": "eval",
+    "curate": "eval",
+    "merge": "train",
+    "prompts": "judges",
+}
 """Extra of the package that a command needs, where it has not the command's own name."""
 
 
@@ -47,6 +55,7 @@ COMMANDS: tuple[Callable[[Any], None], ...] = (
     add_score,
     add_serve,
     add_demo,
+    add_curate,
     add_calibrate,
     add_convert,
     add_train,

@@ -1,6 +1,7 @@
 """Images of stored groups: reading them, and telling whether two are the same or nearly so."""
 
 import hashlib
+import io
 from collections.abc import Sequence
 
 import imagehash
@@ -14,6 +15,9 @@ NEAR_BITS = 4
 """Perceptual hashes that differ in at most so many of their 64 bits are taken for the same picture."""
 
 HASH_BITS = 64
+
+THUMBNAIL = 304
+"""Longest side of an image of a report, in pixels: two for each of the page's."""
 
 LINKED = "the row holds no image but a path or URL, which is not followed: embed the file's bytes"
 """Rows are written by others: following them would open any file here and ask any server that this machine reaches."""
@@ -37,6 +41,18 @@ def read_image(record: GroupRow | None) -> Image.Image:
     if record.get("bytes") is None:
         raise FileNotFoundError(f"{LINKED} (it holds {str(record['path'])[-LONGEST_NAMED:]!r})")
     return load_image(record["bytes"], "the image")
+
+
+def thumbnail(record: GroupRow | Image.Image | None) -> bytes | None:
+    """A small JPEG of a stored or open image, for reports; None where it cannot be read (any more)."""
+    try:
+        image = record.copy() if isinstance(record, Image.Image) else read_image(record)
+    except (FileNotFoundError, ValueError):
+        return None
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=80, optimize=True)
+    return out.getvalue()
 
 
 def flatten(image: Image.Image) -> Image.Image:

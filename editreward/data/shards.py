@@ -77,7 +77,7 @@ def _has_end(path: Path) -> bool:
 
 
 def _row(number: int, path: Path, key: str, values: dict[str, Any], fault: str) -> TableRow:
-    named = {"__key__": key.removeprefix("./"), **values}
+    named = {"__key__": f"{path.name}/{key.removeprefix('./')}", **values}
     return TableRow(number, named, file=path.name, fault=fault)
 
 

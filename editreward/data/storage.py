@@ -6,10 +6,11 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from datasets import Features
 from datasets.table import embed_table_storage
 
 from configuration_editreward import DEFAULT_DIMENSIONS
@@ -85,11 +86,15 @@ def filled_in(group: GroupRow, group_id: str) -> dict[str, Any]:
     return filled
 
 
-class GroupWriter:
-    """Writes groups one at a time; a context manager. Arguments as for `write_groups`.
+class ShardWriter:
+    """Writes rows of any columns one at a time, images within, as the Parquet shards of one split; a context manager.
 
     Shards get their names when the writer is closed without an error; until then the split's older ones stay. One
     writer per split at a time.
+
+    Args:
+        folder, split, max_shard_bytes: as for `write_groups`.
+        features: the columns.
 
     Raises:
         ValueError: the split's name is none that `datasets` accepts, or another run writes that split.
@@ -98,14 +103,14 @@ class GroupWriter:
     def __init__(
         self,
         folder: str | os.PathLike[str],
-        split: str = "train",
-        dimensions: Sequence[str] = DEFAULT_DIMENSIONS,
+        split: str,
+        features: Features,
         max_shard_bytes: int = MAX_SHARD_BYTES,
     ) -> None:
         if not re.fullmatch(r"\w+(\.\w+)*", split):
             raise ValueError(f"The name of a split has letters, digits, '_' and '.' only, unlike {split!r}.")
         self.folder, self.split, self.max_shard_bytes = Path(folder) / "data", split, max_shard_bytes
-        self.features = group_features(dimensions)
+        self.features = features
         self.shards: list[Path] = []
         self._rows: list[dict[str, Any]] = []
         self._number = 0
@@ -115,9 +120,9 @@ class GroupWriter:
         self._lock = lock(self.folder / f"{split}.parquet")
         remove_parts(self.folder, f"{split}-?????.parquet")
 
-    def write(self, group: GroupRow) -> None:
-        """Add one group."""
-        self._rows.append(filled_in(group, f"{self.split}-{self._number:06d}"))
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Add one row, which has all columns."""
+        self._rows.append(dict(row))
         self._number += 1
         if len(self._rows) == ROWS_PER_BATCH:
             self._flush()
@@ -146,7 +151,7 @@ class GroupWriter:
         for shard in older.difference(self.shards):
             shard.unlink()
 
-    def __enter__(self) -> "GroupWriter":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -188,3 +193,20 @@ class GroupWriter:
             except Exception as error:
                 raise ValueError(f"Group {row.get('group_id')!r} does not fit the schema: {error}") from error
         return pa.concat_tables(tables)
+
+
+class GroupWriter(ShardWriter):
+    """Writes groups one at a time; a context manager. Arguments as for `write_groups`, all else as `ShardWriter`."""
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        split: str = "train",
+        dimensions: Sequence[str] = DEFAULT_DIMENSIONS,
+        max_shard_bytes: int = MAX_SHARD_BYTES,
+    ) -> None:
+        super().__init__(folder, split, group_features(dimensions), max_shard_bytes)
+
+    def write(self, row: GroupRow) -> None:
+        """Add one group."""
+        super().write(filled_in(row, f"{self.split}-{self._number:06d}"))

@@ -1,6 +1,5 @@
 """The report of one scorer on one benchmark."""
 
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ from editreward.benchmarks.reports.findings import (
 from editreward.benchmarks.reports.saved import RESULT, write_answers
 from editreward.benchmarks.result import BenchmarkResult
 from editreward.benchmarks.runner import rows_at
-from editreward.data.images import read_image
+from editreward.data.images import thumbnail
 from editreward.groups.rows import GroupRow, GroupRows
 from editreward.reports import plots
 from editreward.reports.page import Cell, Example, Page, Picture, Plot, Section, Strong, Table
@@ -36,8 +35,6 @@ from editreward.statistics.resampling import BOOTSTRAP_SAMPLES
 STEM = "result"
 THIS_RUN, ELSEWHERE = "this run", "published, not run here"
 EXAMPLES = 8
-THUMBNAIL = 304
-"""Longest side of an image of an example, in pixels: two for each of the page's."""
 
 LABELS = 40
 """Labels of a breakdown that are shown, those with most cases; a line says so where there are more."""
@@ -318,7 +315,7 @@ def _example(mistake: Mistake, row: GroupRow, answers: Answers) -> Example:
         places = f"{abs(mistake.confidence):.0%} of all edits"
         said = f"{better} is rated {item.score:g} by people; the scorer puts it {places} {side} its place."
     pictures = [
-        Picture(_thumbnail(image), "Source" if place == 1 else f"Source {place}", [])
+        Picture(thumbnail(image), "Source" if place == 1 else f"Source {place}", [])
         for place, image in enumerate(row["source_images"], start=1)
     ]
     for index in item.candidates:
@@ -334,7 +331,7 @@ def _example(mistake: Mistake, row: GroupRow, answers: Answers) -> Example:
         mark = ""
         if mistake.unit != "places":
             mark = {mistake.better: "people's choice", mistake.worse: "scorer's choice"}.get(index, "")
-        pictures.append(Picture(_thumbnail(row["candidates"][index]["image"]), f"Edit {_letter(index)}", lines, mark))
+        pictures.append(Picture(thumbnail(row["candidates"][index]["image"]), f"Edit {_letter(index)}", lines, mark))
     told = [said, " · ".join(filter(None, [f"group {item.group_id}", record.category, record.language, item.task]))]
     return Example(said, f"“{record.instruction}”", told[1:], pictures)
 
@@ -342,18 +339,6 @@ def _example(mistake: Mistake, row: GroupRow, answers: Answers) -> Example:
 def _letter(index: int) -> str:
     """A, B, ... Z, then numbers."""
     return chr(ord("A") + index) if index < 26 else str(index + 1)
-
-
-def _thumbnail(record: GroupRow | None) -> bytes | None:
-    """A small JPEG of a stored image; None where it cannot be read (any more)."""
-    try:
-        image = read_image(record)
-    except (FileNotFoundError, ValueError):
-        return None
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=80, optimize=True)
-    return out.getvalue()
 
 
 def _data(data: Mapping[str, Any]) -> Section:

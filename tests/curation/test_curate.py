@@ -1,0 +1,208 @@
+"""`editreward curate` from shards to shards: what is kept, what is said, the same bytes however it was made."""
+
+import io
+import json
+
+import pyarrow.parquet as pq
+import pytest
+from datasets import load_dataset
+from PIL import Image
+
+from editreward.cli import command as cli
+from editreward.curation.acceptance import Condition
+from editreward.curation.curate import Curation, RiskControl, Selection, curate
+from editreward.data.edit_sources import SourceOptions, StreamedGroups
+from editreward.data.sources import load_groups, raw_groups
+from editreward.data.storage import write_groups
+from tests.data.test_edit_sources import shard
+from tests.helpers.pictures import file_of
+from tests.helpers.scorers import GREEN, RED, ColourScorer, painted
+
+EDITS = 150
+
+
+class Share:
+    """One of two processes, which run here one after another."""
+
+    def __init__(self, index):
+        self.index, self.count, self.is_main, self.device = index, 2, index == 1, None
+
+    def together(self, values):
+        return values
+
+    def from_main(self, value):
+        return value
+
+
+class Stops(ColourScorer):
+    """Is killed in its second call."""
+
+    def __call__(self, groups):
+        if self.calls:
+            raise KeyboardInterrupt
+        return super().__call__(groups)
+
+
+def source_image(number):
+    image = Image.new("RGB", (16, 12), (number, 10, 10))
+    image.putpixel((15, 11), (0, number, 0))
+    return image
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """Edits whose score grows with their number; 20 is white, which fails, 30 its source, 40 no image, 50 has none."""
+    members = []
+    for number in range(EDITS):
+        edited = {20: painted(255, 255, 255), 30: source_image(30)}.get(number, painted(number, number, number % 7))
+        parts = [
+            ("source.png", file_of(source_image(number))),
+            ("edited.png", b"no image" if number == 40 else file_of(edited)),
+            ("json", json.dumps({"instruction": "x", "category": f"c{number % 3}", "editor": "e"}).encode()),
+        ]
+        members += [(f"{number:03d}.{name}", data) for name, data in parts if (number, name) != (50, "edited.png")]
+    folder = tmp_path_factory.mktemp("shards")
+    shard(folder / "0.tar", members[:200])
+    shard(folder / "1.tar", members[200:])
+    return folder
+
+
+def run(shards, output, scorer=None, curation=None, **options):
+    source = StreamedGroups(str(shards), SourceOptions())
+    return curate(scorer or ColourScorer(), source, output, curation or Curation(Selection(top_k=30)), **options)
+
+
+def content(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def whole(shards, tmp_path_factory):
+    output = tmp_path_factory.mktemp("whole") / "out"
+    run(shards, output)
+    return output
+
+
+def test_the_best_are_kept_with_their_images_scores_and_origin(whole):
+    (file,) = (whole / "data").glob("*.parquet")
+    rows = pq.read_table(file).to_pylist()
+    numbers = range(EDITS - 30, EDITS)
+    assert [row["edited_image"]["bytes"] for row in rows] == [file_of(painted(n, n, n % 7)) for n in numbers]
+    assert [row["source_images"][0]["bytes"] for row in rows] == [file_of(source_image(n)) for n in numbers]
+    assert [row["overall"] for row in rows] == [n + 1 for n in numbers]  # an instruction adds its length
+    assert rows[0]["scores"] == {RED: numbers[0] + 1, GREEN: numbers[0] + 1}
+    assert rows[0]["id"] == "1.tar/120" and rows[0]["row"].startswith("1.tar, row ")
+    loaded = load_dataset(str(whole), split="train")
+    assert loaded.num_rows == 30 and isinstance(loaded[0]["edited_image"], Image.Image)
+
+
+def test_every_edit_is_accounted_for(whole):
+    decisions = [json.loads(line) for line in (whole / "decisions.jsonl").read_text().splitlines()]
+    why = {line["id"].split("/")[1]: line["dropped"] for line in decisions}
+    assert why["020"] == why["040"] == "could not be scored" and why["030"] == "equals its source"
+    assert why["119"] == "others are better" and why["120"] is None
+    faults = [json.loads(line) for line in (whole / "faults.jsonl").read_text().splitlines()]
+    assert len(decisions) == EDITS - len(faults) and len({line["id"] for line in decisions}) == len(decisions)
+    assert {"missing-column"} <= {fault["kind"] for fault in faults}
+    summary = json.loads((whole / "summary.json").read_text())
+    dropped = sum(step["dropped"] for step in summary["steps"])
+    assert summary["edits"] == len(decisions) == summary["kept"] + dropped
+
+
+def test_report_and_card_say_what_was_dropped(whole):
+    html, text = (whole / "report.html").read_text(), (whole / "report.md").read_text()
+    for part in ("others are better", "equals its source", "c0", "missing-column"):
+        assert part in html and part in text
+    assert html.count("data:image/jpeg") >= 40  # ten best and ten worst, with their sources
+    card = (whole / "README.md").read_text()
+    assert "30 edits of" in card and "others are better" in card and "colours" in card
+
+
+def test_a_killed_run_goes_on_and_two_processes_make_the_same_bytes(shards, whole, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(shards, tmp_path / "out", Stops())
+    scorer = ColourScorer()
+    run(shards, tmp_path / "out", scorer)
+    assert sum(scorer.calls) < EDITS - 60 and content(tmp_path / "out") == content(whole)
+    for index in range(2):
+        run(shards, tmp_path / "two", processes=Share(index))
+    assert content(tmp_path / "two") == content(whole)
+
+
+def test_other_settings_are_refused_and_scores_are_used_again(shards, whole, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(shards, tmp_path / "out", Stops())
+    with pytest.raises(ValueError, match="unfinished run with other settings: fingerprint"):
+        run(shards, tmp_path / "out", ColourScorer(fingerprint="other"))
+    with pytest.raises(FileExistsError, match="complete already"):
+        run(shards, whole)
+    scorer = ColourScorer()
+    outcome = run(shards, tmp_path / "again", scorer, Curation(Selection(top_k=7)), scores=whole)
+    assert scorer.calls == [] and len(outcome.kept.left) == 7
+    with pytest.raises(ValueError, match="has scores with other settings: untouched False became True"):
+        run(shards, tmp_path / "gain", scorer, Curation(Selection(min_gain=1)), scores=whole)
+
+
+def test_gain_is_over_the_untouched_source(shards, tmp_path):
+    outcome = run(shards, tmp_path / "out", curation=Curation(Selection(min_gain=60)))
+    for edit in outcome.kept.edits:
+        if not edit.error:
+            assert edit.gain == edit.means["overall"] - _source_reward(edit)
+    left = [outcome.kept.edits[index] for index in outcome.kept.left]
+    assert left and all(edit.gain >= 60 for edit in left)
+
+
+def _source_reward(edit):
+    """Of the source of an edit, whose number its id ends with: mean of red and green, and the instruction's length."""
+    return (int(edit.id.split("/")[1]) + 10) / 2 + 1
+
+
+def test_sources_of_a_benchmark_are_dropped(shards, tmp_path):
+    row = {"instruction": "other", "source_images": [source_image(140)], "candidates": [{"image": painted(1)}]}
+    write_groups([row], tmp_path / "bench")
+    outcome = run(shards, tmp_path / "out", curation=Curation(exclude=[str(tmp_path / "bench")]))
+    dropped = {outcome.kept.edits[i].id for i, why in outcome.kept.why.items() if "benchmark" in why}
+    assert "1.tar/140" in dropped
+
+
+def test_labels_are_drawn_labelled_and_decide(shards, tmp_path):
+    """Of what --label draws, edits from 30 on are labelled as good: at 90 % with 95 % confidence, most pass."""
+    scorer = ColourScorer(scale=None)
+    run(shards, tmp_path / "first", scorer, Curation(labels=120))
+    drawn = list(raw_groups(load_groups(tmp_path / "first" / "to_label")))
+    assert len(drawn) == 120 and all(len(row["candidates"]) == 1 for row in drawn)
+    for row in drawn:
+        red = Image.open(io.BytesIO(row["candidates"][0]["image"]["bytes"])).getpixel((0, 0))[0]
+        row["candidates"][0]["scores"] = {RED: 4.0, GREEN: 4.0 if red >= 30 else 1.0}
+    write_groups(drawn, tmp_path / "labelled")
+    risk = RiskControl([Condition.parse(f"{GREEN}>=3")], str(tmp_path / "labelled"))
+    outcome = run(shards, tmp_path / "out", scorer, Curation(risk=risk), scores=tmp_path / "first")
+    numbers = [int(outcome.kept.edits[i].id.split("/")[1]) for i in outcome.kept.left]
+    assert sum(n >= 30 for n in numbers) / len(numbers) >= 0.9 and len(numbers) >= 90
+    assert outcome.control.labelled == 120
+    assert "At least 90% of what passes" in (tmp_path / "out" / "report.md").read_text()
+    with pytest.raises(ValueError, match="scores from 0 to 255, labels are from 1 to 4"):
+        run(shards, tmp_path / "scale", ColourScorer(), Curation(risk=risk))
+    with pytest.raises(ValueError, match="choose one"):
+        Curation(Selection(top_k=3), risk)
+
+
+def test_a_selection_that_leaves_nothing_says_what_dropped_it(shards, whole, tmp_path):
+    curation = Curation(Selection(thresholds={"overall": 999}))
+    with pytest.raises(ValueError, match=r"Nothing is left .*overall is below 999: 1\d\d"):
+        run(shards, tmp_path / "out", curation=curation, scores=whole)
+
+
+def test_the_command_repeats_itself_from_its_settings(shards, tmp_path, capsys):
+    words = ["curate", str(shards), "--scorer", "pixels", "--per-source", "1", "--quota", "c0=5", "--quota", "*=9"]
+    assert cli.main([*words, "--output", str(tmp_path / "a")]) == 1  # rows that could not be read
+    out = capsys.readouterr().out
+    assert "Kept 23 of" in out and "its category is full" in out and "faults.jsonl" in out
+    settings = str(tmp_path / "a" / "settings.json")
+    assert cli.main(["curate", "--settings", settings, "--output", str(tmp_path / "b")]) == 1
+    assert content(tmp_path / "a") == content(tmp_path / "b")
+    assert cli.main(["curate", "--settings", settings, "--top-k", "3", "--output", str(tmp_path / "c")]) == 2
+    assert "it goes without 'top_k'" in capsys.readouterr().err
+    assert cli.main(["curate", "--output", str(tmp_path / "c")]) == 2
+    assert cli.main(["curate", "simulated", "--quota", "x", "--output", str(tmp_path / "c")]) == 2
+    assert "--quota takes NAME=VALUE" in capsys.readouterr().err
