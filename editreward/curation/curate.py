@@ -32,6 +32,7 @@ from editreward.data.sources import StoredRows
 from editreward.data.storage import ShardWriter, write_groups
 from editreward.files import alone_at, check_same, write_json, write_lines
 from editreward.groups import Scorer
+from editreward.groups.ratings import SCORE_RANGE
 from editreward.groups.rows import GroupRow
 from editreward.resuming import row_digest
 from editreward.scorers.dataset import score_dataset
@@ -151,7 +152,7 @@ def curate(
             left, or as `score_dataset`.
     """
     processes = processes or Processes()
-    if curation.risk is not None and scorer.scale not in (None, (1.0, 4.0)):
+    if curation.risk is not None and scorer.scale is not None and tuple(scorer.scale) != SCORE_RANGE:
         raise ValueError(
             f"{scorer.name} scores from {scorer.scale[0]:g} to {scorer.scale[1]:g}, labels are from 1 to 4: "
             "--acceptable takes a scorer of that scale, or of none. Bring it there by `editreward calibrate`."
@@ -173,8 +174,12 @@ def curate(
 
 
 def _save_settings(scorer: Scorer, source: GroupSource, output: Path, curation: Curation, scores: Path | None) -> None:
-    made_of = {"source": source.name, "scorer": scorer.name, "fingerprint": scorer.fingerprint}
-    made_of["untouched"] = curation.selection.min_gain is not None
+    made_of: dict[str, object] = {
+        "source": source.name,
+        "scorer": scorer.name,
+        "fingerprint": scorer.fingerprint,
+        "untouched": curation.selection.min_gain is not None,
+    }
     settings = {**made_of, "arguments": curation.settings}
     file = output / "settings.json"
     if file.exists():
