@@ -27,7 +27,7 @@ SERVED = {
     "judges": ["editreward.cli.prompts", "editreward.scorers.judges.loading"],
     "ray": ["editreward.serving.ray_app"],
     "serve": ["editreward.cli.serve", "editreward.serving.run"],
-    "space": ["editreward_space.ui"],
+    "space": ["editreward_space.scratch", "editreward_space.ui"],
     "train": ["editreward.training.script", "editreward.cli.train", "editreward.cli.merge"],
 }
 """Modules by the extra that is to be enough for them; "" is the package without extras."""

@@ -31,20 +31,20 @@ class AdjudicationScreen(Screen[TuplePage]):
         self.form = gr.Number(visible=False, precision=0)
         self.head = gr.HTML()
         self.notice = gr.HTML(elem_id="notice")
+        gr.HTML(pages.rubric(self.protocol))
         with gr.Row():
             with gr.Column(scale=2, min_width=280, elem_id="task"):
                 self.task = gr.HTML()
-                self.proposals = gr.HTML(elem_id="proposals")
-                gr.HTML(pages.rubric(self.protocol))
             with gr.Column(scale=5, elem_id="cards"):
                 self._lay_out_cards()
+        self.proposals = gr.HTML(elem_id="proposals")
         with gr.Row():
             self.comment = gr.Textbox(label="Comment, which the others see", lines=1, max_length=MAX_COMMENT)
-        with gr.Row():
+        with gr.Row(elem_id="actions"):
+            self.save = gr.Button("Propose this ranking", variant="primary", elem_id="save")
+            self.leave_out = gr.Button("Propose to leave this tuple out", elem_id="leave-out")
             self.back = gr.Button("Back", elem_id="back")
             self.forward = gr.Button("Forward", elem_id="forward")
-            self.leave_out = gr.Button("Propose to leave this tuple out", elem_id="leave-out")
-            self.save = gr.Button("Propose this ranking", variant="primary", elem_id="save")
         self.timer = gr.Timer(REFRESH_SECONDS)
 
     def _lay_out_cards(self) -> None:

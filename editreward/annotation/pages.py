@@ -110,7 +110,7 @@ def task(instruction: str, images: Sequence[str]) -> str:
     )
     return (
         f'<h2>Instruction</h2><p class="instruction" dir="auto">{escape(instruction)}</p>'
-        f"<h2>Source</h2><div>{shown}</div>"
+        f'<h2>Source</h2><div class="sources">{shown}</div>'
     )
 
 
@@ -135,20 +135,25 @@ def reference_note(reference: dict[str, float], protocol: Protocol) -> str:
 
 
 def rubric(protocol: Protocol) -> str:
-    """The rubric, and folded up the introduction and the shortcuts."""
+    """The rubric, all of it unless the annotator folds it up; and folded up the introduction and the keys."""
     parts = []
     for dimension in protocol.dimensions:
         levels = "".join(
             f'<li value="{level}">{escape(dimension.levels[level])}</li>' for level in sorted(LEVELS, reverse=True)
         )
         parts.append(
-            f'<h3>{escape(dimension.title)}</h3><p>{escape(dimension.question)}</p><ol class="levels">{levels}</ol>'
+            f"<section><h3>{escape(dimension.title)}</h3><p>{escape(dimension.question)}</p>"
+            f'<ol class="levels">{levels}</ol></section>'
         )
     keys = "".join(f"<dt>{escape(keys)}</dt><dd>{escape(what)}</dd>" for keys, what in SHORTCUTS)
+    about = ""
     if protocol.introduction:
-        parts.append(f"<details><summary>About</summary><p>{escape(protocol.introduction)}</p></details>")
-    parts.append(f'<details class="keys"><summary>Keys</summary><dl>{keys}</dl></details>')
-    return f'<div class="rubric">{"".join(parts)}</div>'
+        about = f"<details><summary>About</summary><p>{escape(protocol.introduction)}</p></details>"
+    return (
+        '<div class="rubric"><details class="scores" open><summary>What the scores mean</summary>'
+        f'<div class="dimensions">{"".join(parts)}</div></details>{about}'
+        f'<details class="keys"><summary>Keys</summary><dl>{keys}</dl></details></div>'
+    )
 
 
 def message(page: Page, protocol: Protocol) -> str:

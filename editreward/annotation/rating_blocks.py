@@ -41,16 +41,17 @@ class RatingScreen(Screen[Page]):
         with gr.Column(visible=False) as self.message_area:
             self.message = gr.HTML()
             self.start = gr.Button("Start", variant="primary", elem_id="start", visible=False)
-        with gr.Row(visible=False) as self.group_area:
-            with gr.Column(scale=2, min_width=280, elem_id="task"):
-                self.task = gr.HTML()
-                gr.HTML(pages.rubric(self.protocol))
-            with gr.Column(scale=5, elem_id="cards"):
-                self._lay_out_cards()
-        with gr.Row():
+        with gr.Column(visible=False) as self.group_area:
+            gr.HTML(pages.rubric(self.protocol))
+            with gr.Row():
+                with gr.Column(scale=2, min_width=280, elem_id="task"):
+                    self.task = gr.HTML()
+                with gr.Column(scale=5, elem_id="cards"):
+                    self._lay_out_cards()
+        with gr.Row(elem_id="actions"):
+            self.save = gr.Button("Save and go on", variant="primary", elem_id="save")
             self.back = gr.Button("Back", elem_id="back")
             self.forward = gr.Button("Forward", elem_id="forward")
-            self.save = gr.Button("Save and go on", variant="primary", elem_id="save")
         with gr.Row(elem_id="skip-area") as self.skip_area:
             self.reason = gr.Radio(list(self.protocol.skip_reasons), label="Reason to skip this group", scale=4)
             self.comment = gr.Textbox(label="Comment", lines=1, max_length=MAX_COMMENT, scale=2)

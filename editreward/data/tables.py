@@ -16,6 +16,7 @@ import csv
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,15 +44,21 @@ BROKEN_TEXT = re.compile("[\ud800-\udfff]")
 READ_CHUNK = 1 << 20
 
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What makes spreadsheets take a cell for a formula (OWASP, CSV injection)."""
-
-UNSEEN = re.compile("[ \u00a0\u200b\u2060\ufeff]*")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20", "\u2212")
+"""What makes spreadsheets take a cell for a formula (OWASP, CSV injection); signs of full width and a minus count."""
 
 
 def unformula(text: str) -> str:
-    """A text that spreadsheets show as it is: one that starts as a formula gets an apostrophe in front."""
-    return "'" + text if UNSEEN.sub("", text, count=1).startswith(FORMULA_STARTS) else text
+    """A text that spreadsheets show as it is: one that starts as a formula gets an apostrophe in front.
+
+    Blanks and characters that nobody sees before such a start do not hide it: programs drop them.
+    """
+    for character in text:
+        if unicodedata.normalize("NFKC", character).startswith(FORMULA_STARTS):
+            return "'" + text
+        if not (character.isspace() or unicodedata.category(character) in ("Cc", "Cf")):
+            break
+    return text
 
 
 class TableError(ValueError):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from editreward.groups import CandidateScore, DimensionScore, GroupScores
 from editreward.reports.text import percent
-from editreward_space.batch import BatchProgress
+from editreward_space.batch import MOST_SHOWN, BatchProgress, BestEdit
 from editreward_space.images import data_uri
 from editreward_space.settings import Settings
 
@@ -17,6 +17,9 @@ LOW, HIGH = 1.0, 4.0
 """The scale of the annotation rubric, on which calibrated scores are."""
 
 BINS = 12
+
+SHOWN_FIRST = 8
+"""The best edits of a batch that are shown until the reader asks for another number."""
 
 
 def model_note(description: dict[str, Any]) -> str:
@@ -54,11 +57,18 @@ def ranking_page(
     )
     return (
         f'<section class="er-result" aria-label="Ranking"><p class="er-answer" role="status">Best of {len(names)}: '
-        f"<b>{winner}</b>{sure}.</p>"
+        f"<b>{winner}</b>{sure}.{doubt(scores.probability)}</p>"
         f'<div class="er-task"><figure class="er-sources">{shown}<figcaption>Source</figcaption></figure>'
         f'<blockquote class="er-instruction" dir="auto">{escape(instruction)}</blockquote></div>'
         f'<div class="er-cards">{cards}</div></section>'
     )
+
+
+def doubt(probability: float | None) -> str:
+    """What to add about the best edit where it is more probable that another one is."""
+    if probability is None or probability >= 0.5:
+        return ""
+    return f" The model does not know: with {_percent(1 - probability)} another one is the best."
 
 
 def _percent(probability: float) -> str:
@@ -105,12 +115,10 @@ def dimension_bar(label: str, score: DimensionScore) -> str:
     line = f'<p class="er-line"><span>{escape(label)}</span><b>{score}</b></p>'
     if not score.calibrated:
         return line.replace("</span>", " (uncalibrated)</span>")
-    std = score.shown_std or 0.0
-    low, middle, high = (_share(score.mean + offset) for offset in (-std, 0, std))
-    return (
-        f'{line}<div class="er-bar" aria-hidden="true"><i style="width:{middle:.1f}%"></i>'
-        f'<u style="left:{low:.1f}%;width:{high - low:.1f}%"></u></div>'
-    )
+    std = score.shown_std
+    low, middle, high = (_share(score.mean + offset) for offset in (-(std or 0), 0, std or 0))
+    spread = "" if std is None else f'<u style="left:{low:.1f}%;width:{high - low:.1f}%"></u>'
+    return f'{line}<div class="er-bar" aria-hidden="true"><i style="width:{middle:.1f}%"></i>{spread}</div>'
 
 
 def _share(value: float) -> float:
@@ -166,8 +174,10 @@ def _chance(probability: float | None) -> str:
     return "" if probability is None else f"{_percent(probability)}{share_bar(probability)}"
 
 
-def batch_page(progress: BatchProgress, dimensions: Sequence[str], calibrated: bool) -> str:
-    """How far a batch is and, once it is finished, its errors and a histogram per dimension."""
+def batch_page(
+    progress: BatchProgress, dimensions: Sequence[str], calibrated: bool, best: Sequence[BestEdit] = ()
+) -> str:
+    """How far a batch is and, once it is finished, its errors, its best edits and a histogram per dimension."""
     bar = f'<progress max="{max(progress.total, 1)}" value="{progress.done}" aria-label="Groups done"></progress>'
     scored = progress.done - progress.errors
     status = f"{progress.done} of {progress.total} groups: {scored} scored, {progress.errors} with errors."
@@ -180,11 +190,37 @@ def batch_page(progress: BatchProgress, dimensions: Sequence[str], calibrated: b
             items = "".join(f"<li><b>{escape(row['group'])}</b>: {escape(row['error'])}</li>" for row in errors[:20])
             more = f"<li>and {len(errors) - 20} more, in the table</li>" if len(errors) > 20 else ""
             parts.append(f'<h3>Not scored</h3><ul class="er-errors">{items}{more}</ul>')
+        if best:
+            parts.append(best_edits(best))
         for name in dimensions:
             values = [row[name] for row in progress.rows if row[name] is not None]
             if values:
                 parts.append(histogram(f"{title(name)}{'' if calibrated else ' (uncalibrated)'}", values, calibrated))
     return f'<section class="er-result" aria-label="Batch">{"".join(parts)}</section>'
+
+
+def best_edits(edits: Sequence[BestEdit]) -> str:
+    """The best edits as pictures; how many are shown, and whether only the best of each group, is the reader's."""
+    most = min(len(edits), MOST_SHOWN)
+    tiles = "".join(
+        f'<figure class="er-tile" data-leads="{int(edit.leads)}"{"" if place < SHOWN_FIRST else " hidden"}>'
+        f'<img src="{edit.picture}" alt="Edited image {escape(edit.name)} of group {escape(edit.group)}">'
+        f"<figcaption><b>{escape(edit.score)}</b> {escape(edit.name)}<br><small>{escape(edit.group)}: "
+        f"{escape(shortened(edit.instruction))}</small></figcaption></figure>"
+        for place, edit in enumerate(edits)
+    )
+    return (
+        '<div class="er-best"><h3>The best edits</h3><p class="er-choice"><label>Show '
+        f'<input type="number" min="1" max="{most}" value="{min(most, SHOWN_FIRST)}" '
+        'aria-label="How many edits to show"></label>'
+        '<label><input type="checkbox"> only the best of each group</label>'
+        f'</p><div class="er-tiles">{tiles}</div></div>'
+    )
+
+
+def shortened(text: str, most: int = 100) -> str:
+    """A text of at most so many characters."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def histogram(label: str, values: Sequence[float], calibrated: bool) -> str:
@@ -221,10 +257,14 @@ def limits_table(settings: Settings) -> str:
         ("Instruction", f"{settings.max_instruction} characters"),
         (
             "Batch",
-            f"{settings.max_rows} groups, {settings.max_batch_mb} MB unpacked, {settings.batch_seconds} seconds",
+            f"{settings.max_rows} groups, {settings.max_batch_mb} MB unpacked, "
+            f"{settings.max_batch_megapixels} megapixels, {settings.batch_seconds} seconds",
         ),
         ("At the same time", f"{settings.max_batches} batches, {settings.max_queue} requests in the queue"),
-        ("Uploads and downloads", f"deleted after {settings.keep_minutes} minutes"),
+        (
+            "Uploads and downloads",
+            f"deleted after {settings.keep_minutes} minutes, {settings.max_stored_mb} MB of all users",
+        ),
     )
     body = "".join(f'<tr><th scope="row">{name}</th><td>{value}</td></tr>' for name, value in rows)
     return f'<div class="er-scroll"><table><tbody>{body}</tbody></table></div>'

@@ -11,7 +11,8 @@ from editreward import load_scorer
 from editreward.groups import EditGroup, GroupScores, Scorer, Unscored
 from editreward.serving.sharing import SharedScorer
 from editreward_space.images import NamedImage
-from editreward_space.settings import InputError, Settings
+from editreward_space.quota import Quota
+from editreward_space.settings import MEGABYTE, InputError, Settings
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Service:
 
     def __init__(self, scorer: Scorer, settings: Settings) -> None:
         self.scorer, self.settings = scorer, settings
+        self.quota = Quota(settings.max_stored_mb * MEGABYTE)
         self._shared = SharedScorer(on_zero_gpu(scorer.__call__))
 
     @classmethod

@@ -28,11 +28,13 @@ class Settings:
         max_instruction: characters of an instruction.
         max_rows: groups of one batch.
         max_batch_mb: megabytes of all images of one batch, unpacked.
+        max_batch_megapixels: million pixels of all images of one batch, an image counted each time that it is named.
         request_seconds: how long a request waits for the model.
         batch_seconds: how long one batch may take.
         max_batches: batches that run at the same time.
         max_queue: requests that wait at the same time.
         keep_minutes: how long uploads and downloads are kept.
+        max_stored_mb: megabytes of all uploads and downloads that are kept at the same time; no more is taken then.
     """
 
     model: str = ""
@@ -46,11 +48,13 @@ class Settings:
     max_instruction: int = 2000
     max_rows: int = 500
     max_batch_mb: int = 1000
+    max_batch_megapixels: int = 4000
     request_seconds: int = 60
     batch_seconds: int = 900
     max_batches: int = 2
     max_queue: int = 32
     keep_minutes: int = 60
+    max_stored_mb: int = 4000
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":

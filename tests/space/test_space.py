@@ -1,10 +1,16 @@
 """What the Space is made of: what strangers send is read within limits, shown escaped, and never costs others."""
 
+import asyncio
+import base64
 import csv
 import io
 import json
 import os
+import signal
+import struct
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 import types
@@ -15,12 +21,14 @@ from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
+import httpx
 import huggingface_hub
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from starlette.responses import JSONResponse
 
 from editreward.data.storage import write_groups
 from editreward.data.tables import FORMULA_STARTS
@@ -28,9 +36,12 @@ from editreward.groups import EditGroup, GroupScores, Unscored
 from editreward.reports.text import percent
 from editreward.scorers.reward_model import EditRewardScorer
 from editreward.serving.sharing import SharedScorer
+from editreward_space import batch as batching
 from editreward_space import pages, tables
-from editreward_space.batch import BatchProgress, run_batch, texts, write_files
-from editreward_space.images import NamedImage, checked_image, read_upload, shown
+from editreward_space.batch import BatchProgress, BestEdits, run_batch, texts, write_files
+from editreward_space.images import NamedImage, checked_image, data_uri, read_upload, shown
+from editreward_space.quota import BLOCK, Quota, UploadQuota
+from editreward_space.scratch import Scratch
 from editreward_space.service import Service, Upload, on_zero_gpu
 from editreward_space.settings import MEGABYTE, InputError, Settings
 from editreward_space.tables import BatchItem, ImageArchive, TableRow, read_table, table_items
@@ -38,6 +49,7 @@ from editreward_space.tables import BatchItem, ImageArchive, TableRow, read_tabl
 SPACE = Path(__file__).parents[2] / "space"
 
 NASTY = '<img src=x onerror="alert(1)"></p><script>alert(2)</script> ${alert(3)} {{4}} & \' "'
+BLANKS = (" ", "\u00a0", "\u200b", "\u3000", "\ufeff", "\u2060", "\u00ad", "\u202e", "\x7f", " \u200b \u200b")
 SETTINGS = Settings(max_image_mb=1, max_batch_mb=3, max_rows=50)
 
 
@@ -508,8 +520,80 @@ def test_the_rows_of_a_table_come_with_their_images_or_with_what_is_wrong(tmp_pa
     assert "at most 16" in errors[3] and errors[4] == "x/a.png is not in images.zip, which has a.png."
 
 
+def test_a_bomb_that_many_rows_name_is_decoded_no_further_than_the_limit(tmp_path, scorer, monkeypatch):
+    content = io.BytesIO()
+    Image.new("RGB", (1000, 1000)).save(content, "PNG")
+    path = make_zip(tmp_path / "images.zip", {"bomb.png": content.getvalue()})
+    limited = Service(scorer, Settings(max_batch_megapixels=20))
+    rows = [TableRow(str(number), "i", ["bomb.png"], ["bomb.png"]) for number in range(400)]
+    seen = []
+    monkeypatch.setattr(limited, "rank_all", lambda groups: seen.extend(groups) or scorer([g.group for g in groups]))
+    with ImageArchive(path, limited.settings) as archive:
+        *_, last = run_batch(limited, table_items(rows, archive), 400, threading.Event())
+    assert last.finished and last.done == len(seen) == 8 and len(last.rows) == 8
+    assert last.note.startswith("Stopped at the limit of 20 megapixels, after 8 of 400 groups.")
+
+
+def test_large_images_are_scored_few_at_a_time():
+    huge = NamedImage("a.png", b"", 60_000_000)
+    items = [BatchItem(str(number), "i", Upload([huge], [huge], "i")) for number in range(5)]
+    assert [len(chunk) for chunk in batching.chunks(items)] == [2, 2, 1]
+
+
+def test_the_best_edits_of_a_batch_are_the_best_and_come_with_pictures(service, monkeypatch):
+    monkeypatch.setattr(batching, "MOST_SHOWN", 3)
+    items = batch_items(["a", "bad", "b", *"cdefgh"])
+    best = BestEdits()
+    *_, last = run_batch(service, items, len(items), threading.Event(), best=best)
+    rows = sorted((row for row in last.rows if not row["error"]), key=lambda row: -row["reward"])
+    leaders = [row for row in rows if row["rank"] == 1][:3]
+    expected = [row for row in rows if row in rows[:3] or row in leaders]
+    found = best.edits()
+    assert [(edit.group, edit.name, edit.reward) for edit in found] == [
+        (row["group"], row["edited"], row["reward"]) for row in expected
+    ]
+    assert [edit.leads for edit in found] == [row["rank"] == 1 for row in expected]
+    of = {(item.name, image.name): image for item in items if item.group for image in item.group.edited}
+    for edit in found:
+        assert edit.picture == data_uri(shown(of[edit.group, edit.name]))  # small already
+    page = Reader(pages.batch_page(last, service.scorer.dimensions, False, found))
+    tiles = [attributes for tag, attributes in page.elements if attributes.get("class") == "er-tile"]
+    assert [tile["data-leads"] for tile in tiles] == [str(int(edit.leads)) for edit in found]
+    assert [attributes["max"] for tag, attributes in page.elements if attributes.get("type") == "number"] == [
+        str(len(found))
+    ]
+
+
+def test_a_large_image_becomes_a_small_picture():
+    content = io.BytesIO()
+    Image.new("RGB", (3000, 1500), "red").save(content, "JPEG")
+    uri = batching.thumbnail(checked_image(content.getvalue(), "a.jpg", SETTINGS))
+    small = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    assert small.size == (200, 100) and np.abs(np.asarray(small.convert("RGB"))[50, 50] - [254, 0, 0]).max() < 8
+
+
+def tiff_that_is_a_film() -> bytes:
+    """A TIFF of 30 x 20 pixels which is a FLI film of 132 megapixels to Pillow where that looks for films first."""
+    pixels, place = bytes([200]) * 1800, 0x1AF11  # where the tags are; the same bytes mark a FLI of one frame
+    tags = [(256, 3, 1, 30), (257, 3, 1, 20), (258, 3, 3, 128 + 1800), (259, 3, 1, 1), (262, 3, 1, 2)]
+    tags += [(273, 4, 1, 128), (277, 3, 1, 3), (278, 3, 1, 20), (279, 4, 1, 1800)]
+    header = struct.pack("<2sHIHHHH", b"II", 42, place, 12_000, 11_000, 8, 0).ljust(128, b"\0")
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    return (header + pixels + struct.pack("<HHH", 8, 8, 8)).ljust(place, b"\0") + directory
+
+
+def test_a_file_is_to_the_check_what_it_is_to_the_scorer(service):
+    content = tiff_that_is_a_film()
+    with Image.open(io.BytesIO(content), formats=["FLI"]) as film:
+        assert (film.format, film.size) == ("FLI", (12_000, 11_000))
+    image = checked_image(content, "a.tif", SETTINGS)
+    assert image.pixels == 600 and shown(image).getpixel((29, 19)) == (200, 200, 200)
+    assert service.rank(Upload([named(0)], [image, named(1)], "paint it red")).scores
+
+
 def test_texts_cannot_act_as_formulas_in_the_csv_and_stay_as_they_are_in_the_parquet(tmp_path):
-    evil = [start + "cmd|' /C calc'!A0" for start in FORMULA_STARTS]
+    starts = [blank + start for blank in ("", *BLANKS) for start in FORMULA_STARTS]
+    evil = [start + "cmd|' /C calc'!A0" for start in starts]
     empty = {"rank": 1, "quality": -1.5, "reward": -2.5}
     rows = [{"group": text, "instruction": text, "edited": text, **empty, "error": text} for text in evil]
     for path in write_files(rows, tmp_path):
@@ -590,6 +674,87 @@ def test_the_histogram_counts_every_score_once():
     assert len(counts) == pages.BINS and sum(counts) == 7
     assert (counts[0], counts[6], counts[-1]) == (3, 1, 3)
     pages.histogram("one value", [2.0], calibrated=False)
+
+
+# What is stored
+
+
+def test_the_quota_counts_what_comes_until_it_is_measured_again():
+    quota = Quota(10 * BLOCK)
+    assert quota.take(6 * BLOCK) and not quota.take(5 * BLOCK) and quota.take(4 * BLOCK) and not quota.take(1)
+    quota.measured(2 * BLOCK)
+    assert quota.take(8 * BLOCK) and not quota.take(1)
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_an_upload_that_is_too_long_is_broken_off_also_without_its_length(declared):
+    quota, taken = Quota(10 * BLOCK), []
+
+    async def app(scope, receive, send):
+        while (message := await receive())["type"] == "http.request":
+            taken.append(len(message["body"]))
+            if not message.get("more_body"):
+                break
+        await JSONResponse({})(scope, receive, send)
+
+    async def parts():
+        for _ in range(100):
+            yield bytes(BLOCK)
+
+    async def upload(content):
+        transport = httpx.ASGITransport(UploadQuota(app, quota))
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            return await client.post("/gradio_api/upload", content=content)
+
+    if declared:
+        assert asyncio.run(upload(bytes(11 * BLOCK))).status_code == 507 and not taken
+    else:
+        asyncio.run(upload(parts()))
+        assert sum(taken) == 10 * BLOCK
+    quota.measured(0)
+    taken.clear()
+    assert asyncio.run(upload(bytes(10 * BLOCK))).status_code == 200 and sum(taken) == 10 * BLOCK
+
+
+HOLDER = """
+import sys, time
+from editreward_space.scratch import Scratch
+scratch = Scratch()
+(scratch.folder / "upload.png").write_bytes(bytes(10))
+with scratch.until_ended():
+    print(scratch.folder, flush=True)
+    time.sleep(600)
+"""
+
+
+def start_holder(folder: Path) -> tuple[subprocess.Popen, Path]:
+    environment = {**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(SPACE)}
+    process = subprocess.Popen([sys.executable, "-c", HOLDER], env=environment, stdout=subprocess.PIPE, text=True)
+    return process, Path(process.stdout.readline().strip())
+
+
+def test_uploads_go_with_the_process_however_it_ends(tmp_path, monkeypatch):
+    lives, lives_in = start_holder(tmp_path)
+    try:
+        ended, ended_in = start_holder(tmp_path)
+        ended.send_signal(signal.SIGTERM)
+        assert ended.wait() == 128 + signal.SIGTERM and not ended_in.exists()
+        killed, killed_in = start_holder(tmp_path)
+        killed.kill()
+        killed.wait()
+        assert (killed_in / "upload.png").exists()
+        (tmp_path / "editreward-space-mine").mkdir()  # not the Space's: it has no lock
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        scratch = Scratch()
+        assert not killed_in.exists() and (lives_in / "upload.png").exists() and scratch.folder.is_dir()
+        scratch.close()
+        left = {path.name for path in tmp_path.iterdir()}
+        assert left == {lives_in.name, f"{lives_in.name}.lock", "editreward-space-mine"}
+    finally:
+        lives.kill()
+        lives.wait()
+        for process in (lives, ended, killed):
+            process.stdout.close()
 
 
 # The folder

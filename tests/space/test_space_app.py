@@ -7,6 +7,7 @@ import runpy
 import threading
 import zipfile
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,14 @@ from PIL import Image
 from editreward.data.storage import write_groups
 from editreward.reports.text import percent
 from editreward.simulation import simulate_groups
-from editreward_space import ui
+from editreward_space import batch_tab
+from editreward_space.api import PARAMETERS
 from editreward_space.batch import run_batch
+from editreward_space.inputs import EXAMPLES as SHOWN
+from editreward_space.inputs import example_of
+from editreward_space.rank_tab import ranked
 from editreward_space.service import Service
+from editreward_space.settings import Settings
 from editreward_space.tidy import sweep
 from tests.helpers.browser import headless_chromium, requested, wait_for
 from tests.helpers.hub_server import TOKEN, Handler, Hub, Repository, StoredFile
@@ -44,7 +50,8 @@ class Space:
             patch.setenv("GRADIO_TEMP_DIR", str(folder / "files"))
             patch.setenv("EDITREWARD_SPACE_MAX_IMAGE_MB", "1")
             app = runpy.run_path(str(ROOT / "space" / "app.py"), run_name="space")
-        self.demo, self.files, options = app["demo"], folder / "files", app["launch_options"](app["settings"])
+        self.service: Service = app["service"]
+        self.demo, self.files, options = app["demo"], folder / "files", app["launch_options"](app["service"])
         self.demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **options)
         self.base = self.demo.local_url
 
@@ -108,6 +115,12 @@ def test_the_endpoints_are_named_and_documented(client):
     assert parameters["/batch"] == ["table", "archive", "dataset", "split"]
     text = (ROOT / "docs" / "space.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in text for name in named)
+    for endpoint in named.values():
+        for parameter in endpoint["parameters"]:
+            assert parameter["label"] == PARAMETERS[parameter["parameter_name"]]
+            assert f"`{parameter['parameter_name']}`" in text
+    optional = {p["parameter_name"] for p in named["/batch"]["parameters"] if p["parameter_has_default"]}
+    assert optional == {"table", "archive", "dataset", "split"}
 
 
 def test_the_api_answers_with_the_scorers_numbers(client, scorer):
@@ -264,6 +277,39 @@ def test_uploads_beyond_the_limit_are_refused(space):
     assert space.demo._queue.max_size == 32
 
 
+def test_the_examples_show_what_they_say(scorer):
+    right, unknown = (example_of(name) for name, _, _ in SHOWN)
+    best = scorer.best_of(right[0][0], right[2], right[1])
+    is_varied = runpy.run_path(str(EXAMPLES / "make.py"))["is_varied"]
+    groups = simulate_groups(1000, split="test", seed=0)
+    truth = next(group for group in groups if group.language == "en" and is_varied(group))
+    assert right[1] == truth.instruction and set(truth.candidates[best.index].scores.values()) == {4}
+    assert best.probability > 0.9
+    best = scorer.best_of(unknown[0][0], unknown[2], unknown[1])
+    assert best.probability < 0.5
+    page = ranked(Service(scorer, Settings()), *unknown)[0]
+    assert f"The model does not know: with {escape(percent(1 - best.probability))} another one is the best" in page
+
+
+def test_the_page_opens_with_an_example_ranked(space, scorer):
+    numbers = {each["api_name"]: each["id"] for each in space.demo.config["dependencies"]}
+    request = {"data": [], "fn_index": numbers["open_page"], "session_hash": "opening"}
+    answer = httpx.post(f"{space.base}gradio_api/run/predict", json=request, timeout=300).raise_for_status().json()
+    best = scorer.best_of(SCENE[0], SCENE[1:], INSTRUCTION)
+    (page,) = answer["data"]
+    assert "An example." in page and page.count("er-card") >= 5
+    assert f"<b>{SCENE[1 + best.index].name}</b>" in page and escape(percent(best.probability)) in page
+
+
+def test_uploads_are_refused_while_the_space_keeps_all_that_it_may(space, monkeypatch):
+    answer = httpx.post(f"{space.base}gradio_api/upload", files={"files": ("a.png", bytes(20_000))})
+    assert answer.status_code == 200
+    monkeypatch.setattr(space.service.quota, "limit", 10_000)
+    answer = httpx.post(f"{space.base}gradio_api/upload", files={"files": ("a.png", bytes(20_000))})
+    assert answer.status_code == 507 and "Try again later" in answer.text
+    assert httpx.get(space.base).status_code == 200
+
+
 def test_uploads_downloads_and_broken_uploads_are_deleted_in_time_and_examples_stay(client, space):
     client.predict(*uploads([EXAMPLES / "batch.csv", EXAMPLES / "batch.zip"]), "", "train", api_name="/batch")
     (space.files / "tmp-of-a-broken-upload").write_bytes(bytes(10))
@@ -272,7 +318,7 @@ def test_uploads_downloads_and_broken_uploads_are_deleted_in_time_and_examples_s
     assert {path for path in space.files.rglob("*") if path.is_file()} == before
     sweep(space.demo, age=-1)
     left = [path.read_bytes() for path in space.files.rglob("*") if path.is_file()]
-    assert SCENE[1].read_bytes() in left
+    assert SCENE[0].read_bytes() in left  # thumbnails of examples
     assert set(left) <= {path.read_bytes() for path in EXAMPLES.rglob("*") if path.is_file()}
     assert all(any(path.iterdir()) for path in space.files.iterdir())
 
@@ -286,7 +332,7 @@ def test_a_batch_that_waits_for_its_turn_can_be_cancelled(space):
         return httpx.post(f"{space.base}gradio_api/{way}", json=request).raise_for_status()
 
     send("begin", "run/predict", [])
-    assert "Cancelling" in send("end", "run/predict", []).text
+    assert "Cancelling" in send("cancel", "run/predict", []).text
     send("score_all", "queue/join", [*files, "", "train"])
     answer = httpx.get(f"{space.base}gradio_api/queue/data", params={"session_hash": "waiting"}, timeout=300).text
     assert "Cancelled after 0 of 6 groups" in answer
@@ -518,12 +564,12 @@ def test_a_batch_is_cancelled_in_the_browser(browser, space, tmp_path, monkeypat
         assert go.wait(300)
         return results
 
-    def remembered(service: Service, items: Any, total: int, cancelled: threading.Event) -> Any:
+    def remembered(service: Service, items: Any, total: int, cancelled: threading.Event, **options: Any) -> Any:
         stops.append(cancelled)
-        return run_batch(service, items, total, cancelled)
+        return run_batch(service, items, total, cancelled, **options)
 
     monkeypatch.setattr(Service, "rank_all", slow)
-    monkeypatch.setattr(ui, "run_batch", remembered)
+    monkeypatch.setattr(batch_tab, "run_batch", remembered)
     browser.click("#batch-button")
     browser.wait(lambda: "0 of 40 groups" in browser.text("#batch-result"))
     browser.click("#batch-cancel")

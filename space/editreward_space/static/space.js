@@ -3,6 +3,13 @@
 (() => {
   const FLICKER_MS = 700;
 
+  // Scrolls to a result, unless its beginning is in view: on wide screens it stands beside the inputs.
+  window.erShow = (id) => {
+    const result = document.getElementById(id);
+    const top = result.getBoundingClientRect().top;
+    if (top < 0 || top > window.innerHeight / 2) result.scrollIntoView({ block: "start" });
+  };
+
   const release = (button) => {
     button.setAttribute("aria-pressed", "false");
     const card = button.closest(".er-card");
@@ -51,6 +58,19 @@
   document.addEventListener("pointerdown", drag);
   document.addEventListener("pointermove", drag);
   document.addEventListener("dragstart", (event) => event.target.closest?.(".er-slider") && event.preventDefault());
+
+  // The best edits of a batch: how many, and whether only those that lead their groups.
+  document.addEventListener("input", (event) => {
+    const best = event.target.closest?.(".er-best");
+    if (!best) return;
+    const wanted = Number(best.querySelector("input[type=number]").value) || 1;
+    const leading = best.querySelector("input[type=checkbox]").checked;
+    let shown = 0;
+    for (const tile of best.querySelectorAll(".er-tile")) {
+      tile.hidden = (leading && tile.dataset.leads !== "1") || shown >= wanted;
+      if (!tile.hidden) shown += 1;
+    }
+  });
 
   document.addEventListener("input", (event) => {
     if (!event.target.matches?.(".er-range input")) return;
