@@ -61,6 +61,7 @@ class Benchmark:
         published: numbers of the paper.
         hub: id of the dataset on the Hub, in the published format; None where the user has to say where the data are.
         ties: whether a judge of pairs is asked about ties, by item.
+        both_orders: a judge of pairs is asked about every pair in both orders.
         preparation: what to do to images before they are judged.
         names: which of a scorer's dimensions answers a dimension of the benchmark, in order of preference.
         make: makes the data where they are not published; `DataRequest.data` then names what they are made by.
@@ -73,6 +74,7 @@ class Benchmark:
     published: Published | None = None
     hub: str | None = None
     ties: Callable[[BenchmarkItem], bool] = lambda item: False
+    both_orders: bool = False
     preparation: Preparation | None = None
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     make: Callable[[DataRequest], BenchmarkData] | None = None

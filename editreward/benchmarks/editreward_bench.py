@@ -149,7 +149,7 @@ def _parse(row: Row, dimensions: tuple[str, ...]) -> TupleRow:
         verdict=verdict_of(ranking, *named),
         ranking=row.text("ranking"),
         models=(row.optional_text("model_1", UNKNOWN), row.optional_text("model_2", UNKNOWN)),
-        scores=(_scores(row, 1, dimensions), _scores(row, 2, dimensions)),
+        scores=(scores_of(row, 1, dimensions), scores_of(row, 2, dimensions)),
         published={
             name: row.values[name]
             for side in SIDES
@@ -159,7 +159,8 @@ def _parse(row: Row, dimensions: tuple[str, ...]) -> TupleRow:
     )
 
 
-def _scores(row: Row, side: int, dimensions: tuple[str, ...]) -> dict[str, float]:
+def scores_of(row: Row, side: int, dimensions: tuple[str, ...]) -> dict[str, float]:
+    """The scores by dimension of candidate 1 or 2, such as `visual_quality_2`. Raises `RowFault`."""
     scores = {name: row.number_of(f"{name}_{side}") for name in dimensions if f"{name}_{side}" in row.values}
     low, high = SCORE_RANGE
     for name, score in scores.items():

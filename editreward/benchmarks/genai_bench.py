@@ -1,14 +1,53 @@
-"""GenAI-Bench, image editing: pairs of edits with a verdict or a tie (format: see `data.importers.pairwise`)."""
+"""GenAI-Bench, image editing: pairs of edits with a verdict or a tie, in both published forms.
+
+The form of the paper is that of `data.importers.pairwise`. The other, with the votes of GenAI-Arena, has
+`instruct_prompt`, `source_image`, `left_output_image`, `right_output_image`, `left_model`, `right_model` and
+`vote_type`: "leftvote", "rightvote", "tievote", or "bothbad_vote", which is a tie.
+"""
+
+from typing import Any
 
 from editreward.benchmarks.benchmark import Benchmark
 from editreward.benchmarks.protocols import pairs_with_ties
 from editreward.benchmarks.published import PAPER, Published
-from editreward.data.importers.formats import Format
-from editreward.data.importers.pairwise import FIELDS, IMAGE_FIELDS, assemble_pairs, key
+from editreward.data.benchmark_items import Verdict
+from editreward.data.importers import pairwise
+from editreward.data.importers.formats import UNKNOWN, Assembly, Built, Format, Row
 
 ABOUT = "pairs with ties (GenAI-Bench, image editing)"
 
-FORMAT = Format("genai-bench", FIELDS, IMAGE_FIELDS, key, assemble_pairs)
+VOTES: dict[str, Verdict] = {"leftvote": "first", "rightvote": "second", "tievote": "tie", "bothbad_vote": "tie"}
+VOTE_IMAGES = ("source_image", "left_output_image", "right_output_image")
+
+
+def key(row: Row) -> list[Any]:
+    """Source and instruction."""
+    if "vote_type" in row.values:
+        return [row.image("source_image"), row.text("instruct_prompt")]
+    return pairwise.key(row)
+
+
+def assemble(rows: list[Row], assembly: Assembly) -> list[Built]:
+    """The group of all pairs of one source and instruction."""
+    if "vote_type" not in rows[0].values:
+        return pairwise.assemble_pairs(rows, assembly)
+    source, instruction = key(rows[0])
+    return pairwise.build_pairs(assembly.parsed(rows, _parse_vote), assembly, [source], instruction)
+
+
+def _parse_vote(row: Row) -> pairwise.JudgedPair:
+    images = row.image("left_output_image"), row.image("right_output_image")
+    editors = row.optional_text("left_model", UNKNOWN), row.optional_text("right_model", UNKNOWN)
+    return pairwise.JudgedPair(pairwise.different(images), VOTES[row.choice("vote_type", list(VOTES))], editors)
+
+
+FORMAT = Format(
+    "genai-bench",
+    (*pairwise.FIELDS, "instruct_prompt", *VOTE_IMAGES, "left_model", "right_model", "vote_type"),
+    (*pairwise.IMAGE_FIELDS, *VOTE_IMAGES),
+    key,
+    assemble,
+)
 
 PUBLISHED = Published(
     PAPER,

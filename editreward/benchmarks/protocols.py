@@ -60,6 +60,7 @@ class Answers:
         tags: by group id further names of subsets, such as {"novelty": "unseen wording"}.
         names: which of the scorer's dimensions answers a dimension of the benchmark, in order of preference.
         calibrated: the scorer's dimensions are on the scale of people's scores.
+        shown_first: of a judge: its margins by the order in which it was shown each pair; margins are of one order.
     """
 
     items: Sequence[BenchmarkItem]
@@ -69,6 +70,7 @@ class Answers:
     tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     calibrated: bool = False
+    shown_first: Mapping[PairKey, float] = field(default_factory=dict)
 
     @property
     def dimensions(self) -> list[str]:
@@ -157,10 +159,14 @@ class Pairs:
         return cases if chosen is None else cases.only(chosen)
 
 
-def pairs_with_ties(answers: Answers) -> list[Measure]:
+def pairs_with_ties(answers: Answers, column: str | None = "pairs") -> list[Measure]:
     """GenAI-Bench and the pair-wise part of AURORA-Bench: accuracy with ties at the best threshold, and without ties.
 
     A judge's own ties are its ties: it gets no threshold.
+
+    Args:
+        answers: what is judged.
+        column: of the published table that the accuracy with ties compares with.
     """
     pairs = answers.pairs()
     ties = int((pairs.truths == 0).sum())
@@ -172,7 +178,7 @@ def pairs_with_ties(answers: Answers) -> list[Measure]:
     details = {"ties": ties, "tie_threshold": None if threshold is None else json_number(threshold)}
     without_ties = pairs.cases(strictly_right, pairs.truths != 0)
     return [
-        Measure("accuracy with ties", EVERYTHING, pairs.cases(right), chance, coin, "pairs", details),
+        Measure("accuracy with ties", EVERYTHING, pairs.cases(right), chance, coin, column, details),
         Measure("accuracy without ties", EVERYTHING, without_ties, 0.5, 0.25),
         *calibration(answers, pairs),
     ]

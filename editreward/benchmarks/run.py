@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any, cast
 
@@ -65,13 +65,11 @@ class Replies:
         answers: to the items that have one.
         left_out: ids of items by the reason why they have none.
         failed: by group id why there is no answer.
-        shown_first: of a judge: its margins by the order in which each pair was shown.
     """
 
     answers: Answers
     left_out: dict[str, list[str]]
     failed: dict[str, str]
-    shown_first: dict[PairKey, float] = field(default_factory=dict)
 
 
 def run_benchmark(
@@ -101,7 +99,7 @@ def run_benchmark(
     options.check(scorer)
     questions = _questions(data, runner, options)
     if is_judge(scorer):
-        replies = _ask_judge(benchmark, data, questions, scorer, runner, with_position_bias)
+        replies = _ask_judge(benchmark, data, questions, scorer, runner, with_position_bias or benchmark.both_orders)
     else:
         replies = _ask_scorer(benchmark, data, questions, cast(Scorer, scorer), runner)
     answers, left_out = replies.answers, questions.left_out | replies.left_out
@@ -111,7 +109,7 @@ def run_benchmark(
         raise ValueError(f"No item of {data.name} can be judged ({counts}).{example}")
     measures = benchmark.protocol(answers)
     if with_position_bias:
-        measures += protocols.position_bias(answers.pairs(), replies.shown_first)
+        measures += protocols.position_bias(answers.pairs(), answers.shown_first)
     return BenchmarkResult(
         benchmark=benchmark,
         model=_about_scorer(scorer, answers.calibrated, options),
@@ -193,9 +191,9 @@ def _ask_judge(
     has_answer = [all(key in margins for key in _keys(item)) for item in items]
     answered = [item for item, has in zip(items, has_answer, strict=True) if has]
     unanswered = [item for item, has in zip(items, has_answer, strict=True) if not has]
-    answers = Answers(answered, questions.groups, None, margins, data.tags, benchmark.names)
+    answers = Answers(answered, questions.groups, None, margins, data.tags, benchmark.names, shown_first=shown_first)
     left_out = _ids("single_edits_for_a_judge_of_pairs", single) | _ids("not_answered", unanswered)
-    return Replies(answers, left_out, failed, shown_first)
+    return Replies(answers, left_out, failed)
 
 
 def _keys(item: BenchmarkItem) -> list[PairKey]:

@@ -91,7 +91,11 @@ class TableRow:
 
 
 def read_table(
-    path: str | os.PathLike[str], *, encoding: str | None = None, separator: str | None = None
+    path: str | os.PathLike[str],
+    *,
+    encoding: str | None = None,
+    separator: str | None = None,
+    under: str | None = None,
 ) -> Iterator[TableRow]:
     """The rows of a table, one at a time.
 
@@ -99,6 +103,7 @@ def read_table(
         path: a file with one of `TABLE_SUFFIXES`.
         encoding: of a text file, by a name that Python knows; by default what the module says.
         separator: of a CSV; by default what its header tells.
+        under: of a JSON file that is one object, the name in it of the list of rows.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -115,8 +120,10 @@ def read_table(
         return _csv_rows(path, chosen, separator or ("\t" if suffix == ".tsv" else None))
     chosen = _encoding_of(path, encoding, strict=suffix == ".json")
     beginning = _beginning(path, chosen)
+    if under is not None and beginning[:1] == "{":
+        return _json_rows(path, chosen, f"{under}.item")
     if suffix == ".json" or beginning[:1] == "[" or _is_over_several_lines(beginning):
-        return _json_rows(path, chosen, is_list=suffix == ".json" or beginning[:1] == "[")
+        return _json_rows(path, chosen, "item" if suffix == ".json" or beginning[:1] == "[" else "")
     return _json_line_rows(path, chosen)
 
 
@@ -298,11 +305,11 @@ def _json_row(number: int, values: Any, line: int | None = None) -> TableRow:
     return TableRow(number, values, line)
 
 
-def _json_rows(path: Path, encoding: str, is_list: bool) -> Iterator[TableRow]:
-    """Rows of a JSON list, or of objects one after another."""
+def _json_rows(path: Path, encoding: str, place: str) -> Iterator[TableRow]:
+    """Rows of a JSON list ("item"), of a list in an object ("NAME.item"), or of objects one after another ("")."""
     import ijson
 
-    if is_list and _beginning(path, encoding)[:1] != "[":
+    if place == "item" and _beginning(path, encoding)[:1] != "[":
         raise TableError(f"{path} is not a JSON list of rows.")
     number = -1
     with path.open("rb") as file:
@@ -310,7 +317,7 @@ def _json_rows(path: Path, encoding: str, is_list: bool) -> Iterator[TableRow]:
             file.seek(len(codecs.BOM_UTF8))
         is_utf8 = encoding in ("utf-8", "utf-8-sig")
         source = file if is_utf8 else codecs.EncodedFile(file, "utf-8", encoding)
-        items = ijson.items(source, "item" if is_list else "", use_float=True, multiple_values=not is_list)
+        items = ijson.items(source, place, use_float=True, multiple_values=not place)
         try:
             for number, values in enumerate(items):
                 yield _json_row(number, values)

@@ -44,6 +44,11 @@ def import_bench(rows: list[dict], tmp_path: Path, name: str = "editreward-bench
     return run(name, file, tmp_path / "out", **options)
 
 
+def stored_groups(folder: Path) -> list[dict[str, Any]]:
+    """The groups that an import wrote, as they are stored."""
+    return [row for file in sorted((folder / "data").glob("*.parquet")) for row in pq.read_table(file).to_pylist()]
+
+
 def pair_rows(root: Path) -> list[dict[str, Any]]:
     """Rows in the shape of GenAI-Bench; the overall scores contradict the labels, as in half of the published rows."""
 

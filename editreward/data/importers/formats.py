@@ -207,6 +207,7 @@ class Format:
         assemble: the groups that all rows with one key make.
         split: split of the dataset that is written; benchmarks are "test".
         companion: name of a file that is read too where it lies beside an input file.
+        under: name of the list of rows in a JSON file that is one object.
         read: makes the fields of a row that has other columns, and says which of them it read; raises `RowFault`.
     """
 
@@ -217,6 +218,7 @@ class Format:
     assemble: Callable[[list[Row], Assembly], list[Built]]
     split: str = "test"
     companion: str | None = None
+    under: str | None = None
     read: "Callable[[Mapping[str, Any], TableOptions], tuple[dict[str, Any], frozenset[str]]] | None" = None
 
     def fields_for(self, dimensions: Iterable[str]) -> list[str]:

@@ -6,7 +6,7 @@ not read.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from editreward.data.benchmark_items import BenchmarkItem, Comparison, Verdict
@@ -28,13 +28,14 @@ IMAGE_FIELDS = ("path_src", "path1", "path2")
 
 @dataclass(frozen=True)
 class JudgedPair:
-    """A row as data: references of two images, their editors, and the verdict."""
+    """A row as data: references of two images, their editors and scores by dimension, and the verdict."""
 
     images: tuple[str, str]
     verdict: Verdict
     editors: tuple[str, str] = (UNKNOWN, UNKNOWN)
     item_id: str = ""
     task: str | None = None
+    scores: tuple[dict[str, float], dict[str, float]] = field(default_factory=lambda: ({}, {}))
 
     def turned(self) -> tuple[tuple[str, str], Verdict]:
         """Images in alphabetical order and the verdict on them in that order: equal for the same statement."""
@@ -91,9 +92,10 @@ def build_pairs(
     candidates: dict[str, dict[str, Any]] = {}
     rows_of: dict[str, Row] = {}
     for row, pair in kept:
-        for image, editor in zip(pair.images, pair.editors, strict=True):
-            candidates.setdefault(image, {"editor": editor})
+        for image, editor, scores in zip(pair.images, pair.editors, pair.scores, strict=True):
+            known = candidates.setdefault(image, {"editor": editor, "scores": dict(scores)})
             rows_of.setdefault(image, row)
+            _same_scores(row, known["scores"], scores, assembly)
     first_row = kept[0][0]
     group_id = f"{assembly.name}-{short_hash(sources, instruction, dimension, category)}"
     built = assembly.build(first_row, group_id, instruction, sources, candidates, category, rows_of)
@@ -121,6 +123,15 @@ def build_pairs(
         )
     group["preferences"] = preferences_of(comparison for item in items for comparison in item.comparisons)
     return [Built(group, items)]
+
+
+def _same_scores(row: Row, known: dict[str, float | None], scores: dict[str, float], assembly: Assembly) -> None:
+    """Take away, after a report, the scores of an image in which its rows differ."""
+    for name, score in scores.items():
+        if known.setdefault(name, score) not in (None, score):
+            message = f"an image has {name} {score:g}, in another row of the group {known[name]:g}"
+            assembly.faults.error(row, "contradictory-score", message, "the candidate gets no score of it")
+            known[name] = None
 
 
 def _consistent(pairs: Iterable[tuple[Row, JudgedPair]], assembly: Assembly) -> list[tuple[Row, JudgedPair]]:

@@ -23,7 +23,7 @@ class Source:
     Args:
         name: path, or id of a dataset repository on the Hub.
         split, config, revision: which rows of a dataset; files have one split.
-        encoding, separator: of a text file, see `read_table`.
+        encoding, separator, under: of a text file, see `read_table`.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Source:
     revision: str | None = None
     encoding: str | None = None
     separator: str | None = None
+    under: str | None = None
 
     @property
     def label(self) -> str:
@@ -102,7 +103,7 @@ def read_rows(source: Source, start: int = 0, state: dict[str, Any] | None = Non
         ValueError: a file is not of its format; the row after which it breaks is named.
     """
     if Path(source.name).suffix.lower() in TEXT_SUFFIXES:
-        rows = read_table(source.name, encoding=source.encoding, separator=source.separator)
+        rows = read_table(source.name, encoding=source.encoding, separator=source.separator, under=source.under)
         yield from (RawRow(row.number, row.values, row.fault, row.line) for row in rows if row.number >= start)
     else:
         yield from _dataset_rows(source, start, state)

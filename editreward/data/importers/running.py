@@ -165,7 +165,7 @@ def import_dataset(
     """
     output, options = Path(output), options or ImportOptions()
     fields = options.fields_of(format)
-    inputs = [*inputs, *_companions(format, inputs)]
+    inputs = [replace(source, under=format.under) for source in (*inputs, *_companions(format, inputs))]
     root = options.image_root(inputs)
     arguments = options.arguments(format, inputs, root)
     if not options.overwrite and (report := _completed(output, arguments)):
