@@ -130,7 +130,7 @@ def test_a_pair_with_one_answer_is_left_out(tmp_path):
     result = result_of("mmrb2", tmp_path / "out", FirstUnlessSure({picture(1), picture(4)}, {picture(6)}))
     (whole,) = [measure for measure in result.measures if measure.subset == "all"]
     assert whole.estimate.total == 6 and whole.value == 5 / 6  # p1 is right in one order only
-    assert result.to_dict()["data"]["left_out"]["not_answered"]["count"] == 1
+    assert result.to_dict()["data"]["items_left_out"]["not_answered"] == ["p3"]
 
 
 def test_faults_of_pairs_are_named(tmp_path):
