@@ -12,6 +12,7 @@ import argparse
 import json
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,20 +87,21 @@ def curve(scores: np.ndarray, truth: np.ndarray, group: np.ndarray, samples: int
         group: of each edit, shape (edits,).
         samples: of the bootstrap.
     """
-    overall, good = truth.sum(axis=1), (truth >= ACCEPTABLE).all(axis=1)
+    overall, good = truth.sum(axis=1), np.all(truth >= ACCEPTABLE, axis=1).astype(float)
     points = []
     for share in SHARES:
         point = {"share": share}
         for name, values in (("mean", overall), ("precision", good)):
-
-            def of_best(rows: np.ndarray, values: np.ndarray = values, share: float = share) -> float:
-                best = np.argsort(-scores[rows], kind="stable")[: max(1, round(share * len(rows)))]
-                return float(values[rows][best].mean())
-
-            found = bootstrap(of_best, len(scores), group, samples)
+            found = bootstrap(partial(of_best, scores, values, share), len(scores), group, samples)
             point |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
         points.append(point)
     return points
+
+
+def of_best(scores: np.ndarray, values: np.ndarray, share: float, rows: np.ndarray) -> float:
+    """Mean value of the best rows by score, a share of them."""
+    best = np.argsort(-scores[rows], kind="stable")[: max(1, round(share * len(rows)))]
+    return float(values[rows][best].mean())
 
 
 def everything(truth: np.ndarray) -> dict[str, float]:

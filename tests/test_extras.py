@@ -21,7 +21,12 @@ SERVED = {
     "annotate": ["editreward.cli.annotate"],
     "data": ["editreward.cli.calibrate", "editreward.cli.data", "editreward.cli.score_dataset"],
     "demo": ["editreward.cli.demo_groups"],
-    "eval": ["editreward.cli.bench", "editreward.cli.curate", "editreward.cli.bench_robustness"],
+    "eval": [
+        "editreward.cli.bench",
+        "editreward.cli.curate",
+        "editreward.cli.compare_editors",
+        "editreward.cli.bench_robustness",
+    ],
     "generative": ["editreward.scorers.generative.options", "editreward.scorers.prompts.importing"],
     "generate": ["editreward.cli.generate"],
     "judges": ["editreward.cli.prompts", "editreward.scorers.judges.loading"],

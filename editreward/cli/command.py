@@ -24,6 +24,7 @@ from editreward import __version__
 from editreward.cli.annotate import add_annotate
 from editreward.cli.bench import add_bench
 from editreward.cli.calibrate import add_calibrate
+from editreward.cli.compare_editors import add_compare_editors
 from editreward.cli.completion import add_completion
 from editreward.cli.convert import add_convert
 from editreward.cli.curate import add_curate
@@ -56,6 +57,7 @@ COMMANDS: tuple[Callable[[Any], None], ...] = (
     add_serve,
     add_demo,
     add_curate,
+    add_compare_editors,
     add_calibrate,
     add_convert,
     add_train,

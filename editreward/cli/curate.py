@@ -50,6 +50,11 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of what is made")
     parser.add_argument("--settings", metavar="FILE", help="settings.json of an earlier run, in place of all options")
     parser.add_argument("--scores", metavar="DIR", help="output of an earlier run whose scores are used again")
+    add_source_options(parser)
+
+
+def add_source_options(parser: argparse.ArgumentParser) -> None:
+    """Declare how a source of edits is read."""
     read = parser.add_argument_group("how the source is read")
     read.add_argument("--images", metavar="DIR", help="folder that image paths start from (default: the source's)")
     add_preset_option(read)

@@ -117,7 +117,7 @@ class WithUntouched:
 
     def group_rows(self, start: int = 0, step: int = 1, limit: int | None = None) -> Iterator[tuple[int, GroupRow]]:
         for number, row in self.source.group_rows(start, step, limit):
-            sources = row["source_images"] or ()
+            sources = list(row["source_images"] or ())
             untouched = [{"image": sources[0], "editor": UNTOUCHED}] if len(sources) == 1 else []
             yield number, {**row, "candidates": [*(row["candidates"] or ()), *untouched]}
 
@@ -152,11 +152,13 @@ def curate(
             left, or as `score_dataset`.
     """
     processes = processes or Processes()
-    if curation.risk is not None and scorer.scale is not None and tuple(scorer.scale) != SCORE_RANGE:
-        raise ValueError(
-            f"{scorer.name} scores from {scorer.scale[0]:g} to {scorer.scale[1]:g}, labels are from 1 to 4: "
-            "--acceptable takes a scorer of that scale, or of none. Bring it there by `editreward calibrate`."
-        )
+    if curation.risk is not None and scorer.scale is not None:
+        low, high = scorer.scale
+        if (low, high) != SCORE_RANGE:
+            raise ValueError(
+                f"{scorer.name} scores from {low:g} to {high:g}, labels are from 1 to 4: --acceptable takes a scorer "
+                "of that scale, or of none. Bring it there by `editreward calibrate`."
+            )
     if (output / "summary.json").exists():
         raise FileExistsError(
             f"{output} is complete already. Choose another folder; --scores {output} spares scoring."

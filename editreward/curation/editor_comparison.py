@@ -1,0 +1,197 @@
+"""Which of two or more editors is better, on the same instructions, by any scorer.
+
+A case is an instruction for which both editors have an edit that could be scored; several of one editor count by their
+mean. Cases of one source depend on each other: intervals and tests are over sources.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from editreward.curation.curate import scored_edits
+from editreward.curation.selection import OVERALL
+from editreward.data.schema import language_of
+from editreward.statistics.estimate import Estimate, Share
+from editreward.statistics.resampling import holm, ratio_estimates, share_of
+from editreward.statistics.sign_flips import cases_needed, sign_flip_p_value
+
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Case:
+    """One instruction.
+
+    Attributes:
+        row, places: number of the group, and the first scored edit of each editor in it.
+        source, instruction, category: of the group.
+        means: by editor and dimension, "overall" among them.
+    """
+
+    row: int
+    places: Mapping[str, int]
+    source: str
+    instruction: str
+    category: str
+    means: Mapping[str, Mapping[str, float]]
+
+    def difference(self, first: str, second: str, dimension: str = OVERALL) -> float:
+        """By how much the first editor is better."""
+        return self.means[first][dimension] - self.means[second][dimension]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two editors.
+
+    Attributes:
+        first, second: their names.
+        cases, sources: instructions that both have, and their sources.
+        win_rate: share of cases in which the first is better, ties half.
+        ties: number of cases in which neither is.
+        differences: mean by dimension of first minus second.
+        p_value: of no overall difference, by the sign-flip test over sources; of several pairs adjusted (Holm).
+        more: how many more sources would settle it, if the difference stays; None: it is settled, or nobody knows.
+        by: win rates by "category" and "language", by their values.
+    """
+
+    first: str
+    second: str
+    cases: int
+    sources: int
+    win_rate: Share
+    ties: int
+    differences: Mapping[str, Estimate]
+    p_value: float
+    more: int | None
+    by: Mapping[str, Mapping[str, Share]]
+
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        if self.p_value <= LEVEL:
+            ahead = self.first if self.differences[OVERALL].value > 0 else self.second
+            return f"{ahead} is better"
+        return "undecided" + (f": about {self.more:,} more sources would settle it" if self.more else "")
+
+
+def cases_of(records: Iterable[Mapping[str, Any]], editors: Sequence[str]) -> list[Case]:
+    """The instructions for which at least two of the editors have a scored edit.
+
+    Args:
+        records: of scores, as `editreward.curation.curate.read_records` yields them.
+        editors: whom to compare; none: all that there are.
+    """
+    groups: dict[int, list[Any]] = defaultdict(list)
+    for edit in scored_edits(iter(records)):
+        if not edit.error and (not editors or edit.editor in editors):
+            groups[edit.row].append(edit)
+    cases = []
+    for row, edits in groups.items():
+        of_editor: dict[str, list[Any]] = defaultdict(list)
+        for edit in edits:
+            of_editor[edit.editor].append(edit)
+        if len(of_editor) > 1:
+            means = {
+                name: {key: float(np.mean([one.means[key] for one in own])) for key in own[0].means}
+                for name, own in of_editor.items()
+            }
+            places = {name: own[0].place for name, own in of_editor.items()}
+            one = edits[0]
+            cases.append(Case(row, places, one.source or one.group_id, one.instruction, one.category, means))
+    return cases
+
+
+def compare_editors(cases: Sequence[Case], editors: Sequence[str] = (), tie: float = 0.0) -> list[Comparison]:
+    """Compare every two editors.
+
+    Args:
+        cases: as `cases_of` returns.
+        editors: in the order in which they are named; by default that of the cases.
+        tie: overall differences of at most this much are ties.
+
+    Raises:
+        ValueError: an editor has no case, or two have none in common.
+    """
+    found = list(dict.fromkeys(name for case in cases for name in case.means))
+    for name in editors:
+        if name not in found:
+            known = ", ".join(found) or "none"
+            raise ValueError(f"No instruction has scored edits of {name!r} and of another editor; there are: {known}.")
+    compared = [_compare(cases, *pair, tie) for pair in combinations(editors or found, 2)]
+    adjusted = holm([one.p_value for one in compared])
+    return [
+        Comparison(**{**vars(one), "p_value": float(p), "more": one.more if p > LEVEL else None})
+        for one, p in zip(compared, adjusted, strict=True)
+    ]
+
+
+def _compare(cases: Sequence[Case], first: str, second: str, tie: float) -> Comparison:
+    both = [case for case in cases if first in case.means and second in case.means]
+    if not both:
+        raise ValueError(f"No instruction has scored edits of both {first!r} and {second!r}.")
+    differences = np.array([case.difference(first, second) for case in both])
+    wins = np.where(np.abs(differences) <= tie, 0.5, (differences > 0).astype(float))
+    names, index = np.unique([case.source for case in both], return_inverse=True)
+    numbers = np.bincount(index, minlength=len(names)).astype(float)
+    of_source = np.bincount(index, differences, len(names))
+    dimensions = both[0].means[first]
+    sums = [np.bincount(index, [c.difference(first, second, name) for c in both], len(names)) for name in dimensions]
+    estimates = ratio_estimates(np.stack(sums, axis=1), np.repeat(numbers[:, None], len(sums), axis=1))
+    needed = cases_needed(of_source / numbers)
+    labels = {
+        "category": [case.category for case in both],
+        "language": [language_of(case.instruction) for case in both],
+    }
+    return Comparison(
+        first,
+        second,
+        len(both),
+        len(names),
+        _wins(wins, index),
+        int((wins == 0.5).sum()),
+        dict(zip(dimensions, estimates, strict=True)),
+        sign_flip_p_value(of_source),
+        None if needed is None else max(1, needed - len(names)),
+        {kind: _wins_by(wins, index, values) for kind, values in labels.items()},
+    )
+
+
+def _wins(wins: np.ndarray, index: np.ndarray) -> Share:
+    return share_of(np.bincount(index, wins), np.bincount(index).astype(float))
+
+
+def _wins_by(wins: np.ndarray, index: np.ndarray, values: Sequence[str]) -> dict[str, Share]:
+    found = {}
+    for value in sorted(set(values)):
+        chosen = np.array([one == value for one in values])
+        _, own = np.unique(index[chosen], return_inverse=True)
+        found[value] = _wins(wins[chosen], own)
+    return found
+
+
+def disagreement(first: Sequence[Case], second: Sequence[Case], pair: tuple[str, str]) -> Share:
+    """How often a second scorer prefers the other editor, of cases that both scorers decide; over sources.
+
+    Args:
+        first, second: cases of the two scorers.
+        pair: the editors.
+    """
+    others = {case.row: case for case in second}
+    told = [(case, others[case.row]) for case in first if case.row in others]
+    told = [(a, b) for a, b in told if all(name in a.means and name in b.means for name in pair)]
+    signs = [(a.source, np.sign(a.difference(*pair)), np.sign(b.difference(*pair))) for a, b in told]
+    decided = [(source, a != b) for source, a, b in signs if a and b]
+    _, index = np.unique([source for source, _ in decided], return_inverse=True)
+    differ = np.array([other for _, other in decided], dtype=float)
+    return share_of(np.bincount(index, differ), np.bincount(index).astype(float)) if decided else share_of([], [])
+
+
+def decisive(cases: Sequence[Case], first: str, second: str, number: int) -> list[Case]:
+    """The cases with the largest overall differences, either way."""
+    both = [case for case in cases if first in case.means and second in case.means]
+    return sorted(both, key=lambda case: -abs(case.difference(first, second)))[:number]

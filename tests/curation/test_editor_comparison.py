@@ -1,0 +1,122 @@
+"""`editreward compare-editors`: win rates, differences and tests over sources, of editors whose skill is known."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+
+from editreward.cli import command as cli
+from editreward.curation.editor_comparison import Case, cases_of, compare_editors, decisive, disagreement
+from editreward.curation.editor_report import compare_in
+from editreward.data.edit_sources import SourceOptions, StreamedGroups
+from tests.data.test_edit_sources import shard
+from tests.helpers.pictures import file_of
+from tests.helpers.scorers import RED, ColourScorer, painted
+
+SOURCES = 30
+
+
+def case(row, differences, source=None, category="c", instruction="x"):
+    means = {name: {"overall": value, "other": 2 * value} for name, value in differences.items()}
+    return Case(row, dict.fromkeys(differences, 0), source or f"s{row}", instruction, category, means)
+
+
+def test_numbers_are_those_of_a_plain_computation():
+    rng = random.Random(3)
+    cases = [
+        case(i, {"a": rng.gauss(0.5, 1), "b": 0.0}, f"s{i // 2}", "ab"[i % 2], "红" if i % 3 else "red")
+        for i in range(60)
+    ]
+    cases += [case(60, {"a": 1.0, "b": 1.0}), case(61, {"a": 1.0, "c": 5.0})]
+    (found,) = compare_editors(cases, ["a", "b"])
+    differences = np.array([one.means["a"]["overall"] - one.means["b"]["overall"] for one in cases[:61]])
+    assert (found.cases, found.sources, found.ties) == (61, 31, 1)
+    assert found.win_rate.value == pytest.approx(((differences > 0).sum() + 0.5) / 61)
+    assert found.differences["overall"].value == pytest.approx(differences.mean())
+    assert found.differences["other"].value == pytest.approx(2 * differences.mean())
+    assert found.differences["overall"].low < differences.mean() < found.differences["overall"].high
+    for name in "ab":
+        of_category = differences[[i for i, one in enumerate(cases[:61]) if one.category == name]]
+        assert found.by["category"][name].value == pytest.approx((of_category > 0).mean())
+    assert set(found.by["language"]) == {"zh", "en"}
+
+
+def test_equal_editors_are_undecided_and_a_better_one_is_found():
+    rng = random.Random(1)
+    noise = [rng.gauss(0, 1) for _ in range(40)]
+    equal = [case(i, {"a": value, "b": 0.0}) for i, value in enumerate(noise + [-value for value in noise[:39]])]
+    (found,) = compare_editors(equal)
+    assert found.p_value > 0.5 and found.verdict.startswith("undecided") and found.more > 100
+    (better,) = compare_editors([case(i, {"a": value, "b": -1.0}) for i, value in enumerate(noise)])
+    assert better.p_value < 0.001 and better.verdict == "a is better" and better.more is None
+
+
+def test_copies_of_one_source_add_no_certainty():
+    """Ten instructions of each source with the same outcome are as sure as one."""
+    rng = random.Random(2)
+    values = [rng.gauss(0.4, 1) for _ in range(10)]
+    (once,) = compare_editors([case(i, {"a": v, "b": 0.0}) for i, v in enumerate(values)])
+    copies = [case(10 * i + j, {"a": v, "b": 0.0}, f"s{i}") for i, v in enumerate(values) for j in range(10)]
+    (often,) = compare_editors(copies)
+    assert often.p_value == pytest.approx(once.p_value) and often.sources == 10
+    assert often.differences["overall"].low == pytest.approx(once.differences["overall"].low)
+
+
+def test_a_second_scorer_that_sees_it_otherwise_is_counted():
+    first = [case(i, {"a": 1.0, "b": 0.0}) for i in range(10)]
+    second = [case(i, {"a": 1.0 if i < 7 else -1.0, "b": 0.0}) for i in range(9)]
+    found = disagreement(first, second, ("a", "b"))
+    assert (found.value, found.total) == (pytest.approx(2 / 9), 9)
+
+
+def test_the_most_decisive_cases_are_those_with_the_largest_differences():
+    cases = [case(i, {"a": float(i - 2), "b": 0.0}) for i in range(9)]
+    assert [one.row for one in decisive(cases, "a", "b", 3)] == [8, 7, 6]
+
+
+def test_editors_that_are_not_there_are_told():
+    with pytest.raises(
+        ValueError, match="No instruction has scored edits of 'c' and of another editor; there are: a, b"
+    ):
+        compare_editors([case(0, {"a": 1.0, "b": 0.0})], ["a", "c"])
+    assert cases_of([], []) == []
+
+
+@pytest.fixture
+def edits(tmp_path):
+    """Editor "red" is better by 20 on every source, its edits of source 3 cannot be read."""
+    members = []
+    for number in range(SOURCES):
+        for editor, extra in (("red", 20), ("plain", 0)):
+            key = f"{number:03d}-{editor}"
+            image = b"none" if (number, editor) == (3, "red") else file_of(painted(50 + number + extra, 10, 1))
+            told = {"instruction": "x", "editor": editor, "category": f"c{number % 2}"}
+            members += [
+                (f"{key}.source.png", file_of(painted(number, 200, 0))),
+                (f"{key}.edited.png", image),
+                (f"{key}.json", json.dumps(told).encode()),
+            ]
+    return shard(tmp_path / "edits.tar", members)
+
+
+def test_a_comparison_from_shards_to_a_report_is_scored_once(edits, tmp_path):
+    source, scorer = StreamedGroups(str(edits), SourceOptions()), ColourScorer()
+    found = compare_in(tmp_path / "out", source, scorer, ColourScorer(fingerprint="second"), ["plain", "red"])
+    (one,) = found.comparisons
+    assert (one.cases, one.win_rate.value, one.differences[RED].value) == (SOURCES - 1, 0.0, -20.0)
+    assert one.verdict == "red is better" and found.disagreements[0].value == 0.0
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert "red is better" in html and html.count("data:image/jpeg") == 15
+    again = ColourScorer()
+    compare_in(tmp_path / "out", source, again, None, ["plain", "red"])
+    assert again.calls == []
+
+
+def test_the_command_says_who_is_better(edits, tmp_path, capsys):
+    words = ["compare-editors", str(edits), "red", "plain", "--scorer", "psnr", "--output", str(tmp_path / "out")]
+    assert cli.main(words) == 0
+    out = capsys.readouterr().out
+    assert "red against plain: " in out and f"of {SOURCES - 1} instructions of {SOURCES - 1} sources" in out
+    assert cli.main([*words[:3], "--output", str(tmp_path / "b")]) == 2
+    assert "at least two different editors" in capsys.readouterr().err
