@@ -282,7 +282,7 @@ def add_annotate(commands: Commands) -> None:
     """Declare `editreward annotate`."""
     parser = commands.add_parser(
         "annotate",
-        help="have people rate edit groups; check and export their ratings",
+        help="have people rate edit groups; check and export ratings",
         description="Have people rate edit groups, and check and export their ratings.",
     )
     subcommands = parser.add_subparsers(title="commands", dest="subcommand", required=True, metavar="COMMAND")

@@ -10,7 +10,7 @@ def add_demo(commands: Commands) -> None:
     """Declare `editreward demo`."""
     parser = commands.add_parser(
         "demo",
-        help="score a simulated group and edits of a photograph, and draw them",
+        help="score simulated edits and edits of a photo, and draw them",
         description="Score one held-out simulated group and a few edits of a photograph, print both rankings and draw "
         "them into a picture.",
         epilog="Example: editreward demo --output demo.png --seed 3",

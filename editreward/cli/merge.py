@@ -10,7 +10,7 @@ def add_merge(commands: Commands) -> None:
     """Declare `editreward merge`."""
     parser = commands.add_parser(
         "merge",
-        help="merge a trained adapter (LoRA) into the model that it sits on",
+        help="merge a trained adapter (LoRA) into its model",
         description="Merge a trained adapter (LoRA, DoRA, QLoRA) into the model that it sits on, and write a model "
         "folder that loads without peft and scores faster.",
         epilog="Example: editreward merge --adapter runs/editreward-7b-lora --output editreward-7b",

@@ -10,7 +10,7 @@ def add_prompts(commands: Commands) -> None:
     """Declare `editreward prompts`."""
     parser = commands.add_parser(
         "prompts",
-        help="list, show and import what scorers that write their answer ask",
+        help="list, show and import prompts of scorers that write",
         description="List, show and import prompt sets: what scorers that write their answer ask.",
     )
     subcommands = parser.add_subparsers(title="commands", dest="subcommand", required=True, metavar="COMMAND")
