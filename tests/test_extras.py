@@ -43,6 +43,7 @@ OPTIONAL = {
     "krippendorff": "without it `editreward data stats` leaves the agreement out",
     "matplotlib": "demo and Space take colours from where figures are styled, and draw none",
     "lpips": "the scorer 'lpips' says how to install it",
+    "ray": "[ray]; `editreward serve --engine ray` says how to install it",
     "peft": "loading an adapter says how to install it",
     "sklearn": "as krippendorff",
     "spaces": "there on ZeroGPU only",
@@ -127,8 +128,7 @@ def test_an_extra_brings_all_that_its_commands_import(extra):
 
 def test_every_extra_serves_modules_or_other_extras():
     known = set(metadata.metadata("editreward").get_all("Provides-Extra"))
-    services = {"ray"}  # its module is still to come
-    services |= {"deepspeed", "dev", "faces", "int8", "qlora", "research", "track"}  # options of commands, and ours
+    services = {"deepspeed", "dev", "faces", "int8", "qlora", "research", "track"}  # options of commands, and ours
     assert set(SERVED) - {""} <= known
     assert known <= set(SERVED) | services
 

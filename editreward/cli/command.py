@@ -203,7 +203,8 @@ def _run(args: argparse.Namespace) -> int:
         # Messages of libraries may span lines. Bad input is described by its message alone, a fault needs its type.
         message = printable(" ".join(str(error).split()))
         if isinstance(error, ModuleNotFoundError):
-            message = f'{message}: pip install "editreward[{EXTRAS.get(args.command, args.command)}]"'
+            extra = "ray" if error.name == "ray" else EXTRAS.get(args.command, args.command)
+            message = f'{message}: pip install "editreward[{extra}]"'
         elif not isinstance(error, ValueError | OSError | ImportError):
             message = f"{type(error).__name__}: {message} (--debug shows the traceback)"
         command = " ".join(filter(None, [args.command, getattr(args, "subcommand", None)]))

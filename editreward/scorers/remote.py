@@ -15,6 +15,10 @@ TOKEN_VARIABLE = "EDITREWARD_TOKEN"
 """The environment's variable with the server's token: command lines are shown to everybody on a machine."""
 
 
+SECONDS_TO_ANSWER = 20.0
+"""Within so many seconds a server must say what it is: a wrong address is told soon."""
+
+
 class RemoteScorer:
     """Scores groups on an `editreward serve`.
 
@@ -30,8 +34,10 @@ class RemoteScorer:
     """
 
     def __init__(self, url: str, *, token: str | None = None, timeout: float = 600.0) -> None:
-        self._client = Client(url, token=token or os.environ.get(TOKEN_VARIABLE), timeout=timeout)
-        about = self._client.about()
+        token = token or os.environ.get(TOKEN_VARIABLE)
+        self._client = Client(url, token=token, timeout=timeout)
+        with Client(url, token=token, timeout=min(timeout, SECONDS_TO_ANSWER)) as first:
+            about = first.about()
         self.name: str = about["name"]
         self.fingerprint: str = about["fingerprint"]
         self.dimensions: tuple[str, ...] = tuple(about["dimensions"])

@@ -717,7 +717,7 @@ def test_the_command_takes_scorers_of_one_s_own_and_says_what_is_wrong(tmp_path,
             "holds groups, not the published format: leave out --split",
         ),
         ([*options, "--scorer", "random", "--revision", "x"], "is here, not on the Hub: leave out --revision"),
-        (["simulated", "--scorer", "random", "--images", "x"], "made on the spot: leave out --images"),
+        (["simulated", "--scorer", "random", "--images", tmp_path], "made on the spot: leave out --images"),
         (["simulated", "--scorer", "random", "--data", tmp_path], "is no file. simulated takes the description"),
     ]
     for arguments, message in wrong:

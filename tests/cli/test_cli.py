@@ -106,8 +106,8 @@ def change(arguments: list[str], option: str, *values: str) -> list[str]:
 @pytest.mark.parametrize(
     ("option", "values", "message"),
     [
-        ("--source", ["missing.png"], "source ('missing.png') does not exist"),
-        ("--edited", ["missing.png"], "edited[0] ('missing.png') does not exist"),
+        ("--source", ["missing.png"], "There is no file missing.png (`--source`)"),
+        ("--edited", ["missing.png"], "There is no file missing.png (`--edited`)"),
         ("--edited", [__file__], "edited[0]"),
         ("--instruction", [" "], "instruction is empty"),
         ("--model", ["no/such-model"], "no/such-model is neither a model folder nor a Hub repository"),
@@ -157,7 +157,7 @@ def test_a_package_that_is_not_installed_is_named_with_what_brings_it(words, ext
         import no_such_package  # noqa: F401
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", lambda *_: argparse.Namespace(**arguments))
-    arguments = {"command": words[0], "run": run, "debug": False}
+    arguments = {"command": words[0], "command_parser": argparse.ArgumentParser(), "run": run, "debug": False}
     assert cli.main(words) == 2
     err = capsys.readouterr().err
     assert f"No module named 'no_such_package': pip install \"editreward[{extra}]\"" in err

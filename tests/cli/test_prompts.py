@@ -35,12 +35,17 @@ def test_texts_are_imported_once_and_then_usable(tmp_path, monkeypatch, capsys):
     assert "own.yaml is there already" in capsys.readouterr().err
 
 
-def test_errors_are_one_line_with_the_fix(tmp_path, capsys):
+def test_errors_are_one_line_with_the_fix(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts.json").write_text("{}")
     for command, message in (
         (["prompts", "show", "editscore"], "editreward prompts import --from FILE --as editscore"),
         (["prompts", "show", "nothing"], "There is no prompt set 'nothing': name one of editreward"),
         (["prompts", "import", "--from", "no.json", "--as", "editscore", "--output", "o"], "no.json"),
-        (["prompts", "import", "--from", "no.json", "--as", "editreward", "--output", "o"], "has its texts already"),
+        (
+            ["prompts", "import", "--from", "texts.json", "--as", "editreward", "--output", "o"],
+            "has its texts already",
+        ),
     ):
         assert main(command) == 2
         error = capsys.readouterr().err

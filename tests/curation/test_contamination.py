@@ -183,7 +183,7 @@ def test_faces_are_counted_in_photographs_and_not_elsewhere():
     assert count(pair) == 2
     scenes = [simulate_group(seed, candidates=1, size=84).source for seed in range(5)]
     assert [count(image) for image in (coffee, cat, rocket, *scenes)] == [0] * 8
-    tall = Image.fromarray(np.zeros((3000, 2), dtype=np.uint8))
+    tall = Image.fromarray(np.zeros((3000, 20), dtype=np.uint8))
     assert count(tall) == 0
 
 

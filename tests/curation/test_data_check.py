@@ -247,7 +247,10 @@ def test_a_good_dataset_passes(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["nowhere.parquet"], "There is no file nowhere.parquet"), (["FOLDER", "--split", "dev"], "no split 'dev'")],
+    [
+        (["nowhere.parquet"], "There is no folder or file nowhere.parquet"),
+        (["FOLDER", "--split", "dev"], "no split 'dev'"),
+    ],
 )
 def test_what_cannot_be_opened_is_a_one_line_error(faulty, arguments, message, capsys):
     assert cli.main(["data", "check", *[a.replace("FOLDER", str(faulty)) for a in arguments]]) == 2

@@ -209,7 +209,7 @@ def test_a_row_that_is_no_object_is_left_out_and_named(tmp_path):
     rows = published_group(tmp_path, 0, [(4, 4), (3, 3)])
     (tmp_path / "train.json").write_text(json.dumps([*rows, ["not", "an", "object"]]))
     report = run("editreward-data", tmp_path / "train.json", tmp_path / "out", on_fault="list")
-    assert report["errors"] == {"wrong-type": 1} and report["groups"] == 1
+    assert report["errors"] == {"broken-row": 1} and report["groups"] == 1
 
 
 def test_odd_rows_that_lose_nothing_are_noted(tmp_path):
@@ -1047,7 +1047,7 @@ def test_benchmark_lines_are_read_strictly(tmp_path):
 
 
 def test_the_command_offers_every_format():
-    assert set(FORMATS) == {"editreward-data", *BENCHMARKS} - {"simulated"}
+    assert set(FORMATS) == {"editreward-data", "table", *BENCHMARKS} - {"own", "simulated"}
     assert all(format.name == name for name, format in FORMATS.items())
 
 
@@ -1075,7 +1075,9 @@ def test_import_and_export_as_commands(tmp_path, capsys):
     assert "--column takes FIELD=COLUMN" in capsys.readouterr().err
     assert cli.main([*arguments, "--overwrite", "--images", str(tmp_path / "none")]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("editreward data import: error: ") and "There is no image folder" in error
+    assert (
+        error.startswith("editreward data import: error: ") and "There is no folder" in error and "`--images`" in error
+    )
     assert cli.main(["data", "export", str(out), "--format", "editreward-data", "--output", str(pairs)]) == 0
     assert "63 pairs" in capsys.readouterr().out
     assert len(json.loads((pairs / "pairs.json").read_text())) == 63

@@ -129,7 +129,7 @@ def content(output: Path, split: str = "train") -> list[dict]:
 
 def test_a_missing_file_of_editors_is_named(tmp_path, capsys):
     assert run(tmp_path, Path("nope.yaml"), tmp_path / "out") == 2
-    assert "There is no file nope.yaml of editors" in capsys.readouterr().err
+    assert "There is no file nope.yaml (`--editors`)" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -78,7 +78,7 @@ def test_a_judge_of_pairs_is_refused_where_scores_are_needed():
         ("ssim", {"dtype": "float32"}, "The scorer 'ssim' has no `dtype`"),
         ("ssim:x", {}, "takes nothing after a colon"),
         ("nothing-here", {}, "neither a model folder nor a Hub repository"),
-        ("http://localhost:1", {}, "neither a model folder nor a Hub repository"),
+        ("http://localhost:1", {}, "Is the server up"),
         ("missing.py:F", {}, "there is no file missing.py"),
     ],
 )

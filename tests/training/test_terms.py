@@ -79,7 +79,7 @@ def test_a_step_waits_for_no_gpu_between_the_vision_tower_and_the_gradients(tmp_
         _, totals = trainer.get_batch_samples(iter([batch]), 1, torch.device("cpu"))
         loss = trainer.compute_loss(trainer.model.eval(), batch, num_items_in_batch=totals)
         outputs, losses = trainer._forward(trainer.model, batch)
-        statistics = trainer._statistics(outputs, batch, losses, outputs.reward.new_zeros(0))
+        statistics = trainer._statistics(outputs, batch, losses, outputs.reward.new_zeros(0), [])
         trainer._sums["train"].add(statistics)
         loss.backward()
     assert waits.names == []

@@ -229,7 +229,7 @@ def test_the_advice_on_a_collapse_is_true_of_the_losses():
 
 def test_sums_of_ranks_give_the_metrics_of_all_pairs_at_once():
     ranks = [{"accuracy": torch.tensor([[3.0, 4.0]])}, {"accuracy": torch.tensor([[0.0, 1.0], [5.0, 5.0]])}]
-    sums = MetricSums([], [(None, 1.0)])
+    sums = MetricSums(["style"], [(None, 1.0)])
     for statistics in ranks:
         sums.add(statistics)
     assert sums.pop() == {"accuracy": 0.8}
@@ -398,7 +398,7 @@ def test_the_hardest_groups_are_drawn_and_written_with_scores_and_annotation(run
     instructions = {row["group_id"]: row["instruction"] for row in simulated_rows(6)}
     shown = [group_id for group_id in instructions if f"## {group_id} " in text]
     assert len(shown) == 3 and all(instructions[group_id] in text for group_id in shown)
-    assert text.count("truth ") == 12 and "uncalibrated" in text
+    assert text.count("truth ") == 12 and "visual quality (1..4)" in text
 
 
 def test_an_instruction_is_drawn_in_a_font_that_has_its_characters(tmp_path, monkeypatch):

