@@ -22,6 +22,7 @@ from editreward import load_scorer
 from editreward.data.rows import edit_group
 from editreward.data.sources import SimulatedGroups
 from editreward.groups import GroupScores
+from editreward.reports.style import LIGHT, figure_style
 from editreward.statistics.resampling import bootstrap
 
 SHARES = tuple(part / 10 for part in range(1, 10))
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--device", help="of scorers that run somewhere")
     parser.add_argument("--samples", type=int, default=200, help="of the bootstrap (%(default)s)")
     parser.add_argument("--output", help="a .json file for the numbers")
+    parser.add_argument("--figure", help="a .png file for the curves")
     args = parser.parse_args()
     simulated = SimulatedGroups(args.groups, args.start, args.size)
     rows = [simulated.row(number, "test") for number in range(args.start, args.start + args.groups)]
@@ -54,6 +56,31 @@ def main() -> None:
     print(tables(curves, about))
     if args.output:
         Path(args.output).write_text(json.dumps({**about, "curves": curves}, indent=1) + "\n", encoding="utf-8")
+    if args.figure:
+        draw(curves, about, Path(args.figure))
+
+
+def draw(curves: Mapping[str, Sequence[Mapping[str, float]]], about: Mapping[str, Any], file: Path) -> None:
+    """The curves with their intervals: mean truth and precision by the share that is kept."""
+    from matplotlib.figure import Figure
+
+    with figure_style(LIGHT):
+        figure = Figure(figsize=(9, 3.8))
+        panels = figure.subplots(1, 2)
+        for axes, (name, unit, scale) in zip(
+            panels, (("mean", "mean truth, 2 to 8", 1), ("precision", "acceptable, %", 100)), strict=True
+        ):
+            for number, (scorer, points) in enumerate(curves.items()):
+                colour = LIGHT.series[number % len(LIGHT.series)] if number else LIGHT.ink
+                shares = [100 * point["share"] for point in points]
+                axes.plot(shares, [scale * point[name] for point in points], color=colour, label=Path(scorer).name)
+                low, high = ([scale * point[f"{name}_{end}"] for point in points] for end in ("low", "high"))
+                axes.fill_between(shares, low, high, color=colour, alpha=0.12, linewidth=0)
+            axes.axhline(scale * about["random"][name], color=LIGHT.faint, linestyle=(0, (4, 3)), linewidth=1)
+            axes.set_xlabel("kept, %")
+            axes.set_title(unit, loc="left")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        figure.savefig(file, dpi=110, metadata={"Software": None})
 
 
 def truths(rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:

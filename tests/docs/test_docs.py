@@ -42,6 +42,8 @@ NOT_RUN = {
     "editreward annotate report": "of ratings that people gave: tests/annotation/test_annotation_report.py",
     "editreward annotate export": "of ratings that people gave: tests/annotation/test_annotation_database.py",
     "editreward bench": "of hundreds of groups, most of them downloads: tests/benchmarks",
+    "editreward compare-editors": "of edits of one's own: tests/curation/test_editor_comparison.py",
+    "editreward curate": "of a dataset of one's own: tests/curation/test_curate.py",
     "editreward data build-bench": "of ratings that people gave: tests/curation/test_build_bench.py",
     "editreward data import --format editreward-bench": "of a download: tests/data/test_importers.py",
     "editreward data publish annotated/ --repo-id org/My-Edits --license cc-by-4.0": "to the Hub, where it goes "
