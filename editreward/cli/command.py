@@ -30,6 +30,7 @@ from editreward.cli.convert import add_convert
 from editreward.cli.curate import add_curate
 from editreward.cli.data import add_data
 from editreward.cli.demo import add_demo
+from editreward.cli.edit_bench import add_edit_bench
 from editreward.cli.environment import add_env
 from editreward.cli.generate import add_generate
 from editreward.cli.merge import add_merge
@@ -66,6 +67,7 @@ COMMANDS: tuple[Callable[[Any], None], ...] = (
     add_data,
     add_annotate,
     add_bench,
+    add_edit_bench,
     add_prompts,
     add_push,
     add_env,

@@ -1,0 +1,1 @@
+"""Benchmarks of image editors: a judge rates what an editor made of a fixed set of instructions."""

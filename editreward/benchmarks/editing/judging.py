@@ -1,0 +1,242 @@
+"""Judges an editor's results on GEdit-Bench with any scorer, and goes on where an earlier run stopped.
+
+A scorer that writes answers to prompts named SC and PQ (VIEScore, EditScore) gives the published table, one for each
+of its passes. Any other scorer, such as a reward model, is on a scale of its own: its scores are written and reported
+apart.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from editreward.benchmarks.editing.gedit_bench import HIGH, LOW, TASKS, Judgement, write_judgements
+from editreward.benchmarks.editscore_bench import resize_edited
+from editreward.files import Journal
+from editreward.groups import CandidateScore, EditGroup, Pass, Scorer, Unscored
+from editreward.scorers.prompts import PromptSet
+
+SEMANTICS, QUALITY = "SC", "PQ"
+BATCH = 32
+"""Edits that a scorer is called with, and that a killed run loses at most."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """An instruction of GEdit-Bench.
+
+    Attributes:
+        task, key, language, instruction: as published.
+        intersection: `Intersection_exist`.
+    """
+
+    task: str
+    key: str
+    language: str
+    instruction: str
+    intersection: bool
+
+    @property
+    def id(self) -> str:
+        """What no other edit is called; its place in the result layout."""
+        return f"{self.task}/{self.language}/{self.key}"
+
+    def files(self, results: Path) -> tuple[Path, Path]:
+        """Source and edited image in a folder of results."""
+        stem = results / "fullset" / self.task / self.language / self.key
+        return stem.with_name(f"{self.key}_SRCIMG.png"), stem.with_name(f"{self.key}.png")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a judge said of an editor's results.
+
+    Attributes:
+        repeats: the published judgements, a list for each pass; empty for a scorer without SC and PQ.
+        rewards: by id, the score of a scorer without SC and PQ, "reward" and its dimensions.
+        failed: by id, why there is no score: a missing or broken image, or no readable answer. Another run asks again.
+    """
+
+    repeats: list[list[Judgement]] = field(default_factory=list)
+    rewards: dict[str, dict[str, float]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def edits_of(rows: Sequence[Mapping[str, Any]] | Iterator[Mapping[str, Any]]) -> list[Edit]:
+    """The instructions in rows of the published dataset.
+
+    Raises:
+        ValueError: a row has no such column, an unknown task, or the place of another.
+    """
+    found: dict[str, Edit] = {}
+    for number, row in enumerate(rows):
+        try:
+            texts = [str(row[name]) for name in ("task_type", "key", "instruction_language", "instruction")]
+            edit = Edit(texts[0], texts[1], texts[2], texts[3], bool(row["Intersection_exist"]))
+        except KeyError as error:
+            raise ValueError(f"Row {number} has no column {error}: this is not GEdit-Bench's dataset.") from error
+        if edit.task not in TASKS:
+            raise ValueError(f"Row {number} has the task_type {edit.task!r}, none of GEdit-Bench.")
+        if edit.key in ("", ".", "..") or "/" in edit.key or "\\" in edit.key:
+            raise ValueError(f"Row {number} has the key {edit.key!r}, which makes no file name.")
+        if edit.id in found:
+            raise ValueError(f"Row {number} is another one of {edit.id}.")
+        found[edit.id] = edit
+    return list(found.values())
+
+
+def judge(edits: Sequence[Edit], results: Path, scorer: Scorer, folder: Path, progress: bool | None = None) -> Judged:
+    """Rate every edit that has no rating yet.
+
+    Args:
+        edits: the instructions.
+        results: the editor's images, in the published layout.
+        scorer: who rates.
+        folder: where the answers are kept, as they come; half a line that a kill left is cut off.
+        progress: show a bar; None: in a terminal.
+
+    Raises:
+        ValueError: the folder holds answers of another scorer.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    prompts = prompts_of(scorer)
+    # Answers stay those of one judge: another one, or other settings of it, has another fingerprint.
+    journal = Journal(folder / "answers.jsonl", {"scorer": scorer.name, "fingerprint": scorer.fingerprint})
+    failed: dict[str, str] = {}
+    with journal:
+        answered = {record["id"]: record for record in journal.records()}
+        missing = [edit for edit in edits if edit.id not in answered]
+        bar = tqdm(
+            total=len(missing), desc="Judging", unit=" edits", disable=None if progress is None else not progress
+        )
+        with bar:
+            for batch in _batches(missing):
+                groups, asked = _groups(batch, results, failed)
+                for edit, score in zip(asked, _scores(scorer, groups), strict=True):
+                    record = _record(score, prompts)
+                    if isinstance(record, str):
+                        failed[edit.id] = record
+                    else:
+                        answered[edit.id] = {"id": edit.id, **record}
+                        journal.add(answered[edit.id])
+                bar.update(len(batch))
+    chosen = {edit.id: answered[edit.id] for edit in edits if edit.id in answered}
+    if prompts is None:
+        return Judged(rewards={name: record["scores"] for name, record in chosen.items()}, failed=failed)
+    return Judged(_repeats(edits, results, chosen), failed=failed)
+
+
+def prompts_of(scorer: Scorer) -> PromptSet | None:
+    """The scorer's prompts, where they are the two of the published protocol."""
+    prompts = getattr(scorer, "prompts", None)
+    if not isinstance(prompts, PromptSet) or {prompt.name for prompt in prompts.prompts} != {SEMANTICS, QUALITY}:
+        return None
+    return prompts
+
+
+def sub_scores(prompts: PromptSet, said: Pass) -> tuple[float, float]:
+    """SC and PQ of a pass, on 0..10."""
+    numbers = {
+        prompt.name: [said.sub_scores[f"{prompt.name}.{score.name}"] for score in prompt.sub_scores]
+        for prompt in prompts.prompts
+    }
+    low, high = prompts.scale
+    scores = prompts.of_pass(numbers).prompts
+    semantics, quality = ((scores[name] - low) / (high - low) * (HIGH - LOW) + LOW for name in (SEMANTICS, QUALITY))
+    return semantics, quality
+
+
+def write_tables(judged: Judged, results: Path, judge_name: str, editor: str) -> list[Path]:
+    """Write the published tables, a folder for each repeated judgement. Returns the folders."""
+    folders = []
+    for number, judgements in enumerate(judged.repeats):
+        name = judge_name if number == 0 else f"{judge_name}-{number + 1}"
+        folders.append(results / name / "eval_results_new")
+        write_judgements(folders[-1], editor, judgements)
+    return folders
+
+
+def mean_rewards(judged: Judged, edits: Sequence[Edit], language: str) -> dict[str, dict[str, float]]:
+    """Mean scores of a scorer without SC and PQ: by task, and over the tasks as "mean".
+
+    Raises:
+        ValueError: a task has no score.
+    """
+    by_task: dict[str, dict[str, float]] = {}
+    for task in TASKS:
+        rows = [
+            judged.rewards[edit.id]
+            for edit in edits
+            if (edit.task, edit.language) == (task, language) and edit.id in judged.rewards
+        ]
+        if not rows:
+            raise ValueError(f"No edit of {task} ({language}) has a score: GEdit-Bench is a mean over all 11 tasks.")
+        by_task[task] = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    names = by_task[TASKS[0]]
+    return by_task | {"mean": {name: float(np.mean([by_task[task][name] for task in TASKS])) for name in names}}
+
+
+def _batches(edits: Sequence[Edit]) -> Iterator[list[Edit]]:
+    left = iter(edits)
+    while batch := list(islice(left, BATCH)):
+        yield batch
+
+
+def _groups(batch: Sequence[Edit], results: Path, failed: dict[str, str]) -> tuple[list[EditGroup], list[Edit]]:
+    """What can be shown, edited images at the size of their sources; the rest goes into `failed`."""
+    groups, shown = [], []
+    for edit in batch:
+        source, edited = edit.files(results)
+        try:
+            group = EditGroup((source.read_bytes(),), edit.instruction, (edited.read_bytes(),), edit.id)
+            groups.append(resize_edited(group))
+            shown.append(edit)
+        except FileNotFoundError as error:
+            failed[edit.id] = f"there is no image {error.filename}"
+        except (OSError, ValueError) as error:
+            failed[edit.id] = f"{edited.name} or its source cannot be read: {error}"
+    return groups, shown
+
+
+def _scores(scorer: Scorer, groups: Sequence[EditGroup]) -> list[CandidateScore | Unscored]:
+    answers = scorer(groups) if groups else []
+    return [answer if isinstance(answer, Unscored) else answer.candidates[0] for answer in answers]
+
+
+def _record(score: CandidateScore | Unscored, prompts: PromptSet | None) -> dict[str, Any] | str:
+    """What to keep of an answer, or why there is none."""
+    if isinstance(score, Unscored):
+        return score.reason
+    if prompts is None:
+        values = {"reward": score.reward, **{name: one.mean for name, one in score.dimensions.items()}}
+        return {"scores": {name: float(value) for name, value in values.items()}}
+    return {
+        "passes": [sub_scores(prompts, said) for said in score.passes],
+        "said": [asdict(said) for said in score.passes],
+    }
+
+
+def _repeats(edits: Sequence[Edit], results: Path, answered: Mapping[str, Mapping[str, Any]]) -> list[list[Judgement]]:
+    passes = len(next(iter(answered.values()))["passes"]) if answered else 0
+    repeats: list[list[Judgement]] = [[] for _ in range(passes)]
+    for edit in edits:
+        if edit.id in answered:
+            source, edited = edit.files(results)
+            for judgements, (semantics, quality) in zip(repeats, answered[edit.id]["passes"], strict=True):
+                judgements.append(
+                    Judgement(
+                        edit.task,
+                        str(source),
+                        str(edited),
+                        edit.instruction,
+                        semantics,
+                        quality,
+                        edit.intersection,
+                        edit.language,
+                    )
+                )
+    return repeats
