@@ -34,8 +34,8 @@ def _add_gedit(commands: Commands) -> None:
         "gedit-bench",
         help="GEdit-Bench: G_SC, G_PQ and G_O over 11 tasks",
         description="Judge the images in RESULTS/fullset/TASK/LANGUAGE with a scorer, or read the judged tables in "
-        "RESULTS/JUDGE/eval_results_new, and print GEdit-Bench's table. A run that was stopped goes on; an answer that "
-        "cannot be read is counted, and asked for again by the next run. Exits with 1 if an edit has no score.",
+        "RESULTS/JUDGE/eval_results_new, and print GEdit-Bench's table. A run that was stopped goes on; an answer "
+        "that cannot be read is counted, and asked for again by the next run. Exits with 1 if an edit has no score.",
         epilog="Example: editreward edit-bench gedit-bench --results results/my-editor --judge gpt4o",
     )
     parser.add_argument("--results", required=True, metavar="DIR", help="an editor's results in the published layout")
@@ -43,8 +43,8 @@ def _add_gedit(commands: Commands) -> None:
         "--judge",
         nargs="+",
         metavar="NAME",
-        help="folders of judged tables to aggregate; of several, repeated judgements, mean and standard deviation. With "
-        "--scorer: the folder to write (default: the scorer's name)",
+        help="folders of judged tables to aggregate; several are repeated judgements, with a standard deviation. "
+        "With --scorer: the folder to write (default: the scorer's name)",
     )
     parser.add_argument("--editor", metavar="NAME", help="name of the editor in the tables' file names")
     parser.add_argument("--language", choices=("en", "cn"), default="en", help="of the instructions (default: en)")

@@ -18,6 +18,8 @@ from editreward.benchmarks.editing.gedit_bench import HIGH, LOW, TASKS, Judgemen
 from editreward.benchmarks.editscore_bench import resize_edited
 from editreward.files import Journal
 from editreward.groups import CandidateScore, EditGroup, Pass, Scorer, Unscored
+from editreward.scorers.baselines import decode
+from editreward.scorers.fingerprints import content_hash
 from editreward.scorers.prompts import PromptSet
 
 SEMANTICS, QUALITY = "SC", "PQ"
@@ -90,7 +92,7 @@ def edits_of(rows: Sequence[Mapping[str, Any]] | Iterator[Mapping[str, Any]]) ->
 
 
 def judge(edits: Sequence[Edit], results: Path, scorer: Scorer, folder: Path, progress: bool | None = None) -> Judged:
-    """Rate every edit that has no rating yet.
+    """Rate every edit that has no rating yet, or other images or another instruction than when it was rated.
 
     Args:
         edits: the instructions.
@@ -109,22 +111,21 @@ def judge(edits: Sequence[Edit], results: Path, scorer: Scorer, folder: Path, pr
     failed: dict[str, str] = {}
     with journal:
         answered = {record["id"]: record for record in journal.records()}
-        missing = [edit for edit in edits if edit.id not in answered]
-        bar = tqdm(
-            total=len(missing), desc="Judging", unit=" edits", disable=None if progress is None else not progress
-        )
-        with bar:
-            for batch in _batches(missing):
-                groups, asked = _groups(batch, results, failed)
-                for edit, score in zip(asked, _scores(scorer, groups), strict=True):
+        with tqdm(total=len(edits), desc="Judging", unit=" edits", disable=_hidden(progress)) as bar:
+            for batch in _batches(edits):
+                shown = _shown(batch, results, failed)
+                asked = [one for one in shown if answered.get(one.edit.id, {}).get("sha256") != one.digest]
+                for one, score in zip(
+                    asked, _scores(scorer, [resize_edited(one.group) for one in asked]), strict=True
+                ):
                     record = _record(score, prompts)
                     if isinstance(record, str):
-                        failed[edit.id] = record
+                        failed[one.edit.id] = record
                     else:
-                        answered[edit.id] = {"id": edit.id, **record}
-                        journal.add(answered[edit.id])
+                        answered[one.edit.id] = {"id": one.edit.id, "sha256": one.digest, **record}
+                        journal.add(answered[one.edit.id])
                 bar.update(len(batch))
-    chosen = {edit.id: answered[edit.id] for edit in edits if edit.id in answered}
+    chosen = {edit.id: answered[edit.id] for edit in edits if edit.id in answered and edit.id not in failed}
     if prompts is None:
         return Judged(rewards={name: record["scores"] for name, record in chosen.items()}, failed=failed)
     return Judged(_repeats(edits, results, chosen), failed=failed)
@@ -186,20 +187,37 @@ def _batches(edits: Sequence[Edit]) -> Iterator[list[Edit]]:
         yield batch
 
 
-def _groups(batch: Sequence[Edit], results: Path, failed: dict[str, str]) -> tuple[list[EditGroup], list[Edit]]:
-    """What can be shown, edited images at the size of their sources; the rest goes into `failed`."""
-    groups, shown = [], []
+def _hidden(progress: bool | None) -> bool | None:
+    """The `disable` of tqdm, which hides bars outside of terminals by itself if it is None."""
+    return None if progress is None else not progress
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """An edit with its images, and a hash of all that decides its score."""
+
+    edit: Edit
+    group: EditGroup
+    digest: str
+
+
+def _shown(batch: Sequence[Edit], results: Path, failed: dict[str, str]) -> list[_Shown]:
+    """What can be shown; the rest goes into `failed`."""
+    shown = []
     for edit in batch:
         source, edited = edit.files(results)
         try:
-            group = EditGroup((source.read_bytes(),), edit.instruction, (edited.read_bytes(),), edit.id)
-            groups.append(resize_edited(group))
-            shown.append(edit)
+            images = source.read_bytes(), edited.read_bytes()
+            for image in images:
+                decode(image)
         except FileNotFoundError as error:
             failed[edit.id] = f"there is no image {error.filename}"
         except (OSError, ValueError) as error:
             failed[edit.id] = f"{edited.name} or its source cannot be read: {error}"
-    return groups, shown
+        else:
+            digest = content_hash(*images, edit.instruction)
+            shown.append(_Shown(edit, EditGroup(images[:1], edit.instruction, images[1:], edit.id), digest))
+    return shown
 
 
 def _scores(scorer: Scorer, groups: Sequence[EditGroup]) -> list[CandidateScore | Unscored]:
