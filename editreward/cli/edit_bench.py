@@ -10,7 +10,13 @@ from editreward.cli.paths import reads
 from editreward.cli.scorer_options import add_scorer_options, scorer_of
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from editreward.benchmarks.editing.gedit_bench import GEditScores, Judgement
+    from editreward.benchmarks.editing.judging import Edit
+
+GEDIT_TEXTS = ("task_type", "key", "instruction_language", "instruction", "Intersection_exist")
+"""Columns of GEdit-Bench that are no images."""
 
 SHOWN = 10
 """Failures that are printed; all are counted."""
@@ -54,8 +60,16 @@ def _add_gedit(commands: Commands) -> None:
         default="stepfun-ai/GEdit-Bench",
         help="the instructions, which a scorer needs (default: %(default)s)",
     )
+    parser.add_argument(
+        "--editors",
+        metavar="FILE.yaml",
+        help="one editor with one seed, as `editreward generate` takes them: makes the images that are not in RESULTS",
+    )
+    parser.add_argument(
+        "--retry-failed", action="store_true", help="try again the images that failed in an earlier run"
+    )
     add_scorer_options(parser)
-    reads(parser, results="folder")
+    reads(parser, editors="file")
     parser.set_defaults(run=run_gedit)
 
 
@@ -78,8 +92,16 @@ def run_gedit(args: argparse.Namespace) -> int:
     from editreward.benchmarks.editing import gedit_bench as gedit
 
     results = Path(args.results)
+    status = 0
+    if args.editors is not None:
+        made = _generate(args, results)
+        if made is None or args.scorer is None:  # of several processes the first one judges
+            return made or 0
+        status = made
+    elif not results.is_dir():
+        raise FileNotFoundError(f"There is no folder {results} of results: name one, or an editor (--editors).")
     if args.scorer is not None:
-        return _judge(args, results)
+        return max(status, _judge(args, results))
     if not args.judge:
         judges = sorted(path.parent.name for path in results.glob("*/eval_results_new"))
         raise ValueError(f"Name judged tables with --judge (there are: {', '.join(judges) or 'none'}), or a --scorer.")
@@ -93,16 +115,37 @@ def run_gedit(args: argparse.Namespace) -> int:
     return _print_faults(faults, "rows have no score")
 
 
-def _judge(args: argparse.Namespace, results: Path) -> int:
-    from datasets import Image
+def _edits(args: argparse.Namespace, rows: "Dataset") -> "list[Edit]":
+    """The instructions of the language that is asked for."""
+    from editreward.benchmarks.editing.judging import edits_of
 
+    texts = rows.select_columns([name for name in GEDIT_TEXTS if name in rows.features])  # no image is decoded
+    return [edit for edit in edits_of(texts) if edit.language == args.language]
+
+
+def _generate(args: argparse.Namespace, results: Path) -> int | None:
+    """Make the images that are missing. Returns the exit code, and None in all processes but the main one."""
+    from editreward.cli.edit_bench_generate import generate_results, instructions_of
+    from editreward.data.sources import load_rows
+    from editreward.editors.editors import read_editors
+
+    editors = read_editors(args.editors)
+    if len(editors) != 1:
+        raise ValueError(f"{args.editors} has {len(editors)} editors: a folder of results is one editor's.")
+    rows = load_rows(args.data, "train")
+    edits = _edits(args, rows)
+    failed = generate_results(edits, instructions_of(edits, rows), editors[0], results, args.retry_failed)
+    if failed is None:
+        return None
+    return _print_faults([f"{key}: {why}" for key, why in failed.items()], "images were not made")
+
+
+def _judge(args: argparse.Namespace, results: Path) -> int:
     from editreward.benchmarks.editing import judging
     from editreward.benchmarks.editing.gedit_bench import CONTAMINATION
     from editreward.data.sources import load_rows
 
-    rows = load_rows(args.data, "train")
-    rows = rows.remove_columns([name for name, feature in rows.features.items() if isinstance(feature, Image)])
-    edits = [edit for edit in judging.edits_of(rows) if edit.language == args.language]
+    edits = _edits(args, load_rows(args.data, "train"))
     scorer = scorer_of(args)
     if args.judge and len(args.judge) > 1:
         raise ValueError("With --scorer, --judge is one name: the folder that its tables go to.")

@@ -129,6 +129,38 @@ def generate(
     if keep is not None and keep < 2:
         raise ValueError(f"A group needs at least two candidates, so keep must be 2 or more, not {keep}.")
     store = CandidateStore(output)
+    before = make_candidates(instructions, editors, store, retry_failed, state)
+    if not state.is_main_process:
+        return None
+    records = store.read()
+    seeds = {editor.name: editor.seeds for editor in editors}
+    plan = planned(instructions.ids, seeds)
+    made = {key: records[key] for key in plan if key in records and records[key].error is None}
+    balanced = None if keep is None else BalancedDraw(keep, draw_seed)
+    dataset = write_dataset(instructions, made, seeds, store, Path(output), split, balanced, dimensions)
+    return _report(instructions.ids, seeds, before, records, dataset)
+
+
+def make_candidates(
+    instructions: Instructions,
+    editors: Sequence[Editor],
+    store: CandidateStore,
+    retry_failed: bool = False,
+    state: "PartialState | None" = None,
+) -> dict[Key, Record]:
+    """Make the candidates that are not there yet; every process its share.
+
+    Args:
+        instructions, editors, retry_failed, state: as for `generate`.
+        store: where the candidates go.
+
+    Returns:
+        The last word on every candidate when the run began; `store.read()` has what it is now.
+
+    Raises:
+        ValueError: as for `generate`.
+    """
+    state = state or process_state()
     for editor in editors:
         editor.check()
     if state.is_main_process:
@@ -149,13 +181,7 @@ def generate(
     finally:
         store.close()
     state.wait_for_everyone()
-    if not state.is_main_process:
-        return None
-    records = store.read()
-    made = {key: records[key] for key in plan if key in records and records[key].error is None}
-    balanced = None if keep is None else BalancedDraw(keep, draw_seed)
-    dataset = write_dataset(instructions, made, seeds, store, Path(output), split, balanced, dimensions)
-    return _report(instructions.ids, seeds, before, records, dataset)
+    return before
 
 
 def _report(
