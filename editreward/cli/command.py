@@ -126,8 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = OneLineErrorParser(
         prog="editreward",
         usage="%(prog)s [--help] [--version] COMMAND ...",
-        description="A reward model for instruction-guided image editing.",
-        epilog="editreward COMMAND --help shows its options and an example.",
+        epilog="Rates edits of images. editreward COMMAND --help has options and an example.",
         formatter_class=CompactFormatter,
         add_help=False,
     )
