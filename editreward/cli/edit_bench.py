@@ -111,8 +111,9 @@ def run_gedit(args: argparse.Namespace) -> int:
         judgements, faulty = gedit.read_judgements(folder, args.editor or gedit.editor_of(folder))
         repeats.append(judgements)
         faults += [f"{name}: {fault}" for fault in faulty]
+    status = _print_faults(faults, "rows have no score")
     _print_gedit(repeats, args.language)
-    return _print_faults(faults, "rows have no score")
+    return status
 
 
 def _edits(args: argparse.Namespace, rows: "Dataset") -> "list[Edit]":
@@ -151,6 +152,10 @@ def _judge(args: argparse.Namespace, results: Path) -> int:
         raise ValueError("With --scorer, --judge is one name: the folder that its tables go to.")
     name = args.judge[0] if args.judge else _folder_name(scorer.name)
     judged = judging.judge(edits, results, scorer, results / name / f"editreward-{args.language}")
+    # First, since a task without any score ends the command.
+    status = _print_faults(
+        [f"{key}: {why}" for key, why in judged.failed.items()], "edits have no score; the next run asks again"
+    )
     if judging.prompts_of(scorer) is None:
         print(f"{scorer.name} is no judge of SC and PQ: its own scores, which compare with no published number.")
         print(f"Note: {CONTAMINATION}.\n")
@@ -159,8 +164,7 @@ def _judge(args: argparse.Namespace, results: Path) -> int:
         for folder in judging.write_tables(judged, results, name, args.editor or results.resolve().name):
             print(f"Wrote {folder}")
         _print_gedit(judged.repeats, args.language)
-    faults = [f"{key}: {why}" for key, why in judged.failed.items()]
-    return _print_faults(faults, "edits have no score; the next run asks again")
+    return status
 
 
 def _folder_name(name: str) -> str:
@@ -224,6 +228,6 @@ def _print_faults(faults: list[str], what: str) -> int:
     from editreward.printing import printable
 
     if faults:
-        print(f"\n{len(faults)} {what}:")
-        print("\n".join(f"  {printable(fault)}" for fault in faults[:SHOWN]))
+        print(f"{len(faults)} {what}:")
+        print("\n".join(f"  {printable(fault)}" for fault in faults[:SHOWN]), end="\n\n")
     return 1 if faults else 0
