@@ -15,7 +15,7 @@ TOKEN_VARIABLE = "EDITREWARD_TOKEN"
 """The environment's variable with the server's token: command lines are shown to everybody on a machine."""
 
 
-SECONDS_TO_ANSWER = 20.0
+SECONDS_TO_ANSWER = 10.0
 """Within so many seconds a server must say what it is: a wrong address is told soon."""
 
 

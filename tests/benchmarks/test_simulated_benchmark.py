@@ -347,6 +347,7 @@ def test_a_judge_of_pairs_is_asked_about_ties_of_two_only_and_gets_all_measures(
     assert set(of_judge) == set(of_coin) and ("accuracy on exact scores", DIMENSIONS[1]) in of_judge
 
 
+@pytest.mark.slow
 def test_the_script_gives_the_gap_to_the_best_blind_scorer(tmp_path, description, random_model_dir, monkeypatch):
     file = Path(__file__).parents[2] / "research" / "simulated_benchmark.py"
     spec = importlib.util.spec_from_file_location("simulated_benchmark_script", file)

@@ -372,6 +372,7 @@ print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss has other units elsewhere")
 def test_streaming_holds_a_few_groups_in_memory_and_not_the_file(tmp_path):
     noise = np.random.default_rng(0).bytes(500_000)

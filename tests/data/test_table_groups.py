@@ -107,7 +107,7 @@ def test_lists_say_what_is_known_of_each_edit():
         ({VQ: [1, 2]}, "told 2 times for 1 edited"),
         ({"seed": "1.5"}, "seed must be a whole number"),
         ({"instruction": 3.5}, None),
-        ({"instruction": ["a"]}, "instruction must be a text, not list"),
+        ({"instruction": {"a": 1}}, "instruction must be a text, not dict"),
     ],
 )
 def test_a_cell_that_says_nothing_or_something_else_is_named(values, message):

@@ -242,6 +242,7 @@ def test_simulated_editors_refuse_rows_of_others():
         edit(SourceRow(row.group_id, None, None, "x", None, row.source_images), 0)
 
 
+@pytest.mark.slow
 def test_simulated_editors_end_to_end(tmp_path, capsys):
     output = tmp_path / "out"
     options = ("--split", "validation", "--offset", "5", "--limit", "6", "--keep", "7")
@@ -342,6 +343,7 @@ def test_a_killed_run_goes_on_without_redoing_or_losing_a_candidate(tmp_path, ca
     assert content(killed, "test") == content(whole, "test")
 
 
+@pytest.mark.slow
 def test_whatever_a_kill_leaves_is_completed_and_nothing_made_twice(tmp_path):
     """A kill leaves the manifest cut anywhere, the image after its end or not, and a part of the next one."""
     data = source_dataset(tmp_path / "in", ["one", "two", "three"])

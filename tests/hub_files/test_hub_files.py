@@ -163,6 +163,7 @@ def test_a_saved_folder_scores_the_same_where_the_package_is_missing(tmp_path):
     assert_same_files(tmp_path / "model", tmp_path / "again")
 
 
+@pytest.mark.slow
 def test_a_repository_of_the_hub_scores_the_same_where_the_package_is_missing(tmp_path):
     expected = save("qwen3_vl", tmp_path)
     repository = tmp_path / "hub" / "models--org--EditReward"

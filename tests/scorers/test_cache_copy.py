@@ -44,6 +44,7 @@ def test_shards_that_are_missing_are_named(tmp_path):
     assert found == ["model-1.safetensors", "model-3.safetensors"]
 
 
+@pytest.mark.slow
 def test_the_command_blames_the_copy_and_not_the_repository(tmp_path):
     from editreward.scorers.loading import bundled_model
 

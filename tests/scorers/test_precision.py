@@ -41,6 +41,7 @@ def test_rankings_are_compared_pair_by_pair():
     assert (same["flipped"]["value"], same["kendall"]["value"], same["largest_difference"]) == (0, 1, 0)
 
 
+@pytest.mark.slow
 def test_precisions_of_the_bundled_model_are_compared_on_simulated_groups(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(precision, "GROUPS_PER_ROUND", 4)
     monkeypatch.setattr(precision, "GROUPS_PER_BATCH", 3)
@@ -69,6 +70,7 @@ def test_precisions_of_the_bundled_model_are_compared_on_simulated_groups(tmp_pa
     assert "| autocast | " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_speed_of_random_weights_is_measured_without_rankings(tmp_path, capsys):
     command = ["--preset", "7b", "--shape", str(tiny_shape(tmp_path)), "--device", "cpu", "--pixels", "3136"]
     command += ["--candidates", "1", "2", "--layouts", "paper", "compact", "--repetitions", "2"]

@@ -182,6 +182,7 @@ def test_the_7b_shape_costs_what_its_matrices_do():
 # The benchmark
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_7b_runs_on_a_small_shape(tmp_path, capsys):
     command = ["--preset", "7b", "--shape", str(tiny_shape(tmp_path)), "--device", "cpu", "--pixels", "3136"]
     command += ["--cells", "scoring:2", "training:7", "--repetitions", "1", "--sampled-passes", "1"]

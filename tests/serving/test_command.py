@@ -42,6 +42,7 @@ def process(tmp_path):
             started.kill()
 
 
+@pytest.mark.slow
 def test_sigterm_finishes_what_was_accepted(process):
     lines = iter(process.stderr.readline, "")
     url = next(json.loads(line)["url"] for line in lines if '"serving"' in line)

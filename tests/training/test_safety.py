@@ -88,6 +88,7 @@ def test_out_of_memory_names_the_batch_and_what_to_change(tmp_path, doing):
         assert part in message
 
 
+@pytest.mark.slow
 def test_auto_find_batch_size_takes_smaller_batches_until_they_fit(tmp_path):
     options = {"auto_find_batch_size": True, "max_steps": 2, "per_device_train_batch_size": 4}
     trainer = make_trainer(tmp_path, ROWS, **options)

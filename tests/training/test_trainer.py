@@ -228,6 +228,7 @@ def test_a_step_under_bfloat16_autocast_is_finite_at_extreme_scores(tmp_path, lo
     assert all(p.grad.isfinite().all() for p in trainer.model.parameters() if p.grad is not None)
 
 
+@pytest.mark.slow
 def test_regression_trains_towards_the_scores_and_saves_its_link(tmp_path):
     rows = make_rows()
     trainer = make_trainer(
@@ -491,6 +492,7 @@ def test_a_model_that_is_not_loaded_and_a_processor_of_another_model_are_refused
 # The script
 
 
+@pytest.mark.slow
 def test_script_starts_from_a_backbone_resumes_and_goes_on_from_its_own_output(tmp_path):
     folder = tmp_path / "first"
     backbone = f"--model_name_or_path={backbone_folder('qwen2_5_vl')}"

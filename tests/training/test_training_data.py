@@ -368,6 +368,7 @@ def names_of(dataset):
     return [row[ID] for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_mixture_of_parquet_published_pairs_and_simulated_groups(stored, tmp_path, monkeypatch, streaming):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
