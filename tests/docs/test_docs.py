@@ -38,6 +38,7 @@ NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 # Lines of shell that are parsed and not run, by how they begin; the longest that fits counts.
 NOT_RUN = {
+    "editreward edit-bench": "images or answers of an editor on a benchmark",
     "editreward annotate serve": "a server, which runs until it is stopped: tests/annotation/test_annotation_app.py",
     "editreward annotate report": "of ratings that people gave: tests/annotation/test_annotation_report.py",
     "editreward annotate export": "of ratings that people gave: tests/annotation/test_annotation_database.py",
