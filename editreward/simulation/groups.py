@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -207,6 +207,28 @@ def _draw(task: EditTask, score_rng: Random, near_rng: Random, near_misses: floa
     return plain
 
 
+class _Labels(NamedTuple):
+    """What a group is reported by."""
+
+    category: str
+    language: str
+    unseen_wording: bool
+    unseen_combination: bool
+
+
+def _draw_labels(category: str, split: str, rng: Random) -> _Labels:
+    language = "en" if rng.random() < ENGLISH_SHARE else "zh"
+    unseen_wording = split == "test" and rng.random() < 0.5
+    return _Labels(category, language, unseen_wording, split == "test" and rng.random() < 0.5)
+
+
+def _draw_wording(labels: _Labels, split: str, rng: Random) -> str:
+    if split == "train":
+        return varied_wording(labels.category, labels.language, rng)
+    wordings = WORDINGS[labels.category, labels.language]
+    return rng.choice(wordings.held_out if labels.unseen_wording else wordings.train)
+
+
 def simulate_group(
     seed: int, split: str = "train", candidates: int = 7, size: int = 112, near_misses: float = 0.0
 ) -> SimulatedGroup:
@@ -233,25 +255,15 @@ def simulate_group(
         raise ValueError(f"need a share of near misses in 0..1; got {near_misses}")
     rng, score_rng = _randoms(split, seed)
     near_rng, _ = _randoms(split, seed, NEAR_MISS_TAG)
-    category = rng.choice(CATEGORIES)
-    language = "en" if rng.random() < ENGLISH_SHARE else "zh"
-    unseen_wording = split == "test" and rng.random() < 0.5
-    unseen_combination = split == "test" and rng.random() < 0.5
-    task = sample_task(category, unseen_combination, rng)
-    if split == "train":
-        wording = varied_wording(category, language, rng)
-    else:
-        wordings = WORDINGS[category, language]
-        wording = rng.choice(wordings.held_out if unseen_wording else wordings.train)
+    labels = _draw_labels(rng.choice(CATEGORIES), split, rng)
+    task = sample_task(labels.category, labels.unseen_combination, rng)
+    wording = _draw_wording(labels, split, rng)
     return SimulatedGroup(
         group_id=f"simulated-{split}-{seed:06d}",
         source=render_scene(task.source, size),
         scene=task.source,
-        instruction=fill_wording(wording, task_words(task, language)),
-        language=language,
-        category=category,
-        unseen_wording=unseen_wording,
-        unseen_combination=unseen_combination,
+        instruction=fill_wording(wording, task_words(task, labels.language)),
+        **labels._asdict(),
         task=task,
         candidates=[
             _simulate_candidate(
@@ -289,19 +301,12 @@ def simulate_near_miss(seed: int, split: str = "test", size: int = 112) -> Simul
     rng, _ = _randoms(split, seed, NEAR_MISS_TAG, NEAR_MISS_TAG)
     missed = tuple(NEAR_MISSES)[seed % len(NEAR_MISSES)]
     categories = tuple(NEAR_MISSES[missed])
-    category = categories[seed // len(NEAR_MISSES) % len(categories)]
-    language = "en" if rng.random() < ENGLISH_SHARE else "zh"
-    unseen_wording = split == "test" and rng.random() < 0.5
-    unseen_combination = split == "test" and rng.random() < 0.5
-    _, _, realisation = near_miss_fault(missed, category)
-    task = sample_task(category, unseen_combination, rng)
+    labels = _draw_labels(categories[seed // len(NEAR_MISSES) % len(categories)], split, rng)
+    _, _, realisation = near_miss_fault(missed, labels.category)
+    task = sample_task(labels.category, labels.unseen_combination, rng)
     while realisation(task, Random(0)) is None:
-        task = sample_task(category, unseen_combination, rng)
-    wordings = WORDINGS[category, language]
-    if split == "train":
-        wording = varied_wording(category, language, rng)
-    else:
-        wording = rng.choice(wordings.held_out if unseen_wording else wordings.train)
+        task = sample_task(labels.category, labels.unseen_combination, rng)
+    wording = _draw_wording(labels, split, rng)
     made = [
         _simulate_candidate(task, 4, 4, seed=rng.getrandbits(31), size=size, missed=attribute)
         for attribute in rng.sample((None, missed), 2)
@@ -310,11 +315,8 @@ def simulate_near_miss(seed: int, split: str = "test", size: int = 112) -> Simul
         group_id=f"simulated-{split}-{seed:06d}-near-miss",
         source=render_scene(task.source, size),
         scene=task.source,
-        instruction=fill_wording(wording, task_words(task, language)),
-        language=language,
-        category=category,
-        unseen_wording=unseen_wording,
-        unseen_combination=unseen_combination,
+        instruction=fill_wording(wording, task_words(task, labels.language)),
+        **labels._asdict(),
         task=task,
         candidates=made,
     )
