@@ -13,11 +13,15 @@ import httpx
 import pytest
 import yaml
 
+pytest.importorskip("ray", reason='no Ray: pip install -e ".[ray]", as make test-rest does')
+
 from editreward.cli import main
 from editreward.client import Client
 from editreward.serving.ray_app import DEPLOYMENT, NAME, RayArguments, run_config
 from editreward.validation import validated
 from tests.helpers.scorers import painted
+
+pytestmark = pytest.mark.slow  # only `make test-rest` installs Ray
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "serve").glob("*.yaml"))
@@ -112,7 +116,6 @@ def ray_server(tmp_path):
             process.terminate()
 
 
-@pytest.mark.slow
 def test_a_killed_replica_loses_no_request_and_sigterm_ends_it_all(ray_server):
     url, process = ray_server
     with Client(url, timeout=240) as client:
