@@ -134,6 +134,12 @@ def reference_note(reference: dict[str, float], protocol: Protocol) -> str:
     return f'<p class="reference">Reference: {", ".join(answers)}</p>' if answers else ""
 
 
+def reasons_note(reasons: str) -> str:
+    """What a scorer says of a candidate, for people who have rated it."""
+    lines = "<br>".join(map(escape, reasons.splitlines()))
+    return f'<p class="reasons">A scorer says: {lines}</p>' if reasons else ""
+
+
 def rubric(protocol: Protocol) -> str:
     """The rubric, all of it unless the annotator folds it up; and folded up the introduction and the keys."""
     parts = []

@@ -111,7 +111,8 @@ class RatingScreen(Screen[Page]):
             updates[card] = gr.update(visible=used)
             if used:
                 answers = pages.reference_note(page.reference[place], self.protocol) if page.reference else ""
-                updates[image] = pages.candidate(place, f"image/{assignment.id}/candidate/{place}", answers)
+                said = pages.reasons_note(page.reasons[place]) if page.reasons else ""
+                updates[image] = pages.candidate(place, f"image/{assignment.id}/candidate/{place}", answers + said)
         for key, radio in self.radios.items():
             updates[radio] = gr.update(value=page.scores.get(key), interactive=not page.read_only)
         return updates

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from editreward.data import sources
-from editreward.data.schema import SCORE_RANGE
+from editreward.data.schema import RATIONALE_BY, SCORE_RANGE
 from editreward.groups.ratings import Purpose
 from editreward.resuming import row_digest
 from images_editreward import ImageError, image_header, load_image
@@ -112,6 +112,11 @@ class GroupStore:
     def annotations(self, group_id: str) -> list[list[dict[str, Any]]]:
         """The dataset's own annotations, for each candidate."""
         return [candidate["annotations"] or [] for candidate in self._row(group_id)["candidates"]]
+
+    def reasons(self, group_id: str) -> list[str]:
+        """What a scorer wrote about each candidate; empty where it wrote nothing, or a person did."""
+        candidates = self._row(group_id)["candidates"]
+        return [(one["rationale"] or "") if one.get(RATIONALE_BY) else "" for one in candidates]
 
     def image(self, group_id: str, kind: str, index: int) -> tuple[bytes, str]:
         """An image's file content and its media type.

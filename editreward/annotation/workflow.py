@@ -27,6 +27,8 @@ NOTICES: dict[Outcome, str] = {
     "closed": "Not saved: the calibration round is over, and its answers can be changed no more.",
 }
 
+SEEN = "You see what a scorer says of this group: your rating stays as it was saved."
+
 
 @dataclass(frozen=True)
 class Page:
@@ -45,6 +47,7 @@ class Page:
         scores: score by (place on the page, dimension), as marked so far.
         read_only: the group can be looked at and not changed.
         reference: known answers by place, once the annotator may see them.
+        reasons: by place, what a scorer says of the candidates; empty until the annotator has rated them.
         place, places: which of the annotator's groups this is, from 1, and how many they have.
         result: the last calibration round, with `kind` "calibration" and where one was finished.
         round_size: groups in a calibration round.
@@ -61,6 +64,7 @@ class Page:
     scores: dict[tuple[int, str], int] = field(default_factory=dict)
     read_only: bool = False
     reference: list[dict[str, float]] | None = None
+    reasons: list[str] = field(default_factory=list)
     place: int = 0
     places: int = 0
     result: CalibrationResult | None = None
@@ -77,6 +81,8 @@ class Workflow:
         protocol: what is asked.
         policy: how groups are given out.
         ratings_per_group: to how many annotators each group goes.
+        show_reasons: show what a scorer said of the candidates (`rationale_by`) to who has rated them, and goes back.
+            The rating can then be changed no more: it is not to be the scorer's.
 
     Raises:
         ValueError: the database belongs to other groups or another protocol, or a calibration or gold group has no
@@ -84,9 +90,16 @@ class Workflow:
     """
 
     def __init__(
-        self, database: Database, store: GroupStore, protocol: Protocol, policy: Policy, ratings_per_group: int = 1
+        self,
+        database: Database,
+        store: GroupStore,
+        protocol: Protocol,
+        policy: Policy,
+        ratings_per_group: int = 1,
+        show_reasons: bool = False,
     ) -> None:
         self.database, self.store, self.protocol, self.policy = database, store, protocol, policy
+        self.show_reasons = show_reasons
         entries: list[tuple[str, Purpose, int, list[dict[str, float]] | None]] = []
         for group_id, purpose in store.purposes.items():
             reference = None
@@ -130,6 +143,7 @@ class Workflow:
         mine = self._shown(annotator)
         reference = self.database.references().get(group_id) if closed else None
         scores = self.database.scores(assignment.id)
+        reasons = self._reasons(assignment)
         return Page(
             kind="rate",
             progress=self.database.progress(annotator)[0],
@@ -145,11 +159,19 @@ class Workflow:
                 for dimension in self.protocol.names
                 if (candidate, dimension) in scores
             },
-            read_only=closed,
+            read_only=closed or any(reasons),
             reference=[reference[candidate] for candidate in assignment.order] if reference else None,
+            reasons=reasons,
             place=1 + [other.id for other in mine].index(assignment.id),
             places=len(mine),
         )
+
+    def _reasons(self, assignment: Assignment) -> list[str]:
+        """What a scorer says of the candidates, by place; empty where the annotator may not see it."""
+        if not self.show_reasons or assignment.purpose != "work" or assignment.state != "submitted":
+            return []
+        reasons = self.store.reasons(assignment.group_id)
+        return [reasons[candidate] for candidate in assignment.order] if any(reasons) else []
 
     def save_draft(
         self, annotator: str, assignment_id: int, version: int, place: int, dimension: str, score: int
@@ -157,6 +179,8 @@ class Workflow:
         """Keep a mark on the page. As `Database.save_draft`, with the place on the page for the candidate."""
         assignment = self.database.assignment(assignment_id, annotator)
         candidate = _candidate(assignment, place)
+        if any(self._reasons(assignment)):
+            return False
         return self.database.save_draft(assignment_id, annotator, version, candidate, dimension, score)
 
     def submit(
@@ -174,6 +198,8 @@ class Workflow:
             ValueError: a score is missing: the message names the places by their letters.
         """
         assignment = self.database.assignment(assignment_id, annotator)
+        if any(self._reasons(assignment)):
+            return self.show(annotator, assignment.id, SEEN)
         titles = {dimension.name: dimension.title for dimension in self.protocol.dimensions}
         missing = [
             f"{letter(place)} ({titles[dimension]})"
@@ -209,6 +235,8 @@ class Workflow:
             raise ValueError("Not skipped yet: please choose a reason.")
         check_comment(comment)
         assignment = self.database.assignment(assignment_id, annotator)
+        if any(self._reasons(assignment)):
+            return self.show(annotator, assignment.id, SEEN)
         outcome = self.database.skip(assignment_id, annotator, version, form, reason, comment)
         return self._after(annotator, assignment, outcome)
 

@@ -143,6 +143,12 @@ def add_serve(commands: Commands) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of orders and of places of gold groups (default: 0)")
     parser.add_argument(
+        "--show-reasons",
+        action="store_true",
+        help="show what a scorer says of a group (`editreward rationales`) to who has rated it and goes back to it; "
+        "the rating can then be changed no more",
+    )
+    parser.add_argument(
         "--adjudicate",
         metavar="FILE.jsonl",
         help="have annotators rank the tuples in this file, by `editreward data build-bench`, instead of rating",
@@ -195,7 +201,7 @@ def run_serve(args: argparse.Namespace) -> None:
             what = f"{len(tuples)} tuples to rank"
         else:
             policy = Policy(protocol.calibration, args.gold_every, args.release_after * 3600, args.seed)
-            activity = Workflow(database, store, protocol, policy, args.ratings_per_group)
+            activity = Workflow(database, store, protocol, policy, args.ratings_per_group, args.show_reasons)
             count = list(store.purposes.values()).count
             what = f"{count('work')} groups to rate, {count('calibration')} for calibration, {count('gold')} gold"
             if not args.calibration:

@@ -37,6 +37,7 @@ from editreward.cli.merge import add_merge
 from editreward.cli.paths import check_paths
 from editreward.cli.prompts import add_prompts
 from editreward.cli.push import add_push
+from editreward.cli.rationales import add_rationales
 from editreward.cli.score import add_score
 from editreward.cli.serve import add_serve
 from editreward.cli.train import add_train
@@ -49,6 +50,7 @@ EXTRAS = {
     "curate": "eval",
     "merge": "train",
     "prompts": "judges",
+    "rationales": "generative",
 }
 """Extra of the package that a command needs, where it has not the command's own name."""
 
@@ -62,6 +64,7 @@ COMMANDS: tuple[Callable[[Any], None], ...] = (
     add_calibrate,
     add_convert,
     add_train,
+    add_rationales,
     add_merge,
     add_generate,
     add_data,

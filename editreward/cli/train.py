@@ -6,17 +6,29 @@ from typing import Any
 
 from editreward.cli.commands import Commands
 
-RECIPES = ("tiny", "tiny_more", "paper", "published", "groups", "lora_80gb", "lora_24gb")
-"""Recipes that come with the package, each a file `configs/NAME.yaml`."""
+RECIPES = (
+    "tiny",
+    "tiny_more",
+    "paper",
+    "published",
+    "groups",
+    "lora_80gb",
+    "lora_24gb",
+    "editscore_tiny",
+    "editscore_qwen2_5_vl_7b",
+    "editscore_qwen3_vl_8b",
+)
+"""Recipes that come with the package, each a file `configs/NAME.yaml`; one with `prompts` is of a generative scorer."""
 
 
 def add_train(commands: Commands) -> None:
     """Declare `editreward train`."""
     parser: Any = commands.add_parser(
         "train",
-        help="train a reward model by a recipe",
-        description="Train a reward model in this process. Every option but these is one of the training script's "
-        "(python -m editreward.training.script --help) and overrules the recipe.",
+        help="train a reward model or a generative scorer by a recipe",
+        description="Train in this process: a reward model or, by a recipe with `prompts`, a generative scorer. Every "
+        "option but these is one of the training script's (python -m editreward.training.script --help, or "
+        "editreward.training.generative) and overrules the recipe.",
         epilog="Example: editreward train --config tiny --output_dir runs/mine --max_steps 100",
         allow_abbrev=False,
     )
@@ -33,9 +45,25 @@ def add_train(commands: Commands) -> None:
 def run_train(args: argparse.Namespace) -> None:
     """Train."""
     words = script_arguments(args.config, args.options)
-    from editreward.training.script import main
+    if is_generative(Path(words[1])):
+        from editreward.training.generative.script import main
+    else:
+        from editreward.training.script import main
 
     main(words)
+
+
+def is_generative(recipe: Path) -> bool:
+    """Whether a recipe trains a generative scorer. Whatever is wrong with the file is for the script to say."""
+    import yaml
+
+    from editreward.yaml_files import load_yaml
+
+    try:
+        content = load_yaml(recipe.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
+        return False
+    return isinstance(content, dict) and "prompts" in content
 
 
 def script_arguments(config: str, options: list[str]) -> list[str]:

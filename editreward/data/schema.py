@@ -16,6 +16,9 @@ from editreward.groups.rows import GroupRow
 PYTHON_TYPES: dict[str, tuple[type, ...]] = {"string": (str,), "int64": (Integral,), "float64": (Real,)}
 """What a field of a row may be."""
 
+RATIONALE_BY = "rationale_by"
+"""The field of candidates that only datasets with rationales by a scorer have."""
+
 UNKNOWN = "unknown"
 """Origin, category or editor that nobody tells."""
 
@@ -25,11 +28,12 @@ Group: TypeAlias = dict[str, object]
 """A row: the columns of `group_features`, images in any form that `datasets` encodes."""
 
 
-def group_features(dimensions: Sequence[str] = DEFAULT_DIMENSIONS) -> Features:
+def group_features(dimensions: Sequence[str] = DEFAULT_DIMENSIONS, rationale_by: bool = False) -> Features:
     """Columns of a dataset of edit groups.
 
     Args:
         dimensions: what candidates are scored on; each is a nullable float, 1 to 4, in `scores` and in `annotations`.
+        rationale_by: candidates also have this field: the scorer that wrote the rationale, null where a person did.
 
     Raises:
         ValueError: there is no dimension, one occurs twice, or one has the name of another column or of the sum of
@@ -47,6 +51,7 @@ def group_features(dimensions: Sequence[str] = DEFAULT_DIMENSIONS) -> Features:
         "scores": scores,
         "annotations": List({"annotator": Value("string"), **scores}),
         "rationale": Value("string"),
+        **({RATIONALE_BY: Value("string")} if rationale_by else {}),
     }
     return Features(
         {
@@ -86,7 +91,8 @@ def check_features(features: Features | None, name: object) -> Features:
     missing, unknown = expected.keys() - found.keys(), found.keys() - expected.keys()
     if not missing and not unknown:
         try:
-            expected = group_features(dimensions_of(Features(found)))
+            given = Features(found)
+            expected = group_features(dimensions_of(given), RATIONALE_BY in given["candidates"].feature)
         except (AttributeError, KeyError, TypeError):
             pass  # candidates are no list of structs with scores: said below
     shapes, expected_shapes = column_shapes(Features(found).arrow_schema), column_shapes(expected.arrow_schema)

@@ -15,7 +15,7 @@ from datasets.table import embed_table_storage
 
 from configuration_editreward import DEFAULT_DIMENSIONS
 from editreward.data import sources
-from editreward.data.schema import UNKNOWN, encode_group, group_features, language_of
+from editreward.data.schema import RATIONALE_BY, UNKNOWN, encode_group, group_features, language_of
 from editreward.files import lock, part_of, put_in_place, remove_parts, unlock
 from editreward.groups.rows import GroupRow
 
@@ -206,7 +206,10 @@ class GroupWriter(ShardWriter):
         max_shard_bytes: int = MAX_SHARD_BYTES,
     ) -> None:
         super().__init__(folder, split, group_features(dimensions), max_shard_bytes)
+        self._dimensions = dimensions
 
     def write(self, row: GroupRow) -> None:
-        """Add one group."""
+        """Add one group. The first one tells whether candidates say which scorer wrote their rationale."""
+        if not self._number and any(RATIONALE_BY in (one or {}) for one in row.get("candidates") or ()):
+            self.features = group_features(self._dimensions, rationale_by=True)
         super().write(filled_in(row, f"{self.split}-{self._number:06d}"))

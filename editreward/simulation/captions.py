@@ -62,6 +62,45 @@ def judgements(candidate: SimulatedCandidate) -> list[Target]:
     ]
 
 
+SIDE_EFFECTS = (
+    "other object resized",
+    "other object shifted",
+    "extra object",
+    "object lost",
+    "target also resized",
+    "target also shifted",
+    "copy left behind",
+    "over-edit",
+)
+"""Faults of edits that do what was asked, and more."""
+
+UNRELATED = ("unrelated", "wrong object", "replaced another object")
+"""Faults of edits that do something else."""
+
+
+def rationale(candidate: SimulatedCandidate) -> str:
+    """Why a candidate has its scores: a line for each dimension, which begins with the dimension's name."""
+    fault = "as asked" if candidate.fault == "none" else candidate.fault
+    return f"instruction_following: {candidate.change}: {fault}\nvisual_quality: {candidate.artefact or 'no artefact'}"
+
+
+def sub_scores(candidate: SimulatedCandidate) -> dict[str, int]:
+    """A candidate's scores in the aspects that the prompt set `editreward` asks for; the smaller of two is the score.
+
+    What does more than was asked is a success, and what changes only what was asked about preserves the rest. All
+    artefacts are of the pixels, not of what is shown.
+    """
+    following = candidate.scores["instruction_following"]
+    success = 4 if candidate.fault in SIDE_EFFECTS else following
+    preservation = following if candidate.fault in (*SIDE_EFFECTS, *UNRELATED) else 4
+    return {
+        "success": success,
+        "preservation": preservation,
+        "plausibility": 4,
+        "cleanness": candidate.scores["visual_quality"],
+    }
+
+
 def corpus(groups: Iterable[SimulatedGroup]) -> Iterator[str]:
     """Every text that training on `groups` shows, and the published reward prompts, for training a tokenizer."""
     # Counted often enough to become few tokens: they are read at every score.

@@ -131,6 +131,7 @@ class GroupDataArguments(ScriptArguments):
     )
 
     def __post_init__(self) -> None:
+        self.simulated_truth = self.dense_weight > 0  # whether rows of simulated groups hold their truth
         self.datasets = [_as_config(entry) for entry in self.datasets]
         self.eval_datasets = [_as_config(entry) for entry in self.eval_datasets]
 
@@ -217,7 +218,7 @@ def _load(
 
 def _simulated(config: GroupDatasetConfig, script_args: GroupDataArguments, training: bool) -> SimulatedGroups:
     """Which simulated groups an entry means: annotators, contrast and near misses are for training alone."""
-    size, truth = script_args.simulated_image_size, script_args.dense_weight > 0
+    size, truth = script_args.simulated_image_size, script_args.simulated_truth
     if not training:
         groups = _first(config.groups, script_args.simulated_eval_groups)
         return SimulatedGroups(groups, config.start or 0, size, truth=truth)

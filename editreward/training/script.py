@@ -133,7 +133,7 @@ def dense_loss(
     return DenseLoss(DenseHeads.load(folder), script_args.dense_weight, side)
 
 
-def _check_config(words: Sequence[str]) -> None:
+def check_config(words: Sequence[str]) -> None:
     """Be sure that the file behind `--config` is YAML that can be read: the parser expands all of it.
 
     Raises:
@@ -177,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: Its words, without the name of the program. Default: those of this process.
     """
     words = sys.argv[1:] if argv is None else list(argv)
-    _check_config(words)
+    check_config(words)
 
     # 1. Parse
     parser = TrlParser(

@@ -23,20 +23,23 @@ START = (
 )
 
 
-def sort_into_sections(parser: argparse.ArgumentParser, script_arguments: Any, training_arguments: Any) -> None:
+def sort_into_sections(
+    parser: argparse.ArgumentParser, script_arguments: Any, training_arguments: Any, inherited: Any = RewardConfig
+) -> None:
     """Show the options of a parser in sections, those of this package before those that it inherits.
 
     Args:
         parser: of the script.
-        script_arguments, training_arguments: the dataclasses that add to TRL's `ScriptArguments` and `RewardConfig`.
+        script_arguments, training_arguments: the dataclasses that add to TRL's `ScriptArguments` and to `inherited`.
+        inherited: TRL's arguments of the trainer.
     """
     sections: list[tuple[str, Sequence[str]]] = [
         ("what every run needs", START),
         ("data and new models", _own(script_arguments, ScriptArguments)),
-        ("loss, batches and evaluation", _own(training_arguments, RewardConfig)),
+        ("loss, batches and evaluation", _own(training_arguments, inherited)),
         ("loading, adapters and quantization", [one.name for one in fields(ModelConfig)]),
         ("datasets, of TRL", [one.name for one in fields(ScriptArguments)]),
-        ("the training loop, of transformers and TRL", [one.name for one in fields(RewardConfig)]),
+        ("the training loop, of transformers and TRL", [one.name for one in fields(inherited)]),
     ]
     left: dict[str, list[argparse.Action]] = {}
     for action in parser._actions:

@@ -340,6 +340,31 @@ def test_gold_groups_stand_once_in_every_block_at_places_of_their_own(database):
     assert len(golds) == len(set(golds))
 
 
+def test_what_a_scorer_says_is_shown_to_who_has_rated_and_closes_the_rating(database):
+    rows = [group("work-0"), group("work-1")]
+    for number, candidate in enumerate(rows[0]["candidates"]):
+        candidate |= {"rationale": f"said of {number}", "rationale_by": "judge"}
+    for candidate in rows[1]["candidates"]:  # a person's
+        candidate |= {"rationale": "said by a person", "rationale_by": None}
+    store = GroupStore()
+    store.add(Dataset.from_list(rows, features=group_features(NAMES, rationale_by=True)), "work", "work")
+    flow = Workflow(database, store, PROTOCOL, Policy(CalibrationTerms(groups=2)), show_reasons=True)
+    for _ in rows:
+        page = flow.current("ada")
+        assert not page.reasons and not page.read_only
+        rate(flow, "ada", page)
+        seen = flow.show("ada", page.assignment.id)
+        if page.assignment.group_id == "work-1":
+            assert not seen.reasons and not seen.read_only
+            continue
+        assert seen.reasons == [f"said of {candidate}" for candidate in page.assignment.order] and seen.read_only
+        again = flow.submit("ada", page.assignment.id, seen.assignment.version, seen.form, marks(seen, 1))
+        assert "stays as it was saved" in again.notice and set(again.scores.values()) == {3}
+        assert not flow.save_draft("ada", page.assignment.id, seen.assignment.version, 0, NAMES[0], 1)
+    plain = Workflow(database, store, PROTOCOL, Policy(CalibrationTerms(groups=2)))
+    assert not any(plain.show("ada", one.id).reasons for one in database.assignments("ada"))
+
+
 def test_gold_groups_look_like_work(database):
     flow = workflow(database, store_of(4, gold=4), gold_every=1)
     page = flow.current("ada")

@@ -50,6 +50,7 @@ NOT_RUN = {
     "editreward data publish annotated/ --repo-id org/My-Edits --license cc-by-4.0": "to the Hub, where it goes "
     "without --dry-run: tests/publishing/test_data_publish.py",
     "editreward data import table": "of a table of one's own: tests/data/test_table_groups.py",
+    "editreward rationales": "of a dataset and an endpoint of one's own: tests/curation/test_rationales.py",
     "editreward score --table": "of a table of one's own: tests/scorers/test_score_table.py",
     "editreward generate": "by downloaded editors, or minutes: tests/editors/test_generation.py",
     "editreward prompts import": "of a copy of published code: tests/scorers/prompts",

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from editreward.scorers.generative.tokens import PromptTokenizer
 from editreward.scorers.loading import ModelError
 from editreward.scorers.prompts import PromptSet
 
@@ -29,13 +30,20 @@ class Writer:
     chat_template: str | None
     end_ids: tuple[int, ...]
 
+    def prompt_tokenizer(self) -> PromptTokenizer:
+        """What makes tokens of prompts for this model, for scoring and for training alike."""
+        config = self.model.config
+        image_token = self.tokenizer.convert_ids_to_tokens(config.image_token_id)
+        return PromptTokenizer(self.tokenizer, config.model_type, image_token, self.chat_template)
 
-def load_writer(name: str, dtype: torch.dtype, **hub_options: Any) -> Writer:
-    """Load a model, on the CPU.
+
+def load_writer(name: str, dtype: torch.dtype | str, quantization_config: Any = None, **hub_options: Any) -> Writer:
+    """Load a model, on the CPU unless it is quantized.
 
     Args:
         name: folder or Hub id.
-        dtype: of its weights.
+        dtype: of its weights; "auto" for the checkpoint's own.
+        quantization_config: of transformers, to train an adapter on a quantized base.
         hub_options: `revision`, `token` and the like.
 
     Raises:
@@ -53,7 +61,7 @@ def load_writer(name: str, dtype: torch.dtype, **hub_options: Any) -> Writer:
     _check_type(name, config)
     try:
         model, info = AutoModelForImageTextToText.from_pretrained(
-            name, dtype=dtype, output_loading_info=True, **hub_options
+            name, dtype=dtype, output_loading_info=True, quantization_config=quantization_config, **hub_options
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{name} cannot be loaded: {error}") from error

@@ -28,7 +28,7 @@ from editreward.scorers.generative.images import ImagePatches, ImageReader, Imag
 from editreward.scorers.generative.loading import Writer, check_chat_template, load_writer
 from editreward.scorers.generative.published import PublishedSampling
 from editreward.scorers.generative.sampling import Sampling
-from editreward.scorers.generative.tokens import PromptTokenizer, PromptTokens
+from editreward.scorers.generative.tokens import PromptTokens
 from editreward.scorers.loading import choose_device, choose_dtype
 from editreward.scorers.passes import TRIES, AnswerCounts, Question, Reply, score_by_passes
 from editreward.scorers.prompts import ParseFailure, PromptSet, load_prompt_set
@@ -132,8 +132,7 @@ class GenerativeScorer:
         published: ImageRoute = "published_batch" if prompts.published == "batch_evaluate" else "published"
         route: ImageRoute = image_route or (published if mode == "published" else "upright")
         self.images = ImageReader(writer.image_processor, config.model_type, route, max_pixels)
-        image_token = writer.tokenizer.convert_ids_to_tokens(config.image_token_id)
-        self.tokenizer = PromptTokenizer(writer.tokenizer, config.model_type, image_token, writer.chat_template)
+        self.tokenizer = writer.prompt_tokenizer()
         self.trees = (
             {prompt.name: NumberTree(prompt, self.tokenizer) for prompt in prompts.prompts}
             if mode == "expected"

@@ -177,18 +177,28 @@ class Prompt:
             numbers: one for each sub-score.
             reasoning: left out where the answer is of scores alone.
         """
-        shown = [int(number) if float(number).is_integer() else number for number in numbers]
+        return "".join(text for text, _ in self.answer_pieces(numbers, reasoning))
+
+    def answer_pieces(self, numbers: Sequence[float], reasoning: str = "") -> list[tuple[str, bool]]:
+        """`answer_of` cut at its numbers: each piece, and whether it is one of them. Arguments as there."""
+        shown = [str(int(number) if float(number).is_integer() else number) for number in numbers]
         if self.answer.form is not None:
-            form = self.answer.form
-            for score, number in zip(self.sub_scores, shown, strict=True):
-                form = form.replace(f"{{{score.name}}}", str(number))
-            return form
-        content: dict[str, Any] = {self.answer.reasoning: reasoning} if self.answer.reasoning else {}
-        if self.answer.scores:
-            content[self.answer.scores] = shown
+            texts = [piece for piece in self.answer.pieces(self.sub_scores) if isinstance(piece, str)]
         else:
-            content |= {score.name: number for score, number in zip(self.sub_scores, shown, strict=True)}
-        return json.dumps(content, ensure_ascii=False)
+            start = (
+                f'{{"{self.answer.reasoning}": {json.dumps(reasoning, ensure_ascii=False)}, '
+                if self.answer.reasoning
+                else "{"
+            )
+            if self.answer.scores:
+                texts = [f'{start}"{self.answer.scores}": [', *[", "] * (len(shown) - 1), "]}"]
+            else:
+                names = [f'"{score.name}": ' for score in self.sub_scores]
+                texts = [start + names[0], *(f", {name}" for name in names[1:]), "}"]
+        pieces = [(texts[0], False)]
+        for number, text in zip(shown, texts[1:], strict=True):
+            pieces += [(number, True), (text, False)]
+        return pieces
 
 
 @dataclass(frozen=True)
