@@ -18,7 +18,7 @@ RECIPES = (
     "editscore_qwen2_5_vl_7b",
     "editscore_qwen3_vl_8b",
 )
-"""Recipes that come with the package, each a file `configs/NAME.yaml`; one with `prompts` is of a generative scorer."""
+"""Recipes that come with the package, each a file `configs/NAME.yaml`; with `prompts`: of generative scorers."""
 
 
 def add_train(commands: Commands) -> None:

@@ -315,9 +315,11 @@ class GenerativeScorer:
 
     def _safely(self, edits: Sequence[_Edit], features: dict[str, Tensor]) -> list[CandidateScore | Unscored]:
         """Scores, of halves of the batch where memory runs out."""
+        counts = replace(self.answer_counts)
         try:
             return self._scores(edits, features)
         except RuntimeError as error:  # out of memory, above all
+            self.answer_counts = counts  # what was asked is asked again
             if len(edits) == 1:
                 return [Unscored(str(error))]
         # Tried again after the handler, not in it: the exception keeps the memory of the failed batch.

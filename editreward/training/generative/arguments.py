@@ -1,6 +1,7 @@
 """Arguments of the training of generative scorers: TRL's `SFTConfig`, what to answer, and how it is evaluated."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from trl import SFTConfig
 
@@ -115,7 +116,8 @@ class GenerativeTrainingArguments(SFTConfig):
             raise ValueError(f"`loss_type` must be 'nll', got {self.loss_type!r}.")
         if self.label_smoothing_factor:
             raise ValueError("`label_smoothing_factor` has no effect on a generative scorer. Leave it unset.")
-        self.dataset_kwargs = {**(self.dataset_kwargs or {}), "skip_prepare_dataset": True}
+        given: dict[str, Any] = self.dataset_kwargs or {}
+        self.dataset_kwargs = {**given, "skip_prepare_dataset": True}
         for name in ("dispatch_batches", "split_batches"):
             if getattr(self.accelerator_config, name):
                 raise ValueError(f"`{name}` of `accelerator_config` would split groups among ranks. Leave it unset.")

@@ -151,8 +151,8 @@ class AnswerCollator:
             if is_number:
                 ranges.append((end, end + len(text)))
             end += len(text)
-        is_number = [any(a < high and low < b for low, high in ranges) for a, b in made["offset_mapping"]]
-        return [*made["input_ids"], self.end_id], [*is_number, False]
+        of_numbers = [any(a < high and low < b for low, high in ranges) for a, b in made["offset_mapping"]]
+        return [*made["input_ids"], self.end_id], [*of_numbers, False]
 
     def _padded(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         size = len(examples), max(len(example.ids) for example in examples)

@@ -17,7 +17,7 @@ from typing import Any
 from datasets import IterableDataset
 from peft import PeftConfig
 from transformers import set_seed
-from trl import SFTConfig, TrlParser, get_peft_config
+from trl import ModelConfig, SFTConfig, TrlParser, get_peft_config
 
 from editreward.compatibility import check_versions
 from editreward.files import alone_at
@@ -76,7 +76,7 @@ def load_base(model_args: EditRewardModelConfig, sets: dict[str, PromptSet]) -> 
     return writer
 
 
-def adapter_config(writer: Writer, model_args: EditRewardModelConfig) -> PeftConfig | None:
+def adapter_config(writer: Writer, model_args: ModelConfig) -> PeftConfig | None:
     """The adapter that `--use_peft` and the `--lora_*` options ask for, by default on the language model's linears."""
     if not model_args.use_peft:
         return None
