@@ -94,6 +94,7 @@ def test_metrics_of_scores_count_pairs_and_edits_without_a_score():
     assert found == {"accuracy": pytest.approx(2 / 3), "x_accuracy": 1.0, "unscored": pytest.approx(1 / 5)}
 
 
+@pytest.mark.slow
 def test_a_run_trains_an_adapter_that_scores_by_its_prompts(tmp_path):
     recipe = yaml.safe_load((ROOT / "configs" / "editscore_tiny.yaml").read_text(encoding="utf-8"))
     recipe |= OPTIONS | {

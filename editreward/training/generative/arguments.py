@@ -116,8 +116,7 @@ class GenerativeTrainingArguments(SFTConfig):
             raise ValueError(f"`loss_type` must be 'nll', got {self.loss_type!r}.")
         if self.label_smoothing_factor:
             raise ValueError("`label_smoothing_factor` has no effect on a generative scorer. Leave it unset.")
-        given: dict[str, Any] = self.dataset_kwargs or {}
-        self.dataset_kwargs = {**given, "skip_prepare_dataset": True}
+        self.dataset_kwargs: dict[str, Any] = {"skip_prepare_dataset": True}  # it is the collator's work
         for name in ("dispatch_batches", "split_batches"):
             if getattr(self.accelerator_config, name):
                 raise ValueError(f"`{name}` of `accelerator_config` would split groups among ranks. Leave it unset.")
