@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 from editreward import __version__
 from editreward.cli.annotate import add_annotate
 from editreward.cli.bench import add_bench
+from editreward.cli.best_of import add_best_of
 from editreward.cli.calibrate import add_calibrate
 from editreward.cli.compare_editors import add_compare_editors
 from editreward.cli.completion import add_completion
@@ -47,7 +48,10 @@ EXTRAS = {
     "score": "data",
     "calibrate": "data",
     "bench": "eval",
+    "best-of": "generate,eval",
+    "compare-editors": "eval",
     "curate": "eval",
+    "edit-bench": "eval",
     "merge": "train",
     "prompts": "judges",
     "rationales": "generative",
@@ -60,6 +64,7 @@ COMMANDS: tuple[Callable[[Any], None], ...] = (
     add_serve,
     add_demo,
     add_curate,
+    add_best_of,
     add_compare_editors,
     add_calibrate,
     add_convert,

@@ -3,7 +3,8 @@
 import argparse
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
 
 from editreward.cli.commands import Commands
 from editreward.cli.paths import reads
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from editreward.benchmarks.editing.gedit_bench import GEditScores, Judgement
+    from editreward.benchmarks.editing.imgedit_bench import ImgEditScores
     from editreward.benchmarks.editing.judging import Edit
+    from editreward.editors.editors import Editor
 
 GEDIT_TEXTS = ("task_type", "key", "instruction_language", "instruction", "Intersection_exist")
 """Columns of GEdit-Bench that are no images."""
@@ -76,14 +79,36 @@ def _add_gedit(commands: Commands) -> None:
 def _add_imgedit(commands: Commands) -> None:
     parser = commands.add_parser(
         "imgedit-bench",
-        help="ImgEdit-Bench, basic: scores of 9 types of edits, from judged answers",
-        description="Aggregate a judge's answers, result.json, as the published scripts do. Exits with 1 if an edit "
-        "has no score.",
+        help="ImgEdit-Bench, basic: scores of 9 types of edits",
+        description="Judge the images RESULTS/KEY.png with a scorer, or aggregate a judge's answers, result.json, and "
+        "print ImgEdit-Bench's table. A run that was stopped goes on; an answer that cannot be read is counted, and "
+        "asked for again by the next run. Exits with 1 if an edit has no score.",
         epilog="Example: editreward edit-bench imgedit-bench --results result.json --edits basic_edit.json",
     )
-    parser.add_argument("--results", required=True, metavar="FILE", help="result.json: the answer of each edit by key")
+    parser.add_argument(
+        "--results",
+        required=True,
+        nargs="+",
+        metavar="PATH",
+        help="result.json, the answer of each edit by key; several are repeated judgements. With --scorer or "
+        "--editors: the folder of the edited images, KEY.png",
+    )
     parser.add_argument("--edits", required=True, metavar="FILE", help="basic_edit.json: prompt and type of each edit")
-    reads(parser, results="file", edits="file")
+    parser.add_argument("--sources", metavar="DIR", help="folder of the source images")
+    parser.add_argument(
+        "--questions",
+        metavar="FILE",
+        help="prompts.json: what a judge is asked, by type. Without it, a scorer is shown the edit's own prompt",
+    )
+    parser.add_argument("--judge", metavar="NAME", help="folder for the answers (default: the scorer's name)")
+    parser.add_argument(
+        "--editors", metavar="FILE.yaml", help="one editor with one seed: makes the images that are not in RESULTS"
+    )
+    parser.add_argument(
+        "--retry-failed", action="store_true", help="try again the images that failed in an earlier run"
+    )
+    add_scorer_options(parser)
+    reads(parser, edits="file", sources="folder", questions="file", editors="file")
     parser.set_defaults(run=run_imgedit)
 
 
@@ -128,14 +153,26 @@ def _generate(args: argparse.Namespace, results: Path) -> int | None:
     """Make the images that are missing. Returns the exit code, and None in all processes but the main one."""
     from editreward.cli.edit_bench_generate import generate_results, instructions_of
     from editreward.data.sources import load_rows
-    from editreward.editors.editors import read_editors
 
-    editors = read_editors(args.editors)
-    if len(editors) != 1:
-        raise ValueError(f"{args.editors} has {len(editors)} editors: a folder of results is one editor's.")
+    editor = _one_editor(args.editors)
     rows = load_rows(args.data, "train")
     edits = _edits(args, rows)
-    failed = generate_results(edits, instructions_of(edits, rows), editors[0], results, args.retry_failed)
+    places = {edit.id: edit.files(results) for edit in edits}
+    failed = generate_results(places, instructions_of(edits, rows), editor, results, args.retry_failed)
+    return _told_of_images(failed)
+
+
+def _one_editor(file: str) -> "Editor":
+    from editreward.editors.editors import read_editors
+
+    editors = read_editors(file)
+    if len(editors) != 1:
+        raise ValueError(f"{file} has {len(editors)} editors: a folder of results is one editor's.")
+    return editors[0]
+
+
+def _told_of_images(failed: dict[str, str] | None) -> int | None:
+    """Print what was not made. Returns the exit code, None where another process does so."""
     if failed is None:
         return None
     return _print_faults([f"{key}: {why}" for key, why in failed.items()], "images were not made")
@@ -156,9 +193,12 @@ def _judge(args: argparse.Namespace, results: Path) -> int:
     status = _print_faults(
         [f"{key}: {why}" for key, why in judged.failed.items()], "edits have no score; the next run asks again"
     )
-    if judging.prompts_of(scorer) is None:
+    if not judged.repeats and not judged.rewards:
+        raise ValueError("No edit has a score.")
+    if not judged.repeats:
         print(f"{scorer.name} is no judge of SC and PQ: its own scores, which compare with no published number.")
-        print(f"Note: {CONTAMINATION}.\n")
+        print(f"Note: {CONTAMINATION}.")
+        print("\n".join(f"Note: {note}" for note in scorer.notes), end="\n\n")
         _print_rewards(judging.mean_rewards(judged, edits, args.language))
     else:
         for folder in judging.write_tables(judged, results, name, args.editor or results.resolve().name):
@@ -209,18 +249,89 @@ def _print_rewards(means: dict[str, dict[str, float]]) -> None:
 
 
 def run_imgedit(args: argparse.Namespace) -> int:
-    """Print the table of ImgEdit-Bench."""
+    """Make and judge images where it is asked for, and print the table of ImgEdit-Bench."""
     from editreward.benchmarks.editing import imgedit_bench as imgedit
 
-    scores = imgedit.aggregate(imgedit.read_object(Path(args.edits)), imgedit.read_object(Path(args.results)))
+    content = imgedit.read_object(Path(args.edits))
+    status = 0
+    if args.editors is not None:
+        made = _generate_imgedit(args, content)
+        if made is None or args.scorer is None:  # of several processes the first one judges
+            return made or 0
+        status = made
+    if args.scorer is not None:
+        return max(status, _judge_imgedit(args, content))
+    repeats = [imgedit.aggregate(content, imgedit.read_object(Path(file))) for file in args.results]
+    _print_imgedit(repeats)
+    faults = [f"{key}: {why}" for one in repeats for key, why in one.failed.items()]
+    print()
+    return _print_faults(faults, "edits have no score")
+
+
+def _folder_of_images(args: argparse.Namespace) -> tuple[Path, Path]:
+    """The folders of edited and of source images."""
+    if len(args.results) > 1 or args.sources is None:
+        raise ValueError(
+            "With --scorer or --editors, --results is one folder of images, and --sources that of sources."
+        )
+    return Path(args.results[0]), Path(args.sources)
+
+
+def _generate_imgedit(args: argparse.Namespace, content: dict[str, Any]) -> int | None:
+    """Make the images that are missing. Returns the exit code, and None in all processes but the main one."""
+    from editreward.benchmarks.editing.imgedit_judging import edits_of
+    from editreward.cli.edit_bench_generate import generate_results, instructions_of_imgedit
+
+    images, sources = _folder_of_images(args)
+    edits = edits_of(content)
+    places = {edit.key: (None, images / f"{edit.key}.png") for edit in edits}
+    instructions = instructions_of_imgedit(edits, sources)
+    return _told_of_images(
+        generate_results(places, instructions, _one_editor(args.editors), images, args.retry_failed)
+    )
+
+
+def _judge_imgedit(args: argparse.Namespace, content: dict[str, Any]) -> int:
+    from editreward.benchmarks.editing import imgedit_bench as imgedit
+    from editreward.benchmarks.editing import imgedit_judging as judging
+
+    images, sources = _folder_of_images(args)
+    edits, questions = judging.edits_of(content), None
+    if args.questions is not None:
+        questions = judging.questions_of(imgedit.read_object(Path(args.questions)), edits)
+        args.prompts = args.prompts or imgedit.PROMPTS
+    scorer = scorer_of(args)
+    folder = images / (args.judge or _folder_name(scorer.name))
+    judged = judging.judge(edits, images, sources, scorer, folder, questions)
+    status = _print_faults(
+        [f"{key}: {why}" for key, why in judged.failed.items()], "edits have no score; the next run asks again"
+    )
+    if questions is None:
+        print(f"{scorer.name} was shown the edits' prompts: its own scores, which compare with no published number.")
+        print(f"Note: {imgedit.CONTAMINATION}.")
+        print("\n".join(f"Note: {note}" for note in scorer.notes), end="\n\n")
+        _print_rewards(judging.mean_rewards(judged, edits))
+    else:
+        print(f"Wrote {folder}/result.json")
+        _print_imgedit([imgedit.aggregate(content, results) for results in judged.repeats])
+    return status
+
+
+def _print_imgedit(repeats: "list[ImgEditScores]") -> None:
+    """The table, of several judgements by their means."""
+    first, number = repeats[0], len(repeats)
     print("| type | edits | score | without irregular answers |\n|---|---|---|---|")
-    for name, value in scores.by_type.items():
-        strict = scores.strict.get(name)
-        print(f"| {name} | {scores.counts[name]} | {value:.2f} | {'-' if strict is None else f'{strict:.2f}'} |")
-    print(f"| **mean over types** | {sum(scores.counts.values())} | {scores.mean:.2f} | |")
-    if scores.irregular:
-        print(f"\n{len(scores.irregular)} answers count that are not three numbers of 1 to 5, as published.")
-    return _print_faults([f"{key}: {why}" for key, why in scores.failed.items()], "edits have no score")
+    for name in first.by_type:
+        strict = [one.strict[name] for one in repeats if name in one.strict]
+        told = f"{fmean(strict):.2f}" if len(strict) == number else "-"
+        print(f"| {name} | {first.counts[name]} | {fmean(one.by_type[name] for one in repeats):.2f} | {told} |")
+    means = [one.mean for one in repeats]
+    spread = f" ± {stdev(means):.2f}" if number > 1 else ""
+    title = f"mean over types{f', {number} judgements, ± standard deviation' if number > 1 else ''}"
+    print(f"| **{title}** | {sum(first.counts.values())} | {fmean(means):.2f}{spread} | |")
+    irregular = sum(len(one.irregular) for one in repeats)
+    if irregular:
+        print(f"\n{irregular} answers count that are not three numbers of 1 to 5, as published.")
 
 
 def _print_faults(faults: list[str], what: str) -> int:

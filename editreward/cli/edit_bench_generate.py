@@ -1,10 +1,11 @@
-"""The images that `editreward edit-bench gedit-bench --editor` makes: generated, then laid out as published."""
+"""The images that `editreward edit-bench --editors` makes: generated, then laid out as published."""
 
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from editreward.benchmarks.editing.imgedit_judging import ImgEdit
 from editreward.benchmarks.editing.judging import Edit
 from editreward.editors.editors import Editor
 from editreward.editors.instructions import Instructions, SourceRow
@@ -50,14 +51,31 @@ def instructions_of(edits: Sequence[Edit], rows: Any) -> Instructions:
     return Instructions([edit.id for edit in edits], read)
 
 
+def instructions_of_imgedit(edits: Sequence[ImgEdit], sources: Path) -> Instructions:
+    """ImgEdit-Bench's edits as instructions for editors; `sources` is the folder of the source images."""
+
+    def read(index: int) -> SourceRow:
+        edit = edits[index]
+        file = sources / edit.source
+        if not file.resolve().is_relative_to(sources.resolve()):
+            raise ValueError(f"its source leads out of {sources}")
+        return SourceRow(edit.key, "imgedit-bench", edit.type, edit.prompt, "en", (file.read_bytes(),))
+
+    return Instructions([edit.key for edit in edits], read)
+
+
 def generate_results(
-    edits: Sequence[Edit], instructions: Instructions, editor: Editor, results: Path, retry_failed: bool = False
+    places: Mapping[str, tuple[Path | None, Path]],
+    instructions: Instructions,
+    editor: Editor,
+    results: Path,
+    retry_failed: bool = False,
 ) -> dict[str, str] | None:
     """Make the images that are not there yet, and lay them out as published.
 
     Args:
-        edits: the instructions of the benchmark.
-        instructions: the same, for the editor.
+        places: by id of the edit, the files of its source (None: it has none in the results) and of the edited image.
+        instructions: of the benchmark, with these ids.
         editor: with one seed.
         results: folder of the editor's results.
         retry_failed: try again what failed in an earlier run.
@@ -69,26 +87,29 @@ def generate_results(
         ValueError: the editor has several seeds, or the folder holds images of other settings.
     """
     if len(editor.seeds) != 1:
-        raise ValueError(f"GEdit-Bench takes one image of each instruction: give {editor.name} one seed, not several.")
+        raise ValueError(f"A benchmark takes one image of each instruction: give {editor.name} one seed, not several.")
     state, store = process_state(), CandidateStore(results / GENERATED)
     make_candidates(instructions, [editor], store, retry_failed, state)
     if not state.is_main_process:
         return None
     records, failed = store.read(), {}
-    for index, edit in enumerate(edits):
-        key = (edit.id, editor.name, editor.seeds[0])
+    for index, name in enumerate(instructions.ids):
+        key = (name, editor.name, editor.seeds[0])
         record = records.get(key)
         if record is None or record.error is not None:
-            failed[edit.id] = record.error if record and record.error else "the editor could not be loaded"
+            failed[name] = record.error if record and record.error else "the editor could not be loaded"
             continue
         row = instructions.read(index)
         if record.source != row.digest():
-            raise ValueError(f"{edit.id} has changed since its image was made: choose another results folder.")
-        source, edited = edit.files(results)
-        source.parent.mkdir(parents=True, exist_ok=True)
-        out = io.BytesIO()
-        load_image(row.source_images[0], "source image").save(out, "PNG")
-        for file, content in ((source, out.getvalue()), (edited, store.image_path(key).read_bytes())):
+            raise ValueError(f"{name} has changed since its image was made: choose another results folder.")
+        source, edited = places[name]
+        edited.parent.mkdir(parents=True, exist_ok=True)
+        contents = {edited: store.image_path(key).read_bytes()}
+        if source is not None:
+            out = io.BytesIO()
+            load_image(row.source_images[0], "source image").save(out, "PNG")
+            contents[source] = out.getvalue()
+        for file, content in contents.items():
             if not file.is_file() or file.read_bytes() != content:
                 write_bytes(file, content)
     return failed

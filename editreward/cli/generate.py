@@ -8,7 +8,6 @@ from editreward.cli.paths import reads
 from editreward.printing import printable
 
 if TYPE_CHECKING:
-    from editreward.editors.instructions import Instructions
     from editreward.editors.run import GenerationReport
 
 SIMULATED = "simulated"
@@ -32,7 +31,8 @@ def add_generate(commands: Commands) -> None:
         required=True,
         metavar="DATASET",
         help="what to edit: a folder, Parquet file or Hub id of rows with source_images and instruction; a folder of "
-        f"images with a metadata.jsonl of file_name and instruction; or '{SIMULATED}'",
+        "images with a metadata.jsonl of file_name and instruction; a CSV or JSON Lines of source and instruction; or "
+        f"'{SIMULATED}'",
     )
     parser.add_argument("--editors", required=True, metavar="FILE.yaml", help="the editors and their seeds")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="where the dataset and its candidates go")
@@ -62,14 +62,18 @@ def add_generate(commands: Commands) -> None:
 
 def run_generate(args: argparse.Namespace) -> int:
     """Generate candidates and print what became of them."""
+    from datasets import disable_progress_bars
+
     from configuration_editreward import DEFAULT_DIMENSIONS
     from editreward.editors.editors import read_editors
+    from editreward.editors.instructions import open_instructions
     from editreward.editors.run import generate, process_state
 
+    disable_progress_bars()
     editors = read_editors(args.editors)
     state = process_state()
     with state.main_process_first():  # which prepares the dataset in the cache for the others
-        instructions = _instructions(args)
+        instructions = open_instructions(args.instructions, args.split, args.offset, args.limit)
     report = generate(
         instructions,
         editors,
@@ -85,19 +89,6 @@ def run_generate(args: argparse.Namespace) -> int:
         return 0
     print(summary(report, args.output, args.keep))
     return 0 if report.complete else 1
-
-
-def _instructions(args: argparse.Namespace) -> "Instructions":
-    from datasets import disable_progress_bars
-
-    from editreward.editors.instructions import dataset_instructions, simulated_instructions
-
-    disable_progress_bars()
-    if args.instructions != SIMULATED:
-        return dataset_instructions(args.instructions, args.split, args.offset, args.limit)
-    if not args.limit:
-        raise ValueError(f"--instructions {SIMULATED} needs --limit, the number of rows.")
-    return simulated_instructions(args.split, args.offset, args.limit)
 
 
 def summary(report: "GenerationReport", output: str, keep: int | None) -> str:

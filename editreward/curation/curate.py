@@ -26,7 +26,7 @@ from editreward.curation.acceptance import Condition, Control, control, draw_for
 from editreward.curation.contamination import Prints, SourceOf, shared_sources, take_prints
 from editreward.curation.selection import Kept, ScoredEdit, Selection, score_of, select, take_best
 from editreward.data.edit_sources import GroupSource
-from editreward.data.images import perceptual_hash, pixel_digest, read_image
+from editreward.data.images import perceptual_hash, pixel_digest, shown_image
 from editreward.data.schema import UNKNOWN, encode_image
 from editreward.data.sources import StoredRows
 from editreward.data.storage import ShardWriter, write_groups
@@ -230,11 +230,8 @@ def describe(row: GroupRow) -> dict[str, object]:
 
 def _print(record: GroupRow | Pillow.Image | None) -> list[object] | None:
     """Digest and perceptual hash of an image; None where it cannot be read."""
-    try:
-        image = record if isinstance(record, Pillow.Image) else read_image(record)
-    except (FileNotFoundError, ValueError):
-        return None
-    return [pixel_digest(image).hex(), perceptual_hash(image)]
+    image = shown_image(record)
+    return None if image is None else [pixel_digest(image).hex(), perceptual_hash(image)]
 
 
 def scored_edits(records: Iterator[Mapping[str, Any]]) -> Iterator[ScoredEdit]:
@@ -369,7 +366,7 @@ def _write(
     for index in sorted({*kept.left, *drawn, *pictures.wanted}):
         wanted.setdefault(kept.edits[index].row, []).append(index)
     dimensions = [name for name in next((e.means for e in kept.edits if e.means), {}) if name != "overall"]
-    left, to_label, groups = set(kept.left), [], 0
+    left, labelled, to_label, groups = set(kept.left), set(drawn), [], 0
     contents = ((record["row"], record["content"]) for record in read_records(output / "scores.jsonl"))
     rows = WithUntouched(source) if selection.min_gain is not None else source
     with ShardWriter(output, SPLIT, features_of_kept(dimensions), MAX_SHARD_BYTES) as writer:
@@ -382,7 +379,7 @@ def _write(
             for index in wanted[number]:
                 if index in left:
                     writer.write(_kept_row(kept.edits[index], row, selection, dimensions))
-                if index in set(drawn):
+                if index in labelled:
                     to_label.append(_label_row(kept.edits[index], row))
                 pictures.take(index, row, kept.edits[index].place)
     if to_label:

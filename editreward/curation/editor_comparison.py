@@ -1,7 +1,8 @@
 """Which of two or more editors is better, on the same instructions, by any scorer.
 
-A case is an instruction for which both editors have an edit that could be scored; several of one editor count by their
-mean. Cases of one source depend on each other: intervals and tests are over sources.
+A case is a source and an instruction for which both editors have an edit that could be scored, in one group or in
+several; several edits of one editor count by their mean. Cases of one source depend on each other: intervals and tests
+are over sources.
 """
 
 from collections import defaultdict
@@ -12,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from editreward.curation.contamination import normalise_text
 from editreward.curation.curate import scored_edits
 from editreward.curation.selection import OVERALL
 from editreward.data.schema import language_of
 from editreward.statistics.estimate import Estimate, Share
-from editreward.statistics.resampling import holm, ratio_estimates, share_of
+from editreward.statistics.resampling import holm, ratio_estimates, share_of, share_of_rows, shares_by
 from editreward.statistics.sign_flips import cases_needed, sign_flip_p_value
 
 LEVEL = 0.05
@@ -27,13 +29,14 @@ class Case:
     """One instruction.
 
     Attributes:
-        row, places: number of the group, and the first scored edit of each editor in it.
-        source, instruction, category: of the group.
+        key: source and instruction.
+        places: the number of the group and the place in it of the first scored edit of each editor.
+        source, instruction, category: of the groups.
         means: by editor and dimension, "overall" among them.
     """
 
-    row: int
-    places: Mapping[str, int]
+    key: tuple[str, str]
+    places: Mapping[str, tuple[int, int]]
     source: str
     instruction: str
     category: str
@@ -86,12 +89,12 @@ def cases_of(records: Iterable[Mapping[str, Any]], editors: Sequence[str]) -> li
         records: of scores, as `editreward.curation.curate.read_records` yields them.
         editors: whom to compare; none: all that there are.
     """
-    groups: dict[int, list[Any]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[Any]] = defaultdict(list)
     for edit in scored_edits(iter(records)):
         if not edit.error and (not editors or edit.editor in editors):
-            groups[edit.row].append(edit)
+            groups[edit.source or f"group {edit.row}", normalise_text(edit.instruction)].append(edit)
     cases = []
-    for row, edits in groups.items():
+    for key, edits in groups.items():
         of_editor: dict[str, list[Any]] = defaultdict(list)
         for edit in edits:
             of_editor[edit.editor].append(edit)
@@ -100,9 +103,9 @@ def cases_of(records: Iterable[Mapping[str, Any]], editors: Sequence[str]) -> li
                 name: {key: float(np.mean([one.means[key] for one in own])) for key in own[0].means}
                 for name, own in of_editor.items()
             }
-            places = {name: own[0].place for name, own in of_editor.items()}
+            places = {name: (own[0].row, own[0].place) for name, own in of_editor.items()}
             one = edits[0]
-            cases.append(Case(row, places, one.source or one.group_id, one.instruction, one.category, means))
+            cases.append(Case(key, places, one.source or one.group_id, one.instruction, one.category, means))
     return cases
 
 
@@ -174,21 +177,50 @@ def _wins_by(wins: np.ndarray, index: np.ndarray, values: Sequence[str]) -> dict
     return found
 
 
-def disagreement(first: Sequence[Case], second: Sequence[Case], pair: tuple[str, str]) -> Share:
-    """How often a second scorer prefers the other editor, of cases that both scorers decide; over sources.
+@dataclass(frozen=True)
+class Disagreement:
+    """Where a second scorer prefers the other of two editors.
+
+    Attributes:
+        share: of the cases that both scorers decide; over sources.
+        by: the same by "category" and "language", by their values.
+        verdict: who is better by the second scorer, in words, as `Comparison.verdict`.
+        cases: those cases, by both scorers, the most decisive for the two of them first.
+    """
+
+    share: Share
+    by: Mapping[str, Mapping[str, Share]]
+    verdict: str
+    cases: Sequence[tuple[Case, Case]]
+
+
+def disagreement(first: Sequence[Case], second: Sequence[Case], pair: tuple[str, str]) -> Disagreement:
+    """How often, and where, a second scorer prefers the other editor.
 
     Args:
         first, second: cases of the two scorers.
         pair: the editors.
     """
-    others = {case.row: case for case in second}
-    told = [(case, others[case.row]) for case in first if case.row in others]
+    others = {case.key: case for case in second}
+    told = [(case, others[case.key]) for case in first if case.key in others]
     told = [(a, b) for a, b in told if all(name in a.means and name in b.means for name in pair)]
-    signs = [(a.source, np.sign(a.difference(*pair)), np.sign(b.difference(*pair))) for a, b in told]
-    decided = [(source, a != b) for source, a, b in signs if a and b]
-    _, index = np.unique([source for source, _ in decided], return_inverse=True)
-    differ = np.array([other for _, other in decided], dtype=float)
-    return share_of(np.bincount(index, differ), np.bincount(index).astype(float)) if decided else share_of([], [])
+    decided = [(a, b) for a, b in told if a.difference(*pair) and b.difference(*pair)]
+    differ = np.array([(a.difference(*pair) > 0) != (b.difference(*pair) > 0) for a, b in decided], dtype=bool)
+    labels = {
+        "category": [a.category for a, _ in decided],
+        "language": [language_of(a.instruction) for a, _ in decided],
+    }
+    sources = [a.source for a, _ in decided]
+    sizes = [float(np.std([one[i].difference(*pair) for one in decided] or [1.0])) or 1.0 for i in (0, 1)]
+    apart = [one for one, other in zip(decided, differ, strict=True) if other]
+    apart.sort(key=lambda one: -min(abs(case.difference(*pair)) / size for case, size in zip(one, sizes, strict=True)))
+    both = [b for _, b in told]
+    return Disagreement(
+        share_of_rows(differ, sources),
+        {kind: {str(k): v for k, v in shares_by(differ, values, sources).items()} for kind, values in labels.items()},
+        _compare(both, *pair, 0.0).verdict if both else "undecided",
+        apart,
+    )
 
 
 def decisive(cases: Sequence[Case], first: str, second: str, number: int) -> list[Case]:

@@ -1,19 +1,24 @@
 """Scores, tables and pictures of a comparison of editors."""
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from editreward.curation.curate import describe, read_records
 from editreward.curation.editor_comparison import (
     Case,
     Comparison,
+    Disagreement,
     cases_of,
     compare_editors,
     decisive,
     disagreement,
 )
+from editreward.curation.selection import OVERALL
 from editreward.data.edit_sources import GroupSource
 from editreward.data.images import thumbnail
 from editreward.files import alone_at
@@ -22,7 +27,6 @@ from editreward.groups.rows import GroupRow
 from editreward.reports.page import Example, Page, Picture, Plot, Section, Table
 from editreward.reports.plots import bars_plot
 from editreward.scorers.dataset import score_dataset
-from editreward.statistics.estimate import Share
 
 SHOWN = 5
 """Pairs of edits that are shown of every two editors."""
@@ -35,12 +39,14 @@ class Found:
     Attributes:
         cases: of the scorer.
         comparisons: of every two editors.
-        disagreements: share of cases in which a second scorer prefers the other editor, by the editors; or None.
+        disagreements: where a second scorer prefers the other editor, of every two editors; or None.
+        seconds: how long images took, by editor, where that is known.
     """
 
     cases: Sequence[Case]
     comparisons: Sequence[Comparison]
-    disagreements: Sequence[Share] | None
+    disagreements: Sequence[Disagreement] | None
+    seconds: Mapping[str, Sequence[float]]
 
 
 def compare_in(
@@ -51,6 +57,7 @@ def compare_in(
     editors: Sequence[str] = (),
     tie: float = 0.0,
     progress: bool | None = False,
+    seconds: Mapping[str, Sequence[float]] | None = None,
 ) -> Found:
     """Score what is not yet scored, compare, and write `report.html`, `report.md`, `report.png`.
 
@@ -62,45 +69,54 @@ def compare_in(
         editors: whom to compare; none: all.
         tie: overall differences of at most this much are ties.
         progress: see `score_dataset`.
+        seconds: how long images took, by editor.
 
     Raises:
         ValueError: an editor is not there, or as `score_dataset`.
     """
     output.mkdir(parents=True, exist_ok=True)
     with alone_at(output / "comparison"):
-        cases = _scored(output / f"scores-{_name(scorer)}.jsonl", source, scorer, editors, progress)
+        cases = _scored(output, source, scorer, editors, progress)
         comparisons = compare_editors(cases, editors, tie)
         disagreements = None
         if second is not None:
-            others = _scored(output / f"scores-{_name(second)}.jsonl", source, second, editors, progress)
+            others = _scored(output, source, second, editors, progress)
             disagreements = [disagreement(cases, others, (one.first, one.second)) for one in comparisons]
-        found = Found(cases, comparisons, disagreements)
+        found = Found(cases, comparisons, disagreements, seconds or {})
         _write(output, found, source, scorer, second)
         return found
 
 
-def _name(scorer: Scorer) -> str:
-    """A part of a file's name that differs whenever the scorer's answers may."""
-    return hashlib.sha256(scorer.fingerprint.encode()).hexdigest()[:12]
-
-
 def _scored(
-    file: Path, source: GroupSource, scorer: Scorer, editors: Sequence[str], progress: bool | None
+    output: Path, source: GroupSource, scorer: Scorer, editors: Sequence[str], progress: bool | None
 ) -> list[Case]:
-    if not file.exists() or list(file.parent.glob(f"{file.name}.part-*")):
+    """The cases by a scorer, whose scores are made where they are not there: of other edits they are others."""
+    name = hashlib.sha256(json.dumps([scorer.fingerprint, source.name]).encode()).hexdigest()[:12]
+    file = output / f"scores-{name}.jsonl"
+    if not file.exists() or list(output.glob(f"{file.name}.part-*")):
         score_dataset(scorer, source, file, progress=progress, describe=describe)
     return cases_of(read_records(file), editors)
 
 
 def _write(output: Path, found: Found, source: GroupSource, scorer: Scorer, second: Scorer | None) -> None:
-    shown = {case.row for one in found.comparisons for case in decisive(found.cases, one.first, one.second, SHOWN)}
-    rows: dict[int, GroupRow] = {number: row for number, row in source.group_rows() if number in shown}
-    sections = [_summary(found, second), *map(_parts, found.comparisons), *_pictures(found, rows)]
+    shown = [case for one in found.comparisons for case in decisive(found.cases, one.first, one.second, SHOWN)]
+    shown += [case for one in found.disagreements or () for case, _ in one.cases[:SHOWN]]
+    wanted = {row for case in shown for row, _ in case.places.values()}
+    rows: dict[int, GroupRow] = {number: row for number, row in source.group_rows() if number in wanted}
+    sections = [_summary(found), *map(_parts, found.comparisons)]
+    if second is not None:
+        sections += _disagreements(found, second, rows)
+    sections += [_cost(found)] if found.seconds else []
+    for one in found.comparisons:
+        cases = decisive(found.cases, one.first, one.second, SHOWN)
+        examples = [_example(case, one, rows) for case in cases]
+        title = f"The most decisive instructions: {one.first} and {one.second}"
+        sections.append(Section(title, (), examples=examples))
     text = [f"Editors on the same instructions of {source.name}, by the scorer {scorer.name}.", *scorer.notes]
     Page("Comparison of editors", text, sections).write(output, "report")
 
 
-def _summary(found: Found, second: Scorer | None) -> Section:
+def _summary(found: Found) -> Section:
     header = ["editors", "verdict", "win rate", "ties", "overall difference", "p", "instructions", "sources"]
     rows = []
     for one in found.comparisons:
@@ -110,9 +126,6 @@ def _summary(found: Found, second: Scorer | None) -> Section:
         "The win rate is the share of instructions on which the first editor is better, ties half; intervals are "
         "95 %, over sources; p is that of the sign-flip test over sources, adjusted for the number of pairs (Holm)."
     ]
-    if found.disagreements is not None and second is not None:
-        for one, share in zip(found.comparisons, found.disagreements, strict=True):
-            text.append(f"{second.name} prefers the other editor of {one.first} and {one.second} in {share.text()}.")
     return Section("Who is better", text, [Table(header, rows, names=2)])
 
 
@@ -133,19 +146,47 @@ def _parts(one: Comparison) -> Section:
     return Section(f"{one.first} and {one.second}", (), tables, [plot])
 
 
-def _pictures(found: Found, rows: dict[int, GroupRow]) -> list[Section]:
+def _disagreements(found: Found, second: Scorer, rows: Mapping[int, GroupRow]) -> list[Section]:
+    """How often a second scorer prefers the other editor, where, and pictures of it."""
     sections = []
-    for one in found.comparisons:
-        examples = []
-        for case in decisive(found.cases, one.first, one.second, SHOWN):
-            row = rows[case.row]
-            pictures = [Picture(thumbnail(row["source_images"][0]), "Source", [])]
-            for name in (one.first, one.second):
-                image = row["candidates"][case.places[name]]["image"]
-                lines = [f"{key} {value:.3f}" for key, value in case.means[name].items()]
-                pictures.append(Picture(thumbnail(image), name, lines))
-            difference = f"difference {case.difference(one.first, one.second):+.3f}"
-            examples.append(Example(f"{case.category}, group {case.row}", case.instruction, [difference], pictures))
-        title = f"The most decisive instructions: {one.first} and {one.second}"
-        sections.append(Section(title, (), examples=examples))
+    for one, other in zip(found.comparisons, found.disagreements or (), strict=True):
+        text = [
+            f"{second.name} prefers the other editor in {other.share.text()} of {other.share.total} instructions that "
+            f"both scorers decide. By it alone: {other.verdict}; by the first scorer: {one.verdict}."
+        ]
+        tables = [
+            Table(
+                [kind, "the second prefers the other", "instructions"],
+                [[value, share.text(), str(share.total)] for value, share in shares.items()],
+            )
+            for kind, shares in other.by.items()
+            if shares
+        ]
+        examples = [_example(case, one, rows, told) for case, told in other.cases[:SHOWN]]
+        sections.append(Section(f"A second scorer: {one.first} and {one.second}", text, tables, examples=examples))
     return sections
+
+
+def _cost(found: Found) -> Section:
+    rows = [
+        [name, f"{np.mean(values):.2f}", f"{np.median(values):.2f}", f"{len(values):,}"]
+        for name, values in found.seconds.items()
+    ]
+    text = [
+        "As their manifests have it: it depends on the machine that they were made on, and on what else ran there."
+    ]
+    return Section("What edits cost", text, [Table(["editor", "mean, s", "median, s", "images"], rows)])
+
+
+def _example(case: Case, one: Comparison, rows: Mapping[int, GroupRow], second: Case | None = None) -> Example:
+    """The edits of two editors for an instruction, with what one scorer or two say of them."""
+    row, _ = case.places[one.first]
+    pictures = [Picture(thumbnail(rows[row]["source_images"][0]), "Source", [])]
+    for name in (one.first, one.second):
+        row, place = case.places[name]
+        lines = [f"{key} {value:.3f}" for key, value in case.means[name].items()]
+        if second is not None:
+            lines.append(f"second scorer {second.means[name][OVERALL]:.3f}")
+        pictures.append(Picture(thumbnail(rows[row]["candidates"][place]["image"]), name, lines))
+    difference = f"difference {case.difference(one.first, one.second):+.3f}"
+    return Example(f"{case.category}, group {row}", case.instruction, [difference], pictures)

@@ -43,12 +43,22 @@ def read_image(record: GroupRow | None) -> Image.Image:
     return load_image(record["bytes"], "the image")
 
 
-def thumbnail(record: GroupRow | Image.Image | None) -> bytes | None:
-    """A small JPEG of a stored or open image, for reports; None where it cannot be read (any more)."""
+def shown_image(record: GroupRow | Image.Image | None) -> Image.Image | None:
+    """A stored or rendered image of a row; None where it cannot be read."""
+    if isinstance(record, Image.Image):
+        return record
     try:
-        image = record.copy() if isinstance(record, Image.Image) else read_image(record)
+        return read_image(record)
     except (FileNotFoundError, ValueError):
         return None
+
+
+def thumbnail(record: GroupRow | Image.Image | None) -> bytes | None:
+    """A small JPEG of a stored or open image, for reports; None where it cannot be read (any more)."""
+    image = shown_image(record)
+    if image is None:
+        return None
+    image = image.copy()
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     out = io.BytesIO()
     image.save(out, "JPEG", quality=80, optimize=True)

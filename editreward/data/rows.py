@@ -31,3 +31,12 @@ def stored_image(record: GroupRow | Image.Image | None) -> bytes | GroupRow | Im
     if record is None or (record.get("bytes") is None and not record.get("path")):
         return b""
     return record if record.get("bytes") is None else bytes(record["bytes"])
+
+
+def stored_bytes(row: GroupRow) -> int:
+    """How much memory the images of a row take as they are stored, or rendered."""
+    images = [*(row["source_images"] or ()), *((one or {}).get("image") for one in row["candidates"] or ())]
+    return sum(
+        3 * image.width * image.height if isinstance(image, Image.Image) else len((image or {}).get("bytes") or b"")
+        for image in images
+    )

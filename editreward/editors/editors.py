@@ -6,8 +6,8 @@ import inspect
 import math
 import os
 import re
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from random import Random
@@ -247,6 +247,34 @@ def read_editors(file: str | os.PathLike[str]) -> list[Editor]:
         )
     folder = Path(file).parent
     return [_editor(entry, folder) for entry in read_yaml(file, EditorsFile).entries(str(file))]
+
+
+def editor_of(spec: str, seeds: Sequence[int]) -> Editor:
+    """One editor with given seeds, by a short name.
+
+    Args:
+        spec: a file as `read_editors` takes it, which has one editor, or `FILE.yaml:NAME`; or the folder or Hub id of
+            a pipeline of diffusers.
+        seeds: in place of its own.
+
+    Raises:
+        ValueError: the file has no such editor, or several and none is named; or images made elsewhere have no seed in
+            their names.
+        FileNotFoundError: there is no such file.
+    """
+    match = re.fullmatch(r"(.+\.ya?ml)(?::(.+))?", spec)
+    if match is None:
+        return PipelineEditor(Path(spec).name, tuple(seeds), "DiffusionPipeline", spec)
+    editors = read_editors(match[1])
+    chosen = [editor for editor in editors if match[2] in (None, editor.name)]
+    if len(chosen) != 1:
+        names = ", ".join(editor.name for editor in editors)
+        raise ValueError(f"{spec}: name one editor, {match[1]}:NAME, of: {names}.")
+    (editor,) = chosen
+    if isinstance(editor, FolderEditor) and len(seeds) > 1 and "{seed}" not in editor.files:
+        raise ValueError(f"Editor {editor.name}: 'files' must have {{seed}} in it, where there are several seeds.")
+    assert isinstance(editor, PipelineEditor | SimulatedEditor | FolderEditor)
+    return replace(editor, seeds=tuple(seeds))
 
 
 def _editor(entry: Entry, folder: Path) -> Editor:

@@ -5,8 +5,9 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,8 +18,12 @@ from huggingface_hub.file_download import repo_folder_name
 from PIL import Image as PillowImage
 
 from editreward.data.images import LINKED
-from editreward.data.sources import load_rows
+from editreward.data.importers.faults import RowFault
+from editreward.data.importers.images import ImageStore
+from editreward.data.importers.table_edits import TableOptions, read_edits
+from editreward.data.sources import SIMULATED, load_rows
 from editreward.data.storage import ROWS_PER_BATCH
+from editreward.data.tables import TEXT_SUFFIXES, read_table
 from editreward.simulation import SPLITS, simulate_group
 from images_editreward import load_image
 
@@ -66,6 +71,81 @@ class Instructions:
 
     ids: list[str]
     read: Callable[[int], SourceRow]
+
+
+def open_instructions(
+    name: str,
+    split: str = "train",
+    offset: int = 0,
+    limit: int | None = None,
+    images: str | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Instructions:
+    """What is to be edited, by its name.
+
+    Args:
+        name: a table of paths and instructions (`table_instructions`), a dataset (`dataset_instructions`), or
+            "simulated", which needs a limit.
+        split: of a dataset, or of the simulation.
+        offset, limit: number of rows to leave out at the start, and to read.
+        images, columns: of a table.
+
+    Raises:
+        ValueError, FileNotFoundError: as for these.
+    """
+    path = Path(name)
+    if name == SIMULATED and not path.exists():
+        if not limit:
+            raise ValueError(f"--instructions {SIMULATED} needs --limit, the number of rows.")
+        return simulated_instructions(split, offset, limit)
+    if path.is_file() and path.suffix.lower() in TEXT_SUFFIXES:
+        return table_instructions(path, images, columns or {}, offset, limit)
+    return dataset_instructions(name, split, offset, limit)
+
+
+def table_instructions(
+    path: Path, images: str | None, columns: Mapping[str, str], offset: int = 0, limit: int | None = None
+) -> Instructions:
+    """Sources and instructions of a text table, a row each; edited images that it may name are not read.
+
+    Args:
+        path: a file that `read_table` reads.
+        images: folder that image paths start from; by default the table's own. None may lead out of it.
+        columns: by field, where they have other names than `editreward.data.importers.table_edits.NAMES`.
+        offset, limit: number of rows to leave out at the start, and to read.
+
+    Raises:
+        ValueError: rows cannot be read, have no instruction or share an id; they are named.
+        FileNotFoundError: there is no such table or folder.
+    """
+    folder = path.parent if images is None else Path(images)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no image folder {folder}.")
+    store, options = ImageStore(folder, folder), TableOptions(columns, edited=False)
+    stop = None if limit is None else offset + limit
+    rows, faults = [], []
+    for row in islice(read_table(path), offset, stop):
+        try:
+            if row.fault:
+                raise RowFault("broken-row", row.fault)
+            rows.append(read_edits(row.values, options))
+        except RowFault as fault:
+            faults.append(f"{row.place}: {fault}")
+    _raise(faults, path)
+    if not rows:
+        raise ValueError(f"{path} has no rows from {offset} on.")
+    sources = [[cell for cell in row.sources if isinstance(cell, str)] for row in rows]
+    ids = [row.group or row.id or made_id(cells, row.instruction) for row, cells in zip(rows, sources, strict=True)]
+    _check(ids, [row.instruction for row in rows], path, "the table", offset)
+
+    def read(index: int) -> SourceRow:
+        row, cells = rows[index], sources[index]
+        if not cells:
+            raise ValueError("the row names no source image")
+        files = tuple(store.find(cell).read_bytes() for cell in cells)
+        return SourceRow(ids[index], path.name, row.category, row.instruction, row.language, files)
+
+    return Instructions(ids, read)
 
 
 def simulated_instructions(split: str, offset: int, count: int, size: int = 112) -> Instructions:
@@ -178,9 +258,14 @@ def _made_ids(dataset: Dataset, image_column: str, instructions: list[str], fold
                 path = Path(record["path"])
                 inside = path.is_relative_to(folder.resolve())
                 names.append((path.relative_to(folder.resolve()) if inside else path).as_posix())
-        stem = PurePosixPath(names[0]).stem[:40] if names else "row"
-        ids.append(f"{stem}-{hashlib.sha256(json.dumps([*names, instruction]).encode()).hexdigest()[:10]}")
+        ids.append(made_id(names, instruction))
     return ids
+
+
+def made_id(names: Sequence[str], instruction: str) -> str:
+    """The id of a row that has none, from the names of its images and its instruction."""
+    stem = PurePosixPath(names[0]).stem[:40] if names else "row"
+    return f"{stem}-{hashlib.sha256(json.dumps([*names, instruction]).encode()).hexdigest()[:10]}"
 
 
 def _check(ids: list[str], instructions: list[str], name: object, split: str, offset: int) -> None:
@@ -193,9 +278,14 @@ def _check(ids: list[str], instructions: list[str], name: object, split: str, of
             faults.append(f"row {row} is another one with the id {group_id!r}")
         if not instruction.strip():
             faults.append(f"row {row} ({group_id}) has no instruction")
+    _raise(faults, f"{name} ({split})")
+
+
+def _raise(faults: Sequence[str], name: object) -> None:
+    """Stop if there are faults, and name the first."""
     if faults:
         more = f"; and {len(faults) - FAULTS_SHOWN} more faults" if len(faults) > FAULTS_SHOWN else ""
-        raise ValueError(f"{name} ({split}) has faulty rows: {'; '.join(faults[:FAULTS_SHOWN])}{more}.")
+        raise ValueError(f"{name} has faulty rows: {'; '.join(faults[:FAULTS_SHOWN])}{more}.")
 
 
 def _column(dataset: Dataset, name: str) -> Iterator[Any]:

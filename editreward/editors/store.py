@@ -78,9 +78,7 @@ class CandidateStore:
     def image_path(self, key: Key) -> Path:
         """Where the image of a candidate is or will be. Ids that make no file name, or differ in case only, do too."""
         group_id, editor, seed = key
-        readable = re.sub(r"[^A-Za-z0-9._-]+", "_", group_id).strip("._")[:60]
-        digest = hashlib.sha256(group_id.encode()).hexdigest()[:12]
-        return self.folder / editor / f"{readable}-{digest}-{seed}.png"
+        return self.folder / editor / f"{file_stem(group_id)}-{seed}.png"
 
     def read(self) -> dict[Key, Record]:
         """The last word on every candidate: made, if it ever was and its file is there; else failed.
@@ -206,6 +204,12 @@ class CandidateStore:
         if _digest(content) != record.sha256:
             raise ValueError(f"{path} has changed since it was made. Delete it and run the command again.")
         return content
+
+
+def file_stem(group_id: str) -> str:
+    """A part of a file's name that no other id has: readable, and the beginning of a hash."""
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", group_id).strip("._")[:60]
+    return f"{readable}-{hashlib.sha256(group_id.encode()).hexdigest()[:12]}"
 
 
 def planned(ids: Sequence[str], editors: Mapping[str, Sequence[int]]) -> list[Key]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from numbers import Real
 from statistics import stdev
 from typing import Any
@@ -49,6 +49,7 @@ class Pass:
         answers: the raw answers, by prompt.
         seed: of the pass.
         retries: answers that could not be read before these.
+        prompt_scores: of each prompt, 0 for the worst and 1 for the best score; empty where that is not known.
     """
 
     overall: float
@@ -57,6 +58,7 @@ class Pass:
     answers: Mapping[str, str]
     seed: int | None = None
     retries: int = 0
+    prompt_scores: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -209,3 +209,36 @@ def confusion_plot(
         axes.set_xlabel(columns)
         if place == 0:
             axes.set_ylabel(rows)
+
+
+def lines_plot(
+    figure: Any, palette: Palette, panels: Mapping[str, Mapping[str, Sequence[Estimate]]], unit: str
+) -> None:
+    """How numbers change with a count that doubles, with their intervals: a panel for each measure.
+
+    Args:
+        figure, palette: where and how to draw.
+        panels: by measure and series, the estimates for the counts 1, 2, 3, ...
+        unit: of the x axis.
+    """
+    names = list(dict.fromkeys(name for series in panels.values() for name in series))
+    for axes, (title, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        axes.grid(axis="y")
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
+        for name, estimates in series.items():
+            colour = palette.series[names.index(name) % len(palette.series)]
+            counts = range(1, len(estimates) + 1)
+            axes.plot(counts, [one.value for one in estimates], color=colour, linewidth=1.8, label=shortened(name))
+            low, high = [one.low for one in estimates], [one.high for one in estimates]
+            axes.fill_between(counts, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.set_title(title, loc="left")
+        axes.set_xlabel(unit)
+        axes.tick_params(length=0)
+    if len(names) > 1:
+        handles = {
+            label: handle
+            for axes in figure.axes
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=3)

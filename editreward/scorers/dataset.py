@@ -17,7 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from editreward.data.edit_sources import GroupSource
-from editreward.data.rows import edit_group
+from editreward.data.rows import edit_group, stored_bytes
 from editreward.data.sources import number_of_rows, numbered_rows
 from editreward.data.tables import check_output
 from editreward.files import Journal, alone_at, atomic_file
@@ -30,6 +30,8 @@ from editreward.scorers.score_files import Choice, write_scores
 
 GROUPS_PER_CALL = 64
 """Groups that a scorer is called with, and that a killed run loses at most, of each process."""
+BYTES_PER_CALL = 2**28
+"""Of their images as they are stored: fewer groups are read at a time where images are large."""
 FAILURES_KEPT = 10
 DIGEST = "digest"
 """In the records of unfinished runs: `row_digest` of the row that was scored."""
@@ -143,7 +145,7 @@ def _score_dataset(
     hidden = not processes.is_main or (None if progress is None else not progress)
     bar = tqdm(desc="Scoring", unit=" groups", total=total, initial=reused * processes.count, disable=hidden)
     with journal, bar:
-        while batch := list(itertools.islice(rows, GROUPS_PER_CALL)):
+        for batch in _batches(rows):
             groups = [edit_group(row) for _, row in batch]
             answers = scorer(groups)
             check_answers(scorer, groups, answers)
@@ -151,6 +153,7 @@ def _score_dataset(
                 more = describe(row) if describe is not None else {}
                 journal.add({**_record(number, row, scored), **more, DIGEST: row_digest(row)})
             bar.update(len(batch) * processes.count)
+            del batch, groups, answers, row, scored  # else they are held while the next ones are read
     counts = processes.together({str(processes.index): (reused, changed)}).values()
     if not processes.is_main:
         return None
@@ -193,6 +196,21 @@ def _verified(
         return same, 0, rows
     journal.keep(same)
     return same, done - same, rows
+
+
+def _batches(rows: Iterable[tuple[int, GroupRow]]) -> Iterator[list[tuple[int, GroupRow]]]:
+    """Rows, so many at a time as `GROUPS_PER_CALL` and `BYTES_PER_CALL` allow, and one at least."""
+    batch: list[tuple[int, GroupRow]] = []
+    held = 0
+    for number, row in rows:
+        size = stored_bytes(row)
+        if batch and (len(batch) == GROUPS_PER_CALL or held + size > BYTES_PER_CALL):
+            yield batch
+            batch, held = [], 0
+        batch.append((number, row))
+        held += size
+    if batch:
+        yield batch
 
 
 def _record(number: int, row: GroupRow, scored: GroupScores | Unscored) -> dict[str, Any]:

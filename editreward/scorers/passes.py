@@ -177,6 +177,7 @@ def _scored(prompts: PromptSet, candidate: int, passes: int, found: dict[_Place,
     except (IndexError, ValueError) as error:  # of published rules, which let anything through
         texts = tuple(one.text for answers in by_pass for one in answers.values())
         return Unscored(f"the numbers of its answers cannot be combined ({error})", texts)
+    low, high = prompts.scale
     told = [
         Pass(
             overall=scored.overall,
@@ -189,6 +190,7 @@ def _scored(prompts: PromptSet, candidate: int, passes: int, found: dict[_Place,
             answers={name: one.text for name, one in answers.items()},
             seed=next(iter(answers.values())).question.seed,
             retries=sum(one.question.retry for one in answers.values()),
+            prompt_scores={name: (value - low) / (high - low) for name, value in scored.prompts.items()},
         )
         for scored, answers in zip(score.passes, by_pass, strict=True)
     ]

@@ -2,6 +2,11 @@
 
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,11 +16,13 @@ from PIL import Image
 from editreward.cli import command as cli
 from editreward.curation.acceptance import Condition
 from editreward.curation.curate import Curation, RiskControl, Selection, curate
+from editreward.data import storage
 from editreward.data.edit_sources import SourceOptions, StreamedGroups
 from editreward.data.sources import load_groups, raw_groups
-from editreward.data.storage import write_groups
+from editreward.data.storage import ShardWriter, write_groups
 from tests.data.test_edit_sources import shard
 from tests.helpers.pictures import file_of
+from tests.helpers.processes import start
 from tests.helpers.scorers import GREEN, RED, ColourScorer, painted
 
 EDITS = 150
@@ -127,6 +134,55 @@ def test_a_killed_run_goes_on_and_two_processes_make_the_same_bytes(shards, whol
     for index in range(2):
         run(shards, tmp_path / "two", processes=Share(index))
     assert content(tmp_path / "two") == content(whole)
+
+
+def killed_while_writing(shards, output, moment):
+    """Curates, and is killed when two batches of a shard are written, or when the first shard has its name."""
+    calls, (module, name) = [], {"batch": (ShardWriter, "_flush"), "name": (storage, "put_in_place")}[moment]
+    original = getattr(module, name)
+
+    def killing(*arguments):
+        found = original(*arguments)
+        calls.append(name)
+        if len(calls) == {"batch": 2, "name": 1}[moment]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return found
+
+    setattr(module, name, killing)
+    run(shards, output)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["batch", "name"])
+def test_a_run_that_is_killed_while_it_writes_ends_with_the_same_bytes(shards, whole, tmp_path, moment):
+    output = tmp_path / "out"
+    process = start(killed_while_writing, shards, output, moment, log=tmp_path / "log")
+    process.join(600)
+    assert process.exitcode == -signal.SIGKILL, (tmp_path / "log.err").read_text()
+    assert not (output / "summary.json").exists()
+    assert list((output / "data").glob({"batch": ".train-*.part", "name": "train-*.parquet"}[moment]))
+    scorer = ColourScorer()
+    run(shards, output, scorer)
+    assert scorer.calls == [] and content(output) == content(whole)
+
+
+@pytest.mark.slow
+def test_two_processes_of_accelerate_make_the_bytes_of_one(shards, tmp_path):
+    words = ["curate", str(shards), "--limit", "45", "--scorer", "pixels", "--top-share", "0.5", "--deduplicate"]
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "editreward.cli"]
+    result = subprocess.run(
+        [sys.executable, *launch, *words, "--output", str(tmp_path / "two")],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("Kept ") == 1
+    assert cli.main([*words, "--output", str(tmp_path / "one")]) == 0
+    assert content(tmp_path / "two") == content(tmp_path / "one")
 
 
 def test_other_settings_are_refused_and_scores_are_used_again(shards, whole, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import random
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from editreward.cli import command as cli
 from editreward.curation.editor_comparison import Case, cases_of, compare_editors, decisive, disagreement
 from editreward.curation.editor_report import compare_in
-from editreward.data.edit_sources import SourceOptions, StreamedGroups
+from editreward.curation.editor_sources import SideBySide
+from editreward.data.edit_sources import SourceOptions, StreamedGroups, open_source
 from tests.data.test_edit_sources import shard
 from tests.helpers.pictures import file_of
 from tests.helpers.scorers import RED, ColourScorer, painted
@@ -19,7 +21,10 @@ SOURCES = 30
 
 def case(row, differences, source=None, category="c", instruction="x"):
     means = {name: {"overall": value, "other": 2 * value} for name, value in differences.items()}
-    return Case(row, dict.fromkeys(differences, 0), source or f"s{row}", instruction, category, means)
+    source = source or f"s{row}"
+    return Case(
+        (source, f"{instruction} {row}"), dict.fromkeys(differences, (row, 0)), source, instruction, category, means
+    )
 
 
 def test_numbers_are_those_of_a_plain_computation():
@@ -67,12 +72,14 @@ def test_a_second_scorer_that_sees_it_otherwise_is_counted():
     first = [case(i, {"a": 1.0, "b": 0.0}) for i in range(10)]
     second = [case(i, {"a": 1.0 if i < 7 else -1.0, "b": 0.0}) for i in range(9)]
     found = disagreement(first, second, ("a", "b"))
-    assert (found.value, found.total) == (pytest.approx(2 / 9), 9)
+    assert (found.share.value, found.share.total) == (pytest.approx(2 / 9), 9)
+    assert [one.source for one, _ in found.cases] == ["s7", "s8"] and found.by["category"]["c"].total == 9
+    assert disagreement(first, [], ("a", "b")).share.total == 0
 
 
 def test_the_most_decisive_cases_are_those_with_the_largest_differences():
     cases = [case(i, {"a": float(i - 2), "b": 0.0}) for i in range(9)]
-    assert [one.row for one in decisive(cases, "a", "b", 3)] == [8, 7, 6]
+    assert [one.source for one in decisive(cases, "a", "b", 3)] == ["s8", "s7", "s6"]
 
 
 def test_editors_that_are_not_there_are_told():
@@ -105,7 +112,7 @@ def test_a_comparison_from_shards_to_a_report_is_scored_once(edits, tmp_path):
     found = compare_in(tmp_path / "out", source, scorer, ColourScorer(fingerprint="second"), ["plain", "red"])
     (one,) = found.comparisons
     assert (one.cases, one.win_rate.value, one.differences[RED].value) == (SOURCES - 1, 0.0, -20.0)
-    assert one.verdict == "red is better" and found.disagreements[0].value == 0.0
+    assert one.verdict == "red is better" and found.disagreements[0].share.value == 0.0
     html = (tmp_path / "out" / "report.html").read_text()
     assert "red is better" in html and html.count("data:image/jpeg") == 15
     again = ColourScorer()
@@ -120,3 +127,53 @@ def test_the_command_says_who_is_better(edits, tmp_path, capsys):
     assert "red against plain: " in out and f"of {SOURCES - 1} instructions of {SOURCES - 1} sources" in out
     assert cli.main([*words[:3], "--output", str(tmp_path / "b")]) == 2
     assert "at least two different editors" in capsys.readouterr().err
+    assert cli.main([*words[:2], "--editors", "e.yaml", "--output", str(tmp_path / "b")]) == 2
+    assert "Name a SOURCE of edits, or --results" in capsys.readouterr().err
+
+
+def one_editor(folder, extra):
+    """A table of one editor's edits: of every source an edit, and an instruction that the other one has not."""
+    folder.mkdir()
+    lines = ["source,edited,instruction"]
+    for number in range(SOURCES):
+        (folder / f"s{number}.png").write_bytes(file_of(painted(number, 200, 0)))
+        (folder / f"e{number}.png").write_bytes(file_of(painted(50 + number + extra, 10, 1)))
+        lines.append(f"s{number}.png,e{number}.png,{'Do it.' if extra else 'do it'}")
+    lines.append(f"s0.png,e0.png,only {extra}")
+    (folder / "rows.csv").write_text("\n".join(lines))
+    return folder / "rows.csv"
+
+
+def test_results_in_places_of_their_own_are_compared_where_source_and_instruction_are_the_same(tmp_path):
+    sources = {}
+    with ExitStack() as stack:
+        for name, extra in (("better", 20), ("worse", 0)):
+            table = one_editor(tmp_path / name, extra)
+            sources[name] = stack.enter_context(open_source(str(table), SourceOptions()))
+        found = compare_in(tmp_path / "out", SideBySide(sources), ColourScorer(), seconds={"better": [1.0, 3.0]})
+    (one,) = found.comparisons
+    assert (one.first, one.second, one.cases, one.win_rate.value) == ("better", "worse", SOURCES, 1.0)
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert html.count("data:image/jpeg") == 15 and "What edits cost" in html and "2.00" in html
+
+
+def test_editors_are_run_then_compared(tmp_path, capsys):
+    (tmp_path / "editors.yaml").write_text(
+        "seeds: [0]\neditors:\n  - {name: sim-expert, simulated: true}\n  - {name: sim-novice, simulated: true}\n"
+    )
+    words = [
+        "compare-editors",
+        "--editors",
+        str(tmp_path / "editors.yaml"),
+        "--instructions",
+        "simulated",
+        "--limit",
+        "3",
+    ]
+    words += ["--scorer", "pixels", "--second", "psnr", "--output", str(tmp_path / "out")]
+    assert cli.main(words) == 0
+    out = capsys.readouterr().out
+    assert "sim-expert against sim-novice" in out and "by the second scorer alone" in out
+    assert "s an image (3 images)" in out
+    assert cli.main([*words[:3]] + ["--output", str(tmp_path / "out")]) == 2
+    assert "--editors and --instructions go together" in capsys.readouterr().err

@@ -1,12 +1,16 @@
 """Filters of scored edits: each drops what it says, in order, and is compared with a plain computation."""
 
+import math
 import random
 from collections import Counter, defaultdict
 
 import pytest
 
 from editreward.curation.acceptance import Condition, control, draw_for_labels, key_of
-from editreward.curation.selection import ScoredEdit, Selection, score_of, select, take_best
+from editreward.curation.selection import Kept, ScoredEdit, Selection, score_of, select, take_best
+
+MOST_FAILURES = 68
+"""With failures in exactly 5 % of 1,000 draws, more than these have a probability below 1 %."""
 
 
 def edit(index, overall=1.0, **changes):
@@ -173,3 +177,40 @@ def test_labels_that_allow_no_threshold_leave_nothing():
     found = control(kept, Selection(), labels, [Condition("overall", ">=", 3)], 0.9, 0.95)
     assert kept.left == [] and found.certificate.threshold is None
     assert kept.steps[-1].name == "no threshold passed the test"
+
+
+def population(kind, rng):
+    """Edits of 300 sources, one or several each, and whether each is acceptable by its score and its source."""
+    edits, good = [], []
+    for source in range(300):
+        luck = rng.gauss(0, 1)
+        for _ in range(1 + source % 3):
+            overall = rng.gauss(0, 1)
+            chance = {
+                "useful": 1 / (1 + math.exp(-2.5 * overall - 1 - luck)),
+                "just short": 0.895,
+                "worst on top": 0.8 if overall > 1.2 else 0.95,
+            }[kind]
+            index = len(edits)
+            edits.append(edit(index, overall, source=f"s{source}", category="abc"[source % 3]))
+            good.append(rng.random() < chance)
+    return edits, good
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["useful", "just short", "worst on top"])
+def test_the_guarantee_holds_from_the_draw_of_labels_to_what_passes_in_1000_draws(kind):
+    """Filters, the draw of labels behind them, the split of sources and the test, as `curate` has them in a row."""
+    edits, good = population(kind, random.Random(5))
+    selection = Selection(thresholds={"overall": -1.5}, per_source=1, quotas={"a": 90})
+    condition, failures, passed = Condition.parse("visual_quality>=3"), 0, 0
+    left = select(edits, selection).left
+    for seed in range(1000):
+        kept = Kept(edits, list(left))
+        drawn = draw_for_labels(kept, 200, seed)
+        labels = {key_of(edits[index]): good[index] for index in drawn}
+        found = control(kept, selection, labels, [condition], 0.9, 0.95, seed)
+        assert (found.labelled, found.strange, found.repeated) == (200, 0, 0)
+        passed += bool(kept.left)
+        failures += bool(kept.left) and sum(good[index] for index in kept.left) / len(kept.left) < 0.9
+    assert failures <= MOST_FAILURES and (kind != "useful" or passed > 500)

@@ -191,44 +191,82 @@ def test_a_preset_names_known_fields_and_no_image_twice(name):
     assert len(set(columns.values())) == len(columns)
 
 
+# Rows as the sets' cards show them, with all columns, of which captions must not be taken for images.
+ROWS = {
+    "hq-edit": {
+        "input": "a cat", "input_image": b"A", "edit": "make it red", "inverse-edit": "make it grey",
+        "output": "a red cat", "output_image": b"B",
+    },
+    "omniedit": {
+        "omni_edit_id": "task_obj_swap_1", "task": "swap", "src_img": b"A", "edited_img": b"B",
+        "edited_prompt_list": ["make it red", "the cat is to be red"], "width": 1, "height": 1, "o_score": 9.0,
+    },
+    "sharegpt-4o-image": {
+        "input_prompt": "make it red", "input_image": [b"A"], "output_image": b"B",
+        "output_image_resolution": [1024, 1024],
+    },
+    "gpt-image-edit": {
+        "id": "hqedit_edit_7", "dataset_source": "hqedit", "task": "edit", "input": b"A", "output": b"B",
+        "instruction": "make it red", "instruction_type": "original", "input_description": "a cat",
+    },
+    "ultraedit": {
+        "source_image": b"A", "edited_image": b"B", "edit_prompt": "make it red", "source_caption": "a cat",
+        "target_caption": "a red cat",
+    },
+    "magicbrush": {
+        "img_id": "1", "turn_index": 1, "source_img": b"A", "mask_img": b"M", "instruction": "make it red",
+        "target_img": b"B",
+    },
+    "imgedit": {"input_images": [b"A"], "output_images": [b"B"], "prompt": "make it red"},
+    "pico-banana": {
+        "open_image_input_url": "https://example.org/a.jpg", "text": "make it red", "output_image": b"B",
+        "edit_type": "colour", "summarized_text": "red", "local_input_image": b"A",
+    },
+}  # fmt: skip
+WITHIN = ("hq-edit", "magicbrush", "omniedit", "ultraedit")
+"""Sets whose Parquet files hold their images; the files of the others name them."""
+
+
 def test_rows_of_published_sets_are_read_by_their_presets():
-    """Rows as the sets' cards show them, with all columns, of which captions must not be taken for images."""
-    rows = {
-        "hq-edit": {
-            "input": "a cat", "input_image": b"A", "edit": "make it red", "inverse-edit": "make it grey",
-            "output": "a red cat", "output_image": b"B",
-        },
-        "omniedit": {
-            "omni_edit_id": "task_obj_swap_1", "task": "swap", "src_img": b"A", "edited_img": b"B",
-            "edited_prompt_list": ["make it red", "the cat is to be red"], "width": 1, "height": 1, "o_score": 9.0,
-        },
-        "sharegpt-4o-image": {
-            "input_prompt": "make it red", "input_image": [b"A"], "output_image": b"B",
-            "output_image_resolution": [1024, 1024],
-        },
-        "gpt-image-edit": {
-            "id": "hqedit_edit_7", "dataset_source": "hqedit", "task": "edit", "input": b"A", "output": b"B",
-            "instruction": "make it red", "instruction_type": "original", "input_description": "a cat",
-        },
-        "ultraedit": {
-            "source_image": b"A", "edited_image": b"B", "edit_prompt": "make it red", "source_caption": "a cat",
-            "target_caption": "a red cat",
-        },
-        "magicbrush": {
-            "img_id": "1", "turn_index": 1, "source_img": b"A", "mask_img": b"M", "instruction": "make it red",
-            "target_img": b"B",
-        },
-        "imgedit": {"input_images": [b"A"], "output_images": [b"B"], "prompt": "make it red"},
-        "pico-banana": {
-            "open_image_input_url": "https://example.org/a.jpg", "text": "make it red", "output_image": b"B",
-            "edit_type": "colour", "summarized_text": "red", "local_input_image": b"A",
-        },
-    }  # fmt: skip
-    assert rows.keys() == PRESETS.keys()
-    for name, values in rows.items():
+    assert ROWS.keys() == PRESETS.keys()
+    for name, values in ROWS.items():
         read_row = read_edits(values, TableOptions(preset_columns(name, {})))
         found = (read_row.instruction, list(read_row.sources), [edit.image for edit in read_row.edits])
         assert found == ("make it red", [b"A"], [b"B"]), name
+
+
+def published_file(folder, name):
+    """A file of two rows in the form in which a set is published: Parquet, or JSON with images beside it."""
+    rows = []
+    for number in range(2):
+        images = {b"A": 2 * number, b"B": 2 * number + 1, b"M": 9}
+
+        def filled(value, images=images):
+            if isinstance(value, list):
+                return [filled(one) for one in value]
+            if not isinstance(value, bytes):
+                return value
+            path = save(folder, f"images/{images[value]}.png", images[value])
+            return {"bytes": picture(images[value]), "path": path} if name in WITHIN else path
+
+        rows.append({column: filled(value) for column, value in ROWS[name].items()})
+    ending = {"sharegpt-4o-image": "json", "gpt-image-edit": "json", "pico-banana": "jsonl"}.get(name, "parquet")
+    file = folder / f"rows.{ending}"
+    if ending == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), file)
+    else:
+        texts = list(map(json.dumps, rows))
+        file.write_text(f"[{','.join(texts)}]" if ending == "json" else "\n".join(texts))
+    return file
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_files_in_the_form_of_a_published_set_become_groups_by_its_preset(tmp_path, name):
+    with open_source(str(published_file(tmp_path, name)), SourceOptions(preset=name)) as opened:
+        rows = [row for _, row in opened.group_rows()]
+        assert not opened.faults and opened.columns["source"] == [PRESETS[name].columns["source"]]
+    expected = [([picture(2 * n)], [picture(2 * n + 1)], "make it red") for n in range(2)]
+    assert shown(rows) == expected
 
 
 def test_a_named_column_goes_before_the_presets_and_an_unknown_preset_is_told():

@@ -43,6 +43,7 @@ NOT_RUN = {
     "editreward annotate report": "of ratings that people gave: tests/annotation/test_annotation_report.py",
     "editreward annotate export": "of ratings that people gave: tests/annotation/test_annotation_database.py",
     "editreward bench": "of hundreds of groups, most of them downloads: tests/benchmarks",
+    "editreward best-of": "by an editor, or of candidates of one's own: tests/editors/test_best_of.py",
     "editreward compare-editors": "of edits of one's own: tests/curation/test_editor_comparison.py",
     "editreward curate": "of a dataset of one's own: tests/curation/test_curate.py",
     "editreward data build-bench": "of ratings that people gave: tests/curation/test_build_bench.py",

@@ -1,8 +1,9 @@
 """ImgEdit-Bench, its basic part: results as published, and their aggregation.
 
 `basic_edit.json` has for each key `id` (the source image's file), `prompt` and `edit_type`; edits are `KEY.png`.
-`result.json` has for each key the judge's answer: a line "CRITERION: n" for each of three criteria, n of 1..5. What
-failed has an object with `error` in that place.
+`prompts.json` has for each type what the judge is asked, with `<edit_prompt>` where the prompt goes. `result.json` has
+for each key the judge's answer: a line "CRITERION: n" for each of three criteria, n of 1..5. What failed has an object
+with `error` in that place.
 """
 
 import json
@@ -11,7 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+PLACE_OF_PROMPT = "<edit_prompt>"
+PROMPTS, PROMPT = "imgedit", "ImgEdit"
+"""The prompt set by which a scorer that writes answers is asked (`editreward.scorers.prompts`), and its prompt."""
 ABOUT = "ImgEdit-Bench, basic: 737 edits of 9 types"
+CONTAMINATION = (
+    "EditReward-Data holds ImgEdit-Bench's instructions: a reward model that was trained on them has seen what it "
+    "judges"
+)
 CRITERIA = 3
 LOW, HIGH = 1, 5
 
@@ -40,7 +48,7 @@ class ImgEditScores:
 def numbers_of(answer: str) -> list[int]:
     """The numbers of an answer by the published rule: of each line "CRITERION: n", n of digits only."""
     parts = [line.strip().split(": ") for line in answer.splitlines()]
-    return [int(part[1]) for part in parts if len(part) == 2 and part[1].isdigit()]
+    return [int(part[1]) for part in parts if len(part) == 2 and part[1].isdecimal()]
 
 
 def aggregate(edits: Mapping[str, Mapping[str, Any]], results: Mapping[str, Any]) -> ImgEditScores:

@@ -17,10 +17,9 @@ from tqdm import tqdm
 from editreward.benchmarks.editing.gedit_bench import HIGH, LOW, TASKS, Judgement, write_judgements
 from editreward.benchmarks.editscore_bench import resize_edited
 from editreward.files import Journal
-from editreward.groups import CandidateScore, EditGroup, Pass, Scorer, Unscored
+from editreward.groups import CandidateScore, EditGroup, Scorer, Unscored
 from editreward.scorers.baselines import decode
 from editreward.scorers.fingerprints import content_hash
-from editreward.scorers.prompts import PromptSet
 
 SEMANTICS, QUALITY = "SC", "PQ"
 BATCH = 32
@@ -105,7 +104,6 @@ def judge(edits: Sequence[Edit], results: Path, scorer: Scorer, folder: Path, pr
         ValueError: the folder holds answers of another scorer.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    prompts = prompts_of(scorer)
     # Answers stay those of one judge: another one, or other settings of it, has another fingerprint.
     journal = Journal(folder / "answers.jsonl", {"scorer": scorer.name, "fingerprint": scorer.fingerprint})
     failed: dict[str, str] = {}
@@ -115,10 +113,9 @@ def judge(edits: Sequence[Edit], results: Path, scorer: Scorer, folder: Path, pr
             for batch in _batches(edits):
                 shown = _shown(batch, results, failed)
                 asked = [one for one in shown if answered.get(one.edit.id, {}).get("sha256") != one.digest]
-                for one, score in zip(
-                    asked, _scores(scorer, [resize_edited(one.group) for one in asked]), strict=True
-                ):
-                    record = _record(score, prompts)
+                scores = first_candidates(scorer, [resize_edited(one.group) for one in asked])
+                for one, score in zip(asked, scores, strict=True):
+                    record = _record(score)
                     if isinstance(record, str):
                         failed[one.edit.id] = record
                     else:
@@ -126,29 +123,14 @@ def judge(edits: Sequence[Edit], results: Path, scorer: Scorer, folder: Path, pr
                         journal.add(answered[one.edit.id])
                 bar.update(len(batch))
     chosen = {edit.id: answered[edit.id] for edit in edits if edit.id in answered and edit.id not in failed}
-    if prompts is None:
-        return Judged(rewards={name: record["scores"] for name, record in chosen.items()}, failed=failed)
-    return Judged(_repeats(edits, results, chosen), failed=failed)
+    rewards = {name: record["scores"] for name, record in chosen.items() if "scores" in record}
+    judged = {name: record for name, record in chosen.items() if name not in rewards}
+    return Judged(_repeats(edits, results, judged), rewards, failed)
 
 
-def prompts_of(scorer: Scorer) -> PromptSet | None:
-    """The scorer's prompts, where they are the two of the published protocol."""
-    prompts = getattr(scorer, "prompts", None)
-    if not isinstance(prompts, PromptSet) or {prompt.name for prompt in prompts.prompts} != {SEMANTICS, QUALITY}:
-        return None
-    return prompts
-
-
-def sub_scores(prompts: PromptSet, said: Pass) -> tuple[float, float]:
-    """SC and PQ of a pass, on 0..10."""
-    numbers = {
-        prompt.name: [said.sub_scores[f"{prompt.name}.{score.name}"] for score in prompt.sub_scores]
-        for prompt in prompts.prompts
-    }
-    low, high = prompts.scale
-    scores = prompts.of_pass(numbers).prompts
-    semantics, quality = ((scores[name] - low) / (high - low) * (HIGH - LOW) + LOW for name in (SEMANTICS, QUALITY))
-    return semantics, quality
+def is_published(score: CandidateScore) -> bool:
+    """Whether an answer is one to the two prompts of the published protocol, whoever hands it on."""
+    return bool(score.passes) and set(score.passes[0].prompt_scores) == {SEMANTICS, QUALITY}
 
 
 def write_tables(judged: Judged, results: Path, judge_name: str, editor: str) -> list[Path]:
@@ -220,20 +202,23 @@ def _shown(batch: Sequence[Edit], results: Path, failed: dict[str, str]) -> list
     return shown
 
 
-def _scores(scorer: Scorer, groups: Sequence[EditGroup]) -> list[CandidateScore | Unscored]:
+def first_candidates(scorer: Scorer, groups: Sequence[EditGroup]) -> list[CandidateScore | Unscored]:
+    """The scores of groups of one candidate each."""
     answers = scorer(groups) if groups else []
     return [answer if isinstance(answer, Unscored) else answer.candidates[0] for answer in answers]
 
 
-def _record(score: CandidateScore | Unscored, prompts: PromptSet | None) -> dict[str, Any] | str:
+def _record(score: CandidateScore | Unscored) -> dict[str, Any] | str:
     """What to keep of an answer, or why there is none."""
     if isinstance(score, Unscored):
         return score.reason
-    if prompts is None:
+    if not is_published(score):
         values = {"reward": score.reward, **{name: one.mean for name, one in score.dimensions.items()}}
         return {"scores": {name: float(value) for name, value in values.items()}}
     return {
-        "passes": [sub_scores(prompts, said) for said in score.passes],
+        "passes": [
+            [LOW + said.prompt_scores[name] * (HIGH - LOW) for name in (SEMANTICS, QUALITY)] for said in score.passes
+        ],
         "said": [asdict(said) for said in score.passes],
     }
 

@@ -40,6 +40,8 @@ NAMES: Mapping[str, tuple[str, ...]] = {
         "input_image",
         "input_images",
         "input_img",
+        "source_file_name",
+        "source_file_names",
         "original",
         "original_image",
         "before",
@@ -50,6 +52,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
         "edited_images",
         "edited_img",
         "edited_path",
+        "edited_file_name",
         "output",
         "output_image",
         "output_images",
@@ -90,11 +93,18 @@ class TableOptions:
         columns: the column of a field of `NAMES` or of a dimension, where it has another name.
         dimensions: whose scores are read.
         scale: lowest and highest score of the table, which are mapped onto 1..4; None: it is 1..4.
+        edited: whether rows have edited images; False: only what is to be edited is read.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     dimensions: Sequence[str] = ()
     scale: tuple[float, float] | None = None
+    edited: bool = True
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Fields that must have a column."""
+        return ("instruction", "source", "edited") if self.edited else ("instruction", "source")
 
     def __post_init__(self) -> None:
         known = (*NAMES, *self.dimensions)
@@ -149,14 +159,16 @@ def columns_of(names: Iterable[str], options: TableOptions) -> dict[str, list[st
         ValueError: there is no column for the instruction, the source or the edits, or not the one that was named.
     """
     chosen = tuple(sorted(options.columns.items()))
-    return {
-        field: list(found) for field, found in _columns_of(tuple(names), chosen, tuple(options.dimensions)).items()
-    }
+    found = _columns_of(tuple(names), chosen, tuple(options.dimensions), options.required)
+    return {name: list(columns) for name, columns in found.items()}
 
 
 @lru_cache(maxsize=64)
 def _columns_of(
-    names: tuple[str, ...], chosen: tuple[tuple[str, str], ...], dimensions: tuple[str, ...]
+    names: tuple[str, ...],
+    chosen: tuple[tuple[str, str], ...],
+    dimensions: tuple[str, ...],
+    required: tuple[str, ...],
 ) -> dict[str, tuple[str, ...]]:
     of_dimensions = {name: (name, f"{name}_score", f"score_{name}") for name in dimensions}
     wanted = {**NAMES, **of_dimensions, **{name: (column,) for name, column in chosen}}
@@ -170,7 +182,7 @@ def _columns_of(
             found[name] = columns
         elif name in dict(chosen):
             raise ValueError(f"there is no column {candidates[0]!r}, only: {', '.join(names)}")
-    for name in ("instruction", "source", "edited"):
+    for name in required:
         if name not in found:
             raise ValueError(
                 f"no column is called {name} or {NAMES[name][1]} ..., only: {', '.join(names)}. Say which one it is: "
@@ -210,8 +222,8 @@ def read_edits(values: Mapping[str, Any], options: TableOptions) -> EditRow:
     sources = _images([values[name] for name in columns["source"]])
     if not sources:
         raise RowFault("missing-image", f"{columns['source'][0]} names no image")
-    edits = _edits(values, columns, options)
-    if not edits:
+    edits = _edits(values, columns, options) if options.edited else []
+    if options.edited and not edits:
         raise RowFault("missing-image", f"{columns['edited'][0]} names no image")
     texts = {name: _text(values, columns, name) for name in ("group", "id", "category", "language", "annotator")}
     return EditRow(instruction, sources, edits, columns, **texts)

@@ -363,7 +363,7 @@ class GenerativeScorer:
         strict = self.prompts.parse_rule == "strict"
 
         def is_over(number: int, ids: list[int]) -> bool:
-            if not strict or closing[number].strip()[-1:] not in self._text(ids[-1:]):
+            if not strict or not closing[number] or closing[number].strip()[-1:] not in self._text(ids[-1:]):
                 return False
             return _is_whole(self._text(ids), closing[number])
 

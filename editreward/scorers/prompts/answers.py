@@ -52,8 +52,10 @@ def parse_strictly(text: str, form: AnswerForm, sub_scores: Sequence[SubScore]) 
     if not text.strip():
         return ParseFailure("the answer is empty")
     try:
-        if form.form is not None:
-            found: tuple[list[Any], str] = _of_form(text, form.form, sub_scores), ""
+        if form.lines:
+            found: tuple[list[Any], str] = _of_lines(text, len(sub_scores))
+        elif form.form is not None:
+            found = _of_form(text, form.form, sub_scores), ""
         else:
             found = _of_object(text, form, [score.name for score in sub_scores])
         numbers = tuple(_checked(value, score) for value, score in zip(found[0], sub_scores, strict=True))
@@ -84,6 +86,21 @@ def _of_form(text: str, form: str, sub_scores: Sequence[SubScore]) -> list[Any]:
     if match is None:
         raise _NoAnswer(f"the answer is not of the form {form}: {_short(text)}")
     return [json.loads(number) for number in match.groups()]
+
+
+def _of_lines(text: str, count: int) -> tuple[list[Any], str]:
+    """Numbers of the lines "CRITERION: n", and all else that is said."""
+    found: list[Any] = []
+    rest = []
+    for line in _without_fence(text).splitlines():
+        _, *numbers = line.strip().split(": ")
+        if len(numbers) == 1 and numbers[0].isdecimal():
+            found.append(int(numbers[0]))
+        elif line.strip():
+            rest.append(line.strip())
+    if len(found) != count:
+        raise _NoAnswer(f"{len(found)} lines CRITERION: n, not {count}: {_short(text)}")
+    return found, " ".join(rest)
 
 
 def _of_object(text: str, form: AnswerForm, names: Sequence[str]) -> tuple[list[Any], str]:

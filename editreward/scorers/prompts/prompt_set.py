@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, StrictBool, model_validator
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from editreward.scorers.fingerprints import content_hash, fingerprint_of
@@ -67,13 +67,18 @@ class AnswerForm:
         reasoning: key of the reasoning in a JSON object; None for an answer of scores alone.
         scores: key of a list with the sub-scores in their order; None where each has a key of its own name.
         form: the whole answer of scores alone, with `{NAME}` for each sub-score, in the order of the sub-scores.
+        lines: the answer has a line "CRITERION: n" for each sub-score, in their order and whatever they are called
+            there, among other lines.
     """
 
     reasoning: Name | None = None
     scores: Name | None = None
     form: Text | None = None
+    lines: StrictBool = False
 
     def __post_init__(self) -> None:
+        if self.lines and (self.form, self.reasoning, self.scores) != (None, None, None):
+            raise ValueError("`lines` goes without `form`, `reasoning` and `scores`")
         if self.form is not None and (self.reasoning is not None or self.scores is not None):
             raise ValueError("`form` is for answers of scores alone: leave `reasoning` and `scores` out")
 
@@ -152,7 +157,9 @@ class Prompt:
 
     @property
     def closing(self) -> str:
-        """Text with which an answer ends: decoding may stop there once the answer is whole."""
+        """Text with which an answer ends: decoding may stop there once the answer is whole. Empty: no text tells."""
+        if self.answer.lines:
+            return ""
         if self.answer.form is None:
             return "}"
         return str(self.answer.pieces(self.sub_scores)[-1])
@@ -184,6 +191,9 @@ class Prompt:
         shown = [str(int(number) if float(number).is_integer() else number) for number in numbers]
         if self.answer.form is not None:
             texts = [piece for piece in self.answer.pieces(self.sub_scores) if isinstance(piece, str)]
+        elif self.answer.lines:
+            names = [f"{score.name}: " for score in self.sub_scores]
+            texts = [f"Brief reasoning: {reasoning}\n{names[0]}", *(f"\n{name}" for name in names[1:]), ""]
         else:
             start = (
                 f'{{"{self.answer.reasoning}": {json.dumps(reasoning, ensure_ascii=False)}, '

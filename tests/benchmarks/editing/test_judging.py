@@ -10,11 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from editreward.benchmarks.editing import gedit_bench, judging
+from editreward.benchmarks.editing import gedit_bench, imgedit_bench, imgedit_judging, judging
 from editreward.benchmarks.editing.gedit_bench import TASKS
 from editreward.cli import command as cli
 from editreward.groups import GroupScores
+from editreward.scorers.calibrated import CalibratedScorer
 from editreward.scorers.passes import AnswerCounts, Reply, score_by_passes
+from editreward.scorers.prompts import load_prompt_set
 from tests.helpers.generative import published_prompts
 from tests.helpers.pictures import file_of, noise, picture
 
@@ -101,6 +103,14 @@ def test_each_pass_is_a_judgement_of_its_own(tmp_path):
     assert [folder.parent.name for folder in folders] == ["writes", "writes-2", "writes-3"]
 
 
+def test_a_calibrated_judge_gives_the_same_published_table(tmp_path):
+    """What stands around a judge hands its answers on: they tell what was asked."""
+    edits, line = made(tmp_path), {"overall": {"intercept": 1.0, "slope": 0.2}}
+    plain = judging.judge(edits, tmp_path, Writes(), tmp_path / "plain", progress=False)
+    calibrated = judging.judge(edits, tmp_path, CalibratedScorer(Writes(), line), tmp_path / "other", progress=False)
+    assert calibrated.repeats == plain.repeats and not calibrated.rewards
+
+
 def test_failed_answers_are_counted_and_asked_again_and_others_are_not(tmp_path):
     edits = made(tmp_path)
     first = Writes(broken=frozenset({"edit 3"}))
@@ -169,3 +179,75 @@ def test_the_command_aggregates_imgedit(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "| add | 2 | 3.67 | 3.67 |" in out or "| add | 2 | 3.66 | 3.66 |" in out
     assert "1 edits have no score" in out and "2: there is no answer" in out
+
+
+TYPES = ("add", "style")
+QUESTIONS = {name: f"Rate the {name}: <edit_prompt>" for name in TYPES}
+
+
+class Lines(Writes):
+    """A judge of ImgEdit-Bench: it gives n of the prompt, 5 and the number of the pass + 1."""
+
+    def __init__(self, passes: int = 1, broken: frozenset[str] = frozenset()) -> None:
+        super().__init__(passes, broken)
+        self.prompts, self.fingerprint = load_prompt_set("imgedit"), f"lines {passes}"
+
+    def _text(self, question, instruction):
+        (message,) = question.prompt.render(instruction)
+        assert [type(part).__name__ for part in message.parts] == ["TextPart", "ImagePart", "ImagePart"]
+        if any(instruction.endswith(prompt) for prompt in self.broken):
+            return "Compliance: 3\nNaturalness: 9\nDetail: 3"
+        return f"Brief reasoning: none.\nCompliance: {instruction[-1]}\nSeams: 5\nDetail: {question.number + 1}"
+
+
+def imgedit(root: Path) -> dict:
+    """Four edits of two types, with images."""
+    (root / "sources").mkdir(parents=True)
+    edits = {}
+    for number in range(4):
+        edits[f"k{number}"] = {"id": f"{number}.png", "prompt": f"edit {number + 1}", "edit_type": TYPES[number % 2]}
+        (root / "sources" / f"{number}.png").write_bytes(picture(number))
+        (root / f"k{number}.png").write_bytes(picture(90 + number))
+    return edits
+
+
+def test_imgedit_is_judged_by_the_question_of_the_type_and_written_as_published(tmp_path):
+    content = imgedit(tmp_path)
+    edits, folder = imgedit_judging.edits_of(content), tmp_path / "judge"
+    questions = imgedit_judging.questions_of(QUESTIONS, edits)
+    first = Lines(2, broken=frozenset({"edit 3"}))
+    judged = imgedit_judging.judge(edits, tmp_path, tmp_path / "sources", first, folder, questions, progress=False)
+    assert list(judged.failed) == ["k2"] and "second is 9, out of 1..5" in judged.failed["k2"]
+    assert set(first.asked) == {f"Rate the {TYPES[n % 2]}: edit {n + 1}" for n in range(4)}
+    again = Lines(2)
+    judged = imgedit_judging.judge(edits, tmp_path, tmp_path / "sources", again, folder, questions, progress=False)
+    assert again.asked == ["Rate the add: edit 3"] and not judged.failed
+    results = json.loads((folder / "result.json").read_text())
+    assert (
+        results == judged.repeats[0] and results["k3"] == "Brief reasoning: none.\nCompliance: 4\nSeams: 5\nDetail: 1"
+    )
+    scores = [imgedit_bench.aggregate(content, one) for one in judged.repeats]
+    assert scores[0].by_type == {"add": round((2.33 + 3.0) / 2, 2), "style": round((2.67 + 3.33) / 2, 2)}
+    assert json.loads((folder / "result-2.json").read_text()) == judged.repeats[1]
+    with pytest.raises(ValueError, match="no text for 'add'"):
+        imgedit_judging.questions_of({"style": "<edit_prompt>", "add": "x"}, edits)
+    with pytest.raises(ValueError, match="writes no answers to ImgEdit-Bench's questions"):
+        imgedit_judging.judge(
+            edits, tmp_path, tmp_path / "sources", Rewards(), tmp_path / "r", questions, progress=False
+        )
+
+
+def test_the_command_judges_imgedit_by_a_reward_apart(tmp_path, capsys):
+    content = imgedit(tmp_path)
+    (tmp_path / "basic_edit.json").write_text(json.dumps(content))
+    (tmp_path / "judges.py").write_text(
+        "from tests.benchmarks.editing.test_judging import Rewards\n\n\ndef rewards():\n    return Rewards()\n"
+    )
+    words = ["edit-bench", "imgedit-bench", "--edits", str(tmp_path / "basic_edit.json"), "--results", str(tmp_path)]
+    words += ["--scorer", f"{tmp_path / 'judges.py'}:rewards"]
+    assert cli.main(words) == 2 and "--sources that of sources" in capsys.readouterr().err
+    (tmp_path / "k3.png").unlink()
+    assert cli.main([*words, "--sources", str(tmp_path / "sources")]) == 1
+    out = capsys.readouterr().out
+    assert "| add | 2.000 | 4.000 |" in out and "| mean | 2.000 | 4.000 |" in out
+    assert "k3: there is no image" in out and "compare with no published number" in out
