@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
@@ -21,6 +22,7 @@ from editreward.data.edit_sources import SourceOptions, StreamedGroups
 from editreward.data.sources import load_groups, raw_groups
 from editreward.data.storage import ShardWriter, write_groups
 from tests.data.test_edit_sources import shard
+from tests.helpers.hub_server import Hub, run_with_hub
 from tests.helpers.pictures import file_of
 from tests.helpers.processes import start
 from tests.helpers.scorers import GREEN, RED, ColourScorer, painted
@@ -183,6 +185,46 @@ def test_two_processes_of_accelerate_make_the_bytes_of_one(shards, tmp_path):
     assert result.stdout.count("Kept ") == 1
     assert cli.main([*words, "--output", str(tmp_path / "one")]) == 0
     assert content(tmp_path / "two") == content(tmp_path / "one")
+
+
+FROM_THE_HUB = """
+import sys
+from huggingface_hub import HfApi
+from editreward.cli.command import main
+
+folder, output = sys.argv[1:]
+api = HfApi()
+api.create_repo("org/edits", repo_type="dataset")
+api.upload_folder(repo_id="org/edits", repo_type="dataset", folder_path=folder)
+words = ["--preset", "magicbrush", "--scorer", "pixels", "--top-k", "5", "--output", output]
+sys.exit(main(["curate", "org/edits", *words]))
+"""
+
+
+@pytest.mark.slow
+def test_a_published_set_is_streamed_from_the_hub_by_its_preset(tmp_path):
+    rows = [
+        {
+            "img_id": str(number),
+            "turn_index": 1,
+            "source_img": {"bytes": file_of(source_image(number)), "path": f"{number}.png"},
+            "mask_img": None,
+            "instruction": "x",
+            "target_img": {"bytes": file_of(painted(number, 0, 0)), "path": f"{number}.png"},
+        }
+        for number in range(8)
+    ]
+    folder = tmp_path / "set" / "data"
+    folder.mkdir(parents=True)
+    for shard_number in range(2):
+        part = pa.Table.from_pylist(rows[4 * shard_number : 4 * shard_number + 4])
+        pq.write_table(part, folder / f"train-{shard_number:05d}-of-00002.parquet")
+    with Hub() as hub:
+        done = run_with_hub(hub, tmp_path, FROM_THE_HUB, tmp_path / "set", tmp_path / "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Kept 5 of 8 edits" in done.stdout
+    (file,) = (tmp_path / "out" / "data").glob("*.parquet")
+    assert {row["instruction"] for row in pq.read_table(file).to_pylist()} == {"x"}
 
 
 def test_other_settings_are_refused_and_scores_are_used_again(shards, whole, tmp_path):
