@@ -356,7 +356,7 @@ def as_json(found: "BestOf") -> dict[str, Any]:
         "agreement": {name: asdict(share) for name, share in report.agreement.items()},
         "seconds_per_image": dict(report.seconds),
     }
-    return _without_nan(plain)  # type: ignore[no-any-return]
+    return _without_nan(plain)
 
 
 def _without_nan(value: Any) -> Any:

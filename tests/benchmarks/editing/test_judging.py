@@ -75,7 +75,7 @@ class Rewards:
     name, fingerprint, dimensions, scale, calibrated, notes = "rewards", "rewards 1", ("q",), None, False, ()
 
     def __call__(self, groups):
-        values = [[float(group.instruction.split()[1])] for group in groups]
+        values = [[float(group.instruction.split()[-1])] for group in groups]
         return [GroupScores.from_columns(value, {"q": [2 * value[0]]}) for value in values]
 
 
