@@ -194,8 +194,10 @@ def choose_in(
         choices, failed, unscored = _choices(_records(first_file), seconds, lower_bound)
         if not choices:
             raise ValueError(f"No candidate of {source.name} has a score: {failed[0][1] if failed else 'no groups'}.")
-        if lower_bound and not any(choice.stds for choice in choices):
-            raise ValueError(f"{chooser.name} gives no standard deviations: --lower-bound asks for them.")
+        if lower_bound and (without := [choice.group_id for choice in choices if not choice.stds]):
+            raise ValueError(
+                f"{chooser.name} gives no standard deviations in group {without[0]}: --lower-bound asks for them."
+            )
         report = report_of(choices, lower_bound, chooser, judge, source)
         winners = _write_winners(output, choices, source, report)
         generation = [

@@ -1,6 +1,6 @@
 """What more candidates are worth, how sure the choices were, and where the scorer was optimised too far."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,12 @@ SHOWN = 4
 
 FAILURES_LISTED = 10
 SCORE, TRUTH, SECOND = "score", "truth", "second scorer"
+MEASURES: Mapping[str, Callable[["Choice"], Sequence[float]]] = {
+    SCORE: lambda choice: choice.scores,
+    TRUTH: lambda choice: choice.truth,
+    SECOND: lambda choice: choice.second,
+}
+"""What a choice may be judged by: a number for each candidate, none where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class Report:
     Attributes:
         scorer, second, source, notes: who chose, who judged, of what; what a reader must know of the scorer.
         rule: what chose, in words.
-        groups: in the curves: those with `numbers` scored candidates or more.
+        groups: in the curve of each measure: those with `numbers` scored candidates or more of which it is known.
         numbers: the largest N.
         curves: by measure and by what chose, the mean over groups for N = 1, 2, ...
         gains: by measure, what each doubling of N adds.
@@ -69,7 +75,7 @@ class Report:
     source: str
     notes: Sequence[str]
     rule: str
-    groups: int
+    groups: Mapping[str, int]
     numbers: int
     curves: Mapping[str, Mapping[str, Sequence[Estimate]]]
     gains: Mapping[str, Sequence[Estimate]]
@@ -117,19 +123,17 @@ def report_of(
         source: of the candidates.
     """
     numbers = reach([len(choice.places) for choice in choices])
-    used = [choice for choice in choices if len(choice.places) >= numbers]
-    sources = [choice.source for choice in used]
-    targets = {
-        name: [values(choice) for choice in used]
-        for name, values in ((SCORE, _scores), (TRUTH, _truths), (SECOND, _seconds))
-        if all(values(choice) for choice in used)
-    }
+    enough = [choice for choice in choices if len(choice.places) >= numbers]
+    used = {name: [choice for choice in enough if values(choice)] for name, values in MEASURES.items()}
+    used = {name: known for name, known in used.items() if known}
+    sources = {name: [choice.source for choice in known] for name, known in used.items()}
+    targets = {name: [MEASURES[name](choice) for choice in known] for name, known in used.items()}
     main = "by the lower bound" if lower_bound else "by the score"
     rules: dict[str, Any] = {main: lambda choice: choice.keys}
     if lower_bound:
         rules["by the score"] = lambda choice: choice.scores
     worth = {
-        name: {rule: _worth([keys(choice) for choice in used], values, numbers) for rule, keys in rules.items()}
+        name: {rule: _worth([keys(choice) for choice in used[name]], values, numbers) for rule, keys in rules.items()}
         for name, values in targets.items()
     }
     if TRUTH in worth:
@@ -142,17 +146,13 @@ def report_of(
         source.name,
         scorer.notes,
         f"{main}, {lower_bound:g} standard deviations below the score" if lower_bound else main,
-        len(used),
+        {name: len(known) for name, known in used.items()},
         numbers,
-        {name: {rule: curve(v, sources) for rule, v in of_rule.items()} for name, of_rule in worth.items()},
-        {name: _gains(of_rule[main], sources) for name, of_rule in worth.items()},
-        {name: fall(worth[name][main], sources) for name in judged},
+        {name: {rule: curve(v, sources[name]) for rule, v in of_rule.items()} for name, of_rule in worth.items()},
+        {name: _gains(of_rule[main], sources[name]) for name, of_rule in worth.items()},
+        {name: fall(worth[name][main], sources[name]) for name in judged},
         _sure(choices),
-        {
-            name: _agreement(choices, values)
-            for name, values in ((TRUTH, _truths), (SECOND, _seconds))
-            if name in judged
-        },
+        {name: _agreement(choices, MEASURES[name]) for name in judged},
         {name: float(np.mean(values)) for name, values in seconds.items() if values},
         _to_show(choices),
     )
@@ -161,18 +161,6 @@ def report_of(
 def reach(counts: Sequence[int]) -> int:
     """The largest number of candidates that at least half of the groups have."""
     return sorted(counts, reverse=True)[(len(counts) - 1) // 2]
-
-
-def _scores(choice: "Choice") -> Sequence[float]:
-    return choice.scores
-
-
-def _truths(choice: "Choice") -> Sequence[float]:
-    return choice.truth
-
-
-def _seconds(choice: "Choice") -> Sequence[float]:
-    return choice.second
 
 
 def _worth(keys: Sequence[Sequence[float]], values: Sequence[Sequence[float]], numbers: int) -> np.ndarray:
@@ -215,7 +203,8 @@ def _to_show(choices: Sequence["Choice"]) -> dict[str, Sequence["Choice"]]:
     many = [choice for choice in choices if len(choice.places) > 1]
     by_surety = sorted(many, key=lambda choice: -_surety(choice))
     shown = {"The surest choices": by_surety[:SHOWN], "The least sure choices": by_surety[SHOWN:][-SHOWN:]}
-    for name, of in ((TRUTH, _truths), (SECOND, _seconds)):
+    for name in (TRUTH, SECOND):
+        of = MEASURES[name]
         lost = [(max(of(choice)) - of(choice)[choice.best], choice) for choice in many if of(choice)]
         worst = sorted((one for one in lost if one[0] > 0), key=lambda one: -one[0])[:SHOWN]
         shown[f"Where the {name} loses most"] = [choice for _, choice in worst]
@@ -250,12 +239,13 @@ def write_report(output: "Path", found: "BestOf") -> None:
 
 
 def _curves(report: Report) -> Section:
+    counts = ", ".join(f"{count} ({name})" for name, count in report.groups.items())
     text = [
-        f"The mean over {report.groups} groups, exactly over all subsets of N candidates; intervals are 95 %, over "
+        f"The mean over groups, {counts}, exactly over all subsets of N candidates; intervals are 95 %, over "
         "sources. By the score itself the best of more is never worse: what counts is what judges the choice."
     ]
-    if report.groups and report.numbers == 1:
-        return Section("What N is worth", ["At most groups there is one candidate: nothing was chosen."])
+    if report.numbers == 1:
+        return Section("What N is worth", ["Most groups have one candidate: nothing was chosen."])
     header, rows = ["N"], [[str(number)] for number in doublings(report.numbers)]
     for name, of_rule in report.curves.items():
         for rule, estimates in of_rule.items():
@@ -346,7 +336,7 @@ def as_json(found: "BestOf") -> dict[str, Any]:
         "winners": len(found.choices),
         "failed": dict(found.failed),
         "unscored_candidates": found.unscored,
-        "groups_in_curves": report.groups,
+        "groups_in_curves": dict(report.groups),
         "curves": {
             name: {rule: [asdict(one) for one in estimates] for rule, estimates in of_rule.items()}
             for name, of_rule in report.curves.items()

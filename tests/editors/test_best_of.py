@@ -139,7 +139,7 @@ def test_curves_are_exact_means_and_a_fall_of_the_truth_is_told(made):
         best = sum(expected_best(truths[one], truths[one])[n - 1] for one in ids) / ROWS
         assert report.curves["truth"]["by the truth itself"][n - 1].value == pytest.approx(best)
     score = [one.value for one in report.curves["score"]["by the score"]]
-    assert score == sorted(score) and (report.groups, report.numbers) == (ROWS, N)
+    assert score == sorted(score) and (report.groups, report.numbers) == (dict.fromkeys(report.curves, ROWS), N)
     fall = report.falls["truth"]
     assert fall.number in (2, 4, 8) and fall.difference.high < 0 and report.falls["second scorer"] is None
     assert [one.share.value for one in report.sure] == [1.0, 1.0, 1.0, 0.0]
