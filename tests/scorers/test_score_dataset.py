@@ -17,6 +17,8 @@ from editreward.scorers.dataset import score_dataset
 from editreward.scorers.registry import CompletedScorer, load_scorer
 from editreward.scorers.reward_model import EditRewardScorer, SkippedGroup
 from editreward.simulation import simulate_group
+from tests.helpers.pictures import file_of
+from tests.helpers.scorers import ColourScorer, painted
 
 ROWS = 7
 
@@ -339,3 +341,27 @@ def test_images_are_never_taken_from_elsewhere(data, scorer, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     score_dataset(scorer, str(data), "scores.jsonl")
     assert "is not an image" in read(tmp_path / "scores.jsonl")[5]["candidates"][1]["error"]
+
+
+class Rows:
+    """Five groups of one edit, of images of 200 bytes or so."""
+
+    name, rows, columns, faults = "rows", 0, {}, ()
+
+    def number(self):
+        return 5
+
+    def group_rows(self, start=0, step=1, limit=None):
+        for number in range(start, 5, step):
+            image = {"bytes": file_of(painted(number)), "path": None}
+            yield number, {"instruction": "x", "source_images": [image], "candidates": [{"image": image}]}
+
+
+@pytest.mark.parametrize(("images", "calls"), [(1, [1] * 5), (4, [2, 2, 1]), (99, [3, 2])])
+def test_fewer_groups_are_read_at_a_time_where_images_are_large(tmp_path, monkeypatch, images, calls):
+    """Three groups at most, and so many images of all that a call may hold."""
+    monkeypatch.setattr("editreward.scorers.dataset.GROUPS_PER_CALL", 3)
+    monkeypatch.setattr("editreward.scorers.dataset.BYTES_PER_CALL", images * len(file_of(painted(0))))
+    colours = ColourScorer()
+    score_dataset(colours, Rows(), tmp_path / "scores.jsonl")
+    assert colours.calls == calls and [row["row"] for row in read(tmp_path / "scores.jsonl")] == list(range(5))
