@@ -361,7 +361,7 @@ class Rows:
 def test_fewer_groups_are_read_at_a_time_where_images_are_large(tmp_path, monkeypatch, images, calls):
     """Three groups at most, and so many images of all that a call may hold."""
     monkeypatch.setattr("editreward.scorers.dataset.GROUPS_PER_CALL", 3)
-    monkeypatch.setattr("editreward.scorers.dataset.BYTES_PER_CALL", images * len(file_of(painted(0))) + 20)
+    monkeypatch.setattr("editreward.scorers.dataset.BYTES_PER_CALL", images * len(file_of(painted(1))) + 20)
     colours = ColourScorer()
     score_dataset(colours, Rows(), tmp_path / "scores.jsonl")
     assert colours.calls == calls and [row["row"] for row in read(tmp_path / "scores.jsonl")] == list(range(5))
