@@ -125,9 +125,9 @@ def load_image(
             with _LOADING:
                 opened.load()
         if image_mode == "reference":
-            return opened.convert("RGB")
+            return _plain_rgb(opened, is_own)
         turn = _TURNS.get(_orientation(opened))
-        upright = _to_rgb(opened)
+        upright = _to_rgb(opened, is_own)
         if is_own:
             opened.close()  # its pixels go before those of the next copy come
         if turn is not None:
@@ -513,14 +513,21 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _plain_rgb(image: Image.Image, is_own: bool) -> Image.Image:
+    """The image by `convert("RGB")`, which copies: pixels that are RGB and nobody else's are taken over."""
+    if is_own and image.mode == "RGB" and "transparency" not in image.info and not getattr(image, "readonly", 0):
+        return image._new(image.im)
+    return image.convert("RGB")
+
+
+def _to_rgb(image: Image.Image, is_own: bool) -> Image.Image:
     """The image in 8-bit sRGB, on white."""
     is_wide = image.mode in ("I", "F") or image.mode.startswith("I;16")
     has_alpha = "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La")
     colours = "L" if is_wide or image.mode in ("1", "L", "LA", "La") else "CMYK" if image.mode == "CMYK" else "RGB"
     transform = _to_srgb(image.info.get("icc_profile"), colours)
     if not (is_wide or has_alpha or transform):
-        return image.convert("RGB")
+        return _plain_rgb(image, is_own)
     most = _most(image) if is_wide else 0
     result = Image.new("RGB", image.size)
     for top, bottom in _strips(image.height, image.width):

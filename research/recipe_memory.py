@@ -72,7 +72,7 @@ def main() -> None:
                     patches=patches,
                     adapter_rank=recipe["lora_r"] if adapters else None,
                     quantised=bool(recipe.get("load_in_4bit")),
-                    gradient_checkpointing=recipe.get("gradient_checkpointing", True),
+                    gradient_checkpointing=recipe.get("activation_checkpointing", True),
                     sharding=sharding,
                     devices=args.devices,
                 )

@@ -211,6 +211,7 @@ def _check_sizes(name: str, processor: EditRewardProcessor, **hub_options: Any) 
                 raise ValueError(
                     f"the processor's `{ours}` is {getattr(images, ours)}, the model's {getattr(vision, theirs)}."
                 )
+        _check_positions(config)
         if held is None:  # an adapter: its base is checked where it is loaded
             return
         layers = config.get_text_config().num_hidden_layers + vision.depth
@@ -226,6 +227,23 @@ def _check_sizes(name: str, processor: EditRewardProcessor, **hub_options: Any) 
             f"{name}: config.json asks for {wanted:,} numbers, the weights hold {held:,}. The two belong to different "
             "models."
         )
+
+
+def _check_positions(config: EditRewardConfig) -> None:
+    """Be sure of what the backbone looks at only when it runs.
+
+    Raises:
+        ValueError: the shares of the three axes are no numbers that make up a head, or heads cut a layer unevenly.
+    """
+    text, vision = config.get_text_config(), config.backbone_config.vision_config
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    sections = (text.rope_parameters or {}).get("mrope_section")
+    if sections is not None:
+        whole = isinstance(sections, list) and len(sections) == 3 and all(type(one) is int for one in sections)
+        if not whole or min(sections) < 0 or sum(sections) != head // 2:
+            raise ValueError(f"`mrope_section` is {sections!r}; three whole numbers with the sum {head // 2} are expected.")
+    if vision.hidden_size % vision.num_heads:
+        raise ValueError(f"`num_heads` is {vision.num_heads}, which does not divide {vision.hidden_size}.")
 
 
 def _held_elements(name: str, **hub_options: Any) -> int | None:

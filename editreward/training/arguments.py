@@ -262,6 +262,9 @@ class EditRewardTrainingArguments(RewardConfig):
     def __post_init__(self) -> None:
         if self.metric_for_best_model is not None and self.greater_is_better is None:
             self.greater_is_better = not lower_is_better(self.metric_for_best_model)
+        if self.activation_checkpointing is None:
+            # The old name, which TRL has a default for, goes away with transformers 6, and it warns.
+            self.activation_checkpointing, self.gradient_checkpointing = self.gradient_checkpointing, None
         super().__post_init__()
         self._check_parts()
         self._check_loss()

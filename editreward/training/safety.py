@@ -84,7 +84,7 @@ def memory_options(args: EditRewardTrainingArguments) -> list[str]:
             "same training"
         )
     if not args.activation_checkpointing:
-        options.append("`--gradient_checkpointing true`: the same training, slower")
+        options.append("`--activation_checkpointing true`: the same training, slower")
     options += [
         "several GPUs that share the weights, their gradients and the optimizer (FSDP, DeepSpeed ZeRO): `accelerate "
         "launch --config_file configs/accelerate/fsdp2.yaml`",

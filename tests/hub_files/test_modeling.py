@@ -720,7 +720,7 @@ def test_gradient_checkpointing_changes_no_gradient():
         model.train()
         model.heads.eval()
         if use:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.activation_checkpointing_enable({"use_reentrant": False})
         model(**as_batch(processor, GROUPS)).reward.sum().backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()

@@ -56,7 +56,7 @@ def make_config(folder: Path, **changes) -> Path:
         "learning_rate": 1e-3,
         "use_cpu": True,
         "bf16": False,
-        "gradient_checkpointing": False,
+        "activation_checkpointing": False,
         "dataloader_pin_memory": False,
         "eval_strategy": "steps",
         "eval_steps": 1,
