@@ -109,6 +109,7 @@ def test_changed_model_folders_are_refused_in_words_or_score(tmp_path, group, se
         ("config.json", ("backbone_config", "text_config", "rope_parameters", "mrope_section"), [4, 14, [1, "a"]]),
         ("config.json", ("backbone_config", "text_config", "rope_parameters", "mrope_section"), [4, 14]),
         ("config.json", ("backbone_config", "vision_config", "num_heads"), 7),
+        ("config.json", ("backbone_config", "vision_config", "output_hidden_states"), [[]]),
         ("config.json", ("head_hidden_sizes",), [10**9, 16]),
         ("config.json", ("head_hidden_sizes",), ["a", None]),
         ("config.json", ("dimensions",), 5),

@@ -233,15 +233,22 @@ def _check_positions(config: EditRewardConfig) -> None:
     """Be sure of what the backbone looks at only when it runs.
 
     Raises:
-        ValueError: the shares of the three axes are no numbers that make up a head, or heads cut a layer unevenly.
+        ValueError: the shares of the three axes are no numbers that make up a head, heads cut a layer unevenly, or
+            what else it is to return is neither true nor false.
     """
     text, vision = config.get_text_config(), config.backbone_config.vision_config
+    for part in (config, config.backbone_config, text, vision):
+        for name in ("output_attentions", "output_hidden_states", "return_dict"):
+            if not isinstance(getattr(part, name, None), bool | None):
+                raise ValueError(f"`{name}` is {getattr(part, name)!r}; true or false is expected.")
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     sections = (text.rope_parameters or {}).get("mrope_section")
     if sections is not None:
         whole = isinstance(sections, list) and len(sections) == 3 and all(type(one) is int for one in sections)
         if not whole or min(sections) < 0 or sum(sections) != head // 2:
-            raise ValueError(f"`mrope_section` is {sections!r}; three whole numbers with the sum {head // 2} are expected.")
+            raise ValueError(
+                f"`mrope_section` is {sections!r}; three whole numbers with the sum {head // 2} are expected."
+            )
     if vision.hidden_size % vision.num_heads:
         raise ValueError(f"`num_heads` is {vision.num_heads}, which does not divide {vision.hidden_size}.")
 

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import warnings
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,15 @@ def test_out_of_memory_names_options_that_exist(tmp_path):
     assert files and all((Path(__file__).parents[2] / file).exists() for file in files)
     less = memory_options(make_arguments(tmp_path, per_device_train_batch_size=1, activation_checkpointing=True))
     assert not any("batch_size" in option or "activation_checkpointing" in option for option in less)
+
+
+@pytest.mark.parametrize("given", [None, True, False])
+@pytest.mark.parametrize("name", ["activation_checkpointing", "gradient_checkpointing"])
+def test_activations_are_checkpointed_by_either_name_without_a_warning(tmp_path, name, given):
+    options = {"activation_checkpointing": None} | ({} if given is None else {name: given})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        assert make_arguments(tmp_path, **options).activation_checkpointing is (given is not False)
 
 
 @pytest.mark.parametrize("name", ["dispatch_batches", "split_batches"])

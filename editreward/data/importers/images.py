@@ -41,7 +41,7 @@ class ImageStore:
         """
         if isinstance(cell, list):
             return [self.refer(item) for item in cell]
-        if isinstance(cell, Mapping):
+        if isinstance(cell, Mapping) and isinstance(cell.get("bytes"), bytes | None):
             return self._put_aside(cell["bytes"]) if cell.get("bytes") is not None else cell.get("path")
         if isinstance(cell, bytes):
             return self._put_aside(cell)
