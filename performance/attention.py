@@ -8,6 +8,8 @@ the repetitions, of the forward pass alone and of one with its backward pass. Wh
 `pieces` are the same. `modeling_editreward.masked_attention` chooses by what this shows.
 """
 
+import editreward.scripts
+
 import argparse
 import sys
 from collections.abc import Sequence

@@ -12,6 +12,8 @@ In float32, scores must agree with the eager ones within 1e-4. `calls to pay` is
 which all compiling of the run is paid off.
 """
 
+import editreward.scripts
+
 import argparse
 import os
 import statistics

@@ -16,6 +16,8 @@ attention of encoding and reading by its operations at the rate of a large squar
 those of prompts once for all their answers, at that bandwidth. It is measured before and after each repetition.
 """
 
+import editreward.scripts
+
 import argparse
 import copy
 import json

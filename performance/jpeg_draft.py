@@ -6,6 +6,8 @@ The photograph is scikit-image's `astronaut`, scaled up to 12 megapixels and sto
 copies. Seconds are of CPU time, the median over the repetitions in turns.
 """
 
+import editreward.scripts
+
 import argparse
 import io
 from collections.abc import Sequence

@@ -15,6 +15,8 @@ rankings mean nothing, and time and memory alone are measured. Ratios are float3
 model's calls, without the preparation of images.
 """
 
+import editreward.scripts
+
 import argparse
 import statistics
 from collections.abc import Iterable, Iterator, Sequence

@@ -6,6 +6,8 @@ Each row is a way of scoring simulated groups through `EditRewardScorer` with an
 time, median of the ratios and their range over the repetitions, and the largest difference of rewards.
 """
 
+import editreward.scripts
+
 import argparse
 import itertools
 from collections.abc import Callable, Sequence

@@ -8,6 +8,8 @@ The first three series are of one model, in repetitions that take turns. `datase
 time of 100,000 is extrapolated from that of a group. `processes` runs the same under `accelerate launch`.
 """
 
+import editreward.scripts
+
 import argparse
 import json
 import os

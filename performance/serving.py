@@ -9,6 +9,8 @@ The server is a process of its own with the bundled model; clients are threads o
 took turns within one run, for the machine may do other things.
 """
 
+import editreward.scripts
+
 import argparse
 import base64
 import concurrent.futures

@@ -31,6 +31,8 @@ On a machine that others use, measure one thread's CPU time in place of the wall
     OMP_NUM_THREADS=1 taskset -c 1 python performance/throughput.py --preset cpu-small --clock cpu
 """
 
+import editreward.scripts
+
 import argparse
 import platform
 import statistics

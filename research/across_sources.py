@@ -13,6 +13,8 @@ scale is a property of the weights, and is what is measured here. `removed` is t
 group's own mean error is taken out: what is lost to offsets between groups.
 """
 
+import editreward.scripts
+
 import argparse
 import json
 from collections.abc import Sequence

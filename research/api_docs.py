@@ -3,6 +3,8 @@
 python research/api_docs.py
 """
 
+import editreward.scripts
+
 import argparse
 import importlib
 import inspect

@@ -5,6 +5,8 @@
 The configuration, processor and training log are the last model's.
 """
 
+import editreward.scripts
+
 import argparse
 import json
 import shutil

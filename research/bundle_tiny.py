@@ -5,6 +5,8 @@
 `--run` is the output folder of `train_trl.py`, or a checkpoint in it.
 """
 
+import editreward.scripts
+
 import argparse
 import json
 from pathlib import Path

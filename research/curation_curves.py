@@ -8,6 +8,8 @@ is acceptable (both true scores at least `ACCEPTABLE`). "random" is the mean of 
 Intervals are over groups. Larger runs: more groups, other scorers, GPUs by `--device`.
 """
 
+import editreward.scripts
+
 import argparse
 import json
 import time

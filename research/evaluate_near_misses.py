@@ -6,6 +6,8 @@ Prints, by attribute, how often the perfect edit gets the higher score; that of 
 beside it as `near_misses.json`.
 """
 
+import editreward.scripts
+
 import argparse
 import json
 from dataclasses import asdict

@@ -9,6 +9,8 @@ as Markdown; those of a model on the whole set are written beside it as `results
 metadata of its card.
 """
 
+import editreward.scripts
+
 import argparse
 import json
 from collections.abc import Mapping, Sequence

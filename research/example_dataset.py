@@ -6,6 +6,8 @@ Needs no download and no GPU. `--work` takes what the steps write and must be ne
 Simulated annotators stand in for people: they use the app's own pages, without the browser.
 """
 
+import editreward.scripts
+
 import argparse
 import json
 import shutil

@@ -3,6 +3,8 @@
 Left out are messages on standard error (warnings, progress), logs of whole runs' times, the larger of two pictures.
 """
 
+import editreward.scripts
+
 import argparse
 from pathlib import Path
 

@@ -7,6 +7,8 @@ a test compares them with the model's. The table is that of the model's `results
 `research/evaluate_simulated.py` writes.
 """
 
+import editreward.scripts
+
 import argparse
 import json
 import re

@@ -6,6 +6,8 @@ Sequences are those of groups of 7 edits (2 with `split_into_pairs`) at 448 x 44
 that Qwen's tokenizer gives the default prompts and an instruction of 18 tokens.
 """
 
+import editreward.scripts
+
 import argparse
 import json
 from pathlib import Path

@@ -8,6 +8,8 @@ Answers are cached: whatever model is as it was takes seconds. What the page say
 what `--why` prints.
 """
 
+import editreward.scripts
+
 import argparse
 import io
 from dataclasses import replace

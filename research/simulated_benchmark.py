@@ -9,6 +9,8 @@ likeness baselines, for the source and against it, and the model itself with the
 result is written where `editreward bench compare` can go on from.
 """
 
+import editreward.scripts
+
 import argparse
 import json
 from pathlib import Path

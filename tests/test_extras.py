@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from editreward import scripts
 from tests.helpers.environments import make_environment, required
 
 ROOT = Path(__file__).parents[1]
@@ -131,6 +132,31 @@ def test_every_extra_serves_modules_or_other_extras():
     services = {"deepspeed", "dev", "faces", "int8", "qlora", "research", "track"}  # options of commands, and ours
     assert set(SERVED) - {""} <= known
     assert known <= set(SERVED) | services
+
+
+SCRIPTS = sorted(
+    path
+    for folder in ("research", "performance")
+    for path in (ROOT / folder).rglob("*.py")
+    if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_scripts_name_what_is_missing_before_they_import_anything(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    first = next(node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom))
+    assert ast.unparse(first) == "import editreward.scripts"
+
+
+def test_a_missing_package_ends_a_script_with_one_line_that_names_the_extra(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["performance/serving.py"])
+    scripts.tell(ModuleNotFoundError, ModuleNotFoundError("No module named 'httpx'"), None)
+    assert capsys.readouterr().err == (
+        "serving.py: error: No module named 'httpx': pip install -e \".[dev]\" in the repository brings it\n"
+    )
+    scripts.tell(ValueError, ValueError("another"), None)
+    assert capsys.readouterr().err == "ValueError: another\n"
 
 
 @pytest.mark.slow

@@ -262,9 +262,10 @@ class EditRewardTrainingArguments(RewardConfig):
     def __post_init__(self) -> None:
         if self.metric_for_best_model is not None and self.greater_is_better is None:
             self.greater_is_better = not lower_is_better(self.metric_for_best_model)
-        if self.activation_checkpointing is None:
-            # The old name, which TRL has a default for, goes away with transformers 6, and it warns.
-            self.activation_checkpointing, self.gradient_checkpointing = self.gradient_checkpointing, None
+        if getattr(self, "activation_checkpointing", None) is None:
+            # TRL's default has the old name, which warns, and goes away with transformers 6.
+            self.activation_checkpointing = getattr(self, "gradient_checkpointing", True)
+            self.gradient_checkpointing = None
         super().__post_init__()
         self._check_parts()
         self._check_loss()
