@@ -139,6 +139,7 @@ SCRIPTS = sorted(
     for folder in ("research", "performance")
     for path in (ROOT / folder).rglob("*.py")
     if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+    and path.name != "worker.py"  # which `ablation` starts
 )
 
 

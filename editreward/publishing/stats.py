@@ -20,7 +20,7 @@ from editreward.groups.ratings import Rating
 from editreward.groups.rows import GroupRow
 from editreward.statistics.estimate import NAN, Estimate, Share
 from editreward.statistics.resampling import ratio_estimates
-from images_editreward import image_header
+from images_editreward import ImageError, image_header
 
 OVERALL = "overall"
 """The sum of a candidate's scores, where it has one in every dimension."""
@@ -128,7 +128,7 @@ def _json_names(fields: list[tuple[str, Any]]) -> dict[str, Any]:
 def dataset_statistics(
     splits: Mapping[str, Iterable[GroupRow]], dimensions: Sequence[str], seed: int = 0
 ) -> DatasetStatistics:
-    """Describe a dataset. Images are opened but not decoded, and none is kept.
+    """Describe a dataset. Images are opened but not decoded, and none is kept; those that cannot be opened are noted.
 
     Args:
         splits: the groups of each split as they are stored (`raw_groups`).
@@ -136,7 +136,7 @@ def dataset_statistics(
         seed: of the bootstrap.
 
     Raises:
-        ValueError: an image cannot be opened, or a preference names no candidate; the group is named.
+        ValueError: a preference names no candidate; the group is named.
     """
     collected = _Collected(list(dimensions))
     for split, groups in splits.items():
@@ -145,21 +145,6 @@ def dataset_statistics(
             collected.splits[split] += 1
             collected.add(group)
     return collected.summary(seed)
-
-
-def image_size(record: GroupRow | None, group_id: Any, place: str) -> tuple[int, int]:
-    """Width and height of a stored image, from its header.
-
-    Raises:
-        ValueError: it cannot be opened; the group is named.
-    """
-    try:
-        header = image_header((record or {}).get("bytes"))
-    except ValueError as error:
-        raise ValueError(
-            f"Group {group_id!r}: {place} cannot be opened; `editreward data check` lists all such images."
-        ) from error
-    return header.width, header.height
 
 
 class _Collected:
@@ -183,6 +168,7 @@ class _Collected:
         self.preferences: list[list[tuple[int, int]]] = []
         self.annotations: Counter[int] = Counter()
         self.ratings: list[Rating] = []
+        self.unopened: list[str] = []
 
     def add(self, group: GroupRow) -> None:
         number = len(self.preferences)
@@ -195,12 +181,10 @@ class _Collected:
         self.instructions.add(instruction)
         self.lengths.append(len(instruction))
         for index, record in enumerate(group["source_images"] or []):
-            width, height = image_size(record, group["group_id"], f"source_images[{index}]")
-            self.areas["source"].append(width * height / 1e6)
-            self.source_digests.add(hashlib.sha256(record["bytes"]).digest())
+            if self._measure(record, "source", f"group {group['group_id']!r}, source_images[{index}]"):
+                self.source_digests.add(hashlib.sha256(record["bytes"]).digest())
         for index, candidate in enumerate(candidates):
-            width, height = image_size(candidate["image"], group["group_id"], f"candidates[{index}].image")
-            self.areas["candidate"].append(width * height / 1e6)
+            self._measure(candidate["image"], "candidate", f"group {group['group_id']!r}, candidates[{index}].image")
             self.group_of.append(number)
             self.editor_of.append(self.editors.setdefault(candidate["editor"] or NOT_GIVEN, len(self.editors)))
             scores = [(candidate["scores"] or {}).get(name) for name in self.dimensions]
@@ -218,6 +202,16 @@ class _Collected:
                 "`editreward data check` lists all such preferences."
             )
         self.preferences.append(preferences)
+
+    def _measure(self, record: GroupRow | None, kind: str, place: str) -> bool:
+        """Note the area of an image; whether its header could be read."""
+        try:
+            header = image_header((record or {}).get("bytes"))
+        except ImageError:
+            self.unopened.append(place)
+            return False
+        self.areas[kind].append(header.width * header.height / 1e6)
+        return True
 
     def summary(self, seed: int) -> DatasetStatistics:
         scores = np.array(self.scores, dtype=float).reshape(-1, len(self.dimensions))
@@ -266,6 +260,11 @@ class _Collected:
         result.samples = self._samples(scores, group_of)
         result.agreement, note = _agreement(self.ratings, self.dimensions)
         result.notes += [note] if note else []
+        if self.unopened:
+            result.notes.append(
+                f"{len(self.unopened):,} images cannot be opened and have no size here; the first: "
+                f"{self.unopened[0]}. `editreward data check` lists all."
+            )
         return result
 
     def _means(

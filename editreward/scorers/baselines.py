@@ -65,6 +65,10 @@ def psnr(source: Image.Image, edited: Image.Image) -> float:
     return min(HIGHEST_PSNR, float(10 * np.log10(255**2 / error))) if error else HIGHEST_PSNR
 
 
+SSIM_WINDOW = 11
+"""Pixels of the window's side: 3.5 standard deviations to each side."""
+
+
 def ssim(source: Image.Image, edited: Image.Image) -> float:
     """Structural similarity with the Gaussian window of Wang et al. 2004, mean over the channels; 1 for equal images.
 
@@ -73,6 +77,9 @@ def ssim(source: Image.Image, edited: Image.Image) -> float:
     """
     from skimage.metrics import structural_similarity
 
+    if min(source.size) < SSIM_WINDOW:
+        size = f"{source.width} x {source.height}"
+        raise ValueError(f"SSIM needs {SSIM_WINDOW} x {SSIM_WINDOW} pixels or more; the source image has {size}.")
     return float(
         structural_similarity(
             pixels(source),

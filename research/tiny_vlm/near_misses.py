@@ -5,6 +5,8 @@
 Prints, by attribute, how often the perfect edit is put before the near miss.
 """
 
+import editreward.scripts
+
 import argparse
 from pathlib import Path
 
