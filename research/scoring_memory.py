@@ -1,6 +1,6 @@
 """Estimate memory and operations of scoring with the published backbones, as Markdown tables for docs/memory.md.
 
-    python research/scoring_memory.py
+    python -m research.scoring_memory
 
 Groups have images of 448 x 448 pixels and the numbers of tokens that Qwen's tokenizer gives the default prompts and an
 instruction of 18 tokens, as in `recipe_memory.py`. Nothing is loaded: models are made without memory.
@@ -11,7 +11,12 @@ import editreward.scripts
 import argparse
 
 import torch
-from recipe_memory import (
+
+from configuration_editreward import EditRewardConfig
+from editreward.flops import batch_work, forward_flops
+from editreward.training.memory import GIB
+from modeling_editreward import EditRewardModel
+from research.recipe_memory import (
     BACKBONES,
     COMPACT_TOKENS,
     END_TOKENS,
@@ -22,14 +27,9 @@ from recipe_memory import (
     load_config,
 )
 
-from configuration_editreward import EditRewardConfig
-from editreward.flops import batch_work, forward_flops
-from editreward.training.memory import GIB
-from modeling_editreward import EditRewardModel
-
 BYTES = 2  # bfloat16
 LAYER_COPIES = 3
-"""What a layer holds at its widest without gradients: residual, normalised and attended states; gate, up and product."""
+"""What a layer holds at its widest: residual, normalised and attended states; gate, up and product."""
 BATCH_TOKENS = 16_384  # of the scorer on a GPU
 EDITS = 8
 
