@@ -6,8 +6,6 @@ Groups have images of 448 x 448 pixels and the numbers of tokens that Qwen's tok
 instruction of 18 tokens, as in `recipe_memory.py`. Nothing is loaded: models are made without memory.
 """
 
-import editreward.scripts
-
 import argparse
 
 import torch

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from transformers import TrainingArguments
 from trl import ModelConfig, RewardConfig
 
 from configuration_editreward import check_choice
@@ -11,6 +12,16 @@ from editreward.training.losses import LOSSES
 from editreward.training.metrics import lower_is_better
 from editreward.training.parameters import PARTS, PARTS_WITH_A_RATE
 from editreward.training.terms import LOSS_REDUCTIONS
+
+
+def take_new_name_of_checkpointing(args: TrainingArguments) -> None:
+    """Move `gradient_checkpointing`, which TRL has a default for, to `activation_checkpointing` before it is checked.
+
+    The old name warns, and goes away with transformers 6.
+    """
+    if getattr(args, "activation_checkpointing", None) is None:
+        args.activation_checkpointing = getattr(args, "gradient_checkpointing", True)
+        args.gradient_checkpointing = None
 
 
 @dataclass
@@ -262,10 +273,7 @@ class EditRewardTrainingArguments(RewardConfig):
     def __post_init__(self) -> None:
         if self.metric_for_best_model is not None and self.greater_is_better is None:
             self.greater_is_better = not lower_is_better(self.metric_for_best_model)
-        if getattr(self, "activation_checkpointing", None) is None:
-            # TRL's default has the old name, which warns, and goes away with transformers 6.
-            self.activation_checkpointing = getattr(self, "gradient_checkpointing", True)
-            self.gradient_checkpointing = None
+        take_new_name_of_checkpointing(self)
         super().__post_init__()
         self._check_parts()
         self._check_loss()

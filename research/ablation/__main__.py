@@ -6,8 +6,6 @@ Finished runs are kept in the config's results file and never repeated; a stoppe
 Start it in the repository's root.
 """
 
-import editreward.scripts
-
 import argparse
 import shutil
 import sys

@@ -5,8 +5,6 @@
 Prints, by attribute, how often the perfect edit is put before the near miss.
 """
 
-import editreward.scripts
-
 import argparse
 from pathlib import Path
 

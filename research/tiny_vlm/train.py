@@ -7,8 +7,6 @@ The second command goes on from the newest state under `run_dir`. A run that is 
 first. The model folder is written to `output_dir` at the end, and to `run_dir`/model at every evaluation.
 """
 
-import editreward.scripts
-
 import json
 import math
 import os

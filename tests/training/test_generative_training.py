@@ -130,7 +130,7 @@ def test_recipes_can_be_parsed_and_are_known_to_the_command(name):
     words = script_arguments(name, ["--output_dir", "x"])
     assert is_generative(Path(words[1]))
     classes = (script.GenerativeScriptArguments, GenerativeTrainingArguments, script.EditRewardModelConfig)
-    options = words + ["--bf16", "false", "--use_cpu", "true", "--gradient_checkpointing", "false"]
+    options = words + ["--bf16", "false", "--use_cpu", "true", "--activation_checkpointing", "false"]
     _, args, model_args = TrlParser(classes).parse_args_and_config(options)
     assert model_args.use_peft and script.load_sets(args.prompts)
     assert not is_generative(Path(script_arguments("tiny", [])[1]))

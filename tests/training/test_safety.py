@@ -10,6 +10,7 @@ import torch
 from trl import ModelConfig
 
 from editreward.training import EditRewardTrainingArguments
+from editreward.training.generative.arguments import GenerativeTrainingArguments
 from editreward.training.safety import NonFiniteError, memory_options
 from editreward.training.script import EditRewardScriptArguments
 from tests.helpers.trainers import make_arguments, make_row, make_trainer
@@ -129,6 +130,8 @@ def test_activations_are_checkpointed_by_either_name_without_a_warning(tmp_path,
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)
         assert make_arguments(tmp_path, **options).activation_checkpointing is (given is not False)
+        options |= {"output_dir": str(tmp_path), "use_cpu": True, "bf16": False, "prompts": ["editreward-short"]}
+        assert GenerativeTrainingArguments(**options).activation_checkpointing is (given is not False)
 
 
 @pytest.mark.parametrize("name", ["dispatch_batches", "split_batches"])

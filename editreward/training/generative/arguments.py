@@ -6,6 +6,7 @@ from typing import Any
 from trl import SFTConfig
 
 from configuration_editreward import check_choice
+from editreward.training.arguments import take_new_name_of_checkpointing
 from editreward.training.bad_rows import ON_BAD_ROW
 from editreward.training.datasets import GroupDataArguments
 
@@ -93,6 +94,7 @@ class GenerativeTrainingArguments(SFTConfig):
     )
 
     def __post_init__(self) -> None:
+        take_new_name_of_checkpointing(self)
         super().__post_init__()
         check_choice("on_bad_row", self.on_bad_row, ON_BAD_ROW)
         if not self.prompts:
