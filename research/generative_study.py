@@ -15,6 +15,8 @@ pair accuracy between 8 passes and 1 has a 95 % interval above 0, **refuted** if
 undecided. This was written before the first run.
 """
 
+import editreward.scripts
+
 import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
