@@ -1,4 +1,4 @@
-"""Copy a trained tiny model into the repository: bfloat16 weights, and the training log beside them.
+"""Copy a trained tiny model into the repository: bfloat16 weights, dense heads if it has some, and the training log.
 
     python research/bundle_tiny.py --run runs/editreward-tiny --output checkpoints/editreward-tiny
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from editreward.dense_heads import HEADS_FILE, DenseHeads
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor
 
@@ -29,6 +30,9 @@ def main() -> None:
         parser.error(f"{args.run} holds no trainer_state.json: is it the output of train_trl.py?")
     EditRewardModel.from_pretrained(args.run, dtype=torch.bfloat16).save_pretrained(args.output)
     EditRewardProcessor.from_pretrained(args.run).save_pretrained(args.output)
+    (args.output / HEADS_FILE).unlink(missing_ok=True)
+    if (heads := DenseHeads.find(args.run)) is not None:
+        heads.save(args.output, torch.bfloat16)
     tokenizer = args.output / "tokenizer.json"
     compact = json.dumps(json.loads(tokenizer.read_text(encoding="utf-8")), ensure_ascii=False, separators=(",", ":"))
     tokenizer.write_text(compact, encoding="utf-8")

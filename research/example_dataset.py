@@ -34,7 +34,7 @@ from editreward.simulation import simulate_groups
 
 EDITORS = Path(__file__).parents[1] / "configs" / "simulated_editors.yaml"
 
-Scores = Mapping[str, int]
+Scores = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Annotator:
         for dimension, score in truth.items():
             if rng.random() < self.error:
                 score += 1 if rng.random() < self.leniency else -1
-            scores[dimension] = min(4, max(1, score))
+            scores[dimension] = min(4, max(1, round(score)))
         return scores
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from editreward.groups import EditGroup, GroupScores, Scorer
 from editreward.scorers.registry import check_answers, complete_scores
 from editreward.simulation import SimulatedGroup, groups_hash, novelty_in_words, simulate_groups
+from editreward.simulation.rubric import asked_of, exact_following
 from editreward.statistics import Share, pair_accuracy, strict_ranking_accuracy
 
 OVERALL = "overall"
@@ -107,12 +108,31 @@ def judge(
     )
 
 
+def shuffled_order(number: int, seed: int = 0) -> list[int]:
+    """For each of so many groups another one, whose instruction it gets."""
+    order = np.random.default_rng(seed).permutation(number)
+    taken = np.empty(number, dtype=int)
+    taken[order] = np.roll(order, 1)
+    return [int(index) for index in taken]
+
+
 def shuffled_instructions(groups: Sequence[SimulatedGroup], seed: int = 0) -> list[str]:
     """Each group's instruction from another group of the set: the control for reading the instruction at all."""
-    order = np.random.default_rng(seed).permutation(len(groups))
-    taken = np.empty(len(groups), dtype=int)
-    taken[order] = np.roll(order, 1)
-    return [groups[index].instruction for index in taken]
+    return [groups[index].instruction for index in shuffled_order(len(groups), seed)]
+
+
+def exact_scores(groups: Sequence[SimulatedGroup], asked: Sequence[int]) -> list[np.ndarray]:
+    """Instruction following by the rule, of each group's edits under the instruction of another group.
+
+    Args:
+        groups: the groups.
+        asked: for each the number of the one whose instruction is shown.
+    """
+    found = []
+    for group, other in zip(groups, asked, strict=True):
+        task = asked_of(groups[other].task, group.scene)
+        found.append(np.array([exact_following(task, group.scene, edit.scene) for edit in group.candidates]))
+    return found
 
 
 def evaluate(judgements: Judgements, groups: Sequence[SimulatedGroup]) -> dict[str, Any]:

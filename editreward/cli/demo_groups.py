@@ -1,4 +1,7 @@
-"""`editreward demo`: two groups scored, ranked and drawn, one simulated and one of edits of a photograph."""
+"""`editreward demo`: groups scored, ranked and drawn: a simulated one, and one of edits of a photograph.
+
+Nothing is picked: of the simulated groups it is the first one of the held-out split with an English instruction.
+"""
 
 from importlib.resources import files
 from pathlib import Path
@@ -9,6 +12,7 @@ from editreward.groups import EditGroup, GroupScores, Scorer
 from editreward.reports.picture import ScoredGroup, draw_groups
 from editreward.reports.ranking import ranking_table
 from editreward.scorers.registry import complete_scores
+from editreward.scorers.where import where
 from editreward.simulation import simulate_groups
 
 PHOTO_INSTRUCTION = "make the red cup and saucer blue"
@@ -34,7 +38,8 @@ def run(scorer: Scorer, output: str | Path, seed: int = 0) -> None:
         output: the picture, any format that Pillow writes; missing folders are made.
         seed: where to start in the held-out test split; the first group with an English instruction is taken.
     """
-    groups = [simulated_group(scorer, seed), photo_group(scorer)]
+    # Of other scorers it would cost dozens of passes for each edit.
+    groups = [simulated_group(scorer, seed, hasattr(scorer, "where_group")), photo_group(scorer)]
     print(f"Model: {scorer.name}")
     for group in groups:
         print(f"\n{group.title}\nInstruction: {group.group.instruction}\n")
@@ -48,16 +53,16 @@ def run(scorer: Scorer, output: str | Path, seed: int = 0) -> None:
     print(f"Picture: {path}")
 
 
-def simulated_group(scorer: Scorer, seed: int) -> ScoredGroup:
-    """A held-out simulated group, with the true scores in the candidates' names."""
+def simulated_group(scorer: Scorer, seed: int, with_where: bool = False) -> ScoredGroup:
+    """A held-out simulated group, with the true scores in the candidates' names; with what speaks against them."""
     # The font that Pillow ships has no Chinese glyphs.
     group = next(group for group in simulate_groups(1000, split="test", seed=seed) if group.language == "en")
     edited = [candidate.image for candidate in group.candidates]
     dimensions = [name.replace("_", " ") for name in group.candidates[0].scores]
-    title = f"Simulated scene, held out from training ({group.group_id}); truth: {', '.join(dimensions)}"
+    title = f"Simulated scene, held out from training, not picked ({group.group_id}); truth: {', '.join(dimensions)}"
     names = ["truth " + ", ".join(f"{score:g}" for score in c.scores.values()) for c in group.candidates]
     shown = EditGroup([group.source], group.instruction, edited)
-    return ScoredGroup(title, shown, names, scores_of(scorer, shown))
+    return ScoredGroup(title, shown, names, scores_of(scorer, shown), where(scorer, shown) if with_where else ())
 
 
 def scores_of(scorer: Scorer, group: EditGroup) -> GroupScores:

@@ -2,7 +2,9 @@
 
 import argparse
 import json
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from editreward.cli.commands import Commands
 from editreward.cli.paths import reads
@@ -12,8 +14,13 @@ from editreward.groups import EditGroup, GroupScores, Scorer, Unscored
 from editreward.reports.ranking import ranking_table, reason_lines
 from editreward.scorers.registry import check_answers
 
+if TYPE_CHECKING:
+    from editreward.groups.where import Where
+
 OF_ONE_GROUP = ("source", "edited", "instruction")
 """Options that one source needs, all of them."""
+
+PICTURES = (".png", ".jpg", ".jpeg")
 
 USAGE = """\
 editreward score --source IMAGE --edited IMAGE [IMAGE ...] --instruction TEXT
@@ -49,6 +56,9 @@ def add_score(commands: Commands) -> None:
     )
     one.add_argument("--instruction", metavar="TEXT", help="the instruction that the edits were to follow")
     one.add_argument("--json", action="store_true", help="print JSON, candidates in the order given")
+    one.add_argument(
+        "--where", metavar="FILE", help="draw where in the edits something speaks against them, .png or .jpg"
+    )
     add_file_options(parser)
     add_scorer_options(parser)
     reads(parser, source="image", edited="image")
@@ -74,8 +84,10 @@ def check_options(args: argparse.Namespace) -> str:
         raise ValueError(f"{', '.join(missing)} missing; or score a file: --table or --dataset, and --output.")
     if missing:
         raise ValueError(f"`--{way}` needs {' and '.join(missing)} as well.")
+    if args.where and not args.where.lower().endswith(PICTURES):
+        raise ValueError(f"`--where {args.where}` must end in {' or '.join(PICTURES)}.")
     own = {
-        "source": (*OF_ONE_GROUP, "json"),
+        "source": (*OF_ONE_GROUP, "json", "where"),
         "table": ("table", *OF_TABLES, *OF_FILES),
         "dataset": ("dataset", *OF_DATASETS, *OF_FILES),
     }
@@ -105,8 +117,9 @@ def run_score(args: argparse.Namespace) -> int | None:
     if not scores.scored:
         raise ValueError(next(iter(scores.unscored.values())).reason)
     status = 1 if scores.unscored else 0
+    where = draw_where_file(scorer, args, group, scores) if args.where else None
     if args.json:
-        print(json.dumps(as_json(scorer, args, scores), ensure_ascii=False, indent=2, allow_nan=False))
+        print(json.dumps(as_json(scorer, args, scores, where), ensure_ascii=False, indent=2, allow_nan=False))
         return status
     print(f"Instruction  {args.instruction}")
     print(f"Source       {', '.join(args.source)}")
@@ -116,14 +129,41 @@ def run_score(args: argparse.Namespace) -> int | None:
     print()
     if reasons := reason_lines(args.edited, scores):
         print("\n".join([*reasons, ""]))
+    if args.where:
+        print(f"Picture: {args.where}")
     for note in scorer.notes:
         print(f"Note: {note}")
     return status
 
 
-def as_json(scorer: Scorer, args: argparse.Namespace, scores: GroupScores) -> dict[str, Any]:
+def draw_where_file(
+    scorer: Scorer, args: argparse.Namespace, group: EditGroup, scores: GroupScores
+) -> dict[int, "Where"]:
+    """Draw where something speaks against the edits that were scored; their maps, by place."""
+    from editreward.reports.picture import ScoredGroup, draw_groups
+    from editreward.scorers.where import where
+    from images_editreward import load_image
+
+    places = list(scores.scored)
+    kept = EditGroup(group.sources, group.instruction, [group.edited[place] for place in places])
+    found = where(scorer, kept)
+    opened = EditGroup([load_image(image) for image in kept.sources], kept.instruction, [of.image for of in found])
+    of_kept = GroupScores(tuple(scores.scored.values()))
+    names = [Path(str(args.edited[place])).name for place in places]
+    drawn = ScoredGroup(f"Ranked by {scorer.name}", opened, names, of_kept, found)
+    path = Path(args.where)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw_groups([drawn], scorer.notes).save(path)
+    return dict(zip(places, found, strict=True))
+
+
+def as_json(
+    scorer: Scorer, args: argparse.Namespace, scores: GroupScores, where: Mapping[int, "Where"] | None = None
+) -> dict[str, Any]:
     """What `editreward score --json` prints."""
     plain = scores.to_dict()
+    for place, found in (where or {}).items():
+        plain["candidates"][place]["where"] = found.to_dict()
     return {
         "model": scorer.name,
         "notes": list(scorer.notes),

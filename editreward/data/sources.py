@@ -28,6 +28,7 @@ from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 from pyarrow.dataset import ParquetFragmentScanOptions
 
 from editreward.data.schema import check_features, column_shapes, dimensions_of
+from editreward.data.stresses import stressed_group
 from editreward.data.tables import naming_large_row_groups
 from editreward.groups.rows import GroupRow
 from editreward.hub_ids import is_hub_id
@@ -121,6 +122,7 @@ class SimulatedGroups:
             `noise`; without, they are exact.
         contrast: about this share of the groups are those of `simulate_contrast`, always both of a pair.
         near_misses: in the others, about this share of the candidates are near misses.
+        stresses: about this share of the groups are under a stress ([`stressed_group`]).
         truth: rows also hold their `SimulatedGroup`, as `simulation`.
 
     Raises:
@@ -134,11 +136,14 @@ class SimulatedGroups:
     noise: float = 0.0
     contrast: float = 0.0
     near_misses: float = 0.0
+    stresses: float = 0.0
     truth: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.contrast <= 1:
             raise ValueError(f"`--simulated_contrast` must be a share from 0 to 1, got {self.contrast}.")
+        if not 0 <= self.stresses <= 1:
+            raise ValueError(f"`--simulated_stresses` must be a share from 0 to 1, got {self.stresses}.")
         if self.noise > 0 and self.annotators == 0:
             raise ValueError(f"`--simulated_noise` {self.noise} needs annotators: set `--simulated_annotators`.")
 
@@ -149,6 +154,9 @@ class SimulatedGroups:
             group = simulate_contrast(number, split, size=self.size)
         else:
             group = simulate_group(number, split, size=self.size, near_misses=self.near_misses)
+        rng = Random(f"stress {number}")
+        if rng.random() < self.stresses:
+            group = stressed_group(group, rng)
         row = group.to_row()
         if self.annotators:
             row = annotate(row, self.annotators, self.noise)

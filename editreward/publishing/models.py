@@ -10,6 +10,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from editreward.dense_heads import DenseHeads
 from editreward.files import atomic_folder
 from editreward.hub_ids import PIPELINE_TAG, is_hub_id
 from editreward.scorers.loading import load_model_and_processor
@@ -84,6 +85,8 @@ def write_model(
             )
         model.save_pretrained(part, max_shard_size=max_shard_size)
         processor.save_pretrained(part)
+        if (heads := DenseHeads.find(name, **(hub_kwargs or {}))) is not None:
+            heads.save(part)
         card = model_card(name, model, repo_id, options, tables)
         card.save(part / "README.md")
         for path in named_files(card, Path(name)):

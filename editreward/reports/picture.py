@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from editreward.groups import CandidateScore, EditGroup, GroupScores
 from editreward.groups.group import ImageInput
+from editreward.groups.where import Where
 from editreward.reports.style import LIGHT
 from editreward.reports.text import percent
 
@@ -19,6 +20,14 @@ INK, FAINT, PAPER, CARD, TRACK = LIGHT.ink, LIGHT.faint, LIGHT.track, LIGHT.pape
 BAR_COLOURS = LIGHT.series[:4]
 SCALE = (1, 4)
 LEGEND = "Bars run from 1 to 4."
+LABEL = 24
+"""Height of a line above a heat picture."""
+HEAT_LEGENDS = {
+    "heads": "Red: where this model\nholds the edit to be wrong.",
+    "gradients": "Red: what costs score,\nrelative to the worst place\nin this row.",
+    "occlusion": "Red: what costs score,\nrelative to the worst place\nin this row.",
+}
+"""By method of [`Where`]."""
 STD_LEGEND = LEGEND + "\nThe line is ± one\nstandard deviation."
 
 # Pillow's own font has no Chinese. The others are tried in turn for characters that it lacks, where Pillow
@@ -51,12 +60,14 @@ class ScoredGroup:
         group: the group, its images upright.
         names: what each candidate is.
         scores: of the candidates, all of them scored.
+        where: of the candidates, what speaks against them; drawn below each by dimension, if it is given.
     """
 
     title: str
     group: EditGroup
     names: list[str]
     scores: GroupScores
+    where: Sequence[Where] = ()
 
     @property
     def sources(self) -> list[Image.Image]:
@@ -107,24 +118,32 @@ def draw_group(group: ScoredGroup, width: int) -> Image.Image:
     images = [*sources, *(edited[index] for index in order)]
     image_height = max(round(COLUMN * image.height / image.width) for image in images)
     top, text_height = 72, 38 + 42 * len(scored[order[0]].dimensions) + 52
-    section = Image.new("RGB", (width, top + image_height + text_height), PAPER)
+    heats = tuple(group.where[0].maps) if group.where else ()
+    below = top + image_height + len(heats) * (image_height + LABEL)
+    section = Image.new("RGB", (width, below + text_height), PAPER)
     drawing = ImageDraw.Draw(section)
     draw_line(drawing, (0, 0), group.title, FAINT, 16, width)
     draw_line(drawing, (0, 26), f"“{group.group.instruction}”", INK, 24, width)
     for column, image in enumerate(images):
         x = column * (COLUMN + GAP)
         drawing.rounded_rectangle((x, top, x + COLUMN, section.height - 1), radius=8, fill=CARD)
-        size = (COLUMN, round(COLUMN * image.height / image.width))
-        section.paste(image.resize(size, Image.Resampling.LANCZOS), (x, top))
-        corner = (x + 10, top + image_height + 10)
+        _paste(section, image, (x, top))
+        corner = (x + 10, below + 10)
         if column >= len(sources):
             index = order[column - len(sources)]
+            for row, name in enumerate(heats):
+                y = top + image_height + row * (image_height + LABEL)
+                drawing.text((x + 10, y + 5), f"against: {name.replace('_', ' ')}", fill=FAINT, font=font(12))
+                _paste(section, group.where[index].picture(name), (x, y + LABEL))
             draw_scores(drawing, corner, f"{group.scores.ranks[index]}.  {group.names[index]}", scored[index])
             if group.scores.probabilities:
                 chance = f"P(best) {percent(group.scores.probabilities[index])}"
                 drawing.text((corner[0], section.height - 28), chance, fill=FAINT, font=font(14))
             continue
         drawing.text(corner, "source", fill=INK, font=font(16))
+        if column == 0 and heats:
+            legend = HEAT_LEGENDS.get(group.where[0].method, "")
+            drawing.text((x + 10, top + image_height + LABEL + 6), legend, fill=FAINT, font=font(13), spacing=6)
         if column == 0:
             shown = scored[order[0]].dimensions.values()
             calibrated = bool(shown) and all(value.calibrated for value in shown)
@@ -133,6 +152,11 @@ def draw_group(group: ScoredGroup, width: int) -> Image.Image:
                 legend = STD_LEGEND
             drawing.text((corner[0], corner[1] + 28), legend, fill=FAINT, font=font(13), spacing=6)
     return section
+
+
+def _paste(section: Image.Image, image: Image.Image, corner: tuple[int, int]) -> None:
+    size = (COLUMN, round(COLUMN * image.height / image.width))
+    section.paste(image.resize(size, Image.Resampling.LANCZOS), corner)
 
 
 def draw_scores(drawing: ImageDraw.ImageDraw, corner: tuple[int, int], title: str, score: CandidateScore) -> None:

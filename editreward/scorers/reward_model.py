@@ -22,8 +22,10 @@ from tqdm.auto import tqdm
 from transformers import BatchFeature
 
 from editreward import __version__
+from editreward.dense_heads import DenseHeads
 from editreward.groups import CandidateScore, DimensionScore, EditGroup, GroupScores, Unscored
 from editreward.groups.group import ImageInput
+from editreward.groups.where import Where
 from editreward.scorers.fingerprints import code_hash, fingerprint_of, saved_hash, versions, weights_hash
 from editreward.scorers.image_cache import SourceImageCache
 from editreward.scorers.loading import (
@@ -37,6 +39,8 @@ from editreward.scorers.loading import (
 )
 from editreward.scorers.prompt_prefix import PromptPrefix
 from editreward.scorers.registry import ScorerOptions
+from editreward.scorers.where import where
+from editreward.scorers.where_model import fits_heads, where_by_gradients, where_by_heads
 from editreward.statistics.preferences import best_of_probabilities, preference_probability
 from images_editreward import image_list, unstacked
 from modeling_editreward import EditRewardModel
@@ -125,6 +129,7 @@ class EditRewardScorer:
             default a thread per core, at most 8, on a GPU, and 0 on a CPU.
         image_cache_size: source images whose features are kept for later calls, see `SourceImageCache`. By default 0:
             every call encodes all its images.
+        dense_heads: those that stand beside the model, for [`where`].
     """
 
     def __init__(
@@ -135,6 +140,7 @@ class EditRewardScorer:
         max_batch_tokens: int | None = None,
         num_workers: int | None = None,
         image_cache_size: int = 0,
+        dense_heads: DenseHeads | None = None,
     ) -> None:
         try:
             processor.check_config(model.config)
@@ -152,6 +158,7 @@ class EditRewardScorer:
         self._prefix = PromptPrefix(model, processor)
         self.image_cache = SourceImageCache(model, image_cache_size) if image_cache_size else None
         self.processor = processor
+        self.dense_heads = dense_heads
         self.name = name
         self.max_batch_tokens = (
             max_batch_tokens or DEFAULT_BATCH_TOKENS["cpu" if model.device.type == "cpu" else "gpu"]
@@ -192,12 +199,17 @@ class EditRewardScorer:
         model, processor = load_model_and_processor(
             name, dtype=dtype, attn_implementation=attn_implementation, **hub_options
         )
+        try:
+            heads = DenseHeads.find(name, **hub_options)
+        except ValueError as error:
+            raise ModelError(str(error)) from error
         return cls(
             model.to(device),
             processor,
             name=BUNDLED_MODEL if name_or_path is None else name,
             max_batch_tokens=max_batch_tokens,
             image_cache_size=image_cache_size,
+            dense_heads=heads,
         )
 
     def __repr__(self) -> str:
@@ -457,6 +469,28 @@ class EditRewardScorer:
         scores = found if is_list else [found]
         probabilities = [one if isinstance(one, SkippedGroup) else self._preferences(one)[0][1] for one in scores]
         return probabilities if is_list else probabilities[0]
+
+    def where(self, source: SourceInput, edited: Sequence[ImageInput], instruction: str) -> list[Where]:
+        """Show, for each candidate and dimension, what speaks against it, and where in the image.
+
+        From the dense heads of a model that has some, else from gradients (docs/where.md).
+
+        Args:
+            source, edited, instruction: one group, as [`score`] takes it.
+
+        Returns:
+            A [`Where`] for each candidate, in the order given: maps over the image, boxes, a heat picture.
+
+        Raises:
+            ValueError: the group cannot be scored. The message names the file or argument.
+        """
+        return where(self, _group(source, edited, instruction))
+
+    def where_group(self, group: EditGroup) -> list[Where]:
+        """The same of an `EditGroup`."""
+        if self.dense_heads is not None and fits_heads(self.processor, group):
+            return where_by_heads(self.model, self.processor, self.dense_heads, group)
+        return where_by_gradients(self.model, self.processor, group)
 
     def dimension_preferences(self, first: CandidateScore, second: CandidateScore) -> dict[str, float]:
         """Probability, in each dimension by itself, that one candidate is preferred to another of its group.

@@ -2,10 +2,14 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from editreward.groups import EditGroup, GroupScores, Unscored
+
+Result = TypeVar("Result")
 
 
 @dataclass(eq=False)
@@ -52,16 +56,30 @@ class SharedScorer:
         try:
             while any(request.result is None for request in own):
                 left = -1 if deadline is None else max(deadline - time.monotonic(), 0)
-                if not self._free.acquire(timeout=left):
-                    raise TimeoutError(f"The model was busy with other requests for {timeout:g} seconds; try again.")
-                try:
+                with self._held(left, timeout):
                     self._score(own)
-                finally:
-                    self._free.release()
         finally:
             with self._lock:
                 self._waiting = [request for request in self._waiting if request not in own]
         return [request.result for request in own if request.result is not None]
+
+    def alone(self, function: Callable[[], Result], timeout: float | None = None) -> Result:
+        """What a function gives that needs the scorer for itself.
+
+        Raises:
+            TimeoutError: the scorer was not free in so many seconds.
+        """
+        with self._held(-1 if timeout is None else timeout, timeout):
+            return function()
+
+    @contextmanager
+    def _held(self, left: float, timeout: float | None) -> Iterator[None]:
+        if not self._free.acquire(timeout=left):
+            raise TimeoutError(f"The model was busy with other requests for {timeout:g} seconds; try again.")
+        try:
+            yield
+        finally:
+            self._free.release()
 
     def _score(self, own: list[_Request]) -> None:
         """Score what is left of the caller's own groups, and of the others' as many as fit.

@@ -54,7 +54,7 @@ class SimulatedCandidate:
 
     Args:
         image: RGB.
-        scores: "instruction_following" and "visual_quality", 1..4.
+        scores: "instruction_following" and "visual_quality", 1..4; whole numbers from this module.
         scene: the edited scene, before artefacts.
         fault: what is wrong with the edit in a few words, "none" where nothing is.
         artefact: name of the artefact, None for a clean image.
@@ -65,7 +65,7 @@ class SimulatedCandidate:
     """
 
     image: Image.Image
-    scores: dict[str, int]
+    scores: dict[str, float]
     scene: Scene
     fault: str
     artefact: str | None

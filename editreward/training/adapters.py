@@ -15,6 +15,7 @@ from transformers.dynamic_module_utils import custom_object_save
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from editreward.compatibility import check_versions
+from editreward.dense_heads import DenseHeads
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor
 
@@ -158,6 +159,8 @@ def merge_adapter(
     model: EditRewardModel = adapted.merge_and_unload()
     model.save_pretrained(output)
     processor.save_pretrained(output)
+    if (heads := DenseHeads.find(adapter, **hub_kwargs)) is not None:
+        heads.save(output)
     return model
 
 

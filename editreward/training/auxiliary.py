@@ -1,6 +1,7 @@
 """Further losses within the model, beside the loss of the rewards."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -19,3 +20,6 @@ class AuxiliaryLoss(Protocol):
 
     def __call__(self, inputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The losses by name, scalars, of the batch that the model was just run on."""
+
+    def save(self, folder: str | Path) -> None:
+        """Write what has to stand beside the trained model, if anything."""

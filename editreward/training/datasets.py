@@ -106,6 +106,13 @@ class GroupDataArguments(ScriptArguments):
             "(docs/simulation.md)."
         },
     )
+    simulated_stresses: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the simulated training groups with shifts by a pixel, borders, other files, faint noise "
+            "or a remark beside the instruction (docs/simulation.md)."
+        },
+    )
     dense_weight: float = field(
         default=0.0,
         metadata={
@@ -217,7 +224,7 @@ def _load(
 
 
 def _simulated(config: GroupDatasetConfig, script_args: GroupDataArguments, training: bool) -> SimulatedGroups:
-    """Which simulated groups an entry means: annotators, contrast and near misses are for training alone."""
+    """Which simulated groups an entry means: annotators, contrast, near misses and stresses are for training alone."""
     size, truth = script_args.simulated_image_size, script_args.simulated_truth
     if not training:
         groups = _first(config.groups, script_args.simulated_eval_groups)
@@ -230,6 +237,7 @@ def _simulated(config: GroupDatasetConfig, script_args: GroupDataArguments, trai
         noise=script_args.simulated_noise,
         contrast=script_args.simulated_contrast,
         near_misses=script_args.simulated_near_misses,
+        stresses=script_args.simulated_stresses,
         truth=truth,
     )
 

@@ -18,11 +18,12 @@ from transformers import set_seed
 from trl import TrlParser
 
 from configuration_editreward import EditRewardConfig
+from editreward.dense_heads import DenseHeads
 from editreward.files import alone_at
 from editreward.training.adapters import adapter_config, quantization_config
 from editreward.training.arguments import EditRewardModelConfig, EditRewardTrainingArguments
 from editreward.training.datasets import GroupDataArguments, load_eval_dataset, load_train_dataset
-from editreward.training.dense import DenseHeads, DenseLoss
+from editreward.training.dense import DenseLoss
 from editreward.training.parameters import upcast_trained
 from editreward.training.script_help import one_line, sort_into_sections
 from editreward.training.trainer import EditRewardTrainer
@@ -130,7 +131,8 @@ def dense_loss(
     image_processor = processor.image_processor
     pixels_of_token = image_processor.patch_size * image_processor.merge_size
     side = round(image_processor.size["longest_edge"] ** 0.5) // pixels_of_token
-    return DenseLoss(DenseHeads.load(folder), script_args.dense_weight, side)
+    revision = None if script_args.dense_heads else model_args.model_revision
+    return DenseLoss(DenseHeads.load(folder, revision=revision), script_args.dense_weight, side)
 
 
 def check_config(words: Sequence[str]) -> None:

@@ -682,6 +682,8 @@ class EditRewardTrainer(RewardTrainer):
         super()._save(output_dir, state_dict)
         if is_peft_model(model) and self.args.should_save:
             save_configuration(model.get_base_model(), output_dir or self.args.output_dir)
+        if self.auxiliary_loss is not None and self.args.should_save:
+            self.auxiliary_loss.save(output_dir or self.args.output_dir)
 
     def create_model_card(
         self,

@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
+from editreward.dense_heads import DenseHeads, DenseLogits
 from editreward.simulation import NEAR_MISSES
 from editreward.simulation.captions import KINDS
 from editreward.simulation.grounding import ASKED, ATTRIBUTES, COMPARISONS, MISMATCHES, REQUEST
-from editreward.training.dense import DenseHeads, DenseLogits
 from research.tiny_vlm.arguments import LossArguments
 from research.tiny_vlm.losses import forward, losses
 

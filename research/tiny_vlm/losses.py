@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
-from editreward.training.dense import DenseHeads, DenseLogits, dense_losses
+from editreward.dense_heads import DenseHeads, DenseLogits
+from editreward.training.dense import dense_losses
 from research.tiny_vlm.arguments import LossArguments
 from research.tiny_vlm.model import run_packed
 

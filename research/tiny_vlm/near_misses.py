@@ -13,9 +13,9 @@ import torch
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
 from editreward.benchmarks.near_misses import NearMissSet, near_miss_accuracy, near_miss_table
+from editreward.dense_heads import DenseHeads
 from editreward.simulation import SimulatedGroup
 from editreward.simulation.captions import KINDS
-from editreward.training.dense import DenseHeads
 from modeling_editreward import set_backbone_attention
 from research.tiny_vlm.arguments import DataArguments, ModelArguments
 from research.tiny_vlm.data import batch_of

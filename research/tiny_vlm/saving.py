@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
+from editreward.dense_heads import DenseHeads
 from editreward.simulation.captions import KINDS
-from editreward.training.dense import DenseHeads
 from research.tiny_vlm.arguments import ModelArguments
 
 CARD = """---

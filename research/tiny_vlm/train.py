@@ -25,9 +25,9 @@ from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from trl import TrlParser
 
+from editreward.dense_heads import HEADS_FILE, DenseHeads, DenseLayers
 from editreward.simulation import simulate_group
 from editreward.simulation.captions import corpus
-from editreward.training.dense import HEADS_FILE, DenseHeads, DenseLayers
 from modeling_editreward import set_backbone_attention
 from research.tiny_vlm.arguments import DataArguments, LossArguments, ModelArguments, TrainArguments
 from research.tiny_vlm.data import SimulatedBatches, make_batch

@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 
 from editreward.groups import CandidateScore, DimensionScore, GroupScores
+from editreward.groups.where import Where
 from editreward.reports.text import percent
 from editreward_space.batch import MOST_SHOWN, BatchProgress, BestEdit
 from editreward_space.images import data_uri
@@ -44,9 +45,13 @@ def ranking_page(
     edited: Sequence[Image.Image],
     instruction: str,
     scores: GroupScores,
+    where: Sequence[Where] = (),
 ) -> str:
-    """The candidates of a group in ranked order, each to be compared with the source."""
-    cards = "".join(_card(names[index], data_uri(edited[index]), scores, index) for index in scores.order)
+    """The candidates of a group in ranked order, each to be compared with the source, and what speaks against it."""
+    cards = "".join(
+        _card(names[index], data_uri(edited[index]), scores, index, heat_pictures(where[index]) if where else "")
+        for index in scores.order
+    )
     shown = "".join(
         f'<img src="{data_uri(image)}" alt="Source image{_number(place, sources)}">'
         for place, image in enumerate(sources, 1)
@@ -64,6 +69,16 @@ def ranking_page(
     )
 
 
+def heat_pictures(where: Where) -> str:
+    """An edited image under the heat of what speaks against it, by dimension."""
+    pictures = "".join(
+        f'<figure><img src="{data_uri(where.picture(name))}" alt="What speaks against it in {title(name).lower()}, in '
+        f'red"><figcaption>{title(name)}</figcaption></figure>'
+        for name in where.maps
+    )
+    return f'<div class="er-heat"><p class="er-faint">What speaks against it, in red</p>{pictures}</div>'
+
+
 def doubt(probability: float | None) -> str:
     """What to add about the best edit where it is more probable that another one is."""
     if probability is None or probability >= 0.5:
@@ -79,7 +94,7 @@ def _number(place: int, images: Sequence[Any]) -> str:
     return f" {place}" if len(images) > 1 else ""
 
 
-def _card(name: str, uri: str, scores: GroupScores, index: int) -> str:
+def _card(name: str, uri: str, scores: GroupScores, index: int, heat: str) -> str:
     score, rank = scores.scores[index], scores.ranks[index]
     chance = ""
     if scores.probabilities:
@@ -95,7 +110,7 @@ def _card(name: str, uri: str, scores: GroupScores, index: int) -> str:
         '<img class="er-source" alt="Source image" hidden></div>'
         '<div class="er-buttons"><button type="button" data-er="flicker" aria-pressed="false">Flicker</button>'
         '<button type="button" data-er="side" aria-pressed="false">Side by side</button></div>'
-        f"{bars}"
+        f"{heat}{bars}"
         f'{chance}<p class="er-line er-faint"><span>reward (raw)</span><span>{reward(score)}</span></p></article>'
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from editreward import load_scorer
 from editreward.groups import EditGroup, GroupScores, Scorer, Unscored
+from editreward.groups.where import Where
 from editreward.serving.sharing import SharedScorer
 from editreward_space.images import NamedImage
 from editreward_space.quota import Quota
@@ -42,6 +43,10 @@ class Service:
         self.scorer, self.settings = scorer, settings
         self.quota = Quota(settings.max_stored_mb * MEGABYTE)
         self._shared = SharedScorer(on_zero_gpu(scorer.__call__))
+        where = getattr(
+            scorer, "where_group", None
+        )  # of any other scorer it would cost dozens of passes for each edit
+        self._where = None if where is None else on_zero_gpu(where)
 
     @classmethod
     def load(cls, settings: Settings) -> "Service":
@@ -61,6 +66,25 @@ class Service:
         for unscored in result.unscored.values():
             raise InputError(unscored.reason)
         return result
+
+    @property
+    def shows_where(self) -> bool:
+        """Whether the scorer can show where something speaks against an edit."""
+        return self._where is not None
+
+    def where(self, group: EditGroup) -> list[Where]:
+        """What speaks against each edit of a group that was ranked, of small copies of its images.
+
+        Raises:
+            InputError: the model stays busy with others, or cannot tell.
+        """
+        where = self._where
+        assert where is not None
+        try:
+            found: list[Where] = self._shared.alone(lambda: where(group), self.settings.request_seconds)
+        except (TimeoutError, ValueError) as error:
+            raise InputError(str(error)) from error
+        return found
 
     def rank_all(self, groups: Sequence[Upload]) -> list[GroupScores | Unscored]:
         """Score groups that `check` let through; the reasons of unscored ones name files.

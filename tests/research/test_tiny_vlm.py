@@ -20,10 +20,10 @@ from transformers import (
     Qwen2VLImageProcessorPil,
 )
 
+from editreward.dense_heads import DenseHeads, DenseLayers
 from editreward.simulation import simulate_group
 from editreward.simulation.captions import KINDS, corpus
 from editreward.simulation.world import COLOURS, PLACES, SHAPES, TONES
-from editreward.training.dense import DenseHeads, DenseLayers
 from modeling_editreward import set_backbone_attention
 from research.tiny_vlm import train as script
 from research.tiny_vlm.arguments import DataArguments, ModelArguments

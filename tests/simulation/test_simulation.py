@@ -35,8 +35,9 @@ from editreward.simulation import (
     simulate_group,
     simulate_groups,
 )
-from editreward.simulation.edits import ANY_FLAW, FAILURES, OWN_FLAWS, EditTask
+from editreward.simulation.edits import ANY_FLAW, FAILURES, OWN_FLAWS
 from editreward.simulation.instructions import FILLERS, MORE_WORDINGS, SYLLABLES, varied_wording
+from editreward.simulation.rubric import asked_of, exact_following, shortfalls, side_effects
 from editreward.simulation.world import PLACE_NAMES, SHAPES
 
 ROOT = Path(__file__).parents[2]
@@ -418,46 +419,6 @@ def test_descriptions_of_a_known_scene() -> None:
 # Instruction following: the scenes must deserve their scores
 
 
-def side_effects(task: EditTask, scene: Scene) -> int:
-    """How many things changed that the instruction does not speak of."""
-    target = task.target.key if task.target else None
-    before = {o.key: o for o in task.source.objects if o.key != target}
-    after = {o.key: o for o in scene.objects if o.key != target}
-    count = sum(before.get(key) != after.get(key) for key in before.keys() | after.keys())
-    if task.category != "background":
-        count += (scene.background, scene.remainder) != (task.source.background, task.source.remainder)
-    return count
-
-
-def shortfalls(task: EditTask, scene: Scene) -> int | None:
-    """How many attributes of the target miss what was asked for; None where the edit itself was not done."""
-    if task.category == "background":
-        if scene.background != task.background:
-            return None
-        return int(scene.remainder is not None)
-    assert task.target
-    after = next((o for o in scene.objects if o.key == task.target.key), None)
-    if task.category == "remove":
-        if after is None:
-            return 0
-        return 1 if after == replace(task.target, remnant=True) else None
-    wanted = task.result
-    assert wanted
-    if after is None or after.shape != wanted.shape or after.remnant:
-        return None
-    if after.colour != wanted.colour:
-        half = after.second_colour == wanted.colour
-        return 1 if half and replace(after, colour=wanted.colour, second_colour=None) == wanted else None
-    cells = 3 * max(abs(after.x - wanted.x), abs(after.y - wanted.y))
-    if cells > 0.7:
-        return None
-    if task.category == "resize" and after.size == task.target.size:
-        return None
-    if task.category == "resize" and after.size in ("tiny", "huge"):
-        return None
-    return int(after.second_colour is not None) + int(after.size != wanted.size) + int(cells > 0.25)
-
-
 def test_scores_follow_from_the_scenes(train: list[SimulatedGroup], testing: list[SimulatedGroup]) -> None:
     for group, candidate in all_candidates([*train, *testing]):
         side, short = side_effects(group.task, candidate.scene), shortfalls(group.task, candidate.scene)
@@ -471,6 +432,28 @@ def test_scores_follow_from_the_scenes(train: list[SimulatedGroup], testing: lis
             assert short is None or side >= 2, where
         else:
             assert candidate.scene == group.scene or (short is None and side == 1), where
+
+
+def test_the_rule_gives_every_edit_its_score_up_to_side_effects(train: list[SimulatedGroup]) -> None:
+    for group, candidate in all_candidates(train):
+        exact = exact_following(group.task, group.scene, candidate.scene)
+        assert 0 <= following(candidate) - exact < 0.5, f"{group.group_id}: {candidate.fault}, {candidate.change}"
+
+
+def test_an_instruction_about_the_same_scene_asks_the_same_of_it(train: list[SimulatedGroup]) -> None:
+    for group in train:
+        assert asked_of(group.task, group.scene) == group.task
+
+
+def test_an_instruction_that_does_not_fit_a_scene_is_followed_by_nothing(train: list[SimulatedGroup]) -> None:
+    found = 0
+    for group, other in zip(train, train[1:], strict=False):
+        if asked_of(other.task, group.scene) is None:
+            found += 1
+            scores = [exact_following(None, group.scene, edit.scene) for edit in group.candidates]
+            assert max(scores) <= 2
+            assert all(s == 1 for s, e in zip(scores, group.candidates, strict=True) if e.scene == group.scene)
+    assert found
 
 
 def test_perfect_recolour_changes_the_targets_colour_only(train: list[SimulatedGroup]) -> None:

@@ -20,6 +20,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
+from editreward import load_scorer
 from editreward.data.storage import write_groups
 from editreward.reports.text import percent
 from editreward.simulation import simulate_groups
@@ -289,6 +290,15 @@ def test_the_examples_show_what_they_say(scorer):
     assert best.probability < 0.5
     page = ranked(Service(scorer, Settings()), *unknown)[0]
     assert f"The model does not know: with {escape(percent(1 - best.probability))} another one is the best" in page
+
+
+def test_cards_show_where_if_it_is_asked_for(scorer):
+    source, instruction, edited = example_of(SHOWN[0][0])
+    service, blind = Service(scorer, Settings()), Service(load_scorer("pixels"), Settings())
+    pages = [ranked(one, source, instruction, edited, True)[0] for one in (service, blind)]
+    assert pages[0].count("What speaks against it in ") == len(edited) * len(scorer.dimensions)
+    assert not blind.shows_where and "er-heat" not in pages[1]
+    assert "er-heat" not in ranked(service, source, instruction, edited, False)[0]
 
 
 def test_the_page_opens_with_an_example_ranked(space, scorer):

@@ -5,14 +5,12 @@ import math
 import pytest
 import torch
 
+from editreward.dense_heads import HEADS_FILE, DenseHeads, DenseLayers, DenseLogits
 from editreward.simulation import simulate_group
 from editreward.simulation.grounding import ASKED, ATTRIBUTES, COMPARISONS, MISMATCHES, REQUEST, request_values
 from editreward.training import EditRewardTrainer
 from editreward.training.dense import (
     TO_CHANGE_WEIGHT,
-    DenseHeads,
-    DenseLayers,
-    DenseLogits,
     DenseLoss,
     asked_loss,
     binary_loss,
@@ -136,3 +134,22 @@ def test_rows_without_their_truth_are_refused(tmp_path) -> None:
     loss = DenseLoss(DenseHeads(8, DenseLayers.of(2)), 1.0, SIDE)
     with pytest.raises(ValueError, match="simulated"):
         loss.targets([group.to_row() for group in GROUPS])
+
+
+def test_heads_stand_beside_the_trained_model_and_go_with_it(tmp_path) -> None:
+    trainer, _ = make_trainer(tmp_path, 0.5)
+    trainer.save_model(str(tmp_path / "model"))
+    heads = trainer.auxiliary_loss.heads
+    again = DenseHeads.load(tmp_path / "model")
+    assert torch.equal(again.mismatches[1].weight, heads.mismatches[1].weight)
+    without, _ = make_trainer(tmp_path, None)
+    without.save_model(str(tmp_path / "model"))
+    assert DenseHeads.find(tmp_path / "model") is None
+
+
+def test_a_file_of_other_heads_is_named(tmp_path) -> None:
+    heads = DenseHeads(16, DenseLayers.of(7))
+    heads.request[1] = torch.nn.Linear(16, 3)
+    heads.save(tmp_path, torch.bfloat16)
+    with pytest.raises(ValueError, match=HEADS_FILE):
+        DenseHeads.load(tmp_path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from editreward.benchmarks.robustness import changes
 from editreward.benchmarks.runner import GroupRecord, shuffled_instructions
-from editreward.data.instructions import with_line_break, with_other_blanks, with_other_form
+from editreward.data.instructions import with_line_break, with_other_blanks, with_other_form, with_remark
 from editreward.groups import EditGroup
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _from_simulator(name: str) -> Instructions:
 def _followed_by(texts: Mapping[str, str]) -> Instructions:
     """The own instruction and a text in its language, English where there is none in it."""
     return lambda data, groups: {
-        group.group_id: f"{group.instruction} {texts.get(group.language, texts['en'])}" for group in groups
+        group.group_id: with_remark(group.instruction, texts.get(group.language, texts["en"])) for group in groups
     }
 
 
