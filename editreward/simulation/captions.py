@@ -84,7 +84,7 @@ def rationale(candidate: SimulatedCandidate) -> str:
     return f"instruction_following: {candidate.change}: {fault}\nvisual_quality: {candidate.artefact or 'no artefact'}"
 
 
-def sub_scores(candidate: SimulatedCandidate) -> dict[str, int]:
+def sub_scores(candidate: SimulatedCandidate) -> dict[str, float]:
     """A candidate's scores in the aspects that the prompt set `editreward` asks for; the smaller of two is the score.
 
     What does more than was asked is a success, and what changes only what was asked about preserves the rest. All
