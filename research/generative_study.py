@@ -76,9 +76,9 @@ def main() -> None:
     groups = TestSet.from_json(args.test_set).load()[: args.groups]
     makers: dict[str, Callable[[], Scorer]] = {
         "gaussian": lambda: load_scorer(args.reward_model),
-        "expected": lambda: _generative(args.generative, prompts="editreward-scores", mode="expected"),
-        "greedy": lambda: _generative(args.generative, prompts="editreward-short", mode="greedy"),
-        "sample": lambda: _generative(args.generative, prompts="editreward-short", passes=max(PASSES)),
+        "expected": lambda: _generative(args.generative, prompts="editreward-compact-scores", mode="expected"),
+        "greedy": lambda: _generative(args.generative, prompts="editreward-compact", mode="greedy"),
+        "sample": lambda: _generative(args.generative, prompts="editreward-compact", passes=max(PASSES)),
     }
     records = {name: score(name, make, groups, args.work, args.chunk) for name, make in makers.items()}
     count = min(map(len, records.values()))

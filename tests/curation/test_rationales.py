@@ -14,7 +14,7 @@ from editreward.scorers.prompts import load_prompt_set
 from editreward.simulation import simulate_group
 from editreward.training.generative.answers import targets_of
 
-SHORT = load_prompt_set("editreward-short")
+COMPACT = load_prompt_set("editreward-compact")
 DIMENSIONS = ["instruction_following", "visual_quality"]
 
 
@@ -23,7 +23,7 @@ class Judge:
 
     name, fingerprint, dimensions, notes = "a judge", "0", tuple(DIMENSIONS), ()
     scale, calibrated = (1.0, 4.0), False
-    prompts = SHORT
+    prompts = COMPACT
 
     def __init__(self, *answers):
         self.answers, self.asked = list(answers), 0
@@ -108,7 +108,7 @@ def test_the_dataset_is_learnt_from_and_written_again_with_its_marks(tmp_path):
     dataset = load_groups(tmp_path / "out", "train")
     assert dimensions_of(dataset.features) == DIMENSIONS
     (row,) = raw_groups(dataset)
-    texts = [target.text for target in targets_of(row, [SHORT])]
+    texts = [target.text for target in targets_of(row, [COMPACT])]
     assert [json.loads(text)["reasoning"] for text in texts] == ["reason 0", "look 0"]
     write_groups([row], tmp_path / "again")
     (again,) = raw_groups(load_groups(tmp_path / "again", "train"))

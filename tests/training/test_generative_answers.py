@@ -14,7 +14,7 @@ from editreward.training.generative.collator import IGNORED, AnswerCollator
 from editreward.training.generative.trainer import answer_weights
 from tests.helpers.generative import published_prompts, writer
 
-SHORT, SCORES, LONG = (load_prompt_set(f"editreward{name}") for name in ("-short", "-scores", ""))
+COMPACT, SCORES, LONG = (load_prompt_set(f"editreward{name}") for name in ("-compact", "-scores", ""))
 
 
 def row_of(number: int = 0) -> dict:
@@ -22,7 +22,7 @@ def row_of(number: int = 0) -> dict:
     return {**group.to_row(), "simulation": group}
 
 
-@pytest.mark.parametrize("prompts", [SHORT, SCORES, LONG, published_prompts()], ids=lambda one: one.name)
+@pytest.mark.parametrize("prompts", [COMPACT, SCORES, LONG, published_prompts()], ids=lambda one: one.name)
 def test_an_answer_to_learn_is_read_as_the_numbers_that_it_was_made_of(prompts):
     for prompt in prompts.prompts:
         numbers = [score.low + place for place, score in enumerate(prompt.sub_scores)]
@@ -58,17 +58,17 @@ def test_numbers_take_the_range_of_the_prompt_and_halves_where_there_are_reasons
 
 def test_reasons_are_the_parts_of_a_prompt_or_all():
     text = "instruction_following: the hat is blue\nvisual_quality: clean"
-    assert reasons_for(SHORT, SHORT["IF"], text) == "the hat is blue"
-    assert reasons_for(SHORT, SHORT["VQ"], text) == "clean"
-    assert reasons_for(SHORT, SHORT["VQ"], "IF: no hat") == ""
-    assert reasons_for(SHORT, SHORT["VQ"], "Note: blurred") == "Note: blurred"
-    assert reasons_for(SHORT, SHORT["IF"], None) == ""
+    assert reasons_for(COMPACT, COMPACT["IF"], text) == "the hat is blue"
+    assert reasons_for(COMPACT, COMPACT["VQ"], text) == "clean"
+    assert reasons_for(COMPACT, COMPACT["VQ"], "IF: no hat") == ""
+    assert reasons_for(COMPACT, COMPACT["VQ"], "Note: blurred") == "Note: blurred"
+    assert reasons_for(COMPACT, COMPACT["IF"], None) == ""
 
 
 def test_simulated_groups_tell_both_aspects_of_a_score():
     for number in range(8):
         row = row_of(number)
-        for target in targets_of(row, [SHORT]):
+        for target in targets_of(row, [COMPACT]):
             candidate = row["simulation"].candidates[target.candidate]
             numbers = json.loads(target.text)["scores"]
             dimension = "instruction_following" if target.prompt.name == "IF" else "visual_quality"
@@ -77,22 +77,22 @@ def test_simulated_groups_tell_both_aspects_of_a_score():
 
 def test_without_a_rationale_only_answers_of_scores_alone_are_learnt():
     row = {name: value for name, value in row_of().items() if name != "simulation"}
-    assert {target.prompts.name for target in targets_of(row, [SHORT, SCORES])} == {"editreward-scores"}
+    assert {target.prompts.name for target in targets_of(row, [COMPACT, SCORES])} == {"editreward-scores"}
 
 
 @pytest.fixture(scope="module", params=["qwen25", "qwen3"])
 def collated(request):
     made = writer(request.param)
-    return made, AnswerCollator(made, [SHORT, SCORES], max_pixels=4096)
+    return made, AnswerCollator(made, [COMPACT, SCORES], max_pixels=4096)
 
 
 def test_prompts_are_those_of_scoring_and_answers_behind_them_alone_are_learnt(collated):
     made, collator = collated
     row = row_of()
     batch = collator([row])
-    scorer = GenerativeScorer(made, SHORT, mode="greedy", max_pixels=4096)
+    scorer = GenerativeScorer(made, COMPACT, mode="greedy", max_pixels=4096)
     group = EditGroup(row["source_images"], row["instruction"], [one["image"] for one in row["candidates"]])
-    targets = list(targets_of(row, [SHORT, SCORES]))
+    targets = list(targets_of(row, [COMPACT, SCORES]))
     assert len(targets) == len(batch["input_ids"]) == 12
     images = [scorer.images(image) for image in group.edited]
     source = [scorer.images(group.sources[0])]
@@ -120,9 +120,9 @@ def test_the_model_sees_in_training_what_it_sees_in_scoring(collated):
         part._attn_implementation_internal = "sdpa"  # of a cached model, which an engine may have used
     with torch.no_grad():
         logits = made.model(**inputs, use_cache=False).logits
-    scorer = GenerativeScorer(made, SHORT, mode="greedy", max_pixels=4096)
+    scorer = GenerativeScorer(made, COMPACT, mode="greedy", max_pixels=4096)
     engine = scorer.engine
-    targets = list(targets_of(row, [SHORT, SCORES]))
+    targets = list(targets_of(row, [COMPACT, SCORES]))
     group = EditGroup(row["source_images"], row["instruction"], [one["image"] for one in row["candidates"]])
     source = [scorer.images(group.sources[0])]
     for place in (0, 5):

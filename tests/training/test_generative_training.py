@@ -100,7 +100,7 @@ def test_a_run_trains_an_adapter_that_scores_by_its_prompts(tmp_path):
     recipe |= OPTIONS | {
         "model_name_or_path": str(QWEN25),
         "lora_r": 4,
-        "prompts": ["editreward-scores", "editreward-short"],
+        "prompts": ["editreward-scores", "editreward-compact"],
         "answers_per_group": 2,
         "max_steps": 2,
         "per_device_train_batch_size": 1,
@@ -118,7 +118,7 @@ def test_a_run_trains_an_adapter_that_scores_by_its_prompts(tmp_path):
     log = [json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines()]
     assert any("score_token_accuracy" in entry or "train_loss" in entry for entry in log)
     assert "LoRA | rank 4" in (folder / "README.md").read_text()
-    assert (folder / "prompts-editreward-short.yaml").is_file()
+    assert (folder / "prompts-editreward-compact.yaml").is_file()
     scorer = load_scorer(f"generative:{folder}")
     assert isinstance(scorer, GenerativeScorer) and scorer.prompts.name == "editreward-scores"
 

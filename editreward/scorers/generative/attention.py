@@ -23,6 +23,8 @@ PADDING = 1.1
 """Prompts whose lengths differ by less than this factor lie in one tensor of the cache."""
 ROOM = 64
 """Tokens of an answer that its cache grows by."""
+FUSED = "_scaled_dot_product_flash_attention_for_cpu"
+"""PyTorch's attention kernel for CPUs, which also gives the log-sum-exp."""
 
 KeysAndValues: TypeAlias = tuple[Tensor, Tensor]
 
@@ -132,16 +134,34 @@ class TreeShare:
         output = torch.empty_like(query)
         for segment in self.part:
             here = slice(segment.start - start, segment.end - start)
+            if segment.mask is None and has_fused(query):
+                output[:, :, here] = self._fused(segment, query[:, :, here], layer, scaling)
+                continue
             keys, values = (gather(store, segment.ranges).unsqueeze(0) for store in self.layers[layer])
             output[:, :, here] = self._segment(segment, query[:, :, here], keys, values, scaling)
         return output
+
+    def _fused(self, segment: Segment, query: Tensor, layer: int, scaling: float) -> Tensor:
+        """Causal attention of a segment to itself, merged with that to its path, in which nothing is masked."""
+        own = [store[None, :, segment.start : segment.end] for store in self.layers[layer]]
+        shared = query.shape[1] // own[0].shape[1]
+        key, value = (x.repeat_interleave(shared, dim=1) for x in own)
+        output, total = fused(query, key, value, scaling, is_causal=True)
+        if not segment.path:
+            return output
+        key, value = (gather(store, segment.path)[None] for store in self.layers[layer])
+        # Queries that share a key head lie one behind another: its keys are not copied.
+        folded = query.reshape(1, key.shape[1], -1, query.shape[-1])
+        before, weight = fused(folded, key, value, scaling)
+        share = (weight.reshape(total.shape) - total).sigmoid().unsqueeze(-1)
+        return output.lerp(before.reshape(output.shape), share)
 
     def _segment(self, segment: Segment, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         before = key.shape[2] - query.shape[2]
         if segment.mask is not None:
             mask = F.pad(segment.mask, (before, 0), value=True)
             return masked_attention(query, key, value, mask, scaling)
-        if not before and query.dtype.itemsize > 2:
+        if not before and query.dtype.itemsize > 2:  # of a GPU
             key, value = (x.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for x in (key, value))
             return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)
         pieces = []
@@ -161,12 +181,28 @@ class TreeShare:
 
 def weighted(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float) -> KeysAndValues:
     """Attention and its log-sum-exp: `(..., queries, head_dim)` and `(..., queries)`, both in float32 or wider."""
+    if has_fused(query):
+        return fused(query, key, value, scaling, mask)
     logits = (query * scaling) @ key.transpose(-1, -2)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if mask is not None:
         logits = logits + mask
     total = logits.logsumexp(-1)
     return ((logits - total.unsqueeze(-1)).exp().to(value.dtype) @ value).to(logits.dtype), total
+
+
+def has_fused(query: Tensor) -> bool:
+    """Whether `fused` is there, and faster than plain products."""
+    return query.device.type == "cpu" and query.dtype == torch.float32 and hasattr(torch.ops.aten, FUSED)
+
+
+def fused(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float, mask: Tensor | None = None, is_causal: bool = False
+) -> KeysAndValues:
+    """As `weighted`, by PyTorch's own kernel, of `(batch, heads, tokens, head_dim)` with as many heads each."""
+    kernel = getattr(torch.ops.aten, FUSED)
+    output, total = kernel(query, key, value, 0.0, is_causal, attn_mask=mask, scale=scaling)
+    return output, total
 
 
 @dataclass

@@ -51,11 +51,11 @@ def _which(trainer: "GenerativeTrainer") -> str:
     folder = Path(trainer.base_name)
     if not folder.is_dir():
         return f"commit {getattr(trainer.writer.model.config, '_commit_hash', None) or 'unknown'}"
-    digest = hashlib.sha256()
+    told = []
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return f"SHA-256 {digest.hexdigest()[:16]}"
+            told.append(f"SHA-256 of {path.name} {hashlib.file_digest(file, 'sha256').hexdigest()[:16]}")
+    return ", ".join(told)
 
 
 def write_card(trainer: "GenerativeTrainer", folder: Path) -> None:

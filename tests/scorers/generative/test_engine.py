@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
+from editreward.scorers.generative import attention
 from editreward.scorers.generative.engine import Continuation, Engine, Request, random_numbers
 from editreward.scorers.generative.sampling import Sampling
 from editreward.scorers.generative.tokens import PromptTokens, TreeBuilder
@@ -151,3 +152,33 @@ def test_reading_in_parts_changes_nothing(model, engine):
     engine.pass_tokens = 50  # cuts segments, and images
     parts = engine.logits(torch.stack([one.hidden for one in engine.read(tokens)]))
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_the_kernel_for_cpus_gives_what_plain_products_give(is_masked, monkeypatch):
+    query, key, value = (torch.randn(2, 3, count, 8) for count in (5, 70, 70))
+    mask = None
+    if is_masked:
+        mask = torch.zeros(2, 1, 1, 70).masked_fill(
+            torch.arange(70) >= torch.tensor([[40], [70]])[:, None, None], -torch.inf
+        )
+    found = attention.weighted(query, key, value, mask, 0.3)
+    monkeypatch.setattr(attention, "has_fused", lambda _: False)
+    for one, wanted in zip(found, attention.weighted(query, key, value, mask, 0.3), strict=True):
+        torch.testing.assert_close(one, wanted)
+
+
+def test_a_segment_sees_its_path_and_itself_causally_by_either_kernel(monkeypatch):
+    segments = [
+        attention.Segment(0, 6),
+        attention.Segment(6, 9, ((0, 6),)),
+        attention.Segment(9, 14, ((0, 6), (6, 9))),
+    ]
+    query, key, value = torch.randn(1, 4, 14, 8), torch.randn(1, 2, 14, 8), torch.randn(1, 2, 14, 8)
+    outputs = []
+    for is_there in (True, False):
+        monkeypatch.setattr(attention, "has_fused", lambda _, is_there=is_there: is_there)
+        share = attention.TreeShare(14)
+        share.part = segments
+        outputs.append(share.attend(0, query, key, value, 0.3))
+    torch.testing.assert_close(*outputs)

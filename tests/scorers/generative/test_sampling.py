@@ -10,7 +10,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from editreward.scorers.generative.sampling import Sampling
+from editreward.scorers.generative.sampling import BLOCK, Sampling, highest
 
 DRAWS = 4000
 
@@ -45,3 +45,13 @@ def test_without_temperature_the_likeliest_token_is_taken():
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ValueError, match=f"`{next(iter(settings))}`"):
         Sampling(**settings)
+
+
+@pytest.mark.parametrize("vocabulary", [40, 50 * BLOCK, 50 * BLOCK + 7])
+def test_the_highest_logits_are_found_as_by_topk(vocabulary):
+    logits = torch.randn(3, vocabulary, generator=torch.Generator().manual_seed(0))
+    logits[0, 2 * BLOCK : 2 * BLOCK + 25] += 10  # all of the highest in one block
+    logits[1, -3:] += 10  # and behind the last whole one
+    values, places = highest(logits, 20)
+    wanted = logits.topk(20, dim=-1)
+    assert torch.equal(values, wanted.values) and torch.equal(places, wanted.indices)
