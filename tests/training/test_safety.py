@@ -130,7 +130,7 @@ def test_activations_are_checkpointed_by_either_name_without_a_warning(tmp_path,
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)
         assert make_arguments(tmp_path, **options).activation_checkpointing is (given is not False)
-        options |= {"output_dir": str(tmp_path), "use_cpu": True, "bf16": False, "prompts": ["editreward-short"]}
+        options |= {"output_dir": str(tmp_path), "use_cpu": True, "bf16": False, "prompts": ["editreward-compact"]}
         assert GenerativeTrainingArguments(**options).activation_checkpointing is (given is not False)
 
 
