@@ -107,7 +107,7 @@ def run_best_of(args: argparse.Namespace) -> int:
         return 0
     print("\n".join(summary(found, args.output)))
     if faults:
-        print(f"{faults} rows of the source could not be read.")
+        print(f"{faults:,} rows of the source could not be read: {args.output}/faults.jsonl.")
     return 1 if faults or found.failed or found.generation else 0
 
 
@@ -139,6 +139,10 @@ def summary(found: "BestOf", output: str) -> list[str]:
         if faults:
             lines.append(f"{len(faults)} {what}:")
             lines += [f"  {printable(name)}: {printable(why)}" for name, why in faults[:SHOWN]]
+    if report.repeated:
+        lines.append(
+            f"{report.repeated} candidates equal another of their group: the editor makes little of its seed."
+        )
     if found.unscored:
         lines.append(f"{found.unscored} other candidates have no score.")
     return [*lines, *(f"Note: {note}" for note in report.notes)]

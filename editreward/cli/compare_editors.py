@@ -109,7 +109,7 @@ def run_compare_editors(args: argparse.Namespace) -> int:
     for note in scorer.notes:
         print(f"Note: {note}")
     if faults:
-        print(f"{faults} rows of the source could not be read.")
+        print(f"{faults:,} rows of the source could not be read: {args.output}/faults.jsonl.")
     if failures:
         print(f"{len(failures)} edits were not made:")
         print("\n".join(f"  {printable(one)}" for one in failures[:SHOWN]))

@@ -25,7 +25,7 @@ from PIL import Image as Pillow
 from editreward.curation.acceptance import Condition, Control, control, draw_for_labels, read_labels
 from editreward.curation.contamination import Prints, SourceOf, shared_sources, take_prints
 from editreward.curation.selection import Kept, ScoredEdit, Selection, score_of, select, take_best
-from editreward.data.edit_sources import GroupSource
+from editreward.data.edit_sources import GroupSource, write_faults
 from editreward.data.images import perceptual_hash, pixel_digest, shown_image
 from editreward.data.schema import UNKNOWN, encode_image
 from editreward.data.sources import StoredRows
@@ -306,7 +306,7 @@ def _select_and_write(scorer: Scorer, source: GroupSource, output: Path, curatio
     pictures = Pictures.of(kept, curation.selection)
     shards, groups, to_label = _write(scorer, source, output, curation.selection, kept, drawn, pictures)
     write_lines(output / "decisions.jsonl", map(json.dumps, decisions(kept, curation.selection)))
-    write_lines(output / "faults.jsonl", (json.dumps(asdict(fault)) for fault in source.faults))
+    write_faults(source, output)
     outcome = Outcome(kept, controlled, len(source.faults), groups, shards, to_label)
     write_report(output, outcome, curation, scorer, source, pictures)
     write_json(

@@ -19,7 +19,7 @@ from editreward.curation.editor_comparison import (
     disagreement,
 )
 from editreward.curation.selection import OVERALL
-from editreward.data.edit_sources import GroupSource
+from editreward.data.edit_sources import GroupSource, write_faults
 from editreward.data.images import thumbnail
 from editreward.files import alone_at
 from editreward.groups import Scorer
@@ -59,7 +59,7 @@ def compare_in(
     progress: bool | None = False,
     seconds: Mapping[str, Sequence[float]] | None = None,
 ) -> Found:
-    """Score what is not yet scored, compare, and write `report.html`, `report.md`, `report.png`.
+    """Score what is not yet scored, compare, and write `report.html`, `report.md`, `report.png` and `faults.jsonl`.
 
     Args:
         output: folder, in which a stopped run goes on.
@@ -84,6 +84,7 @@ def compare_in(
             disagreements = [disagreement(cases, others, (one.first, one.second)) for one in comparisons]
         found = Found(cases, comparisons, disagreements, seconds or {})
         _write(output, found, source, scorer, second)
+        write_faults(source, output)
         return found
 
 

@@ -10,10 +10,11 @@ Of the last kind nothing is put aside: a row is read, scored and forgotten, what
 """
 
 import glob
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +30,7 @@ from editreward.data.shards import is_shard, shard_rows
 from editreward.data.sources import COLUMNS, SIMULATED, load_groups, number_of_rows, numbered_rows
 from editreward.data.table_groups import TableFault, TableGroups
 from editreward.data.tables import TABLE_SUFFIXES, TEXT_SUFFIXES, TableRow, read_table
+from editreward.files import write_lines
 from editreward.groups.rows import GroupRow
 from processing_editreward import clean_instruction
 
@@ -215,6 +217,13 @@ def open_source(source: str, options: SourceOptions) -> AbstractContextManager[G
         table = TableOptions(preset_columns(options.preset, options.columns))
         return TableGroups(path, options.images, table, encoding=options.encoding, separator=options.separator)
     return nullcontext(StreamedGroups(source, options))
+
+
+def write_faults(source: GroupSource, folder: Path) -> Path:
+    """Write `faults.jsonl`, a line for each row that was left out, as far as the source was read. Returns the file."""
+    file = folder / "faults.jsonl"
+    write_lines(file, (json.dumps(asdict(fault)) for fault in source.faults))
+    return file
 
 
 def is_stored(source: str, options: SourceOptions) -> bool:

@@ -5,6 +5,7 @@
 | `candidates/` | what the editor made, see `editreward.editors.store`; not there for candidates that existed |
 | `scores-*.jsonl` | all scores of a scorer |
 | `winners/` | the chosen edits, their sources, and `metadata.jsonl`, a line for each: a table, and an image folder |
+| `faults.jsonl` | rows of the source that could not be read |
 | `report.html`, `.md`, `.png`, `.json` | what more candidates are worth, and how sure the choices were |
 
 A run that was stopped goes on where it was. More candidates, or another scorer, take the same folder: what is there is
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from editreward.data.edit_sources import GroupSource
+from editreward.data.edit_sources import GroupSource, write_faults
 from editreward.data.images import extension_of, pixel_digest, shown_image
 from editreward.data.schema import UNKNOWN, encode_image
 from editreward.editors.candidates import CandidateGroups
@@ -206,6 +207,7 @@ def choose_in(
         ]
         found = BestOf(choices, failed, unscored, winners, report, generation)
         write_report(output, found)
+        write_faults(source, output)
         return found
 
 

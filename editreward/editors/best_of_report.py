@@ -68,6 +68,7 @@ class Report:
         sure: how many choices were how sure; empty without probabilities.
         agreement: share of groups in which no candidate has a higher truth, or score of the second scorer.
         seconds: mean time of an image by editor.
+        repeated: candidates with the pixels of another of their group, where that is known.
     """
 
     scorer: str
@@ -83,6 +84,7 @@ class Report:
     sure: Sequence[Sure]
     agreement: Mapping[str, Share]
     seconds: Mapping[str, float]
+    repeated: int = 0
     shown: Mapping[str, Sequence["Choice"]] = field(default_factory=dict)
     pictures: dict[int, list[Picture]] = field(default_factory=dict)
 
@@ -154,6 +156,7 @@ def report_of(
         _sure(choices),
         {name: _agreement(choices, MEASURES[name]) for name in judged},
         {name: float(np.mean(values)) for name, values in seconds.items() if values},
+        getattr(source, "repeated", 0),
         _to_show(choices),
     )
 
@@ -233,6 +236,8 @@ def write_report(output: "Path", found: "BestOf") -> None:
             + ", ".join(f"{seconds:.2f} s ({editor})" for editor, seconds in report.seconds.items())
             + " on average: N candidates cost N times as much."
         )
+    if report.repeated:
+        text.append(f"{report.repeated} candidates equal another of their group: the editor makes little of its seed.")
     sections = [_curves(report), _doublings(report), *_surety_section(report), *_failures(found), *_examples(report)]
     Page("The best of N", text, sections).write(output, "report")
     write_json(output / "report.json", as_json(found))
@@ -345,6 +350,7 @@ def as_json(found: "BestOf") -> dict[str, Any]:
         "sure": [asdict(one) for one in report.sure],
         "agreement": {name: asdict(share) for name, share in report.agreement.items()},
         "seconds_per_image": dict(report.seconds),
+        "repeated_candidates": report.repeated,
     }
     return _without_nan(plain)
 

@@ -28,6 +28,7 @@ class CandidateGroups:
     Attributes:
         name: tells these candidates from any others: another candidate, another name.
         failures: what failed, and why.
+        repeated: how many candidates have the pixels of an earlier one of their group.
     """
 
     instructions: Instructions
@@ -44,6 +45,8 @@ class CandidateGroups:
         found = [records[key] for key in planned(self.instructions.ids, self._seeds) if key in records]
         self.failures = [record for record in found if record.error is not None]
         self.made = {record.key: record for record in found if record.error is None}
+        pictures = {(record.group_id, record.pixels) for record in self.made.values()}
+        self.repeated = len(self.made) - len(pictures)
         content = json.dumps([[*key, record.sha256, record.source] for key, record in self.made.items()])
         digest = hashlib.sha256(content.encode()).hexdigest()[:16]
         self.name = f"{len(self.made)} candidates of {', '.join(self._seeds)} ({digest})"

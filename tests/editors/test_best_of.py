@@ -163,6 +163,19 @@ def test_a_second_run_makes_and_scores_nothing_and_more_candidates_only_the_new_
     assert (editor.made, more.made) == (6, 6) and found.report.numbers == 4
 
 
+def test_candidates_that_are_the_same_are_counted(table, tmp_path, quick):
+    class Same(Paints):
+        def red(self, group_id, seed):
+            return 7
+
+        def load(self, device):
+            return lambda row, seed: painted(7)
+
+    found = best_of_n(Same(range(3)), str(table), tmp_path / "out", 3, ColourScorer(), limit=2)
+    assert found.report.repeated == 4
+    assert "4 candidates equal another of their group" in (tmp_path / "out" / "report.md").read_text()
+
+
 def test_a_lower_bound_prefers_what_is_surely_good(table, tmp_path, quick):
     """The standard deviation of a candidate is its seed / sqrt(2) here."""
     editor = Paints(range(4))
@@ -200,6 +213,7 @@ def test_candidates_that_exist_are_chosen_from_by_the_command(tmp_path, capsys, 
     out = capsys.readouterr().out
     assert "4 winners, chosen by the score" in out and "truth" in out
     assert len(list((tmp_path / "out" / "winners").glob("*.png"))) == 4
+    assert (tmp_path / "out" / "faults.jsonl").read_text() == ""
     assert cli.main([*words, "--editor", "x"]) == 2
     assert "goes without --editor" in capsys.readouterr().err
     assert cli.main(words[:1] + words[3:]) == 2
