@@ -3,6 +3,8 @@
 python -m research.curation_scale --edits 46000 --images 400 --work out/scale --scorer pixels
 """
 
+import editreward.scripts
+
 import argparse
 import io
 import json

@@ -1,6 +1,6 @@
 """Files and JSON that were changed at random: an error that says so, or scores; no other exception, no NaN.
 
-The quick run tries a few dozen changes, the slow one hundreds. The seeds are fixed.
+The quick run tries a few changes, the slow one dozens. The seeds are fixed.
 """
 
 import json
@@ -93,9 +93,9 @@ def test_a_few_changed_model_folders_are_refused_in_words_or_score(tmp_path, gro
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_changed_model_folders_are_refused_in_words_or_score(tmp_path, group, seed):
-    assert try_folders(tmp_path, group, 40, seed=100 + seed) >= 5
+    assert try_folders(tmp_path, group, 15, seed=100 + seed) >= 2
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,8 @@ def _check_folder(name: str, option: str) -> None:
 def _check_image(name: str, option: str) -> None:
     if not name.startswith(NO_FILES):
         _check_file(name, option)
+        if not Path(name).expanduser().is_file():
+            raise ValueError(f"`{option} {name}` is a pipe or a device, not an image file. Save it to a file.")
 
 
 def _check_dataset(name: str, option: str) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from importlib import metadata
@@ -13,7 +14,9 @@ from PIL import Image
 from editreward import EditRewardScorer, __version__
 from editreward.cli import command as cli
 from editreward.cli import demo_groups as demo
+from editreward.data.storage import write_groups
 from editreward.reports.ranking import ranking_table
+from editreward.simulation import simulate_groups
 
 INSTRUCTION = "把红色的圆变成蓝色"
 
@@ -109,6 +112,7 @@ def change(arguments: list[str], option: str, *values: str) -> list[str]:
         ("--source", ["missing.png"], "There is no file missing.png (`--source`)"),
         ("--edited", ["missing.png"], "There is no file missing.png (`--edited`)"),
         ("--edited", [__file__], "edited[0]"),
+        ("--edited", [os.devnull], "is a pipe or a device, not an image file"),
         ("--instruction", [" "], "instruction is empty"),
         ("--model", ["no/such-model"], "no/such-model is neither a model folder nor a Hub repository"),
         ("--model", ["."], "no config.json"),
@@ -188,6 +192,32 @@ def test_the_installed_command_runs(score_arguments, images, tmp_path):
     )
     assert (result.returncode, result.stderr) == (0, "")
     assert len(json.loads(result.stdout)["candidates"]) == 3
+
+
+HALF_A_STREAM = """
+import sys
+from editreward.cli import command, main
+from editreward.data.sources import raw_groups, stream_splits
+
+def run(argv):
+    kept.append(iter(raw_groups(stream_splits(sys.argv[1])["train"])))
+    print(next(kept[0])["group_id"])
+    return 3
+
+kept = []
+command.main = run
+main()
+"""
+
+
+@pytest.mark.slow
+def test_a_command_ends_with_its_status_whatever_stream_is_left(tmp_path):
+    # Left to itself, Python aborts or waits for ever at its end, most times.
+    write_groups((group.to_row() for group in simulate_groups(80, "train")), tmp_path / "groups")
+    words = [sys.executable, "-c", HALF_A_STREAM, str(tmp_path / "groups")]
+    for _ in range(2):
+        ended = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+        assert (ended.returncode, ended.stdout) == (3, "simulated-train-000000\n"), ended.stderr
 
 
 def test_version_is_the_packages(capsys):

@@ -708,7 +708,7 @@ def test_the_images_of_a_group_are_large_one_at_a_time(monkeypatch):
 # Fuzz: files with changes at random
 
 
-@pytest.mark.parametrize("trials", [12, pytest.param(250, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("trials", [12, pytest.param(120, marks=pytest.mark.slow)])
 def test_any_change_of_a_file_is_read_or_refused(trials):
     random = np.random.default_rng(trials)
     files = [data for data, _ in MATRIX.values()] + list(DECORATED.values())
