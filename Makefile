@@ -4,7 +4,7 @@ TORCH_VERSION := 2.13.0
 UV_VERSION := 0.13.9
 # Options for pip when it installs PyTorch, for example `make demo TORCH_OPTIONS="--index-url <URL of the CPU wheels>"`.
 TORCH_OPTIONS ?=
-PYTEST_WORKERS ?= 3
+PYTEST_WORKERS ?= 2
 PYTEST_OPTIONS ?=
 
 VENV := .venv
@@ -39,7 +39,12 @@ help:
 demo: $(VENV)/.installed-demo
 	$(BIN)/editreward demo
 
-test: lint
+# mypy has one process, and checks types while the tests begin.
+test: style
+	+$(MAKE) --jobs 2 types guard
+
+.PHONY: guard
+guard: $(VENV)/.installed-dev
 	$(BIN)/python $(PYTEST) -m "not slow"
 
 test-rest: $(VENV)/.installed-rest browser
@@ -50,9 +55,14 @@ test-all: test test-rest
 bench: $(VENV)/.installed-demo
 	$(BIN)/python performance/throughput.py --preset cpu-tiny
 
-lint: $(VENV)/.installed-dev
+lint: style types
+
+.PHONY: style types
+style: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 format: $(VENV)/.installed-dev

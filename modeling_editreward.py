@@ -768,14 +768,7 @@ class EditRewardModel(PreTrainedModel):
         base_type = _type_of_base(base, adapter, config, base_kwargs)
         loading = {"dtype": config.dtype if dtype in (None, "auto") else dtype, **base_kwargs, **kwargs}
         config._attn_implementation = attn_implementation
-        if base_type == config.model_type:
-            model = cls.from_pretrained(base, config=config, **loading)
-        else:
-            rows = config.get_text_config().vocab_size
-            model = cls._on_backbone(config, AutoModel.from_pretrained(base, trust_remote_code=False, **loading))
-            if rows != model.get_input_embeddings().num_embeddings:
-                # New rows are those of reward tokens, which the adapter holds.
-                model.resize_token_embeddings(rows, mean_resizing=False)
+        model = cls._load_base(base, base_type, config, **loading)
 
         peft_config.inference_mode = True
         adapted = PeftModel(model, peft_config)
@@ -785,6 +778,18 @@ class EditRewardModel(PreTrainedModel):
             raise ValueError(f"The adapter {adapter} lacks weights: {', '.join(missing[:5])}. Copy or train it again.")
         set_peft_model_state_dict(adapted, weights)
         return adapted.eval()
+
+    @classmethod
+    def _load_base(cls, base: str, base_type: str, config: EditRewardConfig, **loading: Any) -> "EditRewardModel":
+        """What an adapter sits on: an EditReward model, or a vision-language model, which gets fresh heads."""
+        if base_type == config.model_type:
+            return cls.from_pretrained(base, config=config, **loading)
+        rows = config.get_text_config().vocab_size
+        model = cls._on_backbone(config, AutoModel.from_pretrained(base, trust_remote_code=False, **loading))
+        if rows != model.get_input_embeddings().num_embeddings:
+            # New rows are those of reward tokens, which the adapter holds.
+            model.resize_token_embeddings(rows, mean_resizing=False)
+        return model
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
         """As in transformers; beside an adapter's weights it saves the configuration too, to load it from there."""

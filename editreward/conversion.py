@@ -217,21 +217,7 @@ def convert_checkpoint(
             f"Checkpoint {checkpoint}: no token embeddings. Found: {_some(left_over + list(state_dict))}."
         )
     head_type, dimensions = _head_and_dimensions(state_dict, prompts, head_type)
-    tokenizer = None
-    if (tokenizer_folder := Path(checkpoint) / "tokenizer").is_dir():
-        tokenizer = load_tokenizer(tokenizer_folder)
-    processor = EditRewardProcessor.from_backbone(
-        backbone,
-        tokenizer=tokenizer,
-        dimensions=dimensions,
-        layout="paper",
-        position_scheme="sequential",
-        templates={name: prompts.templates[name] for name in dimensions},
-        reward_suffix=prompts.reward_suffix,
-        system_prompt=prompts.system_prompt,
-        image_mode="reference",
-        instruction_mode="reference",
-    )
+    processor = _published_processor(checkpoint, backbone, dimensions, prompts)
     config = _published_config(state_dict, backbone, dimensions, head_type, aggregation)
     model = _build(config, state_dict, left_over, checkpoint, dtype)
     rows = len(state_dict[_EMBEDDINGS])
@@ -243,6 +229,26 @@ def convert_checkpoint(
     model.save_pretrained(output)
     processor.save_pretrained(output)
     return config
+
+
+def _published_processor(
+    checkpoint: str | Path, backbone: str | Path, dimensions: list[str], prompts: Prompts
+) -> EditRewardProcessor:
+    tokenizer = None
+    if (tokenizer_folder := Path(checkpoint) / "tokenizer").is_dir():
+        tokenizer = load_tokenizer(tokenizer_folder)
+    return EditRewardProcessor.from_backbone(
+        backbone,
+        tokenizer=tokenizer,
+        dimensions=dimensions,
+        layout="paper",
+        position_scheme="sequential",
+        templates={name: prompts.templates[name] for name in dimensions},
+        reward_suffix=prompts.reward_suffix,
+        system_prompt=prompts.system_prompt,
+        image_mode="reference",
+        instruction_mode="reference",
+    )
 
 
 def _head_and_dimensions(

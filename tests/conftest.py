@@ -1,7 +1,9 @@
 """Environment and fixtures shared by all tests."""
 
+import gc
 import os
 from pathlib import Path
+from typing import Any
 
 # Tests never reach the network, nor do the processes that they start. Set before anything imports these libraries.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -13,6 +15,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 import torch
 
+from editreward.statistics import resampling
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor
 
@@ -23,6 +26,23 @@ torch.set_num_threads(1)
 def golden_dir() -> Path:
     """Inputs and outputs of the published implementation on tiny random weights."""
     return Path(__file__).parent / "golden"
+
+
+def pytest_collection_finish() -> None:
+    """What is imported now stays: the collections of garbage that trainers ask for need not look through it."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statistics that are computed anew for each resample get 50 of them, for tests of all but intervals."""
+    resampled = resampling._resampled
+
+    def of_few(statistic: Any, index: Any, groups: int, samples: int, seed: int) -> Any:
+        return resampled(statistic, index, groups, min(samples, 50), seed)
+
+    monkeypatch.setattr(resampling, "_resampled", of_few)
 
 
 @pytest.fixture(scope="session")

@@ -58,8 +58,13 @@ def source_of(module: str) -> Path | None:
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 
-def imports_of(module: str) -> Iterator[str]:
+@cache
+def imports_of(module: str) -> list[str]:
     """What a module imports, inside functions too, but for annotations."""
+    return list(_imports_of(module))
+
+
+def _imports_of(module: str) -> Iterator[str]:
     path = source_of(module)
     assert path is not None, f"there is no module {module}"
     nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))

@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from random import Random
@@ -125,12 +126,12 @@ def build_benchmark(
     Raises:
         ValueError: a row is faulty, a ranking is of no tuple of the datasets, or there is nothing to choose from.
     """
-    disable = None if progress is None else not progress
+    bar = partial(tqdm, disable=None if progress is None else not progress)
     dimensions = dimensions_of(features_of(datasets[0]))
-    rows = tqdm(_rows(datasets), desc="reading", unit=" groups", disable=disable)
+    rows = bar(_rows(datasets), desc="reading", unit=" groups")
     groups = _annotated_groups(rows, dimensions, name)
     _check_rankings(rankings, groups, name)
-    known = tqdm(known_sources(exclude), desc="excluding", unit=" images", disable=disable)
+    known = bar(known_sources(exclude), desc="excluding", unit=" images")
     pool = _pool(groups, known, rankings, options)
     selection = select_tuples(
         [item for items in pool.tuples.values() for item in items],
@@ -145,10 +146,9 @@ def build_benchmark(
         raise ValueError(f"{name} has nothing to make a benchmark of ({reasons or 'no groups'}).")
     chosen = {item.group_id: item for item in selection.tuples}
     written = (row for row in _rows(datasets) if row["group_id"] in chosen) if chosen else iter(())
-    written = tqdm(written, desc="writing", unit=" tuples", total=len(chosen), disable=disable)
+    written = bar(written, desc="writing", unit=" tuples", total=len(chosen))
     _write(written, chosen, groups, dimensions, Path(output), options)
-    pending = sorted(selection.pending, key=lambda item: (item.size, item.tuple_id))
-    _write_lines(Path(output) / PENDING, [_pending_line(item) for item in pending])
+    _write_pending(Path(output) / PENDING, selection.pending)
     summary = BuildSummary(
         options=options,
         groups=len(groups),
@@ -161,8 +161,7 @@ def build_benchmark(
         categories=dict(sorted(Counter(i.category for i in selection.tuples + selection.pending).items())),
         rankings_not_used=_not_used(rankings, selection.tuples, pool.tuples, pool.shared),
     )
-    text = json.dumps(asdict(summary), ensure_ascii=False, indent=2)
-    write_text(Path(output) / SUMMARY, text + "\n")
+    write_text(Path(output) / SUMMARY, json.dumps(asdict(summary), ensure_ascii=False, indent=2) + "\n")
     return summary
 
 
@@ -276,6 +275,11 @@ def _not_used(
             reason = "too few annotators rated all of its candidates"
         reasons.setdefault(reason, []).append(ranking.tuple_id)
     return reasons
+
+
+def _write_pending(path: Path, pending: Iterable[BenchmarkTuple]) -> None:
+    ordered = sorted(pending, key=lambda item: (item.size, item.tuple_id))
+    _write_lines(path, [_pending_line(item) for item in ordered])
 
 
 def _pending_line(item: BenchmarkTuple) -> str:

@@ -114,14 +114,7 @@ def _score_dataset(
     progress: bool | None,
     describe: Callable[[GroupRow], Mapping[str, object]] | None,
 ) -> DatasetReport | None:
-    parts = [output.with_name(f"{output.name}.part-{index}-of-{processes.count}") for index in range(processes.count)]
-    others = sorted(set(output.parent.glob(f"{output.name}.part-*")) - set(parts))
-    if others:
-        raise ValueError(
-            f"{others[0]} is of an unfinished run with another number of processes. Run it with that, or delete it."
-        )
-    if output.exists() and not all(part.exists() for part in parts):  # with them: killed before they were removed
-        raise FileExistsError(f"{output} is there already. Choose another name, or delete it.")
+    parts = _parts(output, processes)
     header = {
         "dataset": name if isinstance(name, str) else name.name,
         "split": split,
@@ -133,12 +126,12 @@ def _score_dataset(
     journal = Journal(parts[processes.index], header, durable=False)  # a lost group is quickly scored again
     rows: Iterator[tuple[int, GroupRow]]
     total: int | None
-    if not isinstance(name, str):
-        rows = name.group_rows(processes.index, processes.count, limit)
-        total = name.number()
-    else:
+    if isinstance(name, str):
         rows = numbered_rows(name, split, processes.index, processes.count, limit, revision)
         total = number_of_rows(name, split, revision) if progress is not False else None
+    else:
+        rows = name.group_rows(processes.index, processes.count, limit)
+        total = name.number()
     total = limit if total is None else total if limit is None else min(total, limit)
     reused, changed, rows = _verified(journal, rows, limit)
     # All processes take turns: the main one's bar counts for all of them.
@@ -158,18 +151,48 @@ def _score_dataset(
     if not processes.is_main:
         return None
     report = DatasetReport(reused=sum(one for one, _ in counts), changed=sum(one for _, one in counts))
+    _join(parts, limit, output, scorer.dimensions, choice, report)
+    return report
+
+
+def _parts(output: Path, processes: Processes) -> list[Path]:
+    """The unfinished files, one of each process.
+
+    Raises:
+        ValueError: some are there of another number of processes.
+        FileExistsError: the output is there.
+    """
+    parts = [output.with_name(f"{output.name}.part-{index}-of-{processes.count}") for index in range(processes.count)]
+    others = sorted(set(output.parent.glob(f"{output.name}.part-*")) - set(parts))
+    if others:
+        raise ValueError(
+            f"{others[0]} is of an unfinished run with another number of processes. Run it with that, or delete it."
+        )
+    if output.exists() and not all(part.exists() for part in parts):  # with them: killed before they were removed
+        raise FileExistsError(f"{output} is there already. Choose another name, or delete it.")
+    return parts
+
+
+def _join(
+    parts: Sequence[Path],
+    limit: int | None,
+    output: Path,
+    dimensions: Sequence[str],
+    choice: Choice,
+    report: DatasetReport,
+) -> None:
+    """Make the output of the processes' files, count into `report` what is in it, and remove them."""
     # A user's scorer need not say beforehand what it scores apart.
     candidates = (candidate for record in _in_order(parts, limit) for candidate in record["candidates"])
     found = (name for candidate in candidates for name in candidate["dimensions"] or ())
-    dimensions = list(dict.fromkeys(itertools.chain(scorer.dimensions, found)))
+    columns = list(dict.fromkeys(itertools.chain(dimensions, found)))
     with atomic_file(output) as unfinished:
         records = _counted(_in_order(parts, limit), report)
-        report.written = write_scores(records, unfinished, output.suffix, dimensions, choice)
+        report.written = write_scores(records, unfinished, output.suffix, columns, choice)
         if output.exists() and not filecmp.cmp(unfinished, output, shallow=False):
             raise FileExistsError(f"{output} is there already, with other content. Choose another name, or delete it.")
     for part in parts:
         part.unlink()
-    return report
 
 
 def _verified(

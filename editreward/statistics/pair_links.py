@@ -131,16 +131,7 @@ def fit_pair_link(
             finite or out of range, and its row is named.
     """
     check_choice("link", link, PREFERENCE_LINKS)
-    d = finite("differences", differences)
-    y = finite("outcomes", outcomes, len(d))
-    first, second = np.asarray(pass_variances, dtype=float).reshape(len(d), 2).T
-    v = _not_negative("pass_variances", first, len(d)) + _not_negative("pass_variances", second, len(d))
-    for row in np.flatnonzero((y < 0) | (y > 1)):
-        raise ValueError(f"outcomes: row {row} is {y[row]:g}, which is not between 0 and 1")
-    if len(d) < MIN_PAIRS:
-        raise ValueError(f"only {len(d)} pairs are labelled; a link needs {MIN_PAIRS}")
-    if not (d * (y - 0.5)).sum() > 0:
-        raise ValueError("the differences do not predict which edit is preferred; there is no link to be fitted")
+    d, v, y = _checked_pairs(differences, pass_variances, outcomes)
     unit = float(np.sqrt(np.mean(d**2)))
     smoothed = torch.from_numpy((y * len(d) + 1) / (len(d) + 2))
     of_d, of_v, middle = torch.from_numpy(d / unit), torch.from_numpy(v / unit**2), float(v.mean()) / unit**2
@@ -169,6 +160,23 @@ def fit_pair_link(
         slope = float(found[2].exp()) / middle if middle > 0 else 0.0
         variance = VarianceFit(float(found[1].exp()) * unit**2 / 2, slope)
     return PairLink(float(found[0].exp()) * unit, variance, link, float(log_loss(found)), len(d))
+
+
+def _checked_pairs(
+    differences: ArrayLike, pass_variances: ArrayLike, outcomes: ArrayLike
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Differences, the sums of their two pass variances and outcomes, shape (pairs,), that a link can be fitted on."""
+    d = finite("differences", differences)
+    y = finite("outcomes", outcomes, len(d))
+    first, second = np.asarray(pass_variances, dtype=float).reshape(len(d), 2).T
+    v = _not_negative("pass_variances", first, len(d)) + _not_negative("pass_variances", second, len(d))
+    for row in np.flatnonzero((y < 0) | (y > 1)):
+        raise ValueError(f"outcomes: row {row} is {y[row]:g}, which is not between 0 and 1")
+    if len(d) < MIN_PAIRS:
+        raise ValueError(f"only {len(d)} pairs are labelled; a link needs {MIN_PAIRS}")
+    if not (d * (y - 0.5)).sum() > 0:
+        raise ValueError("the differences do not predict which edit is preferred; there is no link to be fitted")
+    return d, v, y
 
 
 def _log_probability(difference: Tensor, variance: Tensor, temperature: Tensor, link: str) -> Tensor:

@@ -149,19 +149,10 @@ class EditRewardTrainer(RewardTrainer):
             model, peft_config = get_peft_model(model, peft_config), None
             trained = trained_weights(model)
 
-        if data_collator is None:
-            data_collator = EditGroupCollator(
-                processing_class,
-                args.on_bad_row,
-                vote_labels=loss.vote_labels,
-                rationales=self.rationale_loss is not None,
-                auxiliary_loss=auxiliary_loss,
-            )
-
         super().__init__(
             model=model,
             args=args,
-            data_collator=data_collator,
+            data_collator=data_collator or self._collator(processing_class, args, loss),
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
@@ -180,6 +171,17 @@ class EditRewardTrainer(RewardTrainer):
         self._add_callbacks()
         # `get_batch_samples` counts what the loss is divided by; the model takes no such argument.
         self.model_accepts_loss_kwargs = False
+
+    def _collator(
+        self, processor: EditRewardProcessor, args: EditRewardTrainingArguments, loss: RewardLoss
+    ) -> EditGroupCollator:
+        return EditGroupCollator(
+            processor,
+            args.on_bad_row,
+            vote_labels=loss.vote_labels,
+            rationales=self.rationale_loss is not None,
+            auxiliary_loss=self.auxiliary_loss,
+        )
 
     def _set_terms(self, loss: RewardLoss | None, args: EditRewardTrainingArguments) -> RewardLoss:
         """The loss, by default the one of the arguments, and the parts that it is taken over."""

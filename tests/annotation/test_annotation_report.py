@@ -369,6 +369,7 @@ def test_the_command_reads_the_apps_database_with_its_known_answers(tmp_path, ca
     assert data["agreement"][0]["exact"]["value"] == 0 and len(data["to_check"]) == 4
 
 
+@pytest.mark.slow
 def test_references_may_come_from_a_dataset(tmp_path):
     ratings, references = annotation(["ann", "bob"], groups=4, gold_every=2)
     lines = "".join(json.dumps(asdict(rating)) + "\n" for rating in ratings)

@@ -80,6 +80,7 @@ def rated() -> Answers:
     return replace(answers, items=items, groups=groups)
 
 
+@pytest.mark.usefixtures("few_resamples")
 @pytest.mark.parametrize(
     ("protocol", "answers"),
     [
@@ -135,6 +136,7 @@ def test_confusion_counts_ranks_where_ties_share_the_better_one():
     assert {k: counts.sum() % k for k, counts in rank_confusion(turned).items()} == {2: 0, 3: 0, 4: 0}
 
 
+@pytest.mark.usefixtures("few_resamples")
 def test_breakdowns_are_accuracies_of_the_pairs_of_each_label():
     answers = made()
     found = {one.kind: one.columns for one in breakdowns(answers)}

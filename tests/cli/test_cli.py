@@ -185,6 +185,7 @@ def test_help_does_not_import_torch():
     assert "score" in result.stdout and "demo" in result.stdout
 
 
+@pytest.mark.slow
 def test_the_installed_command_runs(score_arguments, images, tmp_path):
     command = [str(Path(sys.executable).with_name("editreward")), *score_arguments, "--json"]
     result = subprocess.run(

@@ -1,5 +1,6 @@
 """Tiny vision-language backbones with random weights, in the form of the checkpoints that the real ones come in."""
 
+import copy
 import functools
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -61,6 +62,9 @@ PAPER_TEMPLATES = {
     "visual_quality": 'Is it clean, for "{text_prompt}"? Braces {} and {source} mean nothing here.\n',
 }
 
+# Loading takes far longer than copying.
+_models: dict[str, EditRewardModel] = {}
+_processors: dict[str, EditRewardProcessor] = {}
 _folders = tempfile.TemporaryDirectory(prefix="editreward-tests-")
 
 
@@ -142,11 +146,13 @@ def build(
         config: Further fields of the model's configuration.
     """
     shared: dict[str, Any] = {"layout": layout, "position_scheme": position_scheme, "dimensions": dimensions}
-    folder = backbone_folder(kind)  # draws random numbers when it is first made
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = EditRewardModel.from_backbone(folder, **shared, **config)
-    return model.eval(), build_processor(kind, templates=templates, pixels=pixels, **shared)
+    key = f"{kind} {seed} {sorted((shared | config).items())}"
+    if key not in _models:
+        folder = backbone_folder(kind)  # draws random numbers when it is first made
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            _models[key] = EditRewardModel.from_backbone(folder, **shared, **config).eval()
+    return copy.deepcopy(_models[key]), build_processor(kind, templates=templates, pixels=pixels, **shared)
 
 
 def build_processor(
@@ -160,10 +166,11 @@ def build_processor(
     """The processor alone; see `build`."""
     if templates is None and layout == "paper":
         templates = PAPER_TEMPLATES
-    pixels = pixels or (2 * FACTOR[kind]) ** 2
-    return EditRewardProcessor.from_backbone(
-        backbone_folder(kind), layout=layout, templates=templates, pixels=pixels, **settings
-    )
+    settings |= {"layout": layout, "templates": templates, "pixels": pixels or (2 * FACTOR[kind]) ** 2}
+    key = f"{kind} {sorted(settings.items())}"
+    if key not in _processors:
+        _processors[key] = EditRewardProcessor.from_backbone(backbone_folder(kind), **settings)
+    return copy.deepcopy(_processors[key])
 
 
 def make_image(seed: int, size: tuple[int, int] = (56, 56)) -> Image.Image:

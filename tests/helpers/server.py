@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import httpx
 import uvicorn
 from PIL import Image
 
@@ -16,6 +17,9 @@ from editreward.rewards import Shaping
 from editreward.serving.app import create_app
 from editreward.serving.service import Service
 from editreward.serving.settings import Settings
+
+HTTP = httpx.Client(limits=httpx.Limits(max_keepalive_connections=0))
+"""For requests: `httpx.post` reads the certificates of the machine each time."""
 
 
 def text_of(image: Image.Image, format: str = "PNG") -> str:

@@ -39,6 +39,7 @@ def shape(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs(generative, shape, tmp_path):
     table = generative.main(
         ["--shape", str(shape), "--cells", "112:2:2", "--tokens", "3", "--json", str(tmp_path / "found.json")]

@@ -325,6 +325,7 @@ def pushed(dataset, tmp_path_factory):
         yield hub, json.loads(result.stdout.split("RESULT")[1]), result.stdout
 
 
+@pytest.mark.slow
 def test_what_was_pushed_is_loaded_from_the_hub_the_same(pushed):
     hub, result, out = pushed
     assert result["statuses"] == [0, 0] and result["checked"] == 0
@@ -337,6 +338,7 @@ def test_what_was_pushed_is_loaded_from_the_hub_the_same(pushed):
     assert hub.repositories[REPO].private
 
 
+@pytest.mark.slow
 def test_parquet_went_the_lfs_way_in_one_commit_and_was_read_back_from_there(pushed):
     hub, _, _ = pushed
     assert len(hub.repositories[REPO].commits) == 3, "the initial one and one for each push"
@@ -349,6 +351,7 @@ def test_parquet_went_the_lfs_way_in_one_commit_and_was_read_back_from_there(pus
         assert f"PUT /storage/{files[name].sha256}" in hub.log and f"GET /storage/{files[name].sha256}" in hub.log
 
 
+@pytest.mark.slow
 def test_a_second_push_replaces_the_shards_of_the_first(pushed):
     hub, result, _ = pushed
     expected = {group["group_id"]: renamed(group) for group in make_groups(3)}
@@ -358,6 +361,7 @@ def test_a_second_push_replaces_the_shards_of_the_first(pushed):
     assert not [name for name in files if name.startswith("data/test")]
 
 
+@pytest.mark.slow
 def test_a_wrong_token_is_an_error_before_anything_is_written(dataset, tmp_path):
     code = "import sys; from editreward.cli.command import main; sys.exit(main(sys.argv[1:]))"
     with Hub() as hub:

@@ -130,6 +130,7 @@ def hub(random_model_dir, tmp_path_factory):
         yield hub, json.loads(loaded.stdout.split("RESULT")[1]), here, result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("where", "model"), [("main", 1), ("commit", 0), ("branch", 0), ("private", 0), ("plain", 0)])
 def test_what_was_pushed_scores_the_same_without_the_package(hub, where, model):
     _, (scores, _), here, _ = hub
@@ -139,6 +140,7 @@ def test_what_was_pushed_scores_the_same_without_the_package(hub, where, model):
     assert here[0] != pytest.approx(here[1], abs=1e-2)
 
 
+@pytest.mark.slow
 def test_a_private_repository_without_a_token_gives_the_hubs_error(hub):
     server, (_, errors), _, _ = hub
     assert server.repositories[PRIVATE].private and not server.repositories[REPO].private
@@ -147,6 +149,7 @@ def test_a_private_repository_without_a_token_gives_the_hubs_error(hub):
         assert PRIVATE in error and "private" in error and "token" in error
 
 
+@pytest.mark.slow
 def test_code_config_and_weights_in_shards_are_uploaded_and_old_shards_deleted(hub):
     repository = hub[0].repositories[REPO]
     (_, first), (_, second) = repository.commits[1:3]
@@ -162,6 +165,7 @@ def test_code_config_and_weights_in_shards_are_uploaded_and_old_shards_deleted(h
     assert {name for name in second if "safetensors" in name} == {"model.safetensors"}
 
 
+@pytest.mark.slow
 def test_the_card_has_metadata_and_results(hub):
     card = ModelCard(hub[0].repositories[REPO].commits[1][1]["README.md"].content.decode())
     data = card.data
@@ -181,12 +185,14 @@ def test_the_card_has_metadata_and_results(hub):
     assert plain.data.library_name == "transformers" and "reward-model" in plain.data.tags
 
 
+@pytest.mark.slow
 def test_notes_say_what_the_card_lacks(hub):
     out = hub[3]
     assert out.count("the card states no licence") == 3 and out.count("the card has no results") == 3
     assert out.count(f"Pushed {hub[0].endpoint}/{REPO}/commit/") == 3
 
 
+@pytest.mark.slow
 def test_the_space_is_pushed_with_its_variables(hub):
     space = hub[0].repositories[SPACE]
     assert space.variables == {MODEL_VARIABLE: REPO, REVISION_VARIABLE: "v1"}

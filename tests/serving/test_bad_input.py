@@ -4,7 +4,6 @@ import base64
 import io
 import json
 
-import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
@@ -15,7 +14,7 @@ from editreward.serving.app import create_app
 from editreward.serving.service import Service
 from editreward.serving.settings import Limits, Settings
 from tests.helpers.scorers import ColourScorer, painted
-from tests.helpers.server import body_of, serving, text_of
+from tests.helpers.server import HTTP, body_of, serving, text_of
 
 LIMITS = Limits(body_bytes=200_000, image_pixels=10_000, groups=3, edits=4, candidates=3, sources=2)
 LIMITED = Settings(limits=LIMITS)
@@ -87,25 +86,25 @@ def test_a_bad_request_is_a_4xx_that_names_the_field(server, case):
     content, status, field = CASES[case]
     if not isinstance(content, str | bytes):
         content = json.dumps(content)
-    answer = httpx.post(f"{server}/v1/score", content=content, headers={"Content-Type": "application/json"})
+    answer = HTTP.post(f"{server}/v1/score", content=content, headers={"Content-Type": "application/json"})
     assert answer.status_code in (status if isinstance(status, tuple) else (status,)), answer.text
     told = answer.json()
     assert isinstance(told["error"], str) and told["error"] and "\n" not in told["error"]
     assert len(answer.content) < 2000  # nothing of the request comes back
     if field is not None:
         assert field in [one["field"] for one in told["fields"]] and field in told["error"]
-    assert httpx.post(f"{server}/v1/score", json=group()).status_code == 200
+    assert HTTP.post(f"{server}/v1/score", json=group()).status_code == 200
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
 def test_another_content_type_is_refused(server, kind):
-    answer = httpx.post(f"{server}/v1/score", content=json.dumps(group()), headers={"Content-Type": kind})
+    answer = HTTP.post(f"{server}/v1/score", content=json.dumps(group()), headers={"Content-Type": kind})
     assert 400 <= answer.status_code < 500 and answer.json()["error"]
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
 def test_a_timeout_that_is_no_time_is_refused(server, seconds):
-    answer = httpx.post(f"{server}/v1/score", json=group(), headers={"X-Timeout-Seconds": seconds})
+    answer = HTTP.post(f"{server}/v1/score", json=group(), headers={"X-Timeout-Seconds": seconds})
     assert answer.status_code == 422 and "X-Timeout-Seconds" in answer.json()["error"]
 
 
@@ -115,13 +114,13 @@ def test_a_timeout_that_is_no_time_is_refused(server, seconds):
 )
 def test_a_bad_form_is_refused(server, data, told):
     files = {"a": ("a.png", base64.b64decode(GOOD))}
-    answer = httpx.post(f"{server}/v1/score/files", data=data, files=files)
+    answer = HTTP.post(f"{server}/v1/score/files", data=data, files=files)
     assert answer.status_code == 422 and answer.json()["fields"][0]["field"] == told
 
 
 def test_a_broken_form_is_refused(server):
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
-    answer = httpx.post(f"{server}/v1/score/files", content=b"--x\r\nnonsense", headers=headers)
+    answer = HTTP.post(f"{server}/v1/score/files", content=b"--x\r\nnonsense", headers=headers)
     assert 400 <= answer.status_code < 500 and answer.json()["error"]
 
 
@@ -130,13 +129,13 @@ def test_a_body_longer_than_it_says_is_cut(server):
         for _ in range(100):
             yield b"x" * 10_000
 
-    answer = httpx.post(f"{server}/v1/score", content=endless(), headers={"Content-Type": "application/json"})
+    answer = HTTP.post(f"{server}/v1/score", content=endless(), headers={"Content-Type": "application/json"})
     assert answer.status_code == 413
 
 
 def test_unknown_paths_and_methods_are_json_errors(server):
-    assert httpx.get(f"{server}/nothing").json() == {"error": "Not Found", "fields": []}
-    answer = httpx.get(f"{server}/v1/score")
+    assert HTTP.get(f"{server}/nothing").json() == {"error": "Not Found", "fields": []}
+    answer = HTTP.get(f"{server}/v1/score")
     assert answer.status_code == 405 and "POST" in answer.headers["allow"]
 
 
@@ -153,9 +152,9 @@ def test_whatever_the_schema_allows_or_forbids_gets_a_documented_answer(case, se
 
 
 def test_the_examples_of_the_openapi_page_are_answered(server):
-    document = httpx.get(f"{server}/openapi.json").json()
+    document = HTTP.get(f"{server}/openapi.json").json()
     image = document["components"]["schemas"]["WireGroup"]["properties"]["edited"]["items"]["examples"][0]
-    answer = httpx.post(f"{server}/v1/score", json=group(sources=[image], edited=[image]))
+    answer = HTTP.post(f"{server}/v1/score", json=group(sources=[image], edited=[image]))
     assert answer.status_code == 200
     assert (
         body_of([painted(1)])["groups"][0].keys() < document["components"]["schemas"]["WireGroup"]["properties"].keys()

@@ -11,14 +11,13 @@ import threading
 import time
 from pathlib import Path
 
-import httpx
 import pytest
 
 import editreward.client
 from editreward.cli import main
 from editreward.serving.run import check_host, devices, read_token
 from tests.helpers.scorers import painted
-from tests.helpers.server import body_of
+from tests.helpers.server import HTTP, body_of
 
 SCORER = """
 import time
@@ -49,14 +48,14 @@ def test_sigterm_finishes_what_was_accepted(process):
     found = []
     threads = [
         threading.Thread(
-            target=lambda: found.append(httpx.post(f"{url}/v1/score", json=body_of([painted(10)]), timeout=30))
+            target=lambda: found.append(HTTP.post(f"{url}/v1/score", json=body_of([painted(10)]), timeout=30))
         )
         for _ in range(4)
     ]
-    assert httpx.get(f"{url}/health", timeout=30).status_code == 200
+    assert HTTP.get(f"{url}/health", timeout=30).status_code == 200
     for thread in threads:
         thread.start()
-    while "editreward_queued_edits 3.0" not in httpx.get(f"{url}/metrics", timeout=30).text:
+    while "editreward_queued_edits 3.0" not in HTTP.get(f"{url}/metrics", timeout=30).text:
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     for thread in threads:

@@ -19,7 +19,7 @@ from editreward.serving import AsyncClient, Client, NoReward, ServerError
 from editreward.serving.settings import Limits, Settings
 from editreward.simulation import simulate_group
 from tests.helpers.scorers import ColourScorer, painted
-from tests.helpers.server import body_of, serving, text_of
+from tests.helpers.server import HTTP, body_of, serving, text_of
 
 EDITS = [painted(10, 20, 2), painted(200, 100, 4), painted(0, 40, 6)]
 
@@ -83,7 +83,7 @@ def test_one_bad_image_costs_its_own_edit_only():
     body["groups"][0]["edited"].insert(1, base64.b64encode(b"no image").decode())
     body["groups"].append({"sources": ["%"], "instruction": "x", "edited": [text_of(EDITS[0])], "group_id": "bad"})
     with serving(ColourScorer()) as url:
-        answer = httpx.post(f"{url}/v1/score", json=body)
+        answer = HTTP.post(f"{url}/v1/score", json=body)
         assert answer.status_code == 200
         first, second = answer.json()["groups"]
         with Client(url) as client, pytest.raises(NoReward, match="1 of 2 edits have no reward; edit 1: white is no"):
@@ -110,10 +110,10 @@ def test_uploaded_files_are_scored_without_base64(tmp_path):
     files = {name: (name, base64.b64decode(text_of(image))) for name, image in zip("sab", EDITS, strict=True)}
     request = {"groups": [{"sources": ["s"], "instruction": "x", "edited": ["a", "b"]}]}
     with serving(ColourScorer()) as url:
-        answer = httpx.post(f"{url}/v1/score/files", data={"request": json.dumps(request)}, files=files)
+        answer = HTTP.post(f"{url}/v1/score/files", data={"request": json.dumps(request)}, files=files)
         assert [one["reward"] for one in answer.json()["groups"][0]["candidates"]] == [151, 21]
         del files["b"]
-        answer = httpx.post(f"{url}/v1/score/files", data={"request": json.dumps(request)}, files=files)
+        answer = HTTP.post(f"{url}/v1/score/files", data={"request": json.dumps(request)}, files=files)
         assert answer.status_code == 422
         assert answer.json()["fields"] == [
             {"field": "request.groups.0.edited.1", "reason": "the form has no file 'b'"}
@@ -145,14 +145,14 @@ def test_a_late_request_costs_no_pass():
     scorer = ColourScorer(gate=gate)
     with serving(scorer, settings=Settings(max_wait=0)) as url:
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            first = pool.submit(httpx.post, f"{url}/v1/score", json=body_of(EDITS[:1]), timeout=30)
+            first = pool.submit(HTTP.post, f"{url}/v1/score", json=body_of(EDITS[:1]), timeout=30)
             while not scorer.calls:
                 time.sleep(0.005)
-            late = httpx.post(f"{url}/v1/score", json=body_of(EDITS[1:]), headers={"X-Timeout-Seconds": "0.1"})
+            late = HTTP.post(f"{url}/v1/score", json=body_of(EDITS[1:]), headers={"X-Timeout-Seconds": "0.1"})
             assert late.status_code == 504
             gate.set()
             assert first.result().status_code == 200
-        assert httpx.post(f"{url}/v1/score", json=body_of(EDITS[:1])).status_code == 200
+        assert HTTP.post(f"{url}/v1/score", json=body_of(EDITS[:1])).status_code == 200
     assert scorer.calls == [1, 1]
 
 
@@ -161,11 +161,11 @@ def test_a_client_that_is_gone_costs_no_pass():
     scorer = ColourScorer(gate=gate)
     with serving(scorer, settings=Settings(max_wait=0)) as url:
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            first = pool.submit(httpx.post, f"{url}/v1/score", json=body_of(EDITS[:1]), timeout=30)
+            first = pool.submit(HTTP.post, f"{url}/v1/score", json=body_of(EDITS[:1]), timeout=30)
             while not scorer.calls:
                 time.sleep(0.005)
             with pytest.raises(httpx.ReadTimeout):
-                httpx.post(f"{url}/v1/score", json=body_of(EDITS[1:]), timeout=0.3)
+                HTTP.post(f"{url}/v1/score", json=body_of(EDITS[1:]), timeout=0.3)
             time.sleep(0.2)
             gate.set()
             assert first.result().status_code == 200
@@ -180,7 +180,7 @@ def test_a_slow_client_holds_nobody_up():
             slow.sendall(b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
             slow.sendall(b"Content-Length: 1000\r\n\r\n{")
             started = time.monotonic()
-            assert httpx.post(f"{url}/v1/score", json=body_of(EDITS)).status_code == 200
+            assert HTTP.post(f"{url}/v1/score", json=body_of(EDITS)).status_code == 200
             assert time.monotonic() - started < 0.4
             assert slow.recv(1000).startswith(b"HTTP/1.1 408")
 
@@ -193,11 +193,11 @@ def test_a_failing_scorer_is_a_500_and_the_server_lives_on():
             return super().__call__(groups)
 
     with serving(Fragile()) as url:
-        answer = httpx.post(f"{url}/v1/score", json=body_of(EDITS, instruction="break"))
+        answer = HTTP.post(f"{url}/v1/score", json=body_of(EDITS, instruction="break"))
         assert answer.status_code == 500 and "ZeroDivisionError" in answer.json()["error"]
         assert "secret" not in answer.text
         body = {"groups": body_of(EDITS)["groups"] + body_of(EDITS, instruction="break")["groups"]}
-        answer = httpx.post(f"{url}/v1/score", json=body)
+        answer = HTTP.post(f"{url}/v1/score", json=body)
         assert answer.status_code == 200  # what was scored is not lost
         good, bad = answer.json()["groups"]
         assert good["error"] is None and bad["error"] == "the scorer failed (ZeroDivisionError)"
@@ -207,10 +207,10 @@ def test_the_token_is_asked_for():
     with serving(ColourScorer(), settings=Settings(token="0123456789abcdef")) as url:
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "0123456789abcdef"}):
             for path in ("/v1/score", "/score", "/compute", "/v1/score/files"):
-                answer = httpx.post(url + path, json=body_of(EDITS), headers=headers)
+                answer = HTTP.post(url + path, json=body_of(EDITS), headers=headers)
                 assert answer.status_code == 401 and answer.json()["fields"][0]["field"] == "Authorization"
-            assert httpx.get(f"{url}/metrics", headers=headers).status_code == 401
-        assert httpx.get(f"{url}/health").json() == {"status": "ok", "rewards": {"editreward": ["ready"]}}
+            assert HTTP.get(f"{url}/metrics", headers=headers).status_code == 401
+        assert HTTP.get(f"{url}/health").json() == {"status": "ok", "rewards": {"editreward": ["ready"]}}
         with Client(url, token="0123456789abcdef") as client:
             assert client.rewards(sources=[EDITS[0]], edited=EDITS[:1], instructions=["x"]) == [16.0]
         with Client(url, token="wrong") as client, pytest.raises(ServerError, match="401") as error:
@@ -220,10 +220,10 @@ def test_the_token_is_asked_for():
 
 def test_metrics_count_requests_edits_failures_and_batches():
     with serving(ColourScorer()) as url:
-        httpx.post(f"{url}/v1/score", json=body_of([*EDITS, painted(255, 255, 255)]))
-        httpx.post(f"{url}/v1/score", json={"groups": []})
-        httpx.get(f"{url}/no/such/path")
-        text = httpx.get(f"{url}/metrics").text
+        HTTP.post(f"{url}/v1/score", json=body_of([*EDITS, painted(255, 255, 255)]))
+        HTTP.post(f"{url}/v1/score", json={"groups": []})
+        HTTP.get(f"{url}/no/such/path")
+        text = HTTP.get(f"{url}/metrics").text
     for line in (
         'editreward_requests_total{endpoint="/v1/score",status="200"} 1.0',
         'editreward_requests_total{endpoint="/v1/score",status="422"} 1.0',
@@ -245,7 +245,7 @@ def test_metrics_count_requests_edits_failures_and_batches():
 def test_logs_say_how_it_went_and_show_no_content(caplog):
     caplog.set_level(logging.INFO, "editreward.serving")
     with serving(ColourScorer()) as url:
-        httpx.post(f"{url}/v1/score", json=body_of(EDITS, instruction="paint the secret red"))
+        HTTP.post(f"{url}/v1/score", json=body_of(EDITS, instruction="paint the secret red"))
     (record,) = [one for one in caplog.records if one.message == "request"]
     assert record.fields["status"] == 200 and record.fields["edits"] == 3 and record.fields["endpoint"] == "/v1/score"
     assert "secret" not in str(record.fields) and text_of(EDITS[0])[:20] not in str(record.fields)
@@ -258,30 +258,30 @@ def test_requests_hold_no_more_bytes_than_they_may():
     settings = Settings(limits=Limits(held_bytes=3 * 400 * 400 * 5))
     with serving(scorer, settings=settings) as url:
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            first = pool.submit(httpx.post, f"{url}/v1/score", json=body_of([large] * 3, large), timeout=30)
+            first = pool.submit(HTTP.post, f"{url}/v1/score", json=body_of([large] * 3, large), timeout=30)
             while not scorer.calls:
                 time.sleep(0.005)
-            full = httpx.post(f"{url}/v1/score", json=body_of([large], large))
+            full = HTTP.post(f"{url}/v1/score", json=body_of([large], large))
             assert full.status_code == 429 and full.headers["retry-after"] == "1"
             gate.set()
             assert first.result().status_code == 200
-        assert httpx.post(f"{url}/v1/score", json=body_of([large], large)).status_code == 200
-        assert "editreward_held_bytes 0.0" in httpx.get(f"{url}/metrics").text
+        assert HTTP.post(f"{url}/v1/score", json=body_of([large], large)).status_code == 200
+        assert "editreward_held_bytes 0.0" in HTTP.get(f"{url}/metrics").text
 
 
 def test_no_address_is_fetched_unless_it_was_allowed():
     with serving(ColourScorer()) as other:
         body = {"groups": [{"sources": [f"{other}/docs"], "instruction": "x", "edited": [text_of(EDITS[0])]}]}
         with serving(ColourScorer()) as url:
-            answer = httpx.post(f"{url}/v1/score", json=body)
+            answer = HTTP.post(f"{url}/v1/score", json=body)
             assert answer.status_code == 422 and "operator" in answer.json()["fields"][0]["reason"]
         with serving(ColourScorer(), settings=Settings(allowed_urls=(f"{other}/images/",))) as url:
             for path in ("/docs", "/images/../docs", "/images/%2e%2e/docs"):
                 body["groups"][0]["sources"] = [other + path]
-                answer = httpx.post(f"{url}/v1/score", json=body)
+                answer = HTTP.post(f"{url}/v1/score", json=body)
                 assert "operator" in answer.json()["fields"][0]["reason"], path
             body["groups"][0]["sources"] = [f"{other}/images/x.png"]
-            assert "answered 404" in httpx.post(f"{url}/v1/score", json=body).json()["error"]
+            assert "answered 404" in HTTP.post(f"{url}/v1/score", json=body).json()["error"]
 
 
 def test_nothing_is_unpickled():
@@ -293,5 +293,5 @@ def test_nothing_is_unpickled():
 
     with serving(ColourScorer()) as url:
         for path in ("/v1/score", "/score", "/compute", "/"):
-            answer = httpx.post(url + path, content=pickle.dumps(Bomb()))
+            answer = HTTP.post(url + path, content=pickle.dumps(Bomb()))
             assert 400 <= answer.status_code < 500

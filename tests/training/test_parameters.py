@@ -131,7 +131,7 @@ def test_state_dicts_of_reward_token_embeddings_load_into_plain_ones_and_back():
 # Learning rates
 
 
-@pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("kind", [pytest.param("qwen2_5_vl", marks=pytest.mark.slow), "qwen3_vl"])
 def test_each_part_steps_at_its_own_rate(tmp_path, kind):
     rates = {"vision_tower": 0.5, "merger": 3.0, "heads": 7.0, "reward_tokens": 11.0}
     steps = {}
@@ -246,7 +246,7 @@ def test_frozen_weights_may_be_in_half_precision_under_autocast(tmp_path):
 # Memory and speed
 
 
-@pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("kind", [pytest.param("qwen2_5_vl", marks=pytest.mark.slow), "qwen3_vl"])
 def test_gradients_with_gradient_checkpointing_equal_those_without(tmp_path, kind):
     gradients = []
     for checkpointing in (False, True):

@@ -26,7 +26,10 @@ def groups(tmp_path_factory) -> Path:
 @pytest.mark.parametrize(
     "kind", [kind if kind == "qwen2_5_vl" else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
 )
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in ("published", "lora_24gb") else pytest.param(name, marks=pytest.mark.slow) for name in RECIPES],
+)
 def test_a_recipe_trains_a_backbone_of_each_family(name, kind, groups, tmp_path):
     recipe = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))
     for option in ("dataset_format", "dataset_train_split", "dataset_test_split"):

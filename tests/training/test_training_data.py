@@ -448,8 +448,15 @@ def cut_off():
     return data.getvalue()[:-40]
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("options", [{}, {"max_tokens_per_batch": 400}, {"split_into_pairs": True}])
+@pytest.mark.parametrize(
+    ("fault", "options"),
+    [
+        *((fault, {}) for fault in FAULTS),
+        *((fault, {"split_into_pairs": True}) for fault in FAULTS),
+        ("missing", {"max_tokens_per_batch": 400}),
+        ("no source", {"max_tokens_per_batch": 400}),
+    ],
+)
 def test_a_bad_row_stops_with_its_id_or_is_skipped_and_listed(tmp_path, fault, options):
     rows = make_rows()[:2]
     rows[1] = broken(rows[1], FAULTS[fault])

@@ -2,7 +2,6 @@
 
 from types import SimpleNamespace
 
-import httpx
 import pytest
 import torch
 
@@ -10,7 +9,7 @@ from editreward.client import NoReward
 from editreward.rewards import Shaping
 from editreward.rewards.flow_factory import EditReward, GroupEditReward
 from tests.helpers.scorers import ColourScorer, painted
-from tests.helpers.server import serving, text_of
+from tests.helpers.server import HTTP, serving, text_of
 
 EDITS = [painted(10, 20), painted(200, 100)]
 ACCELERATOR = SimpleNamespace(device=torch.device("cpu"))
@@ -65,15 +64,15 @@ def payload(edits, prompts=None):
 
 
 def test_the_server_speaks_its_protocol(server):
-    assert httpx.get(f"{server}/health").json()["status"] == "ok"
-    answer = httpx.post(f"{server}/compute", json=payload(EDITS))
+    assert HTTP.get(f"{server}/health").json()["status"] == "ok"
+    answer = HTTP.post(f"{server}/compute", json=payload(EDITS))
     assert answer.status_code == 200 and answer.json() == {"rewards": [16.0, 151.0]}
 
 
 def test_edits_of_one_source_are_shaped_as_a_group_whatever_their_order():
     with serving(ColourScorer(), Shaping(win_rate=True)) as url:
         body = payload([EDITS[0], EDITS[0], EDITS[1], EDITS[1]], ["x", "y", "x", "y"])
-        assert httpx.post(f"{url}/compute", json=body).json()["rewards"] == pytest.approx([0, 0, 1, 1], abs=1e-6)
+        assert HTTP.post(f"{url}/compute", json=body).json()["rewards"] == pytest.approx([0, 0, 1, 1], abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -89,5 +88,5 @@ def test_edits_of_one_source_are_shaped_as_a_group_whatever_their_order():
     ],
 )
 def test_a_failure_is_an_error_of_the_whole_call(server, change, status, told):
-    answer = httpx.post(f"{server}/compute", json=payload(EDITS) | change)
+    answer = HTTP.post(f"{server}/compute", json=payload(EDITS) | change)
     assert answer.status_code == status and told in answer.json()["error"] and "rewards" not in answer.json()

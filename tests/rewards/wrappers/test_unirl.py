@@ -3,13 +3,12 @@
 import math
 from types import SimpleNamespace
 
-import httpx
 import pytest
 
 from editreward.rewards import Reward
 from editreward.rewards.unirl import EditRewardScorer
 from tests.helpers.scorers import ColourScorer, painted
-from tests.helpers.server import text_of
+from tests.helpers.server import HTTP, text_of
 
 EDITS = [painted(10, 20), painted(255, 255, 255), painted(200, 100)]
 
@@ -39,14 +38,14 @@ def request(edit, **more):
 
 
 def test_the_server_speaks_its_protocol(server):
-    health = httpx.get(f"{server}/health").json()
+    health = HTTP.get(f"{server}/health").json()
     assert health["status"] == "ok" and "editreward" in health["rewards"]
-    assert httpx.get(f"{server}/rewards").json() == {"rewards": ["editreward"]}
+    assert HTTP.get(f"{server}/rewards").json() == {"rewards": ["editreward"]}
     body = {
         "protocol_version": "1",
         "requests": [request(one, request_id=str(i), group_id="g", source_rank=0) for i, one in enumerate(EDITS)],
     }
-    answer = httpx.post(f"{server}/score", json=body)
+    answer = HTTP.post(f"{server}/score", json=body)
     assert answer.status_code == 200
     found = answer.json()
     assert [list(one) for one in found["results"]] == [["editreward"], [], ["editreward"]]
@@ -61,7 +60,7 @@ def test_each_item_has_its_own_error(server):
     broken["history"][1]["image_b64"] = "AAAA"
     other = request(EDITS[0], required_rewards=["hpsv3", "editreward"])
     only_other = request(EDITS[0], required_rewards=["hpsv3"])
-    answer = httpx.post(f"{server}/score", json={"requests": [broken, other, only_other]})
+    answer = HTTP.post(f"{server}/score", json={"requests": [broken, other, only_other]})
     assert answer.status_code == 200
     found = answer.json()
     assert found["results"][0] == {} and "not an image" in found["errors"][0]["editreward"]
@@ -79,5 +78,5 @@ def test_each_item_has_its_own_error(server):
     ],
 )
 def test_a_request_that_is_wired_wrongly_is_refused(server, change, told):
-    answer = httpx.post(f"{server}/score", json={"requests": [request(EDITS[0]) | change]})
+    answer = HTTP.post(f"{server}/score", json={"requests": [request(EDITS[0]) | change]})
     assert answer.status_code == 422 and told in answer.json()["error"]
