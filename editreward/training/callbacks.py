@@ -3,7 +3,14 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from transformers import EarlyStoppingCallback, ProgressCallback, TrainerCallback
+from transformers import (
+    EarlyStoppingCallback,
+    ProgressCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_callback import DefaultFlowCallback
 
 
@@ -14,7 +21,12 @@ class RewardProgressCallback(ProgressCallback):
     """
 
     def on_log(
-        self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
     ) -> None:
         if not state.is_world_process_zero or self.training_bar is None or logs is None:
             return
@@ -32,7 +44,12 @@ class RewardEarlyStoppingCallback(EarlyStoppingCallback):
     """Early stopping that passes over evaluations of the sets whose metric does not decide."""
 
     def on_evaluate(
-        self, args: Any, state: Any, control: Any, metrics: Mapping[str, float] | None = None, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: Mapping[str, float] | None = None,
+        **kwargs: Any,
     ) -> None:
         metric = args.metric_for_best_model.removeprefix("eval_")
         if f"eval_{metric}" in (metrics or {}):
@@ -56,11 +73,17 @@ class TrainingFlowCallback(TrainerCallback):
         decides = next(i for i, callback in enumerate(callbacks) if isinstance(callback, DefaultFlowCallback))
         callbacks.insert(decides + 1, self)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         control.should_log |= control.should_save or control.should_evaluate
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         control.should_log |= control.should_save or control.should_evaluate
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self.finish_training()

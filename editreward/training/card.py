@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from accelerate import Accelerator
+from datasets import Dataset, IterableDataset
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from transformers import PreTrainedModel, TrainerState, TrainingArguments
 from trl import RewardConfig
 
 from editreward.hub_ids import PIPELINE_TAG, is_hub_id
@@ -41,12 +44,12 @@ UNTOLD = ("loss", "hardest_groups", "early_stopping_patience", "early_stopping_t
 class TrainedRun(Protocol):
     """What a card tells of an [`EditRewardTrainer`]."""
 
-    args: Any
-    state: Any
-    model: Any
-    accelerator: Any
-    train_dataset: Any
-    eval_dataset: Any
+    args: TrainingArguments
+    state: TrainerState
+    model: PreTrainedModel
+    accelerator: Accelerator
+    train_dataset: Dataset | IterableDataset
+    eval_dataset: Dataset | IterableDataset | Mapping[str, Dataset | IterableDataset] | None
     dimensions: list[str]
     loss: RewardLoss
     hub_model_id: str | None

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from editreward.statistics import (
 )
 from editreward.statistics.preferences import preference_probability
 from editreward.training.terms import Samples
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +174,7 @@ class MetricSums:
                 self._sums[name] = self._sums.get(name, 0) + of_batch
         self._pending = []
 
-    def reduce(self, accelerator: Any) -> None:
+    def reduce(self, accelerator: "Accelerator") -> None:
         """Sum over all ranks. Every rank must have added the same metrics."""
         self._add_pending()
         if accelerator.num_processes > 1:
@@ -255,7 +258,7 @@ class Throughput:
         for name, number in zip(COUNTS, found, strict=True):
             self._counts[name] += number
 
-    def pop(self, accelerator: Any, log_history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    def pop(self, accelerator: "Accelerator", log_history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """Rates of all ranks together since the last call, and how much was seen since the start of the run.
 
         Args:
@@ -278,7 +281,7 @@ class Throughput:
         return logs
 
 
-def peak_memory_gib(accelerator: Any) -> float:
+def peak_memory_gib(accelerator: "Accelerator") -> float:
     """Most memory that any rank has had in use so far: allocated on its GPU, or on a CPU of the process, in GiB."""
     if accelerator.device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(accelerator.device)
@@ -372,7 +375,7 @@ class EvaluationScores:
     def __init__(self) -> None:
         self.groups: list[EvaluatedGroup] = []
 
-    def add(self, outputs: Any, inputs: Mapping[str, Any], accelerator: Any) -> list[EvaluatedGroup]:
+    def add(self, outputs: Any, inputs: Mapping[str, Any], accelerator: "Accelerator") -> list[EvaluatedGroup]:
         """Add a batch of every rank. Returns this rank's own groups."""
         group_index, groups = inputs["group_index"], len(inputs["input_ids"])
         dtype = outputs.reward.dtype

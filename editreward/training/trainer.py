@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import ProgressCallback, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput
 from trl import RewardTrainer
 
 from configuration_editreward import CALIBRATION_FIELDS
@@ -61,7 +61,7 @@ from editreward.training.rationales import RationaleLoss, language_model_head
 from editreward.training.safety import memory_advice, stop_unless_finite
 from editreward.training.sharding import configure_deepspeed, configure_fsdp, finish_fsdp
 from editreward.training.terms import TERMS, LossTerms, Samples, TermCollator
-from modeling_editreward import EditRewardModel
+from modeling_editreward import EditRewardModel, EditRewardOutput
 from processing_editreward import EditRewardProcessor
 
 logger = logging.getLogger(__name__)
@@ -216,7 +216,11 @@ class EditRewardTrainer(RewardTrainer):
         self.evaluated: dict[str, EvaluationScores] = {}
         self._evaluated_step: int | None = None
 
-    def _check_best_metric(self, metric: str | None, eval_dataset: Any) -> None:
+    def _check_best_metric(
+        self,
+        metric: str | None,
+        eval_dataset: Dataset | IterableDataset | dict[str, Dataset | IterableDataset] | None,
+    ) -> None:
         """Raise a `ValueError` unless evaluations compute the metric that decides which weights are best."""
         if metric is None:
             return
@@ -242,7 +246,7 @@ class EditRewardTrainer(RewardTrainer):
             set_learning_rates(optimizer, model or self.model, learning_rates(self.args))
         return optimizer
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """As in `transformers.Trainer`; the model's config takes the loss's link, and a calibration that it has is
         fitted anew at the end, or kept with a warning.
 
@@ -283,7 +287,11 @@ class EditRewardTrainer(RewardTrainer):
     # Data
 
     def _prepare_dataset(
-        self, dataset: Dataset | IterableDataset, processing_class: Any, args: Any, dataset_name: str
+        self,
+        dataset: Dataset | IterableDataset,
+        processing_class: EditRewardProcessor,
+        args: EditRewardTrainingArguments,
+        dataset_name: str,
     ) -> Dataset | IterableDataset:
         # Rows stay as they are until the collator. One is read, since a dataset with a transform hides its columns.
         first = first_row(dataset, args.on_bad_row)
@@ -293,7 +301,13 @@ class EditRewardTrainer(RewardTrainer):
         return dataset
 
     def _get_dataloader(
-        self, dataset: Any, description: str, batch_size: int, *args: Any, is_training: bool = False, **kwargs: Any
+        self,
+        dataset: Dataset | IterableDataset,
+        description: str,
+        batch_size: int,
+        *args: Any,
+        is_training: bool = False,
+        **kwargs: Any,
     ) -> torch.utils.data.DataLoader:
         key = kwargs.get("dataloader_key")
         collator = TermCollator(self.data_collator, self.terms)
@@ -360,7 +374,7 @@ class EditRewardTrainer(RewardTrainer):
         with memory_advice(self.args, inputs):
             return super().training_step(model, inputs, num_items_in_batch)
 
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float | None:
         grad_norm = super()._get_grad_norm(model, grad_norm)
         if isinstance(grad_norm, DTensor):
             grad_norm = grad_norm.full_tensor()
@@ -377,7 +391,7 @@ class EditRewardTrainer(RewardTrainer):
         inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,
-    ) -> Tensor | tuple[Tensor, Any]:
+    ) -> Tensor | tuple[Tensor, EditRewardOutput]:
         """This micro-batch's share of the loss of the optimizer step.
 
         Args:
@@ -415,7 +429,7 @@ class EditRewardTrainer(RewardTrainer):
                 stop_unless_finite(self.accelerator, values, "loss", groups, self.state.global_step + 1)
         return (loss, outputs) if return_outputs else loss
 
-    def _forward(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Any, list[Tensor]]:
+    def _forward(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[EditRewardOutput, list[Tensor]]:
         """Outputs of the model ([`EditRewardOutput`]); for each term of the loss the loss of each of its samples."""
         outputs = model(**{name: value for name, value in inputs.items() if name not in (*ANNOTATION, *NAMES)})
         # The aggregate comes last, as the samples' dimension -1.
