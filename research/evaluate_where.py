@@ -7,6 +7,8 @@
 Prints a table for each dimension, with baselines that know nothing of the instruction.
 """
 
+import editreward.scripts
+
 import argparse
 import json
 from collections.abc import Callable, Sequence

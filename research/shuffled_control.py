@@ -9,6 +9,8 @@ pairs can be right. A scorer that reads should reach about what the exact scorer
 instruction that is shown, or what the best scorer reaches that knows no instruction: more is read off the images.
 """
 
+import editreward.scripts
+
 import argparse
 
 import numpy as np
