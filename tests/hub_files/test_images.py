@@ -5,6 +5,7 @@ import io
 import os
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -703,6 +704,32 @@ def test_the_images_of_a_group_are_large_one_at_a_time(monkeypatch):
     files = [encoded(make_image(seed, (300, 200))) for seed in range(4)]
     processor.pack(files[0], files[1:], "blur")
     assert len(large) == 4
+
+
+PEAK = """
+import resource, sys
+from images_editreward import load_image
+from PIL import Image
+most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+load_image(sys.argv[2])
+before = most()
+for _ in range(int(sys.argv[1])):
+    load_image(sys.argv[3], image_mode=sys.argv[4]).resize((448, 448))
+print(most() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mode", "most"), [("RGB", 4.6), ("I;16", 6.9), ("RGBA", 8.9)])
+@pytest.mark.parametrize("image_mode", ["upright", "reference"])
+def test_memory_is_that_of_one_image_in_few_copies(tmp_path, mode, most, image_mode):
+    side, small = 5000, tmp_path / "small.png"
+    make_image(0).save(small)
+    large = Image.effect_noise((side, side), 40).convert(mode)  # Pillow keeps 4 bytes a pixel, 2 of 16-bit grey
+    large.save(tmp_path / "large.png", compress_level=1)
+    words = [sys.executable, "-c", PEAK, "4", str(small), str(tmp_path / "large.png"), image_mode]
+    ended = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert int(ended.stdout) < most * side**2
 
 
 # Fuzz: files with changes at random
