@@ -309,7 +309,7 @@ def known_options():
 
 def programs():
     """What `python` runs of this repository with options: a file, or by `-m` a module of a package."""
-    yield "train_trl.py"
+    yield from ("train_trl.py", "editreward.training.generative")
     for path in sorted([*ROOT.glob("research/**/*.py"), *ROOT.glob("performance/*.py")]):
         name = path.relative_to(ROOT)
         text = path.read_text(encoding="utf-8")
