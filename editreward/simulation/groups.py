@@ -14,7 +14,13 @@ from PIL import Image
 from editreward.simulation.artefacts import ARTEFACTS, apply_artefact
 from editreward.simulation.edits import EditTask, Outcome, contrasting_task, realise, sample_task, task_words
 from editreward.simulation.instructions import CATEGORIES, WORDINGS, fill_wording, varied_wording
-from editreward.simulation.near_misses import NEAR_MISSES, near_miss_fault, pick_attribute
+from editreward.simulation.near_misses import (
+    NEAR_MISSES,
+    Weights,
+    category_weights,
+    near_miss_fault,
+    pick_attribute,
+)
 from editreward.simulation.rendering import render_scene
 from editreward.simulation.world import Scene, describe_change
 
@@ -193,13 +199,13 @@ class _Draw:
     missed: str | None = None
 
 
-def _draw(task: EditTask, score_rng: Random, near_rng: Random, near_misses: float) -> _Draw:
+def _draw(task: EditTask, score_rng: Random, near_rng: Random, near_misses: float, weights: Weights | None) -> _Draw:
     """Uniform scores; with `near_misses`, that share of near misses, and half of the others perfect."""
     plain = _Draw(score_rng.randint(1, 4), score_rng.randint(1, 4), score_rng.getrandbits(31))
     if not near_misses:
         return plain
     chance, quality = near_rng.random(), 4 if near_rng.random() < CLEAN_SHARE else near_rng.randint(1, 3)
-    missed = pick_attribute(task, near_rng)
+    missed = pick_attribute(task, near_rng, weights)
     if missed and chance < near_misses:
         return replace(plain, visual_quality=quality, missed=missed)
     if chance < (1 + near_misses) / 2:
@@ -230,7 +236,12 @@ def _draw_wording(labels: _Labels, split: str, rng: Random) -> str:
 
 
 def simulate_group(
-    seed: int, split: str = "train", candidates: int = 7, size: int = 112, near_misses: float = 0.0
+    seed: int,
+    split: str = "train",
+    candidates: int = 7,
+    size: int = 112,
+    near_misses: float = 0.0,
+    near_miss_weights: Weights | None = None,
 ) -> SimulatedGroup:
     """Make one group. The same arguments always give the same group; splits never share one.
 
@@ -242,6 +253,8 @@ def simulate_group(
         near_misses: share of the candidates that are perfect but for exactly one attribute (`NEAR_MISSES`), any that
             the category has and the scene allows with equal chances. Half of the others are then perfect, and most of
             both are clean. It changes neither source nor instruction.
+        near_miss_weights: by attribute and category, how often to draw such near misses, relative to 1; categories
+            are drawn by the mean of theirs. Then it changes source and instruction, too.
 
     Returns:
         The group. Both scores of a candidate are drawn uniformly from 1..4, independently of each other, unless there
@@ -255,7 +268,10 @@ def simulate_group(
         raise ValueError(f"need a share of near misses in 0..1; got {near_misses}")
     rng, score_rng = _randoms(split, seed)
     near_rng, _ = _randoms(split, seed, NEAR_MISS_TAG)
-    labels = _draw_labels(rng.choice(CATEGORIES), split, rng)
+    category = rng.choice(CATEGORIES)
+    if near_miss_weights is not None:
+        (category,) = near_rng.choices(CATEGORIES, category_weights(near_miss_weights))
+    labels = _draw_labels(category, split, rng)
     task = sample_task(labels.category, labels.unseen_combination, rng)
     wording = _draw_wording(labels, split, rng)
     return SimulatedGroup(
@@ -269,7 +285,7 @@ def simulate_group(
             _simulate_candidate(
                 task, draw.instruction_following, draw.visual_quality, draw.seed, size=size, missed=draw.missed
             )
-            for draw in (_draw(task, score_rng, near_rng, near_misses) for _ in range(candidates))
+            for draw in (_draw(task, score_rng, near_rng, near_misses, near_miss_weights) for _ in range(candidates))
         ],
     )
 

@@ -1,8 +1,14 @@
 """Near misses: edits that are perfect but for exactly one attribute, which only who reads the instruction can tell."""
 
+from collections.abc import Mapping
 from random import Random
+from typing import TypeAlias
 
 from editreward.simulation.edits import FAILURES, OWN_FLAWS, EditTask, Realisation
+from editreward.simulation.instructions import CATEGORIES
+
+Weights: TypeAlias = Mapping[tuple[str, str], float]
+"""By attribute and category: how often to draw a near miss, relative to 1."""
 
 NEAR_MISSES: dict[str, dict[str, str]] = {
     "colour": dict.fromkeys(("recolour", "add", "replace"), "wrong colour"),
@@ -32,13 +38,28 @@ def near_miss_fault(attribute: str, category: str) -> tuple[str, int, Realisatio
     raise KeyError(f"no fault {fault!r} in category {category!r}")
 
 
-def pick_attribute(task: EditTask, rng: Random) -> str | None:
+def category_weights(weights: Weights) -> list[float]:
+    """Of `CATEGORIES`: the mean weight of what can be missed in it."""
+    means = []
+    for category in CATEGORIES:
+        attributes = attributes_of(category)
+        means.append(sum(weights.get((attribute, category), 1.0) for attribute in attributes) / len(attributes))
+    return means
+
+
+def pick_attribute(task: EditTask, rng: Random, weights: Weights | None = None) -> str | None:
     """An attribute that an edit of this task can miss, any with equal chances; None if the scene allows none.
 
-    Whether the scene allows it does not depend on the stream that makes the near miss: every fault of `NEAR_MISSES`
-    tries all that a scene offers.
+    With `weights` the chances are in proportion to them. Whether the scene allows it does not depend on the stream
+    that makes the near miss: every fault of `NEAR_MISSES` tries all that a scene offers.
     """
-    for attribute in rng.sample(attributes_of(task.category), len(attributes_of(task.category))):
+    attributes = attributes_of(task.category)
+    if weights is None:
+        order = rng.sample(attributes, len(attributes))
+    else:  # in the order of waiting times with these rates
+        waits = {one: rng.expovariate(max(weights.get((one, task.category), 1.0), 1e-6)) for one in attributes}
+        order = sorted(attributes, key=lambda one: waits[one])
+    for attribute in order:
         if near_miss_fault(attribute, task.category)[2](task, Random(0)) is not None:
             return attribute
     return None

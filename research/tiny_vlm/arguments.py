@@ -52,6 +52,13 @@ class DataArguments:
     near_misses: float = field(
         default=0.0, metadata={"help": "Share of the candidates that are perfect but for exactly one attribute."}
     )
+    by_error: bool = field(
+        default=False, metadata={"help": "Draw near misses in proportion to how often the model does not tell them."}
+    )
+    stresses: float = field(
+        default=0.0,
+        metadata={"help": "Share of the groups with shifts by a pixel, borders, other files or remarks."},
+    )
     reading_groups: int = field(
         default=0,
         metadata={"help": "Further groups in a step of which only the source is shown: cheap, they teach to read."},

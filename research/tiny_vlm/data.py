@@ -11,10 +11,14 @@ from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 from transformers import PreTrainedTokenizerFast
 
+from editreward.data.stresses import stressed_group
 from editreward.simulation import NEAR_MISSES, SimulatedGroup, simulate_group
 from editreward.simulation.captions import KINDS, RUBRICS, Target, caption, judgements, user_turn
+from editreward.simulation.instructions import CATEGORIES
+from editreward.simulation.near_misses import Weights
 from editreward.training.dense import dense_targets
 from research.tiny_vlm.arguments import DataArguments, ModelArguments
+from research.tiny_vlm.by_error import ErrorShares
 from research.tiny_vlm.distributed import rank_and_ranks
 from research.tiny_vlm.packing import NO_KIND, Segment, collate, pack
 
@@ -124,12 +128,19 @@ class GroupEncoder:
         return Segment(parent, cue + text, kinds, candidate, score)
 
 
-def simulate(seed: int, split: str, model_args: ModelArguments, args: DataArguments) -> SimulatedGroup:
+def simulate(
+    seed: int, split: str, model_args: ModelArguments, args: DataArguments, weights: Weights | None = None
+) -> SimulatedGroup:
     """The group of a seed, with as many candidates as asked for, none included."""
-    options = {"near_misses": args.near_misses} if args.near_misses else {}
+    options: dict[str, Any] = {}
+    if args.near_misses:
+        options = {"near_misses": args.near_misses, "near_miss_weights": weights}
     group = simulate_group(
         seed, split=split, candidates=max(1, args.candidates), size=model_args.image_size, **options
     )
+    rng = Random(f"stress {seed}")
+    if split == "train" and rng.random() < args.stresses:
+        group = stressed_group(group, rng, graded=False)
     return replace(group, candidates=group.candidates[: args.candidates])
 
 
@@ -139,15 +150,16 @@ def make_batch(
     tokenizer: PreTrainedTokenizerFast,
     model_args: ModelArguments,
     args: DataArguments,
+    weights: Weights | None = None,
 ) -> dict[str, Any]:
     """Simulate, encode and pack the groups of `seeds`.
 
     Returns the tensors of `collate`, `patches` among them; those of `dense_targets`;
-    `following`, the score, and `missed`, the index in `NEAR_MISSES` or -1, both (groups, candidates).
+    `following`, the score, and `missed`, the index in `NEAR_MISSES` or -1, both (groups, candidates); `category`, the
+    index in `CATEGORIES`, (groups,).
     """
-    return batch_of(
-        [simulate(seed, split, model_args, args) for seed in seeds], list(seeds), tokenizer, model_args, args
-    )
+    groups = [simulate(seed, split, model_args, args, weights) for seed in seeds]
+    return batch_of(groups, list(seeds), tokenizer, model_args, args)
 
 
 def batch_of(
@@ -177,11 +189,13 @@ def batch_of(
         "missed": torch.tensor(
             [[tuple(NEAR_MISSES).index(c.missed) if c.missed else -1 for c in group.candidates] for group in groups]
         ),
+        "category": torch.tensor([CATEGORIES.index(group.category) for group in groups]),
     }
 
 
 class SimulatedBatches(IterableDataset):
-    """An endless stream of training batches. Batch `step` holds the same groups whenever it is asked for."""
+    """An endless stream of training batches. Batch `step` holds the same groups whenever it is asked for, unless
+    errors choose them."""
 
     def __init__(
         self,
@@ -190,14 +204,18 @@ class SimulatedBatches(IterableDataset):
         args: DataArguments,
         first_step: int,
         seed: int,
+        errors: ErrorShares | None = None,
     ) -> None:
+        self.errors = errors
         self.tokenizer, self.model_args, self.args = tokenizer, model_args, args
         self.first_step, self.seed = first_step, seed
         self.rank, self.ranks = rank_and_ranks()
 
     def _batch(self, step: int, args: DataArguments, offset: int = 0) -> dict[str, Any]:
         first = offset + self.seed + (step * self.ranks + self.rank) * args.groups
-        return make_batch(range(first, first + args.groups), "train", self.tokenizer, self.model_args, args)
+        seeds = range(first, first + args.groups)
+        weights = None if self.errors is None else self.errors.weights()
+        return make_batch(seeds, "train", self.tokenizer, self.model_args, args, weights)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         info = get_worker_info()

@@ -30,9 +30,10 @@ from editreward.simulation import simulate_group
 from editreward.simulation.captions import corpus
 from modeling_editreward import set_backbone_attention
 from research.tiny_vlm.arguments import DataArguments, LossArguments, ModelArguments, TrainArguments
+from research.tiny_vlm.by_error import ErrorShares
 from research.tiny_vlm.data import SimulatedBatches, make_batch
 from research.tiny_vlm.distributed import agreed, average_gradients, rank_and_ranks
-from research.tiny_vlm.evaluation import evaluate
+from research.tiny_vlm.evaluation import dense_scores, evaluate
 from research.tiny_vlm.losses import forward, losses, weighted_sum
 from research.tiny_vlm.model import build_image_processor, build_model
 from research.tiny_vlm.optimizers import build_optimizers, rate
@@ -107,6 +108,7 @@ class Trainer:
         elif model_args.init_from:
             self._load_heads(Path(model_args.init_from))
         set_backbone_attention(self.model.model.config, None)  # the reward model's, for the same packed trees
+        self.errors = ErrorShares() if data_args.by_error else None
         self.stopping = False
         signal.signal(signal.SIGTERM, self._stop)
 
@@ -138,7 +140,7 @@ class Trainer:
     def batches(self) -> Iterator[dict[str, Any]]:
         """Training batches from where the run stands."""
         dataset = SimulatedBatches(
-            self.tokenizer, self.model_args, self.data_args, self.progress["steps"], self.args.seed
+            self.tokenizer, self.model_args, self.data_args, self.progress["steps"], self.args.seed, self.errors
         )
         workers = self.data_args.workers
         return iter(DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=6 if workers else None))
@@ -163,6 +165,8 @@ class Trainer:
         """Add a batch's gradients; its training loss, and each loss by name."""
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bf16):
             outputs = forward(self.model, self.heads, batch, self.processor)
+        if self.errors is not None and outputs.dense.comparisons is not None:
+            self.errors.add(dense_scores(outputs.dense)["wrong"].detach(), batch)
         values = losses(outputs, batch, self.loss_args)
         loss = weighted_sum(values, self.loss_args)
         loss.backward()
@@ -239,6 +243,9 @@ class Trainer:
                     self.model, self.heads, held_out, self.processor, self.tokenizer, self.loss_args, self.bf16
                 )
                 log.write({**where, "groups": progress["groups"], "held_out": progress["metrics"]})
+                if self.errors is not None:
+                    errors = {", ".join(kind): round(error, 3) for kind, error in self.errors.errors().items()}
+                    log.write({**where, "training_errors": errors})
                 self.save(log)
                 last_eval, log.since = time.monotonic(), time.monotonic()
         if self.rank == 0 and not self.stopping:
