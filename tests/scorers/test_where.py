@@ -9,12 +9,14 @@ from editreward import EditRewardScorer
 from editreward.dense_heads import DenseHeads, DenseLayers
 from editreward.groups import CandidateScore, DimensionScore, EditGroup, GroupScores, Unscored
 from editreward.groups.where import ARTEFACT, NOT_AS_ASKED, UNASKED
+from editreward.publishing.models import CardOptions, write_model
 from editreward.scorers.baselines import decode
 from editreward.scorers.where import enlarged, where
 from editreward.scorers.where_model import CellLogits, cell_logits, reasons_of, where_by_gradients
 from editreward.simulation import simulate_group
 from editreward.simulation.grounding import ATTRIBUTES, COMPARISONS, MISMATCHES
 from editreward.training.dense import DenseLoss
+from research import bundle_tiny
 from tests.helpers.backbones import build
 
 GROUP = simulate_group(0, candidates=2)
@@ -160,3 +162,18 @@ def test_gradients_say_what_tokens_take_from_a_score_to_first_order(kind):
     assert same.max() == 0  # nothing differs from the source
     assert changed.shape == (len(model.config.dimensions), 112, 112)
     assert changed.reshape(len(changed), -1).max(-1) == pytest.approx(1, abs=0.05)
+
+
+def test_what_is_published_and_what_is_bundled_brings_the_heads(model_and_processor, heads, tmp_path, monkeypatch):
+    model, processor = model_and_processor
+    run = tmp_path / "run"
+    model.save_pretrained(run)
+    processor.save_pretrained(run)
+    heads.save(run)
+    write_model(str(run), tmp_path / "published", "org/tiny", CardOptions())
+    assert torch.equal(DenseHeads.load(tmp_path / "published").request[1].weight, heads.request[1].weight)
+    (run / "trainer_state.json").write_text('{"global_step": 1, "log_history": [{"step": 1}]}', encoding="utf-8")
+    monkeypatch.setattr("sys.argv", ["bundle_tiny", "--run", str(run), "--output", str(tmp_path / "bundled")])
+    bundle_tiny.main()
+    rounded = heads.request[1].weight.bfloat16().float()
+    assert torch.equal(DenseHeads.load(tmp_path / "bundled").request[1].weight, rounded)
