@@ -39,11 +39,11 @@ def near_miss_fault(attribute: str, category: str) -> tuple[str, int, Realisatio
 
 
 def category_weights(weights: Weights) -> list[float]:
-    """Of `CATEGORIES`: the mean weight of what can be missed in it."""
+    """Of `CATEGORIES`: the mean weight of what can be missed in it; 1 where nothing can."""
     means = []
     for category in CATEGORIES:
-        attributes = attributes_of(category)
-        means.append(sum(weights.get((attribute, category), 1.0) for attribute in attributes) / len(attributes))
+        found = [weights.get((attribute, category), 1.0) for attribute in attributes_of(category)] or [1.0]
+        means.append(sum(found) / len(found))
     return means
 
 
