@@ -79,6 +79,18 @@ def test_json_has_every_candidate_in_the_order_given(score_arguments, images, ra
             assert candidate["dimensions"][name]["std_calibrated"] is False
 
 
+def test_where_is_drawn_and_told(score_arguments, images, tmp_path, capsys):
+    picture = tmp_path / "new" / "where.png"
+    assert cli.main([*score_arguments, "--json", "--where", str(picture)]) == 0
+    candidates = json.loads(capsys.readouterr().out)["candidates"]
+    assert [one["where"]["method"] for one in candidates] == ["gradients"] * 3
+    assert all(0 <= one["where"]["visual_quality"]["highest"] <= 1 for one in candidates)
+    with Image.open(picture) as drawn:
+        assert drawn.width > 700 and drawn.height > 700
+    assert cli.main([*score_arguments, "--where", "where.txt"]) == 2
+    assert "`--where where.txt` must end in .png" in capsys.readouterr().err
+
+
 def test_source_and_edited_may_be_repeated(score_arguments, images, capsys):
     assert cli.main([*score_arguments, "--source", images["a"], "--edited", images["source"], "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
