@@ -146,6 +146,9 @@ class EditRewardScorer:
             processor.check_config(model.config)
         except ValueError as error:
             raise ModelError(f"{name}: {error}") from error
+        width = model.config.get_text_config().hidden_size
+        if dense_heads is not None and dense_heads.hidden_size != width:
+            raise ModelError(f"{name}: its dense heads are of width {dense_heads.hidden_size}, the model of {width}.")
         if max_batch_tokens is not None and max_batch_tokens < 1:
             raise ValueError(f"`max_batch_tokens` must be positive, got {max_batch_tokens}.")
         if num_workers is None:

@@ -11,6 +11,7 @@ from editreward.groups import CandidateScore, DimensionScore, EditGroup, GroupSc
 from editreward.groups.where import ARTEFACT, NOT_AS_ASKED, UNASKED
 from editreward.publishing.models import CardOptions, write_model
 from editreward.scorers.baselines import decode
+from editreward.scorers.loading import ModelError
 from editreward.scorers.where import enlarged, where
 from editreward.scorers.where_model import CellLogits, cell_logits, reasons_of, where_by_gradients
 from editreward.simulation import simulate_group
@@ -149,6 +150,9 @@ def test_heads_come_with_the_model(model_and_processor, heads, tmp_path):
     heads.save(tmp_path)
     scorer = EditRewardScorer.from_pretrained(tmp_path, device="cpu")
     assert torch.equal(scorer.dense_heads.comparisons[1].weight, heads.comparisons[1].weight)
+    DenseHeads(8, DenseLayers.of(2)).save(tmp_path)
+    with pytest.raises(ModelError, match="dense heads are of width 8"):
+        EditRewardScorer.from_pretrained(tmp_path, device="cpu")
 
 
 @pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])
