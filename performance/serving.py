@@ -5,8 +5,9 @@
     python performance/serving.py rl
     python performance/serving.py soak --requests 10000
 
-The server is a process of its own with the bundled model; clients are threads of this one. Ratios are of ways that
-took turns within one run, for the machine may do other things.
+The server is a process of its own with the bundled model; clients are threads of this one. Ways are measured in
+turns, in wall-clock time and in CPU time of each process: on a machine that does other things only the latter says
+something, and of a server whose clients are on other machines only its own counts. Set OMP_NUM_THREADS=1.
 """
 
 import editreward.scripts
@@ -26,6 +27,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -34,7 +36,10 @@ from PIL import Image
 
 from editreward import load_scorer
 from editreward.groups import EditGroup, Scorer
+from editreward.serving.memory import keep_memory
+from editreward.serving.schemas import ScoreRequest
 from editreward.simulation import simulate_group
+from images_editreward import load_image
 
 CLIENTS = 32
 
@@ -87,11 +92,16 @@ def bodies(groups: Sequence[EditGroup], size: int) -> list[bytes]:
     return [json.dumps({"groups": plain[i : i + size]}).encode() for i in range(0, len(plain), size)]
 
 
+def connections(count: int) -> httpx.Client:
+    """A client that keeps so many connections; loopback needs no certificates."""
+    limits = httpx.Limits(max_connections=count, max_keepalive_connections=count)
+    return httpx.Client(timeout=600, limits=limits, trust_env=False, verify=False)
+
+
 def send(url: str, requests: Sequence[bytes], clients: int) -> list[tuple[int, float]]:
     """Status and seconds of each request, sent by so many clients, each of which waits for its answers."""
     headers = {"Content-Type": "application/json"}
-    limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
-    with httpx.Client(timeout=300, limits=limits, trust_env=False) as http:
+    with connections(clients) as http:
 
         def one(body: bytes) -> tuple[int, float]:
             started = time.perf_counter()
@@ -102,10 +112,48 @@ def send(url: str, requests: Sequence[bytes], clients: int) -> list[tuple[int, f
             return list(pool.map(one, requests))
 
 
-def seconds_of(work: Callable[[], Any]) -> float:
-    started = time.perf_counter()
+@dataclass(frozen=True)
+class Spent:
+    """What some work took, in seconds.
+
+    Attributes:
+        wall: wall-clock time.
+        own: CPU time of this process.
+        server: CPU time of the server.
+    """
+
+    wall: float
+    own: float
+    server: float = 0.0
+
+
+def spent_on(work: Callable[[], Any], server: int | None = None) -> Spent:
+    """Do some work; `server` is a process whose CPU time is looked at, too."""
+    before = 0.0 if server is None else cpu_seconds(server)
+    wall, own = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - started
+    wall, own = time.perf_counter() - wall, time.process_time() - own
+    return Spent(wall, own, 0.0 if server is None else cpu_seconds(server) - before)
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process so far, on Linux."""
+    with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def shares(direct: Sequence[Spent], served: Sequence[Spent]) -> dict[str, Any]:
+    """The scorer's own time over the server's, turn by turn."""
+    turns = list(zip(direct, served, strict=True))
+    ratios = {
+        "CPU time of the server": [a.own / b.server for a, b in turns],
+        "CPU time of server and clients": [a.own / (b.server + b.own) for a, b in turns],
+        "wall-clock time": [a.wall / b.wall for a, b in turns],
+    }
+    return {
+        name: {"median": statistics.median(found), "range": [min(found), max(found)]} for name, found in ratios.items()
+    }
 
 
 def stages(url: str) -> dict[str, float]:
@@ -123,32 +171,48 @@ def throughput(args: argparse.Namespace) -> dict[str, Any]:
     """One edit per request from 32 clients, and lists of 16 from one, against the scorer on lists of 32 and 16."""
     scorer = load_scorer()
     groups = simulated(args.edits)
-    singles, lists = bodies(groups, 1), bodies(groups, 16)
-    ratios: dict[str, list[float]] = {"32 clients, one edit each": [], "one client, lists of 16": []}
-    with server() as (url, _):
-        send(url, singles[:CLIENTS], CLIENTS)
+    ways = {
+        "32 clients, one edit each": (bodies(groups, 1), CLIENTS, CLIENTS),
+        "one client, lists of 16": (bodies(groups, 16), 1, 16),
+    }
+    direct: dict[str, list[Spent]] = {name: [] for name in ways}
+    served: dict[str, list[Spent]] = {name: [] for name in ways}
+    with server() as (url, pid):
+        send(url, ways["32 clients, one edit each"][0][:CLIENTS], CLIENTS)
         scorer(groups[:CLIENTS])
         before = stages(url)
         for _ in range(args.repetitions):
-            direct = {size: seconds_of(partial(in_lists, scorer, groups, size)) for size in (CLIENTS, 16)}
-            many = seconds_of(lambda: send(url, singles, CLIENTS))
-            one = seconds_of(lambda: send(url, lists, 1))
-            ratios["32 clients, one edit each"].append(direct[CLIENTS] / many)
-            ratios["one client, lists of 16"].append(direct[16] / one)
-        spent = {name: value - before.get(name, 0) for name, value in stages(url).items()}
-    parse = seconds_of(lambda: [json.loads(body) for body in singles]) / len(groups)
-    scoring = spent["score"] / (2 * args.repetitions * len(groups))
+            for name, (requests, clients, size) in ways.items():
+                direct[name].append(spent_on(partial(in_lists, scorer, groups, size)))
+                served[name].append(spent_on(partial(send, url, requests, clients), pid))
+        wall = {name: value - before.get(name, 0) for name, value in stages(url).items()}
+    ms = 1000 / len(groups)
     return {
-        "share of the scorer's own throughput": {
-            name: {"median": statistics.median(found), "range": [min(found), max(found)]}
-            for name, found in ratios.items()
-        },
-        "ms per edit": {
-            "scoring": 1000 * scoring,
-            "decoding images": 1000 * spent["decode"] / (2 * args.repetitions * len(groups)),
-            "parsing JSON": 1000 * parse,
-        },
+        "share of the scorer's own throughput": {name: shares(direct[name], served[name]) for name in ways},
+        "CPU ms per edit": {
+            name: {
+                "scorer": ms * statistics.median(one.own for one in direct[name]),
+                "server": ms * statistics.median(one.server for one in served[name]),
+                "clients": ms * statistics.median(one.own for one in served[name]),
+            }
+            for name in ways
+        }
+        | parts(groups, ways["32 clients, one edit each"][0]),
+        "wall-clock seconds by stage": wall,
     }
+
+
+def parts(groups: Sequence[EditGroup], requests: Sequence[bytes]) -> dict[str, float]:
+    """CPU milliseconds per edit of what a server does beside scoring; decoding is in the scorer's own time, too."""
+    texts = [[base64.b64encode(image) for image in (*group.sources, *group.edited)] for group in groups]  # type: ignore[arg-type]
+    work: dict[str, Callable[[], Any]] = {
+        "JSON": lambda: [ScoreRequest.model_validate(json.loads(body)) for body in requests],
+        "base64": lambda: [base64.b64decode(text, validate=True) for group in texts for text in group],
+        "decoding images": lambda: [
+            load_image(image) for group in groups for image in (*group.sources, *group.edited)
+        ],
+    }
+    return {name: 1000 * spent_on(one).own / len(groups) for name, one in work.items()}
 
 
 def latency(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -158,7 +222,7 @@ def latency(args: argparse.Namespace) -> list[dict[str, Any]]:
     with server("--max-queued", "32") as (url, _):
         send(url, requests[:8], 8)
         for clients in (1, 2, 4, 8, 16, 32, 64, 128):
-            asked = requests[: max(clients * 2, 16)]
+            asked = (requests * 2)[: max(clients * 2, 16)]
             started = time.perf_counter()
             found = send(url, asked, clients)
             seconds = time.perf_counter() - started
@@ -186,18 +250,23 @@ def rl(args: argparse.Namespace) -> dict[str, Any]:
     scorer = load_scorer()
     alone = [EditGroup(group.sources, group.instruction, [edit]) for group in groups for edit in group.edited]
     scorer(alone[:2])
-    with server() as (url, _):
+    with server() as (url, pid):
         send(url, requests[:2], 2)
         ours, theirs = [], []
         for _ in range(args.repetitions):
-            ours.append(seconds_of(lambda: send(url, requests, len(requests))))
-            theirs.append(seconds_of(lambda: [scorer([one]) for one in alone]))
-    ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+            ours.append(spent_on(lambda: send(url, requests, len(requests)), pid))
+            theirs.append(spent_on(lambda: [scorer([one]) for one in alone]))
     return {
         "edits": len(alone),
-        "server s": statistics.median(ours),
-        "one after another s": statistics.median(theirs),
-        "ratio": {"median": statistics.median(ratios), "range": [min(ratios), max(ratios)]},
+        "server": {
+            "wall s": statistics.median(one.wall for one in ours),
+            "CPU s": statistics.median(one.server for one in ours),
+        },
+        "one after another": {
+            "wall s": statistics.median(one.wall for one in theirs),
+            "CPU s": statistics.median(one.own for one in theirs),
+        },
+        "times as fast": shares(theirs, ours),
     }
 
 
@@ -233,7 +302,7 @@ def soak(args: argparse.Namespace) -> dict[str, Any]:
     plan = [draw.choice(bad) if draw.random() < 0.02 else None for _ in range(args.requests)]
     wrong: list[str] = []
     memory: list[float] = []
-    with server() as (url, pid), httpx.Client(timeout=300, trust_env=False) as http:
+    with server() as (url, pid), connections(16) as http:
 
         def one(index: int) -> None:
             content, kind, field = plan[index] or (good[index % len(good)], "application/json", "")
@@ -274,6 +343,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--json", metavar="FILE", help="write the numbers there, too")
     args = parser.parse_args()
+    keep_memory()  # as the server does, so that ratios are of what serving costs
     load = os.getloadavg()[0]
     found = {"load average before": load, args.measure: MEASURES[args.measure](args)}
     text = json.dumps(found, indent=2)

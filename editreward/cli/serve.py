@@ -60,6 +60,7 @@ def run_serve(args: argparse.Namespace) -> None:
         write_client(args.write_client)
         return
     from editreward.rewards.shaping import Shaping
+    from editreward.serving.memory import keep_memory
     from editreward.serving.run import check_host, load_replicas, read_token, serve
 
     if args.config and args.engine != "ray":
@@ -70,6 +71,7 @@ def run_serve(args: argparse.Namespace) -> None:
     if args.engine == "ray":
         _serve_on_ray(args)
         return
+    keep_memory()
     scorers = load_replicas(lambda device: scorer_of(args, device), args.replicas, check=not args.no_check)
     serve(scorers, shaping, settings, host=args.host, port=args.port, log_level=args.log_level)
 
@@ -77,6 +79,9 @@ def run_serve(args: argparse.Namespace) -> None:
 def _serve_on_ray(args: argparse.Namespace) -> None:
     if args.scorer_seed is not None or args.log_level != "info":
         raise ValueError("`--engine ray` has no `--seed` and no `--log-level`.")
+    if "RAY_ADDRESS" not in os.environ:
+        # Ray as it is on macOS and Windows: one machine, its ports on loopback. Ray reads this when it is imported.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     from editreward.serving.ray_app import RayArguments, application, run_config, run_until_signal
 
     if args.config:

@@ -45,6 +45,33 @@ class Budget:
             self._metrics.held.set(self.held)
 
 
+class Holding:
+    """What one request holds of a budget. Threads that still work on a request that is answered get nothing more."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget, self._count, self._is_over = budget, 0, False
+        self._lock = threading.Lock()
+
+    def take(self, count: int) -> None:
+        """Hold more bytes.
+
+        Raises:
+            RequestError: there is no room, or the request is answered.
+        """
+        with self._lock:
+            if self._is_over:
+                raise RequestError(499, "The request is answered.")
+            self._budget.take(count)
+            self._count += count
+
+    def end(self) -> None:
+        """Give all back, and hold no more."""
+        with self._lock:
+            self._is_over = True
+            self._budget.give(self._count)
+            self._count = 0
+
+
 class Gate:
     """ASGI middleware: checks the token, reads the body within the limits, counts and logs.
 

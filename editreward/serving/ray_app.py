@@ -3,6 +3,7 @@
 `configs/serve/*.yaml` name `build`; `editreward serve --engine ray` calls it with its own options.
 """
 
+import ipaddress
 import logging
 import os
 import signal
@@ -32,6 +33,16 @@ DEPLOYMENT = {
     "graceful_shutdown_timeout_s": 60,
 }
 """Settings of the deployment that a config file does not change. Ray's own answer to overload would be 503."""
+
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # the replicas are workers; Ray would have all else on the machine go first
+    # On a machine that is busy Ray would give up while its processes are still starting, or start them for ever.
+    "RAY_raylet_start_wait_time_s": "120",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+}
+"""What Ray is told where the environment does not say otherwise."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +109,11 @@ def application(arguments: RayArguments, **deployment: Any) -> Any:
         """Called in each replica."""
         from editreward.scorers.registry import load_scorer
         from editreward.serving.app import create_app
+        from editreward.serving.memory import keep_memory
         from editreward.serving.service import Service
 
         write_logs()
+        keep_memory()
         names = ("device", "dtype", "max_batch_tokens")
         options = {name: getattr(arguments, name) for name in names} | {"revision": arguments.model_revision}
         # Ray shows each replica its own GPUs only.
@@ -112,16 +125,23 @@ def application(arguments: RayArguments, **deployment: Any) -> Any:
 
 
 def start(host: str, port: int, num_cpus: int | None = None) -> None:
-    """Start Ray on this machine, if it does not run here, and Ray Serve's proxy.
+    """Start Ray on this machine, and Ray Serve's proxy.
 
-    There is no dashboard. Ray's own ports are on the machine's address, behind the token that Ray makes itself: keep
-    them behind a firewall. A cluster that runs already (`RAY_ADDRESS`) is taken as it is.
+    There is no dashboard. Ray's own ports are on loopback, but for one of each replica, and ask for the token that Ray
+    makes itself. A cluster that runs already (`RAY_ADDRESS`) is taken as it is.
+
+    Raises:
+        RuntimeError: Ray was imported in a way that would put its ports on the machine's address.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     if os.environ.get("RAY_ADDRESS"):
         ray.init(logging_level=logging.WARNING)
     else:
+        if not ipaddress.ip_address(ray.util.get_node_ip_address()).is_loopback:
+            raise RuntimeError("Set RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 before Ray is imported, as the command does.")
         ray.init(
+            address="local",
             num_cpus=num_cpus,
             include_dashboard=False,
             logging_level=logging.WARNING,

@@ -18,7 +18,7 @@ from editreward.rewards.reward import checked
 from editreward.rewards.shaping import Shaping
 from editreward.scorers.batching import Batcher, Closed, DeadlineExceeded, QueueFull
 from editreward.serving.errors import Fault, RequestError, refused
-from editreward.serving.gate import Budget
+from editreward.serving.gate import Budget, Holding
 from editreward.serving.logs import log
 from editreward.serving.metrics import Metrics
 from editreward.serving.settings import Settings
@@ -125,14 +125,14 @@ class Service:
         """
         self._check_limits(groups)
         self._check_room(groups)
-        pixels: list[int] = []
+        holding = Holding(self.budget)
         try:
             with self.metrics.stage("decode"):
-                decoded = await asyncio.gather(*(self._decode(group, pixels) for group in groups))
+                decoded = await asyncio.gather(*(self._decode(group, deadline, holding) for group in groups))
             answers = await self._answers(groups, decoded, deadline)
             made = [self._made(*one) for one in zip(groups, decoded, answers, strict=True)]
         finally:
-            self.budget.give(sum(pixels))
+            holding.end()
         for one in made:
             self._count(one)
         return made
@@ -162,7 +162,7 @@ class Service:
         if self.batcher.queued and self.batcher.queued + edits > self.batcher.max_queued:
             raise _overloaded(self.batcher.seconds_of_queue())
 
-    async def _decode(self, group: AskedGroup, pixels: list[int]) -> _Decoded:
+    async def _decode(self, group: AskedGroup, deadline: float, holding: Holding) -> _Decoded:
         """Images of a group, fetched where they are addresses, and decoded in a thread."""
         given: list[WireImage | ValueError] = []
         for image in (*group.sources, *group.edited):
@@ -172,29 +172,30 @@ class Service:
             except ValueError as error:
                 given.append(error)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._decoders, self._decode_all, group.names, given, pixels)
+        return await loop.run_in_executor(self._decoders, self._decode_all, group.names, given, deadline, holding)
 
     def _decode_all(
-        self, names: Sequence[str], given: Sequence[WireImage | ValueError], pixels: list[int]
+        self, names: Sequence[str], given: Sequence[WireImage | ValueError], deadline: float, holding: Holding
     ) -> _Decoded:
         images: list[ImageInput | None] = []
         faults: list[Fault] = []
         for name, image in zip(names, given, strict=True):
+            if time.monotonic() >= deadline:
+                raise _late()
             try:
-                images.append(self._decode_one(image, name, pixels))
+                images.append(self._decode_one(image, name, holding))
             except ValueError as error:
                 images.append(None)
                 faults.append({"field": name, "reason": str(error).removeprefix(name).lstrip(": ")})
         return _Decoded(images, faults)
 
-    def _decode_one(self, image: WireImage | ValueError, name: str, pixels: list[int]) -> ImageInput:
+    def _decode_one(self, image: WireImage | ValueError, name: str, holding: Holding) -> ImageInput:
         if isinstance(image, ValueError):
             raise image
         content = from_base64(image, name) if isinstance(image, str) else image
         height, width = image_size(content, name)
         self._check_pixels(height * width, name)
-        self.budget.take(3 * height * width)
-        pixels.append(3 * height * width)
+        holding.take(3 * height * width)
         decoded = load_image(content, name, self._image_mode)
         return content if self._passes_files else decoded
 

@@ -1,7 +1,9 @@
 """`editreward score --dataset` and the scorer's stream: every row once, in order, bounded memory, after any stop."""
 
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -333,6 +335,38 @@ def test_a_killed_process_loses_no_row_that_it_had_written(tmp_path, random_mode
     assert done.returncode == 0, done.stderr
     assert f"{kept} of them by an earlier run" in done.stdout
     assert [record["row"] for record in read(output)] == list(range(kept + 3))
+
+
+@pytest.mark.slow
+def test_two_machines_score_the_rows_of_one(tmp_path, random_model_dir):
+    """As docs/scale.md says, with a process on each of two machines, both of which are this one."""
+    score = ["score", "--dataset", "simulated", "--limit", "7", "--model", str(random_model_dir)]
+    assert cli.main([*score, "--output", str(tmp_path / "one.jsonl"), "--device", "cpu"]) == 0
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = str(listener.getsockname()[1])
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--mixed_precision", "no"]
+    launch += ["--dynamo_backend", "no", "--num_machines", "2", "--num_processes", "2"]
+    launch += ["--main_process_ip", "127.0.0.1", "--main_process_port", port]
+    machines = [
+        subprocess.Popen(
+            [*launch, "--machine_rank", rank, "-m", "editreward.cli", *score, "--output", str(tmp_path / "two.jsonl")],
+            cwd=Path(__file__).parents[2],
+            env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    told = [machine.communicate(timeout=600)[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], told
+    one, two = read(tmp_path / "one.jsonl"), read(tmp_path / "two.jsonl")
+    assert [record["row"] for record in two] == list(range(7))
+    for expected, found in zip(one, two, strict=True):
+        for first, second in zip(expected.pop("candidates"), found.pop("candidates"), strict=True):
+            assert second["reward"] == pytest.approx(first["reward"], abs=1e-5)
+        assert found == expected
 
 
 def test_images_are_never_taken_from_elsewhere(data, scorer, tmp_path, monkeypatch):

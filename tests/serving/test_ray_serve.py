@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import ipaddress
 import os
 import signal
 import subprocess
@@ -10,10 +11,12 @@ import time
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import yaml
 
 pytest.importorskip("ray", reason='no Ray: pip install -e ".[ray]", as make test-rest does')
+import grpc  # comes with Ray
 
 from editreward.cli import main
 from editreward.client import Client
@@ -97,14 +100,13 @@ def ray_server(tmp_path):
     command = [sys.executable, "-m", "editreward.cli", "serve", "--engine", "ray"]
     command += ["--config", str(tmp_path / "serve.yaml")]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    environment["RAY_raylet_start_wait_time_s"] = "120"  # on machines that have much else to do
     log = tmp_path / "log.txt"
     with (
         log.open("w") as out,
         subprocess.Popen(command, stdout=out, stderr=out, env=environment | {"PYTHONPATH": str(ROOT)}) as process,
     ):
         url = "http://127.0.0.1:8765"
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 600
         while True:
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
             with contextlib.suppress(httpx.TransportError):
@@ -116,14 +118,39 @@ def ray_server(tmp_path):
             process.terminate()
 
 
+def listening(process):
+    """Where the process and its children listen: address, port and title of the process."""
+    everyone = [process, *process.children(recursive=True)]
+    return [
+        (ipaddress.ip_address(found.laddr.ip), found.laddr.port, " ".join(one.cmdline()))
+        for one in everyone
+        for found in one.net_connections("tcp")
+        if found.status == psutil.CONN_LISTEN
+    ]
+
+
+def refusal(port):
+    """What a gRPC server says to a caller without a token."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        with pytest.raises(grpc.RpcError) as error:
+            channel.unary_unary("/ray.serve.ASGIService/HandleRequest")(b"", timeout=30)
+    return error.value.code()
+
+
 def test_a_killed_replica_loses_no_request_and_sigterm_ends_it_all(ray_server):
     url, process = ray_server
-    with Client(url, timeout=240) as client:
+    with Client(url, timeout=600) as client:
 
         def ask(red):
             return client.rewards(sources=[painted(1)], edited=[painted(red)], instructions=["x"])
 
         assert ask(40) == [21]
+        ports = listening(psutil.Process(process.pid))
+        assert {port for address, port, _ in ports if address.is_loopback} > {8765}
+        # SECURITY.md names these.
+        seen = [(title, port) for address, port, title in ports if not address.is_loopback]
+        assert {title.partition(":")[2][1:13] for title, _ in seen} <= {"ServeReplica"}
+        assert {refusal(port) for _, port in seen} <= {grpc.StatusCode.UNAUTHENTICATED}
         with concurrent.futures.ThreadPoolExecutor(200) as pool:
             asked = [pool.submit(ask, 2 * (i % 100)) for i in range(200)]
             time.sleep(1)

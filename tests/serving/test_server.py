@@ -16,6 +16,8 @@ from PIL import Image
 from editreward import load_scorer
 from editreward.rewards import Gate, Shaping
 from editreward.serving import AsyncClient, Client, NoReward, ServerError
+from editreward.serving.errors import RequestError
+from editreward.serving.service import AskedGroup, Service
 from editreward.serving.settings import Limits, Settings
 from editreward.simulation import simulate_group
 from tests.helpers.scorers import ColourScorer, painted
@@ -267,6 +269,34 @@ def test_requests_hold_no_more_bytes_than_they_may():
             assert first.result().status_code == 200
         assert HTTP.post(f"{url}/v1/score", json=body_of([large], large)).status_code == 200
         assert "editreward_held_bytes 0.0" in HTTP.get(f"{url}/metrics").text
+
+
+def test_a_refused_request_gives_back_all_that_its_images_held():
+    """Threads may still decode its other groups when one was too much."""
+    images = map(text_of, [Image.new("RGB", (400, 400)), *([painted(10)] * 20)])
+    groups = [
+        AskedGroup([one], "x", [one], [f"groups.{i}.sources.0", f"groups.{i}.edited.0"])
+        for i, one in enumerate(images)
+    ]
+    service = Service([ColourScorer()], settings=Settings(limits=Limits(held_bytes=300_000)))
+
+    async def ask():
+        with pytest.raises(RequestError) as error:
+            await service.score(groups, time.monotonic() + 30)
+        await asyncio.to_thread(service.close)  # waits for the threads
+        return error.value.status
+
+    assert asyncio.run(ask()) == 429 and service.budget.held == 0
+
+
+def test_a_late_request_is_not_decoded(monkeypatch):
+    monkeypatch.setattr("editreward.serving.service.load_image", None)
+    service = Service([ColourScorer()])
+    group = AskedGroup([text_of(painted(1))], "x", [text_of(painted(2))], ["groups.0.sources.0", "groups.0.edited.0"])
+    with pytest.raises(RequestError) as error:
+        asyncio.run(service.score([group], time.monotonic() - 0.001))
+    service.close()
+    assert error.value.status == 504 and service.budget.held == 0
 
 
 def test_no_address_is_fetched_unless_it_was_allowed():
