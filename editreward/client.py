@@ -358,14 +358,15 @@ class AsyncClient:
         return found
 
     async def score(self, groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """As `Client.score`."""
-        return await self._score([_encoded(group) for group in groups])
+        """As `Client.score`. Images are encoded in threads, so that the event loop goes on."""
+        encoded = await asyncio.gather(*(asyncio.to_thread(_encoded, group) for group in groups))
+        return await self._score(encoded)
 
     async def rewards(
         self, *, sources: Sequence[Any], edited: Sequence[Any], instructions: Sequence[str]
     ) -> list[float]:
         """As `Client.rewards`."""
-        groups, places = gathered(sources, edited, instructions)
+        groups, places = await asyncio.to_thread(gathered, sources, edited, instructions)
         return rewards_of(await self._score(groups), places)
 
     async def _score(self, groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -134,7 +134,7 @@ class ComputeRequest(Strict):
     video: None = None
     audio: None = None
     condition_videos: None = None
-    extra: dict[str, Any] | None = None
+    kwargs: dict[str, Any] | None = Field(None, description="What the framework has more; it is not looked at.")
 
 
 class ComputeReply(BaseModel):
@@ -157,7 +157,7 @@ class HistoryRequest(Strict):
 
     history: list[HistoryTurn] = Field(min_length=2, description="The sources, then the edit.")
     required_rewards: list[str] = Field(min_length=1, examples=[["editreward"]])
-    metadata: dict[str, Any] | None = None
+    metadata: Any = None
     request_id: str | None = None
     sample_id: str | int | None = None
     group_id: str | int | None = None

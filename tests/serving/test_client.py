@@ -3,6 +3,7 @@
 import asyncio
 import io
 import math
+import threading
 import time
 
 import httpx
@@ -84,6 +85,25 @@ def test_large_requests_are_sent_in_portions_of_whole_groups():
             instructions=["x"] * 160,
         )
     assert found == [i + 1 for i in range(120)] + [3] * 40
+
+
+def test_the_async_client_encodes_images_beside_the_event_loop(monkeypatch):
+    threads = set()
+
+    def noted(image):
+        threads.add(threading.current_thread())
+        return "x"
+
+    async def run():
+        client = AsyncClient("http://127.0.0.1:1")
+        answer = {"groups": [{"candidates": [{"shaped": 1.0}]}]}
+        client._http = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=answer)))
+        await client.score([{"sources": [painted(1)], "instruction": "x", "edited": [painted(2)]}])
+        await client.rewards(sources=[painted(1)], edited=[painted(2)], instructions=["x"])
+
+    monkeypatch.setattr("editreward.client.text_of", noted)
+    asyncio.run(run())
+    assert threads and threading.main_thread() not in threads
 
 
 class Answers:

@@ -52,7 +52,7 @@ def test_a_scorer_in_the_training_process():
     assert output.rewards.shape == (1,) and output.rewards.isfinite().all()
 
 
-def payload(edits, prompts=None):
+def payload(edits, prompts=None, **kwargs):
     """As Flow-Factory's `_build_payload` makes it: what is not used is null."""
     return {
         "prompt": prompts or ["x"] * len(edits),
@@ -60,6 +60,7 @@ def payload(edits, prompts=None):
         "video": None,
         "condition_images": [[text_of(painted(1))] for _ in edits],
         "condition_videos": None,
+        "kwargs": kwargs or None,
     }
 
 
@@ -67,6 +68,8 @@ def test_the_server_speaks_its_protocol(server):
     assert HTTP.get(f"{server}/health").json()["status"] == "ok"
     answer = HTTP.post(f"{server}/compute", json=payload(EDITS))
     assert answer.status_code == 200 and answer.json() == {"rewards": [16.0, 151.0]}
+    answer = httpx.post(f"{server}/compute", json=payload(EDITS, group_id=[3, 3], height=512))
+    assert answer.json() == {"rewards": [16.0, 151.0]}
 
 
 def test_edits_of_one_source_are_shaped_as_a_group_whatever_their_order():
