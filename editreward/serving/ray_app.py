@@ -152,10 +152,11 @@ def start(host: str, port: int, num_cpus: int | None = None) -> None:
 def run_until_signal(host: str, port: int, made: Any) -> None:
     """Serve an application until SIGTERM or SIGINT; then what was accepted is finished."""
     ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
     start(host, port)
     try:
+        # Now: Ray set handlers of its own, which abort the process three seconds after SIGTERM.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: ended.set())
         serve.run(made, name="editreward", route_prefix="/")
         ended.wait()
     finally:

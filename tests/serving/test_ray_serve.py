@@ -23,16 +23,24 @@ from editreward.client import Client
 from editreward.serving.ray_app import DEPLOYMENT, NAME, RayArguments, run_config
 from editreward.validation import validated
 from tests.helpers.scorers import painted
+from tests.helpers.server import body_of
 
 pytestmark = pytest.mark.slow  # only `make test-rest` installs Ray
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "serve").glob("*.yaml"))
 SCORER = """
+import time
 from tests.helpers.scorers import ColourScorer
 
+class Slow(ColourScorer):
+    def __call__(self, groups):
+        if any(group.instruction == "slow" for group in groups):
+            time.sleep(15)
+        return super().__call__(groups)
+
 def slow():
-    return ColourScorer(seconds=0.1)
+    return Slow(seconds=0.1)
 """
 
 
@@ -113,7 +121,7 @@ def ray_server(tmp_path):
                 if len(replicas()) == 2 and httpx.get(f"{url}/health", timeout=5).status_code == 200:
                     break
             time.sleep(1)
-        yield url, process
+        yield url, process, log
         if process.poll() is None:
             process.terminate()
 
@@ -143,7 +151,7 @@ def refusal(port):
 
 
 def test_a_killed_replica_loses_no_request_and_sigterm_ends_it_all(ray_server):
-    url, process = ray_server
+    url, process, log = ray_server
     with Client(url, timeout=600) as client:
 
         def ask(red):
@@ -163,5 +171,10 @@ def test_a_killed_replica_loses_no_request_and_sigterm_ends_it_all(ray_server):
             os.kill(replicas()[0], signal.SIGKILL)
             found = [one.result() for one in asked]
     assert found == [[i % 100 + 1] for i in range(200)]
-    process.terminate()
-    assert process.wait(120) == 0
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        body = body_of([painted(40)], instruction="slow")
+        accepted = [pool.submit(httpx.post, f"{url}/v1/score", json=body, timeout=120) for _ in range(4)]
+        time.sleep(5)
+        process.terminate()
+        assert [one.result().status_code for one in accepted] == [200] * 4
+    assert process.wait(120) == 0, log.read_text()[-3000:]
