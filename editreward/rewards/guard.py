@@ -13,6 +13,9 @@ from editreward.groups import EditGroup, GroupScores, Scorer
 FEWEST_CALLS = 8
 """Calls that a trend needs."""
 
+SPREAD_TOLERANCE = 1e-6
+"""A group whose rewards differ by no more has no spread: it teaches nothing."""
+
 
 @dataclass(frozen=True)
 class GuardReport:
@@ -25,6 +28,7 @@ class GuardReport:
         agreement: share of pairs of edits of one group that both put in the same order, over the window; NaN if there
             is none.
         groups, zero_spread: groups of two and more edits that were watched, and those of them with one reward for all.
+        failed: calls at which the guard's scorer raised.
         alarm: the reward rises while the guard falls.
     """
 
@@ -34,6 +38,7 @@ class GuardReport:
     agreement: float
     groups: int
     zero_spread: int
+    failed: int
     alarm: bool
 
     def __str__(self) -> str:
@@ -41,7 +46,8 @@ class GuardReport:
         return (
             f"{state}. After {self.calls} calls the reward's trend is {self.reward_trend:+.1f} and the guard's "
             f"{self.guard_trend:+.1f} standard errors; they order {self.agreement:.0%} of the pairs alike; "
-            f"{self.zero_spread} of {self.groups} groups had no spread."
+            f"{self.zero_spread} of {self.groups} groups had no spread"
+            + (f"; the guard failed at {self.failed} calls." if self.failed else ".")
         )
 
 
@@ -81,11 +87,11 @@ class Guard:
         self.scorer, self.threshold, self.every = scorer, threshold, every
         self._on_alarm = on_alarm or (lambda report: warnings.warn(str(report), stacklevel=3))
         self._calls: deque[_Call] = deque(maxlen=window)
-        self._count = self._asked = self._groups = self._zero_spread = 0
+        self._count = self._asked = self._groups = self._zero_spread = self._failed = 0
         self._alarmed = False
 
     def watch(self, groups: Sequence[EditGroup], rewards: Sequence[np.ndarray]) -> None:
-        """Note a call's groups; `Reward` does it.
+        """Note a call's groups; `Reward` does it. A guard that fails costs no reward: it is a warning, and counted.
 
         Args:
             groups: the groups.
@@ -94,13 +100,19 @@ class Guard:
         for values in rewards:
             known = values[~np.isnan(values)]
             self._groups += len(known) > 1
-            self._zero_spread += len(known) > 1 and bool(np.ptp(known) <= 1e-6)
+            self._zero_spread += len(known) > 1 and bool(np.ptp(known) <= SPREAD_TOLERANCE)
         self._asked += 1
         if (self._asked - 1) % self.every:
             return
+        try:
+            answers = self.scorer(groups)
+        except Exception as error:  # whatever a judge's server or a user's function raises
+            self._failed += 1
+            warnings.warn(f"The guard {self.scorer.name} failed: {type(error).__name__}: {error}", stacklevel=3)
+            return
         pairs = [
             _known(values, np.array(answer.overall))
-            for values, answer in zip(rewards, self.scorer(groups), strict=True)
+            for values, answer in zip(rewards, answers, strict=True)
             if isinstance(answer, GroupScores)
         ]
         if not any(len(values) for values, _ in pairs):
@@ -125,6 +137,7 @@ class Guard:
             sum(one.agreeing for one in self._calls) / pairs if pairs else math.nan,
             self._groups,
             self._zero_spread,
+            self._failed,
             alarm=reward >= self.threshold and guard <= -self.threshold,
         )
 

@@ -8,14 +8,11 @@ from typing import Any
 import numpy as np
 
 from editreward.groups import EditGroup, GroupScores, Scorer, Unscored
-from editreward.rewards.guard import Guard
+from editreward.rewards.guard import SPREAD_TOLERANCE, Guard
 from editreward.rewards.inputs import gather
 from editreward.rewards.self_check import self_check
 from editreward.rewards.shaping import Shaping
 from editreward.scorers.registry import check_answers
-
-SPREAD_TOLERANCE = 1e-6
-"""A group whose rewards differ by no more has no spread: it teaches nothing."""
 
 
 class RewardError(RuntimeError):

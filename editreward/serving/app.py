@@ -35,6 +35,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     401: {"model": schemas.ErrorReply, "description": "The token is missing or wrong"},
     408: {"model": schemas.ErrorReply, "description": "The body did not arrive in time"},
     413: {"model": schemas.ErrorReply, "description": "Beyond a limit"},
+    415: {"model": schemas.ErrorReply, "description": "The body is no JSON by its Content-Type"},
     422: {"model": schemas.ErrorReply, "description": "A field is wrong, or no image can be used"},
     429: {"model": schemas.ErrorReply, "description": "The queue is full"},
     500: {"model": schemas.ErrorReply, "description": "The scorer failed"},
@@ -330,6 +331,10 @@ async def _request_error(request: Request, error: Exception) -> Response:
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if not kind.endswith(("/json", "+json")) and any(one["loc"] == ("body",) for one in error.errors()):
+        reason = f"it is {kind or 'missing'}; send application/json"
+        return refused([{"field": "Content-Type", "reason": reason}], 415).response()
     return refused([_fault(one) for one in error.errors()]).response()
 
 

@@ -3,6 +3,7 @@
 `configs/serve/*.yaml` name `build`; `editreward serve --engine ray` calls it with its own options.
 """
 
+import contextlib
 import ipaddress
 import logging
 import os
@@ -159,6 +160,8 @@ def run_until_signal(host: str, port: int, made: Any) -> None:
             signal.signal(number, lambda *_: ended.set())
         serve.run(made, name="editreward", route_prefix="/")
         ended.wait()
+        with contextlib.suppress(TimeoutError):  # after a minute
+            serve.delete("editreward")  # the replicas finish while the proxy still hands on their answers
     finally:
         serve.shutdown()
         ray.shutdown()

@@ -107,7 +107,7 @@ class ScorerReply(BaseModel):
     calibrated: bool
     notes: list[str]
     shaping: dict[str, Any]
-    limits: dict[str, float]
+    limits: dict[str, int | float]
 
 
 class HealthReply(BaseModel):

@@ -93,3 +93,16 @@ def test_what_the_guard_cannot_score_is_left_out():
     reward(sources=[painted(1)] * 2, edited=[painted(255, 255, 255), painted(10, 30)], instructions=[""] * 2)
     reward(sources=[painted(1)], edited=[painted(10, 30)], instructions=["fail"])
     assert guard.report().calls == 1
+
+
+def test_a_guard_that_fails_costs_no_reward_and_is_counted():
+    class Down(ColourScorer):
+        def __call__(self, groups):
+            raise ConnectionError("refused")
+
+    guard = Guard(Down())
+    reward = Reward(Reds(), guard=guard, check=False)
+    with pytest.warns(UserWarning, match="The guard colours failed: ConnectionError: refused"):
+        batch = reward(sources=[painted(1)], edited=[painted(10, 30)], instructions=[""])
+    assert batch.complete() == [10] and (guard.report().failed, guard.report().calls) == (1, 0)
+    assert str(guard.report()).endswith("the guard failed at 1 calls.")

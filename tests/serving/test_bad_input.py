@@ -99,7 +99,9 @@ def test_a_bad_request_is_a_4xx_that_names_the_field(server, case):
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
 def test_another_content_type_is_refused(server, kind):
     answer = HTTP.post(f"{server}/v1/score", content=json.dumps(group()), headers={"Content-Type": kind})
-    assert 400 <= answer.status_code < 500 and answer.json()["error"]
+    assert answer.status_code == 415
+    assert answer.json()["error"] == f"Content-Type: it is {kind or 'missing'}; send application/json"
+    assert [one["field"] for one in answer.json()["fields"]] == ["Content-Type"]
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])

@@ -46,6 +46,7 @@ def test_scores_are_the_scorers_own():
         )
     assert found["best"] == expected.index and found["preferences"][0][0] == pytest.approx(0.5)
     assert rewards == pytest.approx([one.reward for one in expected.scores], abs=1e-5)
+    assert about["limits"]["groups"] == 64 and type(about["limits"]["groups"]) is int
     assert about["fingerprint"] == scorer.fingerprint and about["dimensions"] == list(scorer.dimensions)
 
 
