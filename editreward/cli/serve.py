@@ -79,9 +79,9 @@ def run_serve(args: argparse.Namespace) -> None:
 def _serve_on_ray(args: argparse.Namespace) -> None:
     if args.scorer_seed is not None or args.log_level != "info":
         raise ValueError("`--engine ray` has no `--seed` and no `--log-level`.")
-    if "RAY_ADDRESS" not in os.environ:
-        # Ray as it is on macOS and Windows: one machine, its ports on loopback. Ray reads this when it is imported.
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    from editreward.serving.ray_environment import prepare
+
+    prepare()
     from editreward.serving.ray_app import RayArguments, application, run_config, run_until_signal
 
     if args.config:

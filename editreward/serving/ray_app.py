@@ -35,16 +35,6 @@ DEPLOYMENT = {
 }
 """Settings of the deployment that a config file does not change. Ray's own answer to overload would be 503."""
 
-ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_worker_niceness": "0",  # the replicas are workers; Ray would have all else on the machine go first
-    # On a machine that is busy Ray would give up while its processes are still starting, or start them for ever.
-    "RAY_raylet_start_wait_time_s": "120",
-    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
-}
-"""What Ray is told where the environment does not say otherwise."""
-
 
 @dataclass(frozen=True)
 class RayArguments:
@@ -126,21 +116,19 @@ def application(arguments: RayArguments, **deployment: Any) -> Any:
 
 
 def start(host: str, port: int, num_cpus: int | None = None) -> None:
-    """Start Ray on this machine, and Ray Serve's proxy.
+    """Start Ray on this machine, and Ray Serve's proxy; `ray_environment.prepare` comes before Ray's import.
 
     There is no dashboard. Ray's own ports are on loopback, but for one of each replica, and ask for the token that Ray
     makes itself. A cluster that runs already (`RAY_ADDRESS`) is taken as it is.
 
     Raises:
-        RuntimeError: Ray was imported in a way that would put its ports on the machine's address.
+        RuntimeError: it did not, so that Ray's ports would be on the machine's address.
     """
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
     if os.environ.get("RAY_ADDRESS"):
         ray.init(logging_level=logging.WARNING)
     else:
         if not ipaddress.ip_address(ray.util.get_node_ip_address()).is_loopback:
-            raise RuntimeError("Set RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 before Ray is imported, as the command does.")
+            raise RuntimeError("Ray's ports would not be on loopback: call `prepare` before Ray is imported.")
         ray.init(
             address="local",
             num_cpus=num_cpus,

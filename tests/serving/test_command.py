@@ -15,6 +15,7 @@ import pytest
 
 import editreward.client
 from editreward.cli import main
+from editreward.serving import ray_environment
 from editreward.serving.run import check_host, devices, read_token
 from tests.helpers.scorers import painted
 from tests.helpers.server import HTTP, body_of
@@ -127,3 +128,13 @@ def test_the_written_client_is_one_file_that_imports_nothing_of_the_package(tmp_
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env={"PATH": os.environ["PATH"]})
     assert main(["serve", "--write-client", str(path)]) == 2  # nothing is overwritten
     assert "exists" in capsys.readouterr().err
+
+
+def test_ray_is_on_loopback_unless_a_cluster_is_named(monkeypatch):
+    for given, expected in (({}, "0"), ({"RAY_ADDRESS": "10.0.0.1:6379"}, None)):
+        environment = dict(given)
+        monkeypatch.setattr(ray_environment.os, "environ", environment)
+        ray_environment.prepare()
+        assert environment.get("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER") == expected
+        assert environment.get("RAY_AUTH_MODE") == ("token" if expected else None)
+        assert environment["RAY_USAGE_STATS_ENABLED"] == "0"
