@@ -68,7 +68,7 @@ def test_the_server_speaks_its_protocol(server):
     assert HTTP.get(f"{server}/health").json()["status"] == "ok"
     answer = HTTP.post(f"{server}/compute", json=payload(EDITS))
     assert answer.status_code == 200 and answer.json() == {"rewards": [16.0, 151.0]}
-    answer = httpx.post(f"{server}/compute", json=payload(EDITS, group_id=[3, 3], height=512))
+    answer = HTTP.post(f"{server}/compute", json=payload(EDITS, group_id=[3, 3], height=512))
     assert answer.json() == {"rewards": [16.0, 151.0]}
 
 
