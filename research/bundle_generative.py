@@ -6,6 +6,8 @@ r"""Make the bundled generative scorer of a finished run: adapter in bfloat16, p
 The base is named by its place from the output on, so that a clone or a wheel finds it wherever it lies.
 """
 
+import editreward.scripts
+
 import argparse
 import json
 import shutil

@@ -2,6 +2,7 @@
 
 import site
 import venv
+from functools import cache
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -16,12 +17,19 @@ def required(requirements: list[str]) -> set[str]:
         requirement, of_extra = waiting.pop()
         if requirement.marker and not requirement.marker.evaluate({"extra": of_extra}):
             continue
-        installed = distribution(requirement.name)
-        assert requirement.specifier.contains(installed.version, prereleases=True), requirement
-        for extra in {"", *requirement.extras} - {extra for name, extra in found if name == installed.name}:
-            found.add((installed.name, extra))
-            waiting += [(Requirement(line), extra) for line in installed.requires or ()]
+        name, version, requires = _installed(requirement.name)
+        assert requirement.specifier.contains(version, prereleases=True), requirement
+        for extra in {"", *requirement.extras} - {extra for known, extra in found if known == name}:
+            found.add((name, extra))
+            waiting += [(one, extra) for one in requires]
     return {name for name, _ in found}
+
+
+@cache
+def _installed(name: str) -> tuple[str, str, list[Requirement]]:
+    """Name, version and requirements of what is installed under a name."""
+    found = distribution(name)
+    return found.name, found.version, [Requirement(line) for line in found.requires or ()]
 
 
 def make_environment(folder: Path, names: set[str]) -> Path:
