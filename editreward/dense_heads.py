@@ -5,7 +5,7 @@ Pre-training trains them (`research/tiny_vlm`), reward training keeps them valid
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from transformers.utils import cached_file
 
 from configuration_editreward import HUB_ARGUMENTS
 from editreward.hub_ids import is_hub_id
-from editreward.simulation.grounding import ASKED, ATTRIBUTES, COMPARISONS, MISMATCHES, REQUEST
+from editreward.simulation.grounding import COMPARISONS, MISMATCHES, vocabulary_of
 
 HEADS_FILE = "dense_heads.safetensors"
 MISMATCH_HIDDEN = 96
@@ -53,7 +53,7 @@ class DenseLogits:
     """In float32. The last two are None where there are no edited images, or they were not computed.
 
     Args:
-        request: (groups, values of all parts of `REQUEST`).
+        request: (groups, values of all parts of the request).
         attributes, asked, comparisons, mismatches: (groups, images, cells, names); the source is the first image.
     """
 
@@ -70,19 +70,21 @@ class DenseHeads(nn.Module):
     Args:
         hidden_size: Width of the language model.
         layers: What they read.
+        worlds: Of the simulated groups whose targets they learn.
     """
 
-    def __init__(self, hidden_size: int, layers: DenseLayers) -> None:
+    def __init__(self, hidden_size: int, layers: DenseLayers, worlds: Sequence[str] = ("shapes",)) -> None:
         super().__init__()
-        self.hidden_size, self.layers = hidden_size, layers
+        self.hidden_size, self.layers, self.worlds = hidden_size, layers, tuple(worlds)
+        self.vocabulary = vocabulary_of(self.worlds)
 
         def linear(names: int) -> nn.Module:
             return nn.Sequential(nn.LayerNorm(hidden_size), nn.Linear(hidden_size, names))
 
-        self.request = linear(sum(map(len, REQUEST.values())))
-        self.attributes = linear(len(ATTRIBUTES))
-        self.asked_source = linear(len(ASKED))
-        self.asked_edited = linear(len(ASKED))
+        self.request = linear(sum(map(len, self.vocabulary.request.values())))
+        self.attributes = linear(len(self.vocabulary.attributes))
+        self.asked_source = linear(len(self.vocabulary.asked))
+        self.asked_edited = linear(len(self.vocabulary.asked))
         self.comparisons = linear(len(COMPARISONS))
         self.mismatches = nn.Sequential(
             nn.LayerNorm(hidden_size),
@@ -121,6 +123,8 @@ class DenseHeads(nn.Module):
     def save(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write weights, by default as wide as they are, and layers into a model folder."""
         metadata = {"hidden_size": str(self.hidden_size), "layers": json.dumps(asdict(self.layers))}
+        if self.worlds != ("shapes",):
+            metadata["worlds"] = json.dumps(self.worlds)
         weights = {name: weight.to(dtype or weight.dtype) for name, weight in self.state_dict().items()}
         save_file(weights, Path(folder) / HEADS_FILE, metadata)
 
@@ -176,7 +180,8 @@ class DenseHeads(nn.Module):
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dictionary
-            heads = cls(int(metadata["hidden_size"]), DenseLayers(**json.loads(metadata["layers"])))
+            worlds = json.loads(metadata.get("worlds", '["shapes"]'))
+            heads = cls(int(metadata["hidden_size"]), DenseLayers(**json.loads(metadata["layers"])), worlds)
             heads.load_state_dict(weights)
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{path} holds no dense heads that this version can use: {error}") from error

@@ -3,10 +3,11 @@
     python research/evaluate_simulated.py --model checkpoints/editreward-tiny
     python research/evaluate_simulated.py --scorer ssim --groups 100
     python research/evaluate_simulated.py --model runs/editreward-tiny --calibrate
+    python research/evaluate_simulated.py --model runs/editreward-tiny --test_set configs/collage_test_set.json
 
 `--calibrate` first fits the calibration on validation groups and saves it into the model's config. Results are printed
 as Markdown; those of a model on the whole set are written beside it as `results.json` and `results.md`, and into the
-metadata of its card.
+metadata of its card; of another world than that of shapes, as `results_WORLD.json` and `results_WORLD.md` alone.
 """
 
 import editreward.scripts
@@ -25,7 +26,7 @@ from huggingface_hub import EvalResult, ModelCard
 
 from editreward import EditRewardScorer, load_scorer
 from editreward.benchmarks.simulated_test_set import TestSet, evaluate, judge, report_table, shuffled_instructions
-from editreward.data.sources import numbered_rows
+from editreward.data.sources import SIMULATED, numbered_rows
 from editreward.groups import Scorer
 from editreward.hub_ids import PIPELINE_TAG
 from editreward.scorers.calibrating import fit_scorer, save_in_model
@@ -47,9 +48,9 @@ def main() -> None:
 
     scorer = load_scorer(args.scorer)
     fitted_mean = dict.fromkeys(scorer.dimensions, 2.5)  # the scores are uniform on 1..4
-    if args.calibrate:
-        fitted_mean = calibrate(scorer, Path(args.scorer), args.validation_groups)
     test_set = TestSet.from_json(args.test_set)
+    if args.calibrate:
+        fitted_mean = calibrate(scorer, Path(args.scorer), args.validation_groups, f"{SIMULATED}:{test_set.world}")
     groups = test_set.load()[: args.groups]
     result = evaluate_with_control(scorer, groups, fitted_mean)
     if len(groups) == test_set.groups:
@@ -60,14 +61,15 @@ def main() -> None:
     folder = Path(args.scorer)
     if "test_set" not in result or not (folder / "config.json").is_file():
         return  # a part of the set says nothing that is to be kept
-    for name, text in (("results.json", json.dumps(result, indent=1) + "\n"), ("results.md", markdown + "\n")):
+    stem = "results" if test_set.world == "shapes" else f"results_{test_set.world}"
+    for name, text in ((f"{stem}.json", json.dumps(result, indent=1) + "\n"), (f"{stem}.md", markdown + "\n")):
         (folder / name).write_text(text, encoding="utf-8")
-    if (folder / "README.md").is_file():
+    if test_set.world == "shapes" and (folder / "README.md").is_file():
         write_metadata(folder, result)
 
 
-def calibrate(scorer: Scorer, folder: Path, groups: int) -> dict[str, float]:
-    """Fit a model's calibration on validation groups and save it into its config.
+def calibrate(scorer: Scorer, folder: Path, groups: int, name: str = SIMULATED) -> dict[str, float]:
+    """Fit a model's calibration on validation groups of a simulated dataset and save it into its config.
 
     Returns:
         The mean true score by dimension.
@@ -78,7 +80,7 @@ def calibrate(scorer: Scorer, folder: Path, groups: int) -> dict[str, float]:
     if not isinstance(scorer, EditRewardScorer):
         raise ValueError(f"{scorer.name} is no reward model: it has no calibration to be saved.")
     scorer.use_calibration(None)
-    rows = [row for _, row in numbered_rows("simulated", "validation", limit=groups)]
+    rows = [row for _, row in numbered_rows(name, "validation", limit=groups)]
     fit = fit_scorer(scorer, rows)
     save_in_model(folder, fit.calibration)
     scorer.use_calibration(fit.calibration)

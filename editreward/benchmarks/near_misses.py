@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from editreward.benchmarks.simulated_test_set import novelty
+from editreward.benchmarks.simulated_test_set import novelties
 from editreward.simulation import SimulatedGroup, groups_hash, simulate_near_miss
 from editreward.statistics import Share, pair_accuracy
 
@@ -19,7 +19,7 @@ class NearMissSet:
     """A set of pairs of a perfect edit and a near miss, identified by what makes it and by a hash of what comes out.
 
     Attributes:
-        split, size: arguments of `simulate_near_miss`.
+        split, size, world: arguments of `simulate_near_miss`.
         pairs, seed: the seeds are `seed`, `seed` + 1, ...
         sha256: `groups_hash` of it.
     """
@@ -29,6 +29,7 @@ class NearMissSet:
     size: int
     seed: int
     sha256: str
+    world: str = "shapes"
 
     @classmethod
     def from_json(cls, path: str | Path) -> "NearMissSet":
@@ -41,7 +42,8 @@ class NearMissSet:
         Raises:
             ValueError: they are not those that were hashed. Pillow's and numpy's versions have a small influence.
         """
-        groups = [simulate_near_miss(seed, self.split, self.size) for seed in range(self.seed, self.seed + self.pairs)]
+        seeds = range(self.seed, self.seed + self.pairs)
+        groups = [simulate_near_miss(seed, self.split, self.size, self.world) for seed in seeds]
         found = groups_hash(groups)
         if found != self.sha256:
             raise ValueError(
@@ -70,16 +72,16 @@ def near_miss_accuracy(scores: Sequence[np.ndarray], groups: Sequence[SimulatedG
         np.array([candidate.scores["instruction_following"] for candidate in group.candidates]) for group in groups
     ]
     keys = {
-        ALL: [ALL for _ in groups],
-        "attribute": [missed_attribute(group) for group in groups],
-        "attribute and category": [f"{missed_attribute(group)}, {group.category}" for group in groups],
-        "novelty": [novelty(group) for group in groups],
+        ALL: [[ALL] for _ in groups],
+        "attribute": [[missed_attribute(group)] for group in groups],
+        "attribute and category": [[f"{missed_attribute(group)}, {group.category}"] for group in groups],
+        "novelty": [novelties(group) for group in groups],
     }
     result: dict[str, dict[str, Share]] = {}
     for key, values in keys.items():
         result[key] = {}
-        for value in dict.fromkeys(values):
-            chosen = [index for index, other in enumerate(values) if other == value]
+        for value in dict.fromkeys(sum(values, [])):
+            chosen = [index for index, own in enumerate(values) if value in own]
             result[key][value] = pair_accuracy([scores[i] for i in chosen], [truths[i] for i in chosen])
     return result
 

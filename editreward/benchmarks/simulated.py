@@ -31,7 +31,7 @@ from editreward.files import alone_at
 from editreward.groups.ratings import Rating
 from editreward.resources import resource
 from editreward.scorers.fingerprints import content_hash, versions
-from editreward.simulation import annotate, novelty_in_words, simulate_groups
+from editreward.simulation import WORLDS, annotate, novelty_in_words, simulate_groups
 from editreward.statistics import tuple_outcomes
 from editreward.statistics.agreement import agreement
 
@@ -45,6 +45,9 @@ LONGEST_MAKING = 3600
 """Seconds that a run waits for another one that makes the same benchmark."""
 FOUND_FILE = "found.json"
 """Beside a benchmark that was made: hashes and versions."""
+
+NOVELTIES = {name: ("wording", *world.novelties) for name, world in WORLDS.items()}
+"""World to what only its test split shows."""
 
 PACKAGES = ("numpy", "pillow")
 """Those whose versions may change pixels; labels depend on none."""
@@ -61,6 +64,7 @@ class SimulatedBenchmark:
     Attributes:
         split, seed, pool, candidates, size: the groups `simulate_groups` makes, from which tuples are chosen: `pool`
             groups from `seed` on.
+        world: in which world they are.
         annotators, noise: of `annotate`.
         tuples: how many to choose, a third of 2, 3 and 4 candidates each, one from a group.
         labels_sha256: over everything but the pixels.
@@ -79,6 +83,7 @@ class SimulatedBenchmark:
     labels_sha256: str
     pixels_sha256: str
     made_with: dict[str, str]
+    world: str = "shapes"
 
     @classmethod
     def from_json(cls, path: str | Path) -> "SimulatedBenchmark":
@@ -92,11 +97,11 @@ class SimulatedBenchmark:
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is no JSON file: {error}") from error
         names = {field.name for field in fields(cls)}
-        if not isinstance(values, dict) or set(values) != names:
+        if not isinstance(values, dict) or set(values) | {"world"} != names:
             found = ", ".join(sorted(values)) if isinstance(values, dict) else f"a {type(values).__name__}"
             raise ValueError(
                 f"{path} does not describe a simulated benchmark: it holds {found}. It needs "
-                f"{', '.join(sorted(names))}, as configs/simulated_benchmark.json has them."
+                f"{', '.join(sorted(names - {'world'}))}, as configs/simulated_benchmark.json has them."
             )
         return cls(**values)
 
@@ -160,13 +165,12 @@ class SimulatedBenchmark:
 
     def annotated(self, exact: dict[str, dict[str, Any]] | None = None) -> Iterator[dict[str, Any]]:
         """Rows of the pool with annotations. What else is known of each group is put into `exact`, by its id."""
-        for group in simulate_groups(self.pool, self.split, self.seed, self.candidates, self.size):
+        for group in simulate_groups(self.pool, self.split, self.seed, self.candidates, self.size, 0.0, self.world):
             row = group.to_row()
             if exact is not None:
                 exact[group.group_id] = {
                     "scores": [candidate["scores"] for candidate in row["candidates"]],
-                    "unseen_wording": group.unseen_wording,
-                    "unseen_combination": group.unseen_combination,
+                    "unseen": {f"unseen_{name}": getattr(group, f"unseen_{name}") for name in NOVELTIES[self.world]},
                 }
             yield annotate(row, self.annotators, self.noise)
 
@@ -223,8 +227,7 @@ def _with_truth(item: BenchmarkItem, exact: dict[str, dict[str, Any]]) -> Benchm
     scores = [known["scores"][index] for index in item.details["source_candidates"]]
     truth = {
         "exact_scores": {name: [score[name] for score in scores] for name in scores[0]},
-        "unseen_wording": known["unseen_wording"],
-        "unseen_combination": known["unseen_combination"],
+        **known["unseen"],
     }
     return replace(item, benchmark=NAME, details={**item.details, **truth})
 
@@ -253,14 +256,17 @@ def make_data(request: DataRequest) -> BenchmarkData:
     made = described.load(request.cache, request.progress) if processes.is_main else None
     folder: Path = processes.from_main(made)
     items = list(read_benchmark(folder / GROUPS_FOLDER))
-    tags = {
-        item.group_id: {
-            "novelty": novelty_in_words(item.details["unseen_wording"], item.details["unseen_combination"])
-        }
-        for item in items
-    }
+    tags = {item.group_id: _novelties(item, described.world) for item in items}
     rows = StoredRows(str(folder / GROUPS_FOLDER))
     return BenchmarkData(request.data or DESCRIPTION, rows, items, tags=tags, notes=described.notes(folder))
+
+
+def _novelties(item: BenchmarkItem, world: str) -> dict[str, str]:
+    """What of an item occurs in no training group: in one phrase, or in the collage world one by one."""
+    unseen = [item.details[f"unseen_{name}"] for name in NOVELTIES[world]]
+    if world == "shapes":
+        return {"novelty": novelty_in_words(*unseen)}
+    return {name: "unseen" if is_new else "seen" for name, is_new in zip(NOVELTIES[world], unseen, strict=True)}
 
 
 def protocol(answers: Answers) -> list[Measure]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from editreward.groups import EditGroup, GroupScores, Scorer
 from editreward.scorers.registry import check_answers, complete_scores
-from editreward.simulation import SimulatedGroup, groups_hash, novelty_in_words, simulate_groups
+from editreward.simulation import WORLDS, SimulatedGroup, groups_hash, novelty_in_words, simulate_groups
 from editreward.simulation.rubric import asked_of, exact_following
 from editreward.statistics import Share, pair_accuracy, strict_ranking_accuracy
 
@@ -22,7 +22,7 @@ class TestSet:
     """A set of simulated groups, identified by what makes it and by a hash of what comes out.
 
     Attributes:
-        split, groups, candidates, size, seed: arguments of `simulate_groups`.
+        split, groups, candidates, size, seed, world: arguments of `simulate_groups`.
         sha256: `groups_hash` of it.
     """
 
@@ -34,6 +34,7 @@ class TestSet:
     size: int
     seed: int
     sha256: str
+    world: str = "shapes"
 
     @classmethod
     def from_json(cls, path: str | Path) -> "TestSet":
@@ -46,7 +47,9 @@ class TestSet:
         Raises:
             ValueError: they are not those that were hashed. Pillow's and numpy's versions have a small influence.
         """
-        groups = list(simulate_groups(self.groups, self.split, self.seed, self.candidates, self.size))
+        groups = list(
+            simulate_groups(self.groups, self.split, self.seed, self.candidates, self.size, world=self.world)
+        )
         found = groups_hash(groups)
         if found != self.sha256:
             raise ValueError(
@@ -136,12 +139,15 @@ def exact_scores(groups: Sequence[SimulatedGroup], asked: Sequence[int]) -> list
 
 
 def evaluate(judgements: Judgements, groups: Sequence[SimulatedGroup]) -> dict[str, Any]:
-    """Pair accuracy overall and per dimension, by category, language, novelty and gap; strict ranking of 3 and 4."""
+    """Pair accuracy overall and per dimension, by category, language, novelty and gap; strict ranking of 3 and 4.
+
+    In the collage world a group counts for each of its novelties.
+    """
     names = [OVERALL, *(name for name in judgements.mean if name in judgements.truth)]
     subsets: dict[str, dict[str, list[int]]] = {
         "category": _by([group.category for group in groups]),
         "language": _by([group.language for group in groups]),
-        "novelty": _by([novelty(group) for group in groups]),
+        "novelty": _by_novelty(groups),
     }
     result: dict[str, Any] = {"groups": len(groups)}
     for name in names:
@@ -163,6 +169,22 @@ def evaluate(judgements: Judgements, groups: Sequence[SimulatedGroup]) -> dict[s
 
 def _by(values: Sequence[str]) -> dict[str, list[int]]:
     return {value: [i for i, other in enumerate(values) if other == value] for value in sorted(set(values))}
+
+
+def novelties(group: SimulatedGroup) -> list[str]:
+    """What of a group occurs only in the test split, each in words; "nothing unseen" where all is known.
+
+    In the world of shapes it is one phrase for wording and combination together.
+    """
+    if group.world == "shapes":
+        return [novelty(group)]
+    kinds = ("wording", *WORLDS[group.world].novelties)
+    return [f"unseen {kind}" for kind in kinds if getattr(group, f"unseen_{kind}")] or ["nothing unseen"]
+
+
+def _by_novelty(groups: Sequence[SimulatedGroup]) -> dict[str, list[int]]:
+    found = [novelties(group) for group in groups]
+    return {value: [i for i, own in enumerate(found) if value in own] for value in sorted(set(sum(found, [])))}
 
 
 def novelty(group: SimulatedGroup) -> str:

@@ -32,7 +32,7 @@ def add_generate(commands: Commands) -> None:
         metavar="DATASET",
         help="what to edit: a folder, Parquet file or Hub id of rows with source_images and instruction; a folder of "
         "images with a metadata.jsonl of file_name and instruction; a CSV or JSON Lines of source and instruction; or "
-        f"'{SIMULATED}'",
+        f"'{SIMULATED}', '{SIMULATED}:collage'",
     )
     parser.add_argument("--editors", required=True, metavar="FILE.yaml", help="the editors and their seeds")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="where the dataset and its candidates go")

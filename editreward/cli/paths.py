@@ -81,7 +81,7 @@ def _check_image(name: str, option: str) -> None:
 
 def _check_dataset(name: str, option: str) -> None:
     """A path that is there, or what may be the id of a dataset on the Hub."""
-    if name != SIMULATED and not Path(name).expanduser().exists() and not _may_be_on_the_hub(name):
+    if name.partition(":")[0] != SIMULATED and not Path(name).expanduser().exists() and not _may_be_on_the_hub(name):
         raise FileNotFoundError(f"There is no folder or file {name} (`{option}`). {_alike(Path(name))}")
 
 

@@ -27,7 +27,7 @@ from editreward.data.importers.reading import Source, read_rows
 from editreward.data.importers.table_edits import EditRow, TableOptions, read_edits
 from editreward.data.presets import preset_columns
 from editreward.data.shards import is_shard, shard_rows
-from editreward.data.sources import COLUMNS, SIMULATED, load_groups, number_of_rows, numbered_rows
+from editreward.data.sources import COLUMNS, load_groups, number_of_rows, numbered_rows, simulated_world
 from editreward.data.table_groups import TableFault, TableGroups
 from editreward.data.tables import TABLE_SUFFIXES, TEXT_SUFFIXES, TableRow, read_table
 from editreward.files import write_lines
@@ -229,7 +229,7 @@ def write_faults(source: GroupSource, folder: Path) -> Path:
 def is_stored(source: str, options: SourceOptions) -> bool:
     """Whether a source is a dataset of edit groups, by its columns."""
     path = Path(source)
-    if source == SIMULATED and not path.exists():
+    if simulated_world(source) and not path.exists():
         return True
     if options.preset or options.columns:
         return False

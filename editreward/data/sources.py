@@ -1,12 +1,13 @@
 """From the name of a dataset of edit groups to its groups: the only place that does so.
 
-A name is a folder, a Parquet file, the id of a Hub repository, or `simulated`, whose groups are made on the fly.
+A name is a folder, a Parquet file, the id of a Hub repository, or `simulated`, whose groups are made on the fly;
+`simulated:collage` are those of another world (docs/simulation.md).
 """
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -32,7 +33,7 @@ from editreward.data.stresses import stressed_group
 from editreward.data.tables import naming_large_row_groups
 from editreward.groups.rows import GroupRow
 from editreward.hub_ids import is_hub_id
-from editreward.simulation import SPLITS, annotate, simulate_contrast, simulate_group
+from editreward.simulation import SPLITS, WORLDS, annotate, simulate_contrast, simulate_group
 
 SIMULATED = "simulated"
 """The name of simulated groups."""
@@ -49,6 +50,20 @@ DATASET_FOLDER = (
 )
 
 
+def simulated_world(name: object) -> str | None:
+    """The world of simulated groups that a dataset's name means; None where it is no name of simulated groups.
+
+    Raises:
+        ValueError: there is no such world.
+    """
+    name, colon, world = str(name).partition(":")
+    if name != SIMULATED:
+        return None
+    if colon and world not in WORLDS:
+        raise ValueError(f"There is no simulated world {world!r}, only: {', '.join(WORLDS)}.")
+    return world or "shapes"
+
+
 def load_groups(
     name: str | os.PathLike[str],
     split: str = "train",
@@ -62,7 +77,7 @@ def load_groups(
 
     Args:
         name: a folder that `write_groups` or `save_to_disk` wrote, a Parquet file, the id of a Hub repository, or
-            "simulated".
+            "simulated" or "simulated:WORLD".
         split: name of the split. A single dataset that `save_to_disk` wrote, and a single file, is "train".
         streaming: read rows as they come instead of preparing a copy in the cache.
         config: name of the configuration, where the dataset has several.
@@ -77,9 +92,11 @@ def load_groups(
         FileNotFoundError: there is no such dataset.
     """
     path = Path(name)
-    if name == SIMULATED and (simulated is not None or not path.exists()):
+    world = simulated_world(name)
+    if world and (simulated is not None or not path.exists()):
         if simulated is None:
             raise ValueError("Simulated groups have no end: say how many.")
+        simulated = replace(simulated, world=world)
         return simulated.stream(split) if streaming else simulated.dataset(split)
     check_path(name)
     if path.exists() and not is_saved_to_disk(path):
@@ -123,6 +140,8 @@ class SimulatedGroups:
         contrast: about this share of the groups are those of `simulate_contrast`, always both of a pair.
         near_misses: in the others, about this share of the candidates are near misses.
         stresses: about this share of the groups are under a stress ([`stressed_group`]).
+        enlarged: in these, about this share were drawn small and enlarged.
+        world: which world.
         truth: rows also hold their `SimulatedGroup`, as `simulation`.
 
     Raises:
@@ -138,6 +157,8 @@ class SimulatedGroups:
     near_misses: float = 0.0
     stresses: float = 0.0
     truth: bool = False
+    enlarged: float = 0.0
+    world: str = "shapes"
 
     def __post_init__(self) -> None:
         if not 0 <= self.contrast <= 1:
@@ -151,9 +172,11 @@ class SimulatedGroups:
         """The group of a number as a row, images as PIL images."""
         is_contrast = Random(f"contrast {number // 2}").random() < self.contrast
         if is_contrast:
-            group = simulate_contrast(number, split, size=self.size)
+            group = simulate_contrast(number, split, size=self.size, world=self.world)
         else:
-            group = simulate_group(number, split, size=self.size, near_misses=self.near_misses)
+            group = simulate_group(
+                number, split, size=self.size, near_misses=self.near_misses, world=self.world, enlarged=self.enlarged
+            )
         rng = Random(f"stress {number}")
         if rng.random() < self.stresses:
             group = stressed_group(group, rng)
@@ -238,7 +261,7 @@ def numbered_rows(
     """Every `step`-th row of a dataset, from `start` on, with its number; images as they are stored.
 
     Args:
-        name: a folder, Parquet file or Hub id of edit groups, which are streamed; or "simulated".
+        name: a folder, Parquet file or Hub id of edit groups, which are streamed; or "simulated", "simulated:WORLD".
         split: of the dataset.
         limit: number of the first row that is left out.
         revision: of a Hub dataset.
@@ -247,12 +270,12 @@ def numbered_rows(
         ValueError: the dataset lacks a column, there is no such split, or simulated groups have no limit.
         FileNotFoundError: there is no such dataset.
     """
-    if name == SIMULATED:
+    if world := simulated_world(name):
         if limit is None:
-            raise ValueError(f"`--dataset {SIMULATED}` needs `--limit`, the number of groups.")
+            raise ValueError(f"`--dataset {name}` needs `--limit`, the number of groups.")
         if split not in SPLITS:
             raise ValueError(f"Simulated groups have no split {split!r}, only: {', '.join(SPLITS)}.")
-        made = SimulatedGroups(limit)
+        made = SimulatedGroups(limit, world=world)
         return ((number, made.row(number, split)) for number in range(start, limit, step))
     dataset = load_groups(name, split, streaming=True, revision=revision, strict=False)
     missing = [column for column in COLUMNS if dataset.features is not None and column not in dataset.features]
@@ -273,7 +296,7 @@ def _read(name: object, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, An
 def number_of_rows(name: str, split: str = "train", revision: str | None = None) -> int | None:
     """How many rows a split of a dataset has, where that can be told without reading it; None otherwise."""
     path = Path(name)
-    if name == SIMULATED:
+    if simulated_world(name):
         return None
     if is_saved_to_disk(path):
         return len(_saved_split(path, split))

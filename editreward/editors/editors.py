@@ -26,7 +26,7 @@ from images_editreward import image_size, load_image
 if TYPE_CHECKING:
     import torch
 
-SIMULATED_ID = re.compile(r"simulated-(train|validation|test)-(\d{6,})")
+SIMULATED_ID = re.compile(r"simulated-(?:(collage)-)?(train|validation|test)-(\d{6,})")
 
 Edit: TypeAlias = Callable[[SourceRow, int], Image.Image]
 """Makes the candidate of a row with a seed. It raises whatever goes wrong: that candidate has failed."""
@@ -324,8 +324,8 @@ def _checked_image(output: Any) -> Image.Image:
 
 
 @lru_cache(maxsize=8)
-def _task(split: str, number: int) -> tuple[EditTask, str]:
-    group = simulate_group(number, split, candidates=1, size=MINIMUM_SIZE)
+def _task(world: str, split: str, number: int) -> tuple[EditTask, str]:
+    group = simulate_group(number, split, candidates=1, size=MINIMUM_SIZE, world=world)
     return group.task, group.instruction
 
 
@@ -333,7 +333,7 @@ def _simulated_task(row: SourceRow) -> EditTask:
     match = SIMULATED_ID.fullmatch(row.group_id)
     if match is None:
         raise ValueError("simulated editors edit rows with the id simulated-SPLIT-SEED only")
-    task, instruction = _task(match[1], int(match[2]))
+    task, instruction = _task(match[1] or "shapes", match[2], int(match[3]))
     if instruction != row.instruction:
         raise ValueError(f"the simulated group of this id has another instruction: {instruction}")
     return task

@@ -21,10 +21,11 @@ from editreward.data.images import LINKED
 from editreward.data.importers.faults import RowFault
 from editreward.data.importers.images import ImageStore
 from editreward.data.importers.table_edits import TableOptions, read_edits
-from editreward.data.sources import SIMULATED, load_rows
+from editreward.data.sources import load_rows, simulated_world
 from editreward.data.storage import ROWS_PER_BATCH
 from editreward.data.tables import TEXT_SUFFIXES, read_table
 from editreward.simulation import SPLITS, simulate_group
+from editreward.simulation import groups as simulated_groups
 from images_editreward import load_image
 
 FAULTS_SHOWN = 10
@@ -85,7 +86,7 @@ def open_instructions(
 
     Args:
         name: a table of paths and instructions (`table_instructions`), a dataset (`dataset_instructions`), or
-            "simulated", which needs a limit.
+            "simulated" or "simulated:WORLD", which need a limit.
         split: of a dataset, or of the simulation.
         offset, limit: number of rows to leave out at the start, and to read.
         images, columns: of a table.
@@ -94,10 +95,11 @@ def open_instructions(
         ValueError, FileNotFoundError: as for these.
     """
     path = Path(name)
-    if name == SIMULATED and not path.exists():
+    world = simulated_world(name)
+    if world and not path.exists():
         if not limit:
-            raise ValueError(f"--instructions {SIMULATED} needs --limit, the number of rows.")
-        return simulated_instructions(split, offset, limit)
+            raise ValueError(f"--instructions {name} needs --limit, the number of rows.")
+        return simulated_instructions(split, offset, limit, world=world)
     if path.is_file() and path.suffix.lower() in TEXT_SUFFIXES:
         return table_instructions(path, images, columns or {}, offset, limit)
     return dataset_instructions(name, split, offset, limit)
@@ -148,7 +150,9 @@ def table_instructions(
     return Instructions(ids, read)
 
 
-def simulated_instructions(split: str, offset: int, count: int, size: int = 112) -> Instructions:
+def simulated_instructions(
+    split: str, offset: int, count: int, size: int = 112, world: str = "shapes"
+) -> Instructions:
     """Sources and instructions of simulated groups, those with the seeds `offset`, `offset` + 1, ...
 
     Args:
@@ -156,6 +160,7 @@ def simulated_instructions(split: str, offset: int, count: int, size: int = 112)
         offset: first seed.
         count: number of rows.
         size: side of the images in pixels.
+        world: which world.
 
     Raises:
         ValueError: there is no such split.
@@ -164,19 +169,19 @@ def simulated_instructions(split: str, offset: int, count: int, size: int = 112)
         raise ValueError(f"The simulation has no split {split!r}, only: {', '.join(SPLITS)}.")
 
     def read(index: int) -> SourceRow:
-        group = simulate_group(offset + index, split, candidates=1, size=size)
+        group = simulate_group(offset + index, split, candidates=1, size=size, world=world)
         file = io.BytesIO()
         group.source.save(file, "PNG")
         return SourceRow(
             group_id=group.group_id,
-            origin="simulated",
+            origin=group.origin,
             category=group.category,
             instruction=group.instruction,
             language=group.language,
             source_images=(file.getvalue(),),
         )
 
-    return Instructions([f"simulated-{split}-{offset + index:06d}" for index in range(count)], read)
+    return Instructions([simulated_groups.group_id(split, offset + index, world) for index in range(count)], read)
 
 
 def dataset_instructions(

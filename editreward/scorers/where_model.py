@@ -13,7 +13,7 @@ from editreward.dense_heads import DenseHeads, LayerStates
 from editreward.groups import EditGroup
 from editreward.groups.where import ARTEFACT, NOT_AS_ASKED, UNASKED, Map, Where
 from editreward.scorers.where import enlarged
-from editreward.simulation.grounding import ATTRIBUTES, COMPARISONS, MISMATCHES
+from editreward.simulation.grounding import COMPARISONS, MISMATCHES, SHAPES_VOCABULARY, Vocabulary
 from images_editreward import load_image
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor, PackedGroup
@@ -96,7 +96,7 @@ def where_by_heads(
         zip(group.edited, cell_logits(model, processor, heads, group), strict=True)
     ):
         image = load_image(content, f"edited[{index}]")
-        reasons = reasons_of(cells, image, source.resize(image.size))
+        reasons = reasons_of(cells, image, source.resize(image.size), heads.vocabulary)
         maps = {}
         for dimension in model.config.dimensions:
             names = REASONS_OF.get(dimension, tuple(reasons))
@@ -105,7 +105,9 @@ def where_by_heads(
     return found
 
 
-def reasons_of(cells: CellLogits, image: Image.Image, source: Image.Image) -> dict[str, Map]:
+def reasons_of(
+    cells: CellLogits, image: Image.Image, source: Image.Image, vocabulary: Vocabulary = SHAPES_VOCABULARY
+) -> dict[str, Map]:
     """By reason, the probability of each place that it speaks against the edit.
 
     Cells are coarse. Within one, what stands out comes first, unless it is the background that is wrong; of artefacts
@@ -115,6 +117,7 @@ def reasons_of(cells: CellLogits, image: Image.Image, source: Image.Image) -> di
         cells: what the heads say.
         image: the edited image.
         source: of the same size.
+        vocabulary: of the heads.
     """
 
     def large(values: NDArray[np.float32]) -> Map:
@@ -123,8 +126,8 @@ def reasons_of(cells: CellLogits, image: Image.Image, source: Image.Image) -> di
     compared, mismatched, shown = map(sigmoid, (cells.comparisons, cells.mismatches, cells.attributes))
     changed, to_change, wrong = (compared[..., COMPARISONS.index(name)] for name in COMPARISONS)
     background = mismatched[..., MISMATCHES.index("background")]
-    artefacts = [i for i, name in enumerate(ATTRIBUTES) if name.startswith("artefact ")]
-    severe = sum(shown[..., ATTRIBUTES.index(f"severity {score}")] * share for score, share in SEVERITY.items())
+    artefacts = [i for i, name in enumerate(vocabulary.attributes) if name.startswith("artefact ")]
+    severe = sum(shown[..., vocabulary.index[f"severity {score}"]] * share for score, share in SEVERITY.items())
     artefact = np.minimum(shown[..., artefacts].max(-1), severe)
     detail = FLOOR + (1 - FLOOR) * standing_out(image, source)
     return {

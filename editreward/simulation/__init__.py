@@ -17,7 +17,6 @@ from editreward.simulation.groups import (
 )
 from editreward.simulation.instructions import CATEGORIES, LANGUAGES, WORDINGS
 from editreward.simulation.near_misses import NEAR_MISSES
-from editreward.simulation.rendering import render_scene
 from editreward.simulation.world import (
     HELD_OUT_COMBINATIONS,
     Background,
@@ -26,6 +25,7 @@ from editreward.simulation.world import (
     describe_change,
     describe_scene,
 )
+from editreward.simulation.worlds import WORLDS, render_scene
 
 __all__ = [
     "ARTEFACTS",
@@ -36,6 +36,7 @@ __all__ = [
     "NEAR_MISSES",
     "SPLITS",
     "WORDINGS",
+    "WORLDS",
     "Background",
     "EditTask",
     "Scene",

@@ -5,31 +5,30 @@ visible omission or side effect. 2: an attempt of the right kind that does not f
 and ruins the rest. 1: nothing changed, or an edit of another kind on another object. See docs/simulation.md.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
 from editreward.simulation.instructions import RESIZE_WORDS
 from editreward.simulation.world import (
-    ALL_COMBINATIONS,
     COLOURS,
-    HELD_OUT_COMBINATIONS,
+    EFFECTS,
     OFF_PLACE,
-    PATTERNS,
+    OWN,
     PLACE_NAMES,
     PLACES,
-    SHAPES,
     SIZE_NAMES_ZH,
-    TONES,
-    TRAIN_COMBINATIONS,
     Background,
     Scene,
     SceneObject,
     background_name,
+    effect_name,
+    named,
     neighbours,
     place_distance,
     with_article,
 )
+from editreward.simulation.worlds import BACKGROUNDS, SHAPES_WORLD, WORLDS, Palette, World
 
 Combination = tuple[str, str]
 """A colour and a shape."""
@@ -37,7 +36,6 @@ Combination = tuple[str, str]
 JITTER = 0.065
 """Largest offset of an object from its place's middle, in cells, in each direction."""
 
-BACKGROUNDS: tuple[Background, ...] = tuple(Background(pattern, tone) for pattern in PATTERNS for tone in TONES)
 SOURCE_SIZES: tuple[str, ...] = ("small", "medium", "large")
 
 
@@ -46,12 +44,15 @@ class EditTask:
     """What an instruction asks for, as data.
 
     Args:
-        category: one of `CATEGORIES`.
+        category: one of its world's categories.
         source: the scene to edit.
-        target: the object to edit, as in the source; the object to add, for "add"; None for "background".
-        result: the object as it should become; None for "remove" and "background".
+        target: the object to edit, as in the source; the object to add, for "add"; None for edits of no single object.
+        result: the object as it should become; None for "remove" and edits of no single object.
         background: the requested background, for "background".
         combinations: the (colour, shape) pairs that may appear in this group.
+        backgrounds: those that may appear in it.
+        effect: the requested effect, for the categories of `EFFECTS`.
+        parts: the edits that "several" asks for, of different objects of the source.
     """
 
     category: str
@@ -60,12 +61,26 @@ class EditTask:
     result: SceneObject | None
     background: Background | None
     combinations: frozenset[Combination]
+    backgrounds: tuple[Background, ...] = BACKGROUNDS
+    effect: str = ""
+    parts: tuple["EditTask", ...] = ()
 
     @property
     def others(self) -> list[SceneObject]:
         """The source's objects that the instruction does not speak of."""
-        key = self.target.key if self.target else None
-        return [thing for thing in self.source.objects if thing.key != key]
+        keys = {task.target.key for task in (self, *self.parts) if task.target}
+        return [thing for thing in self.source.objects if thing.key not in keys]
+
+    @property
+    def results(self) -> list[SceneObject]:
+        """The objects as they should become."""
+        return [task.result for task in (self, *self.parts) if task.result]
+
+    @property
+    def other_backgrounds(self) -> list[Background]:
+        """Those that are called neither as the source's nor as the requested one."""
+        known = {b.look for b in (self.source.background, self.background) if b}
+        return [background for background in self.backgrounds if background.look not in known]
 
 
 @dataclass(frozen=True)
@@ -143,8 +158,7 @@ def _pick(rng: Random, combinations: Sequence[Combination]) -> Combination | Non
 def _unused(task: EditTask, scene: Scene) -> list[Combination]:
     """Allowed combinations that neither the scene, nor the source, nor the instruction shows."""
     used = {thing.combination for thing in (*scene.objects, *task.source.objects)}
-    if task.result:
-        used.add(task.result.combination)
+    used |= {result.combination for result in task.results}
     return sorted(task.combinations - used)
 
 
@@ -156,6 +170,11 @@ def _target(task: EditTask) -> SceneObject:
 def _result(task: EditTask) -> SceneObject:
     assert task.result is not None
     return task.result
+
+
+def _same_colour(first: Combination, second: Combination) -> bool:
+    """Whether two objects share a colour that has a name."""
+    return first[0] == second[0] != OWN
 
 
 def _similar_others(task: EditTask, rng: Random) -> list[SceneObject]:
@@ -173,6 +192,13 @@ def perfect(task: EditTask, rng: Random) -> Scene:
     """The scene that the instruction asks for. Added and moved objects get a jitter of their own."""
     if task.background:
         return replace(task.source, background=task.background)
+    if task.effect:
+        return replace(task.source, effect=task.effect)
+    if task.parts:
+        scene = task.source
+        for part in task.parts:
+            scene = perfect(replace(part, source=scene), rng)
+        return scene
     target = _target(task)
     if task.result is None:
         return _without(task.source, target)
@@ -206,9 +232,10 @@ def _with_stray(task: EditTask, scene: Scene, size: str, rng: Random) -> Scene |
     """An object that nobody asked for, at a place that is empty here and in the source."""
     places = sorted(set(_empty_places(scene)) & set(_empty_places(task.source)))
     choices = _unused(task, scene)
-    if task.category in ("add", "replace"):  # never half of what was asked for
-        result = _result(task)
-        choices = [c for c in choices if c[0] != result.colour and c[1] != result.shape]
+    for part in task.parts or (task,):
+        if part.category in ("add", "replace"):  # never half of what was asked for
+            asked = _result(part).combination
+            choices = [c for c in choices if not _same_colour(c, asked) and c[1] != asked[1]]
     combination = _pick(rng, choices)
     if not places or combination is None:
         return None
@@ -270,7 +297,7 @@ def _object_lost(task: EditTask, rng: Random) -> Scene | None:
 def _wrong_colour(task: EditTask, rng: Random) -> Scene | None:
     target, result = _target(task), _result(task)
     colours = [c for c, s in task.combinations if s == result.shape and c not in (target.colour, result.colour)]
-    if not colours:
+    if not colours or result.colour == OWN:  # then no colour was asked for
         return None
     scene = perfect(task, rng)
     return _with(scene, replace(_find(scene, result.key), colour=rng.choice(sorted(colours))))
@@ -328,8 +355,8 @@ def _remove_too_many(task: EditTask, rng: Random) -> Scene | None:
 def _replaced_instead(task: EditTask, rng: Random) -> Scene | None:
     """The target became another object where it should have gone."""
     target = _target(task)
-    choices = [c for c in _unused(task, task.source) if c[0] != target.colour and c[1] != target.shape]
-    combination = _pick(rng, choices)
+    choices = [c for c in _unused(task, task.source) if c[1] != target.shape]
+    combination = _pick(rng, [c for c in choices if not _same_colour(c, target.combination)])
     if combination is None:
         return None
     return _with(task.source, replace(target, colour=combination[0], shape=combination[1]))
@@ -416,21 +443,18 @@ def _moved_instead(task: EditTask, rng: Random) -> Scene | None:
 
 
 def _wrong_background(task: EditTask, rng: Random) -> Scene | None:
-    wrong = [b for b in BACKGROUNDS if b not in (task.background, task.source.background)]
-    return replace(task.source, background=rng.choice(wrong))
+    return replace(task.source, background=rng.choice(task.other_backgrounds))
 
 
 def _wrong_tone(task: EditTask, rng: Random) -> Scene | None:
     assert task.background is not None
-    wrong = [Background(task.background.pattern, tone) for tone in TONES]
-    wrong = [b for b in wrong if b not in (task.background, task.source.background)]
-    return replace(task.source, background=rng.choice(wrong))
+    wrong = [b for b in task.other_backgrounds if b.pattern == task.background.pattern]
+    return replace(task.source, background=rng.choice(wrong)) if wrong else None
 
 
 def _wrong_pattern(task: EditTask, rng: Random) -> Scene | None:
     assert task.background is not None
-    wrong = [Background(pattern, task.background.tone) for pattern in PATTERNS]
-    wrong = [b for b in wrong if b not in (task.background, task.source.background)]
+    wrong = [b for b in task.other_backgrounds if b.tone == task.background.tone]
     return replace(task.source, background=rng.choice(wrong))
 
 
@@ -439,6 +463,57 @@ def _objects_lost(task: EditTask, rng: Random) -> Scene | None:
     if len(objects) < 3:
         return None
     return _without(perfect(task, rng), *rng.sample(objects, rng.randint(2, len(objects) - 1)))
+
+
+def _wrong_effect(task: EditTask, rng: Random) -> Scene | None:
+    """Another one of the same category."""
+    visible = WORLDS[task.source.world].effects(task.category, task.source.background)
+    wrong = [effect for effect in visible if effect != task.effect]
+    return replace(task.source, effect=rng.choice(wrong))
+
+
+# Several edits in one instruction
+
+
+def _effect_incomplete(task: EditTask, rng: Random) -> Scene | None:
+    return replace(perfect(task, rng), effect_stops=True)
+
+
+def _one_part(task: EditTask, faults: Sequence[Sequence[tuple[str, Realisation]]], rng: Random) -> Scene | None:
+    """All parts done perfectly but one, which has one of its faults (a list for each part)."""
+    for index in rng.sample(range(len(task.parts)), len(task.parts)):
+        rest = replace(task, parts=tuple(part for number, part in enumerate(task.parts) if number != index))
+        part = replace(task.parts[index], source=perfect(rest, rng))
+        for _, realisation in rng.sample(faults[index], len(faults[index])):
+            if scene := realisation(part, rng):
+                return scene
+    return None
+
+
+def _part_flawed(task: EditTask, rng: Random) -> Scene | None:
+    return _one_part(task, [OWN_FLAWS[part.category] for part in task.parts], rng)
+
+
+def _part_failed(task: EditTask, rng: Random) -> Scene | None:
+    """One part went wrong, in a way that touches no other object."""
+    faults = [[fault for fault in FAILURES[part.category] if fault[0] in FAULTS_OF_THE_TARGET] for part in task.parts]
+    return _one_part(task, faults, rng)
+
+
+def _part_ignored(task: EditTask, rng: Random) -> Scene | None:
+    return _one_part(task, [[("ignored", _ignored)]] * len(task.parts), rng)
+
+
+FAULTS_OF_THE_TARGET: tuple[str, ...] = (
+    "wrong colour",
+    "wrong attribute",
+    "wrong shape",
+    "wrong place",
+    "replaced instead",
+    "opposite direction",
+    "moved instead",
+)
+"""Faults of score 2 in which only the object meant goes wrong."""
 
 
 # Score 1
@@ -450,14 +525,20 @@ def _ignored(task: EditTask, rng: Random) -> Scene | None:
 
 def _unrelated(task: EditTask, rng: Random) -> Scene | None:
     """An edit of another kind, on an object that the instruction does not speak of."""
-    kinds = [kind for kind in ("recolour", "add", "remove", "move", "resize", "background") if kind != task.category]
+    asked = {part.category for part in task.parts or (task,)}
+    kinds = [kind for kind in ("recolour", "add", "remove", "move", "resize", "background") if kind not in asked]
     # A lone replacement of colour reads as half a replacement, and the other way round.
-    if task.category == "replace":
+    if "replace" in asked and "recolour" in kinds:
         kinds.remove("recolour")
+    if "several" in WORLDS[task.source.world].categories and not asked & {"background", *EFFECTS}:
+        kinds += EFFECTS
     others = task.others
     kind = rng.choice(kinds)
     if kind == "background":
-        return replace(task.source, background=rng.choice([b for b in BACKGROUNDS if b != task.source.background]))
+        return replace(task.source, background=rng.choice(task.other_backgrounds))
+    if kind in EFFECTS:
+        visible = WORLDS[task.source.world].effects(kind, task.source.background)
+        return replace(task.source, effect=rng.choice(visible))
     if kind == "add":
         return _with_stray(task, task.source, rng.choice(("medium", "large")), rng)
     if not others:
@@ -471,8 +552,8 @@ def _unrelated(task: EditTask, rng: Random) -> Scene | None:
         reserved = task.result.place if task.result else -1
         far = [p for p in _empty_places(task.source) if place_distance(p, other.place) >= 2 and p != reserved]
         return _with(task.source, _at(other, rng.choice(far), rng)) if far else None
-    wanted = task.result.colour if task.result else None
-    colours = [c for c, s in _unused(task, task.source) if s == other.shape and c != wanted]
+    wanted = {result.colour for result in task.results}
+    colours = [c for c, s in _unused(task, task.source) if s == other.shape and c not in wanted]
     return _with(task.source, replace(other, colour=rng.choice(colours))) if colours else None
 
 
@@ -507,6 +588,8 @@ OWN_FLAWS: dict[str, tuple[tuple[str, Realisation], ...]] = {
     ),
     "resize": (("partial", _half_resized), ("target also shifted", _result_off_place)),
     "background": (("partial", _background_incomplete), ("object lost", _object_lost)),
+    **dict.fromkeys(EFFECTS, (("partial", _effect_incomplete), ("object lost", _object_lost))),
+    "several": (("one part flawed", _part_flawed),),
 }
 """Score 3, by category."""
 
@@ -548,6 +631,8 @@ FAILURES: dict[str, tuple[tuple[str, Realisation], ...]] = {
         ("wrong pattern", _wrong_pattern),
         ("over-edit", _objects_lost),
     ),
+    **dict.fromkeys(EFFECTS, (("wrong effect", _wrong_effect), ("over-edit", _objects_lost))),
+    "several": (("one part failed", _part_failed), ("one part ignored", _part_ignored)),
 }
 """Score 2, by category."""
 
@@ -614,7 +699,7 @@ def over_edits(task: EditTask, count: int, rng: Random) -> list[Scene]:
             scene = _with(scene, replace(other, colour=rng.choice(colours)[0]))
             scenes.append(scene)
     if task.background is None:
-        scene = replace(scene, background=rng.choice([b for b in BACKGROUNDS if b != scene.background]))
+        scene = replace(scene, background=rng.choice(task.other_backgrounds))
         scenes.append(scene)
     while len(scenes) <= count:
         crowded = _with_stray(task, scene, "medium", rng)
@@ -628,50 +713,119 @@ def over_edits(task: EditTask, count: int, rng: Random) -> list[Scene]:
 # Tasks
 
 
-def sample_task(category: str, unseen_combination: bool, rng: Random) -> EditTask:
+def sample_task(
+    category: str, unseen_combination: bool, rng: Random, world: World = SHAPES_WORLD, unseen: Collection[str] = ()
+) -> EditTask:
     """Draw a source scene and an edit of it.
 
     Args:
-        category: one of `CATEGORIES`.
-        unseen_combination: a held-out (colour, shape) pair is the target or the result (for "background": in the
-            scene), and others may occur; else none occurs anywhere.
+        category: one of the world's categories.
+        unseen_combination: a held-out (colour, thing) pair is the target or the result (for edits of no single object:
+            in the scene), and others may occur; else none occurs anywhere. In the world of shapes these are pairs that
+            are held out, in the collage world all of held-out things.
         rng: decides everything else.
+        world: where.
+        unseen: which other of the world's novelties the group has.
 
     Returns:
         The task.
     """
     # Seeds are published (configs/simulated_test_set.json): the order of draws, here and below, is part of the data.
-    allowed = ALL_COMBINATIONS if unseen_combination else TRAIN_COMBINATIONS
-    target_pair, result_pair = _pairs_of_edit(category, unseen_combination, rng)
-    target, *rest = _draw_objects(category, target_pair, result_pair, allowed, rng)
-    background = rng.choice(BACKGROUNDS)
+    palette = world.palette({*unseen, *world.novelties[: int(unseen_combination)]}, rng)
+    if category == "several":
+        return _sample_several(unseen_combination, palette, world, rng)
+    target_pair, result_pair = _pairs_of_edit(category, unseen_combination, palette, rng)
+    target, *rest = _draw_objects(category, target_pair, result_pair, palette.combinations, rng)
+    background = rng.choice(palette.backgrounds)
     present = rest if category == "add" else [target, *rest[:-1]]
     rng.shuffle(present)
-    source = Scene(tuple(present), background)
+    source = Scene(tuple(present), background, world=world.name, style=palette.style)
+    of_an_object = category != "background" and category not in EFFECTS
     return EditTask(
         category=category,
         source=source,
-        target=None if category == "background" else target,
-        result=_draw_result(category, source, target, result_pair, rng),
-        background=rng.choice([b for b in BACKGROUNDS if b != background]) if category == "background" else None,
-        combinations=frozenset(allowed),
+        target=target if of_an_object else None,
+        result=_draw_result(category, source, target, result_pair, rng) if of_an_object else None,
+        background=(
+            rng.choice([b for b in palette.backgrounds if b.look != background.look])
+            if category == "background"
+            else None
+        ),
+        combinations=frozenset(palette.combinations),
+        backgrounds=tuple(palette.backgrounds),
+        effect=rng.choice(world.effects(category, background)) if category in EFFECTS else "",
     )
 
 
-def _pairs_of_edit(category: str, unseen_combination: bool, rng: Random) -> tuple[Combination, Combination | None]:
+PARTS: tuple[str, ...] = ("recolour", "add", "remove", "replace", "move", "resize")
+"""Categories of the edits that "several" asks for."""
+
+
+def _sample_several(unseen_combination: bool, palette: Palette, world: World, rng: Random) -> EditTask:
+    """Two edits of different kinds, of different objects."""
+    second = None
+    while second is None:
+        category = rng.choice(PARTS)
+        fixed = _from_one_palette(world, palette)
+        first = sample_task(category, unseen_combination, rng, fixed)
+        second = _further_task(first, rng)
+    parts = (first, second)
+    return replace(first, category="several", target=None, result=None, parts=parts)
+
+
+def _from_one_palette(world: World, palette: Palette) -> World:
+    """The world with everything drawn from one palette."""
+    return replace(world, palette=lambda unseen, rng: palette)
+
+
+def _further_task(task: EditTask, rng: Random) -> EditTask | None:
+    """An edit of another kind, of another object of the same source; None if the scene allows none."""
+    kinds = [kind for kind in PARTS if kind not in ("add", task.category)]
+    rng.shuffle(kinds)
+    named_already = {result.shape for result in task.results}
+    for other in rng.sample(task.others, len(task.others)):
+        for kind in kinds if other.shape not in named_already else ():
+            made = _further_result(kind, other, task, rng)
+            if made is not None:
+                return replace(task, category=kind, target=other, result=made[0])
+    return None
+
+
+def _further_result(kind: str, target: SceneObject, task: EditTask, rng: Random) -> tuple[SceneObject | None] | None:
+    """What the object should become, in a tuple, as it may be nothing; None where such an edit does not fit."""
+    if kind == "remove":
+        return (None,)
+    if kind == "resize":
+        size = {"small": "large", "large": "small"}.get(target.size)
+        return (replace(target, size=size),) if size else None
+    if kind == "move":
+        taken = {place for result in task.results for place in result.position}
+        far = [p for p in _empty_places(task.source) if place_distance(p, target.place) >= 2 and p not in taken]
+        return (_at(target, rng.choice(far), rng),) if far else None
+    choices = [c for c in _unused(task, task.source) if not _same_colour(c, target.combination)]
+    if kind == "recolour":
+        choices = [c for c in choices if c[1] == target.shape and c[0] != OWN]
+    else:
+        choices = [c for c in choices if c[1] != target.shape and all(c[1] != r.shape for r in task.results)]
+    pair = _pick(rng, choices)
+    return (replace(target, colour=pair[0], shape=pair[1]),) if pair else None
+
+
+def _pairs_of_edit(
+    category: str, unseen_combination: bool, palette: Palette, rng: Random
+) -> tuple[Combination, Combination | None]:
     """The (colour, shape) of the object to edit, and what "recolour" and "replace" turn it into."""
-    allowed = ALL_COMBINATIONS if unseen_combination else TRAIN_COMBINATIONS
-    held_out = sorted(HELD_OUT_COMBINATIONS)
+    allowed, held_out = palette.combinations, palette.held_out
     target = rng.choice(allowed)
     if category == "replace":
         result = rng.choice(held_out if unseen_combination else allowed)
-        return rng.choice([c for c in allowed if c[0] != result[0] and c[1] != result[1]]), result
+        return rng.choice([c for c in allowed if not _same_colour(c, result) and c[1] != result[1]]), result
     if unseen_combination:
         target = rng.choice(held_out)
     if category != "recolour":
         return target, None
-    result = rng.choice([c for c in allowed if c[1] == target[1] and c != target])
-    if unseen_combination and rng.random() < 0.5:
+    result = rng.choice([c for c in allowed if c[1] == target[1] and c[0] not in (target[0], OWN)])
+    if unseen_combination and target[0] != OWN and rng.random() < 0.5:
         return result, target
     return target, result
 
@@ -702,7 +856,8 @@ def _draw_pairs(
     # Likely to be confused with the target: objects of its shape, of its colour, or of the requested colour.
     wanted_colour = result[0] if result else target[0]
     while len(pairs) < count:
-        choices = [c for c in allowed if c not in taken]
+        # "The apple" would be any of two apples if one of them had its own colours.
+        choices = [c for c in allowed if c not in taken and not _ambiguous(c, pairs)]
         chance = rng.random()
         if chance < 0.3:
             choices = [c for c in choices if c[1] == target[1]] or choices
@@ -713,6 +868,10 @@ def _draw_pairs(
         pairs.append(rng.choice(choices))
         taken.add(pairs[-1])
     return pairs
+
+
+def _ambiguous(new: Combination, pairs: Sequence[Combination]) -> bool:
+    return any(new[1] == thing and OWN in (new[0], colour) for colour, thing in pairs)
 
 
 def _draw_result(
@@ -743,7 +902,9 @@ def _asking(task: EditTask, result: SceneObject) -> EditTask:
 
 def _other_colour(task: EditTask, rng: Random) -> EditTask | None:
     target, result = _target(task), _result(task)
-    colours = [c for c, s in _unused(task, task.source) if s == result.shape and c != target.colour]
+    colours = [c for c, s in _unused(task, task.source) if s == result.shape and c not in (target.colour, OWN)]
+    if result.colour == OWN:
+        return None
     return _asking(task, replace(result, colour=rng.choice(colours))) if colours else None
 
 
@@ -769,7 +930,7 @@ def _other_target(task: EditTask, rng: Random) -> EditTask | None:
         result = replace(other, colour=task.result.colour)
         if task.category == "replace":
             result = replace(result, shape=task.result.shape)
-            fits = other.colour != result.colour and other.shape != result.shape
+            fits = not _same_colour(other.combination, result.combination) and other.shape != result.shape
         elif task.category == "move":
             result = _at(other, task.result.place, rng)
             fits = place_distance(other.place, result.place) >= 2
@@ -787,9 +948,14 @@ def _other_background(task: EditTask, rng: Random) -> EditTask | None:
     """One that shares pattern or tone with the requested one."""
     asked = task.background
     assert asked is not None
-    choices = [b for b in BACKGROUNDS if (b.pattern == asked.pattern) != (b.tone == asked.tone)]
-    choices = [b for b in choices if b != task.source.background]
+    choices = [b for b in task.backgrounds if (b.pattern == asked.pattern) != (b.tone == asked.tone)]
+    choices = [b for b in choices if b.look != task.source.background.look]
     return replace(task, background=rng.choice(choices))
+
+
+def _other_effect(task: EditTask, rng: Random) -> EditTask | None:
+    visible = WORLDS[task.source.world].effects(task.category, task.source.background)
+    return replace(task, effect=rng.choice([effect for effect in visible if effect != task.effect]))
 
 
 CONTRASTS: dict[str, tuple[Callable[[EditTask, Random], EditTask | None], ...]] = {
@@ -800,6 +966,8 @@ CONTRASTS: dict[str, tuple[Callable[[EditTask, Random], EditTask | None], ...]] 
     "move": (_other_place, _other_target),
     "resize": (_other_target,),
     "background": (_other_background,),
+    **dict.fromkeys(EFFECTS, (_other_effect,)),
+    "several": (),
 }
 """What a contrasting task can ask for otherwise, by category."""
 
@@ -817,22 +985,32 @@ def contrasting_task(task: EditTask, rng: Random) -> EditTask | None:
 
 def task_words(task: EditTask, language: str) -> dict[str, str]:
     """The words that fill the task's wordings (see `instructions`)."""
+    world = WORLDS[task.source.world]
     words: dict[str, str] = {}
     if task.background:
         words["background"] = background_name(task.background, language)
+    if task.effect:
+        words[task.category] = effect_name(task.effect, language)
     if task.target:
-        colour, shape = task.target.combination
-        words["target"] = f"the {colour} {shape}" if language == "en" else f"{COLOURS[colour]}的{SHAPES[shape]}"
+        words["target"] = (
+            f"the {named(*task.target.combination)}" if language == "en" else _chinese(task.target, world, "的")
+        )
     if task.result:
         result, place = task.result, PLACE_NAMES[task.result.place]
         if language == "en":
-            words["object"] = with_article(f"{result.size} {result.colour} {result.shape}")
-            words["new"] = with_article(f"{result.colour} {result.shape}")
+            words["object"] = with_article(f"{result.size} {named(*result.combination)}")
+            words["new"] = with_article(named(*result.combination))
             words["colour"], words["place"] = result.colour, place
         else:
-            words["new"] = f"一个{COLOURS[result.colour]}的{SHAPES[result.shape]}"
-            words["object"] = f"一个{SIZE_NAMES_ZH[result.size]}的{COLOURS[result.colour]}{SHAPES[result.shape]}"
-            words["colour"], words["place"] = COLOURS[result.colour], PLACES[place]
+            words["new"] = f"一个{_chinese(result, world, '的')}"
+            words["object"] = f"一个{SIZE_NAMES_ZH[result.size]}的{_chinese(result, world, '')}"
+            words["colour"], words["place"] = COLOURS.get(result.colour, ""), PLACES[place]
         if task.category == "resize":
             words |= RESIZE_WORDS[result.size, language]
     return words
+
+
+def _chinese(thing: SceneObject, world: World, joined: str) -> str:
+    """An object's colour and name in Chinese, without the colour where it is its own."""
+    colour = "" if thing.colour == OWN else COLOURS[thing.colour] + joined
+    return colour + world.chinese(thing.shape)

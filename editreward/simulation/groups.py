@@ -4,7 +4,8 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from random import Random
 from typing import Any, NamedTuple
 
@@ -12,17 +13,25 @@ import numpy as np
 from PIL import Image
 
 from editreward.simulation.artefacts import ARTEFACTS, apply_artefact
-from editreward.simulation.edits import EditTask, Outcome, contrasting_task, realise, sample_task, task_words
-from editreward.simulation.instructions import CATEGORIES, WORDINGS, fill_wording, varied_wording
+from editreward.simulation.edits import EditTask, Outcome, contrasting_task, perfect, realise, sample_task, task_words
+from editreward.simulation.instructions import (
+    JOINERS,
+    fill_wording,
+    joined,
+    more_wordings_of,
+    varied_wording,
+    wordings_of,
+)
 from editreward.simulation.near_misses import (
-    NEAR_MISSES,
+    ALL_NEAR_MISSES,
+    MISSED_IN,
     Weights,
     category_weights,
     near_miss_fault,
     pick_attribute,
 )
-from editreward.simulation.rendering import render_scene
 from editreward.simulation.world import Scene, describe_change
+from editreward.simulation.worlds import World, get_world, render_scene
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 ENTROPY_TAG = 20250926
@@ -41,6 +50,15 @@ MINIMUM_SIZE = 84
 """Below this side, slight artefacts and small faults are finer than a pixel."""
 
 ENGLISH_SHARE = 0.7
+
+NAME_SHARE, STYLE_SHARE, PHOTOGRAPH_SHARE = 0.5, 0.3, 0.4
+"""Of the collage world's test groups: those with unseen names, in the unseen style, with unseen photographs."""
+
+ENLARGED_FROM: tuple[int, ...] = (56, 64)
+"""Sides at which candidates are drawn that are then enlarged, as an editor that works at such a size gives them."""
+ENLARGED_TAG = 3
+ENLARGED = "enlarged"
+"""Stands in the place of an artefact: what was enlarged is a little blurred, which is slight, so that it scores 3."""
 
 EDITORS: dict[str, tuple[float, float]] = {
     "sim-expert": (0.95, 0.95),
@@ -86,16 +104,18 @@ class SimulatedGroup:
     """A source image, an instruction and its candidates.
 
     Args:
-        group_id: "simulated-SPLIT-SEED".
+        group_id: "simulated-SPLIT-SEED"; of another world than that of shapes, "simulated-WORLD-SPLIT-SEED".
         source: RGB.
         scene: what the source shows.
         instruction: the instruction.
         language: "en" or "zh".
-        category: one of `CATEGORIES`.
+        category: one of its world's.
         unseen_wording: the wording occurs only in the test split.
         unseen_combination: the edit is about a (colour, shape) pair that occurs only in the test split.
         task: the instruction as data.
         candidates: the edited images.
+        unseen_name, unseen_style, unseen_photograph: in the collage world, the edit is about a thing, objects are
+            drawn in a style, the backgrounds are photographs that occur only in the test split.
     """
 
     group_id: str
@@ -108,12 +128,35 @@ class SimulatedGroup:
     unseen_combination: bool
     task: EditTask
     candidates: list[SimulatedCandidate] = field(default_factory=list)
+    unseen_name: bool = False
+    unseen_style: bool = False
+    unseen_photograph: bool = False
+
+    @property
+    def world(self) -> str:
+        """The name of its world."""
+        return self.scene.world
+
+    @property
+    def origin(self) -> str:
+        """The name of the dataset."""
+        return "simulated" if self.world == "shapes" else f"simulated:{self.world}"
+
+    @property
+    def requested(self) -> Scene:
+        """What the instruction asks for, exactly."""
+        return perfect(self.task, Random(0))
+
+    @cached_property
+    def requested_image(self) -> Image.Image:
+        """The exact result, RGB, as large as the source: what an editor should make."""
+        return render_scene(self.requested, self.source.width)
 
     def to_row(self) -> dict[str, Any]:
         """This group as a row of the dataset schema, with PIL images."""
         return {
             "group_id": self.group_id,
-            "origin": "simulated",
+            "origin": self.origin,
             "category": self.category,
             "instruction": self.instruction,
             "language": self.language,
@@ -134,6 +177,7 @@ class SimulatedGroup:
 
 
 def _check(seed: int, split: str, candidates: int, size: int) -> None:
+    """Raises ValueError for what no group has."""
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}")
     if seed < 0 or candidates < 1 or size < MINIMUM_SIZE:
@@ -160,8 +204,12 @@ def _simulate_candidate(
     seed: int,
     size: int,
     missed: str | None = None,
+    enlarged_from: int = 0,
 ) -> SimulatedCandidate:
-    """A candidate with these scores; with `missed`, a near miss of that attribute, which brings its own score."""
+    """A candidate with these scores; with `missed`, a near miss of that attribute, which brings its own score.
+
+    With `enlarged_from` it is drawn with that side and enlarged: it has visual quality 3 at most.
+    """
     # Two streams: what happens to the scene has no part in what happens to the pixels.
     scene_rng, pixel_rng = Random(2 * seed), Random(2 * seed + 1)
     if missed is None:
@@ -171,9 +219,13 @@ def _simulate_candidate(
         scene = realisation(task, scene_rng)
         assert scene is not None
         outcome = Outcome(fault, scene)
-    image = render_scene(outcome.scene, size)
+    image = render_scene(outcome.scene, enlarged_from or size)
     artefact = None
-    if visual_quality < 4:
+    if enlarged_from:
+        image = image.resize((size, size), Image.Resampling.BICUBIC)
+    if enlarged_from and visual_quality >= 3:
+        visual_quality, artefact = 3, ENLARGED
+    elif visual_quality < 4:
         artefact = pixel_rng.choice(tuple(ARTEFACTS))
         image = apply_artefact(image, artefact, visual_quality, pixel_rng)
     return SimulatedCandidate(
@@ -197,6 +249,7 @@ class _Draw:
     visual_quality: int
     seed: int
     missed: str | None = None
+    enlarged_from: int = 0
 
 
 def _draw(task: EditTask, score_rng: Random, near_rng: Random, near_misses: float, weights: Weights | None) -> _Draw:
@@ -219,20 +272,58 @@ class _Labels(NamedTuple):
     category: str
     language: str
     unseen_wording: bool
-    unseen_combination: bool
+    unseen_combination: bool = False
+    unseen_name: bool = False
+    unseen_style: bool = False
+    unseen_photograph: bool = False
 
 
-def _draw_labels(category: str, split: str, rng: Random) -> _Labels:
+def _draw_labels(category: str, split: str, rng: Random, world: World) -> _Labels:
     language = "en" if rng.random() < ENGLISH_SHARE else "zh"
-    unseen_wording = split == "test" and rng.random() < 0.5
-    return _Labels(category, language, unseen_wording, split == "test" and rng.random() < 0.5)
+    is_test = split == "test"
+    unseen_wording = is_test and rng.random() < 0.5
+    if "combination" in world.novelties:
+        return _Labels(category, language, unseen_wording, unseen_combination=is_test and rng.random() < 0.5)
+    shares = (NAME_SHARE, STYLE_SHARE, PHOTOGRAPH_SHARE)
+    name, style, photograph = (is_test and rng.random() < share for share in shares)
+    return _Labels(
+        category, language, unseen_wording, unseen_name=name, unseen_style=style, unseen_photograph=photograph
+    )
+
+
+def _sample_task(labels: _Labels, rng: Random, world: World) -> EditTask:
+    """A task that has the novelties of the labels."""
+    unseen = [name for name in ("style", "photograph") if getattr(labels, f"unseen_{name}")]
+    return sample_task(labels.category, labels.unseen_combination or labels.unseen_name, rng, world, unseen)
+
+
+def _instruction(task: EditTask, labels: _Labels, split: str, rng: Random) -> str:
+    """The task in words."""
+    if not task.parts:
+        wording = _draw_wording(labels, split, rng)
+        return fill_wording(wording, task_words(task, labels.language))
+    said = []
+    for part in task.parts:
+        own = wordings_of(part.category, labels.language)
+        choices = own.held_out if labels.unseen_wording else own.train
+        if split == "train":
+            choices = (*choices, *more_wordings_of(part.category, labels.language))
+        said.append(fill_wording(rng.choice(choices), task_words(part, labels.language)))
+    joiners = JOINERS[labels.language]
+    return joined(said[0], said[1], rng.choice(joiners.held_out if labels.unseen_wording else joiners.train))
 
 
 def _draw_wording(labels: _Labels, split: str, rng: Random) -> str:
     if split == "train":
         return varied_wording(labels.category, labels.language, rng)
-    wordings = WORDINGS[labels.category, labels.language]
+    wordings = wordings_of(labels.category, labels.language)
     return rng.choice(wordings.held_out if labels.unseen_wording else wordings.train)
+
+
+def group_id(split: str, seed: int, world: str = "shapes", suffix: str = "") -> str:
+    """The id of a group of a world."""
+    parts = ["simulated", *([] if world == "shapes" else [world]), split, f"{seed:06d}"]
+    return "-".join([*parts, suffix] if suffix else parts)
 
 
 def simulate_group(
@@ -242,12 +333,14 @@ def simulate_group(
     size: int = 112,
     near_misses: float = 0.0,
     near_miss_weights: Weights | None = None,
+    world: str = "shapes",
+    enlarged: float = 0.0,
 ) -> SimulatedGroup:
     """Make one group. The same arguments always give the same group; splits never share one.
 
     Args:
         seed: number of the group within its split, >= 0.
-        split: "train", "validation" or "test". Only "test" uses held-out wordings and (colour, shape) pairs.
+        split: "train", "validation" or "test". Only "test" uses held-out wordings and what else its world holds out.
         candidates: number of edited images; more candidates never change the first ones.
         size: side of the images in pixels, at least `MINIMUM_SIZE`. It changes the pixels, nothing else.
         near_misses: share of the candidates that are perfect but for exactly one attribute (`NEAR_MISSES`), any that
@@ -255,57 +348,72 @@ def simulate_group(
             both are clean. It changes neither source nor instruction.
         near_miss_weights: by attribute and category, how often to draw such near misses, relative to 1; categories
             are drawn by the mean of theirs. Then it changes source and instruction, too.
+        world: "shapes", or "collage": drawings of named things in front of photographs.
+        enlarged: share of the candidates that are drawn at a side of `ENLARGED_FROM` and enlarged. That is their
+            artefact, with visual quality 3, unless they have one of 2 or 1; it changes nothing else.
 
     Returns:
         The group. Both scores of a candidate are drawn uniformly from 1..4, independently of each other, unless there
-        are near misses.
+        are near misses or enlarged candidates.
 
     Raises:
         ValueError: an argument is out of its range.
+        FileNotFoundError: the collage world's file is not installed.
     """
     _check(seed, split, candidates, size)
-    if not 0 <= near_misses <= 1:
-        raise ValueError(f"need a share of near misses in 0..1; got {near_misses}")
-    rng, score_rng = _randoms(split, seed)
-    near_rng, _ = _randoms(split, seed, NEAR_MISS_TAG)
-    category = rng.choice(CATEGORIES)
+    where = get_world(world)
+    for name, share in (("near misses", near_misses), ("enlarged candidates", enlarged)):
+        if not 0 <= share <= 1:
+            raise ValueError(f"need a share of {name} in 0..1; got {share}")
+    rng, score_rng = _randoms(split, seed, *where.tag)
+    near_rng, _ = _randoms(split, seed, NEAR_MISS_TAG, *where.tag)
+    enlarged_rng, _ = _randoms(split, seed, ENLARGED_TAG, *where.tag)
+    category = rng.choice(where.categories)
     if near_miss_weights is not None:
-        (category,) = near_rng.choices(CATEGORIES, category_weights(near_miss_weights))
-    labels = _draw_labels(category, split, rng)
-    task = sample_task(labels.category, labels.unseen_combination, rng)
-    wording = _draw_wording(labels, split, rng)
+        (category,) = near_rng.choices(where.categories, category_weights(near_miss_weights, where.categories))
+    labels = _draw_labels(category, split, rng, where)
+    task = _sample_task(labels, rng, where)
+    draws = [_draw(task, score_rng, near_rng, near_misses, near_miss_weights) for _ in range(candidates)]
+    draws = [replace(draw, enlarged_from=_enlarged_from(enlarged, enlarged_rng)) for draw in draws]
     return SimulatedGroup(
-        group_id=f"simulated-{split}-{seed:06d}",
+        group_id=group_id(split, seed, world),
         source=render_scene(task.source, size),
         scene=task.source,
-        instruction=fill_wording(wording, task_words(task, labels.language)),
+        instruction=_instruction(task, labels, split, rng),
         **labels._asdict(),
         task=task,
-        candidates=[
-            _simulate_candidate(
-                task, draw.instruction_following, draw.visual_quality, draw.seed, size=size, missed=draw.missed
-            )
-            for draw in (_draw(task, score_rng, near_rng, near_misses, near_miss_weights) for _ in range(candidates))
-        ],
+        candidates=[_simulate_candidate(task, size=size, **asdict(draw)) for draw in draws],
     )
 
 
+def _enlarged_from(share: float, rng: Random) -> int:
+    chance, side = rng.random(), rng.choice(ENLARGED_FROM)
+    return side if chance < share else 0
+
+
 def simulate_groups(
-    n: int, split: str = "train", seed: int = 0, candidates: int = 7, size: int = 112, near_misses: float = 0.0
+    n: int,
+    split: str = "train",
+    seed: int = 0,
+    candidates: int = 7,
+    size: int = 112,
+    near_misses: float = 0.0,
+    world: str = "shapes",
+    enlarged: float = 0.0,
 ) -> Iterator[SimulatedGroup]:
     """Make the n groups with seeds `seed`, `seed` + 1, ... (arguments as in `simulate_group`)."""
     for number in range(seed, seed + n):
-        yield simulate_group(number, split=split, candidates=candidates, size=size, near_misses=near_misses)
+        yield simulate_group(number, split, candidates, size, near_misses, world=world, enlarged=enlarged)
 
 
-def simulate_near_miss(seed: int, split: str = "test", size: int = 112) -> SimulatedGroup:
+def simulate_near_miss(seed: int, split: str = "test", size: int = 112, world: str = "shapes") -> SimulatedGroup:
     """Make a pair: a perfect edit and a near miss, both clean, in any order.
 
-    Consecutive seeds go through all attributes of `NEAR_MISSES`, and through the categories of each.
+    Consecutive seeds go through all attributes that can be missed in the world, and through the categories of each.
 
     Args:
         seed: number of the pair within its split, >= 0.
-        split, size: as for `simulate_group`.
+        split, size, world: as for `simulate_group`.
 
     Returns:
         A group of two candidates, "simulated-SPLIT-SEED-near-miss".
@@ -314,40 +422,45 @@ def simulate_near_miss(seed: int, split: str = "test", size: int = 112) -> Simul
         ValueError: an argument is out of its range.
     """
     _check(seed, split, 2, size)
-    rng, _ = _randoms(split, seed, NEAR_MISS_TAG, NEAR_MISS_TAG)
-    missed = tuple(NEAR_MISSES)[seed % len(NEAR_MISSES)]
-    categories = tuple(NEAR_MISSES[missed])
-    labels = _draw_labels(categories[seed // len(NEAR_MISSES) % len(categories)], split, rng)
+    where = get_world(world)
+    rng, _ = _randoms(split, seed, NEAR_MISS_TAG, NEAR_MISS_TAG, *where.tag)
+    attributes = MISSED_IN[world]
+    missed = attributes[seed % len(attributes)]
+    categories = tuple(ALL_NEAR_MISSES[missed])
+    labels = _draw_labels(categories[seed // len(attributes) % len(categories)], split, rng, where)
     _, _, realisation = near_miss_fault(missed, labels.category)
-    task = sample_task(labels.category, labels.unseen_combination, rng)
+    task = _sample_task(labels, rng, where)
     while realisation(task, Random(0)) is None:
-        task = sample_task(labels.category, labels.unseen_combination, rng)
-    wording = _draw_wording(labels, split, rng)
+        task = _sample_task(labels, rng, where)
+    instruction = _instruction(task, labels, split, rng)
     made = [
         _simulate_candidate(task, 4, 4, seed=rng.getrandbits(31), size=size, missed=attribute)
         for attribute in rng.sample((None, missed), 2)
     ]
     return SimulatedGroup(
-        group_id=f"simulated-{split}-{seed:06d}-near-miss",
+        group_id=group_id(split, seed, world, "near-miss"),
         source=render_scene(task.source, size),
         scene=task.source,
-        instruction=fill_wording(wording, task_words(task, labels.language)),
+        instruction=instruction,
         **labels._asdict(),
         task=task,
         candidates=made,
     )
 
 
-def simulate_contrast(seed: int, split: str = "train", candidates: int = 7, size: int = 112) -> SimulatedGroup:
+def simulate_contrast(
+    seed: int, split: str = "train", candidates: int = 7, size: int = 112, world: str = "shapes"
+) -> SimulatedGroup:
     """Make one of two groups with the same images, in which only the instruction tells which edits are right.
 
     Seeds 2k and 2k + 1 make such a pair. The instructions differ in one thing: the colour, shape or place to give, the
-    object, or the background. Every candidate does perfectly what one of the two asks for, in turn, so that it scores
-    4 in one group and 2 in the other; artefacts, and with them visual quality, are as in `simulate_group`.
+    object, the background, or the effect. Every candidate does perfectly what one of the two asks for, in turn, so
+    that it scores 4 in one group and 2 in the other; artefacts, and with them visual quality, are as in
+    `simulate_group`.
 
     Args:
         seed: number of the group within its split, >= 0.
-        split, candidates, size: as for `simulate_group`.
+        split, candidates, size, world: as for `simulate_group`.
 
     Returns:
         The group, "simulated-SPLIT-SEED-contrast".
@@ -356,16 +469,19 @@ def simulate_contrast(seed: int, split: str = "train", candidates: int = 7, size
         ValueError: an argument is out of its range.
     """
     _check(seed, split, candidates, size)
-    rng, _ = _randoms(split, seed // 2, CONTRAST_TAG)
+    where = get_world(world)
+    rng, _ = _randoms(split, seed // 2, CONTRAST_TAG, *where.tag)
     language = "en" if rng.random() < ENGLISH_SHARE else "zh"
     other = None
     while other is None:
-        category = rng.choice(CATEGORIES)
-        task = sample_task(category, False, rng)
+        category = rng.choice(where.categories)
+        task = sample_task(category, False, rng, where)
         other = contrasting_task(task, rng)
     tasks = (task, other)
     wording = (
-        varied_wording(category, language, rng) if split == "train" else rng.choice(WORDINGS[category, language].train)
+        varied_wording(category, language, rng)
+        if split == "train"
+        else rng.choice(wordings_of(category, language).train)
     )
     first, asked = rng.randrange(2), seed % 2
     made = [
@@ -373,7 +489,7 @@ def simulate_contrast(seed: int, split: str = "train", candidates: int = 7, size
         for i in range(candidates)
     ]
     return SimulatedGroup(
-        group_id=f"simulated-{split}-{seed:06d}-contrast",
+        group_id=group_id(split, seed, world, "contrast"),
         source=render_scene(task.source, size),
         scene=task.source,
         instruction=fill_wording(wording, task_words(tasks[asked], language)),

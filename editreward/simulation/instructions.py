@@ -2,7 +2,7 @@
 
 Placeholders: {target} the object meant ("the red circle"), {colour} a colour, {object} an object to add with size and
 article, {new} a replacement with article, {place} a place, {size} a size, {comparative}, {verb} and {factor} words for
-growing or shrinking, {background} a background.
+growing or shrinking, {background} a background, {style}, {tone}, {weather} what the whole picture should look like.
 """
 
 import re
@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from random import Random
 
 CATEGORIES: tuple[str, ...] = ("recolour", "add", "remove", "replace", "move", "resize", "background")
+"""Of the world of shapes."""
+COLLAGE_CATEGORIES: tuple[str, ...] = (*CATEGORIES, "style", "tone", "weather", "several")
+"""Of the collage world. "several" asks for two edits of single objects."""
 LANGUAGES: tuple[str, ...] = ("en", "zh")
 
 
@@ -360,6 +363,149 @@ MORE_WORDINGS: dict[tuple[str, str], tuple[str, ...]] = {
 }
 """Wordings of the training split beside `WORDINGS`."""
 
+EFFECT_WORDINGS: dict[tuple[str, str], Wordings] = {
+    ("style", "en"): Wordings(
+        train=(
+            "Turn the picture into {style}.",
+            "Make the whole image look like {style}.",
+            "Redraw this as {style}.",
+            "Change the style to {style}.",
+            "The picture should look like {style}.",
+            "Convert the image to {style}.",
+        ),
+        held_out=("Imagine an artist made {style} of this scene.", "I'd love to have {style} of it."),
+    ),
+    ("style", "zh"): Wordings(
+        train=(
+            "把图片变成{style}。",
+            "将整张图改为{style}风格。",
+            "把画面画成{style}。",
+            "图片应该像{style}。",
+            "请把它转换成{style}。",
+        ),
+        held_out=("我想要这个场景的{style}效果。", "假如由画家来画,请画成{style}。"),
+    ),
+    ("tone", "en"): Wordings(
+        train=(
+            "Make it {tone}.",
+            "Change the photo into {tone}.",
+            "Turn this into {tone}.",
+            "Give the picture the colours of {tone}.",
+            "The image should be {tone}.",
+            "Let it look like {tone}.",
+        ),
+        held_out=("Grade the whole shot so that it passes for {tone}.", "What would this be like as {tone}? Show me."),
+    ),
+    ("tone", "zh"): Wordings(
+        train=(
+            "把它变成{tone}。",
+            "将照片改为{tone}。",
+            "让图片看起来像{tone}。",
+            "整张图应该是{tone}。",
+            "请调成{tone}的色调。",
+        ),
+        held_out=("把整个镜头调得像{tone}一样。", "如果这是{tone}会怎样?给我看看。"),
+    ),
+    ("weather", "en"): Wordings(
+        train=(
+            "Add {weather} to the scene.",
+            "Change the weather: there should be {weather}.",
+            "Let there be {weather}.",
+            "Show {weather} over the whole picture.",
+            "Put {weather} into the picture.",
+            "The scene should have {weather}.",
+        ),
+        held_out=("The sky has other plans: {weather} everywhere.", "Make the forecast come true: {weather}."),
+    ),
+    ("weather", "zh"): Wordings(
+        train=(
+            "给场景加上{weather}。",
+            "改变天气:应该有{weather}。",
+            "让画面里有{weather}。",
+            "整张图都要有{weather}。",
+            "在图中添加{weather}。",
+        ),
+        held_out=("天气变了,到处都是{weather}。", "让天气预报成真:{weather}。"),
+    ),
+}
+"""Wordings of the edits of a whole picture, which only the collage world has."""
+
+MORE_EFFECT_WORDINGS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("style", "en"): (
+        "Render this as {style}.",
+        "I want {style} instead of a photo.",
+        "Transform everything into {style}.",
+        "Restyle the image: {style}.",
+        "Show the scene as {style}.",
+        "Can this be {style}?",
+    ),
+    ("style", "zh"): (
+        "图片改成{style}。",
+        "我要{style}的效果。",
+        "把整个画面转为{style}。",
+        "用{style}的风格重画。",
+        "图像风格:{style}。",
+        "让它成为{style}。",
+    ),
+    ("tone", "en"): (
+        "I want {tone}.",
+        "Change the tone: {tone}.",
+        "Show the scene as {tone}.",
+        "Adjust the colours to get {tone}.",
+        "Can this become {tone}?",
+        "Edit the light and colours: {tone}.",
+    ),
+    ("tone", "zh"): (
+        "我要{tone}。",
+        "色调改为{tone}。",
+        "把颜色调成{tone}。",
+        "画面改用{tone}的颜色。",
+        "让它变为{tone}。",
+        "图片应该像{tone}。",
+    ),
+    ("weather", "en"): (
+        "I want {weather} in this picture.",
+        "Make it a day with {weather}.",
+        "There should be {weather} all over.",
+        "Cover the scene with {weather}.",
+        "The weather should bring {weather}.",
+        "Can you add {weather}?",
+    ),
+    ("weather", "zh"): (
+        "我要画面里有{weather}。",
+        "天气改为{weather}。",
+        "图里应该有{weather}。",
+        "加上{weather}。",
+        "让场景有{weather}。",
+        "整个画面加{weather}的效果。",
+    ),
+}
+"""Wordings of the training split beside `EFFECT_WORDINGS`."""
+
+JOINERS: dict[str, Wordings] = {
+    "en": Wordings(
+        train=(
+            "{first}, and {second}.",
+            "{first}. Then {second}.",
+            "{first}; also, {second}.",
+            "Two changes: {first}, and {second}.",
+            "First: {first}. Second: {second}.",
+        ),
+        held_out=("{first}. While you are at it, {second}.", "Both of these, please: {first}; {second}."),
+    ),
+    "zh": Wordings(
+        train=(
+            "{first},然后{second}。",
+            "{first},并且{second}。",
+            "{first};另外,{second}。",
+            "两处修改:{first},{second}。",
+            "第一,{first};第二,{second}。",
+        ),
+        held_out=("{first},顺便{second}。", "下面两件事都要做:{first};{second}。"),
+    ),
+}
+"""How two instructions become one, by language."""
+
 OPENINGS: dict[str, tuple[str, ...]] = {
     "en": ("Please: ", "Could you do this? ", "In this picture: ", "Just this: ", "Now, ", "One change: ", "Hi! "),
     "zh": ("麻烦你,", "帮我改一下:", "你好,", "在这张图里,", "现在,", "只改一处:"),
@@ -384,6 +530,27 @@ SYLLABLES: dict[str, tuple[str, ...]] = {
 """What made-up words are made of."""
 
 
+def wordings_of(category: str, language: str) -> Wordings:
+    """The wordings of a category of any world, in a language."""
+    return (EFFECT_WORDINGS if (category, language) in EFFECT_WORDINGS else WORDINGS)[category, language]
+
+
+def more_wordings_of(category: str, language: str) -> tuple[str, ...]:
+    """Those that only the training split has."""
+    more = MORE_EFFECT_WORDINGS if (category, language) in MORE_EFFECT_WORDINGS else MORE_WORDINGS
+    return more[category, language]
+
+
+def joined(first: str, second: str, joiner: str) -> str:
+    """Two filled wordings as one instruction."""
+    parts = [re.sub(r"[.?。]+$", "", part) for part in (first, second)]
+    if not joiner.startswith("{first}") and not parts[0].startswith(("I ", "I'")):
+        parts[0] = parts[0][0].lower() + parts[0][1:]
+    if not parts[1].startswith(("I ", "I'")):
+        parts[1] = parts[1][0].lower() + parts[1][1:]
+    return fill_wording(joiner, {"first": parts[0], "second": parts[1]})
+
+
 def varied_wording(category: str, language: str, rng: Random) -> str:
     """A wording of the training split: one of many, at times with a phrase before or after it or made-up words in it,
     at times no sentence at all, only what it is about in any order among words that say nothing.
@@ -391,7 +558,7 @@ def varied_wording(category: str, language: str, rng: Random) -> str:
     Whoever has read only a few verbs learns them by heart. Many, and words that nobody knows, teach to see from the
     rest of the sentence what is asked: the things named tell all categories apart.
     """
-    wording = rng.choice((*WORDINGS[category, language].train, *MORE_WORDINGS[category, language]))
+    wording = rng.choice((*wordings_of(category, language).train, *more_wordings_of(category, language)))
     draw = rng.random()
     if draw < 0.2:
         wording = _scattered(wording, language, rng)

@@ -1,11 +1,12 @@
 """Near misses: edits that are perfect but for exactly one attribute, which only who reads the instruction can tell."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import TypeAlias
 
 from editreward.simulation.edits import FAILURES, OWN_FLAWS, EditTask, Realisation
 from editreward.simulation.instructions import CATEGORIES
+from editreward.simulation.world import EFFECTS
 
 Weights: TypeAlias = Mapping[tuple[str, str], float]
 """By attribute and category: how often to draw a near miss, relative to 1."""
@@ -22,15 +23,29 @@ NEAR_MISSES: dict[str, dict[str, str]] = {
 }
 """Attribute to category to the fault in which only it is wrong: of `FAILURES` (score 2) or `OWN_FLAWS` (score 3)."""
 
+ALL_NEAR_MISSES: dict[str, dict[str, str]] = {
+    **NEAR_MISSES,
+    "effect": dict.fromkeys(EFFECTS, "wrong effect"),
+    "part": {"several": "one part ignored"},
+}
+"""Those of all worlds; `NEAR_MISSES` are those of the world of shapes, and the first ones."""
+
+
+MISSED_IN: dict[str, tuple[str, ...]] = {
+    "shapes": tuple(NEAR_MISSES),
+    "collage": tuple(attribute for attribute in ALL_NEAR_MISSES if attribute != "tone"),
+}
+"""World to the attributes that can be missed in it: a photograph has no tone."""
+
 
 def attributes_of(category: str) -> list[str]:
     """The attributes of a category of edits that can be missed."""
-    return [attribute for attribute, faults in NEAR_MISSES.items() if category in faults]
+    return [attribute for attribute, faults in ALL_NEAR_MISSES.items() if category in faults]
 
 
 def near_miss_fault(attribute: str, category: str) -> tuple[str, int, Realisation]:
     """The fault's name, its instruction-following score, and what makes its scene."""
-    fault = NEAR_MISSES[attribute][category]
+    fault = ALL_NEAR_MISSES[attribute][category]
     for score, faults in ((2, FAILURES), (3, OWN_FLAWS)):
         for name, realisation in faults[category]:
             if name == fault:
@@ -38,10 +53,10 @@ def near_miss_fault(attribute: str, category: str) -> tuple[str, int, Realisatio
     raise KeyError(f"no fault {fault!r} in category {category!r}")
 
 
-def category_weights(weights: Weights) -> list[float]:
-    """Of `CATEGORIES`: the mean weight of what can be missed in it; 1 where nothing can."""
+def category_weights(weights: Weights, categories: Sequence[str] = CATEGORIES) -> list[float]:
+    """Of each category: the mean weight of what can be missed in it; 1 where nothing can."""
     means = []
-    for category in CATEGORIES:
+    for category in categories:
         found = [weights.get((attribute, category), 1.0) for attribute in attributes_of(category)] or [1.0]
         means.append(sum(found) / len(found))
     return means

@@ -1,4 +1,4 @@
-"""Drawing scenes with Pillow. Sprites and backgrounds are drawn once, supersampled, and cached."""
+"""Drawing the world of shapes with Pillow. Sprites and backgrounds are drawn once, supersampled, and cached."""
 
 import math
 from functools import cache, lru_cache
@@ -146,16 +146,8 @@ def background_image(background: Background, size: int) -> Image.Image:
     return image
 
 
-def render_scene(scene: Scene, size: int) -> Image.Image:
-    """Draw a scene without artefacts.
-
-    Args:
-        scene: what to draw.
-        size: side in pixels.
-
-    Returns:
-        A new RGB image, size x size.
-    """
+def render_shapes(scene: Scene, size: int) -> Image.Image:
+    """Draw a scene of the world of shapes without artefacts: RGB, size x size."""
     image = background_image(scene.background, size).copy()
     if scene.remainder:
         edge = round(size * 2 / 3)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from editreward.simulation.edits import EditTask
-from editreward.simulation.world import Scene
+from editreward.simulation.world import EFFECT_CATEGORY, Scene
 
 SIDE_EFFECT = 0.05
 """What one more thing that changed costs among edits of one score."""
@@ -12,19 +12,26 @@ SIDE_EFFECT = 0.05
 
 def side_effects(task: EditTask, scene: Scene) -> int:
     """How many things changed that the instruction does not speak of."""
-    target = task.target.key if task.target else None
-    before = {o.key: o for o in task.source.objects if o.key != target}
-    after = {o.key: o for o in scene.objects if o.key != target}
+    targets = {part.target.key for part in task.parts or (task,) if part.target}
+    before = {o.key: o for o in task.source.objects if o.key not in targets}
+    after = {o.key: o for o in scene.objects if o.key not in targets}
     count = sum(before.get(key) != after.get(key) for key in before.keys() | after.keys())
     if task.category != "background":
         count += (scene.background, scene.remainder) != (task.source.background, task.source.remainder)
+    if not task.effect:
+        count += scene.effect != task.source.effect
     return count
 
 
 def shortfalls(task: EditTask, scene: Scene) -> int | None:
     """How many attributes of the target miss what was asked for; None where the edit itself was not done."""
-    if task.category == "background":
-        return int(scene.remainder is not None) if scene.background == task.background else None
+    if task.background:
+        return int(scene.remainder is not None) if scene.background.look == task.background.look else None
+    if task.effect:
+        return int(scene.effect_stops) if scene.effect == task.effect else None
+    if task.parts:
+        missed = [shortfalls(part, scene) for part in task.parts]
+        return None if None in missed else sum(count or 0 for count in missed)
     assert task.target
     after = next((o for o in scene.objects if o.key == task.target.key), None)
     if task.category == "remove":
@@ -52,8 +59,12 @@ def asked_of(task: EditTask, source: Scene) -> EditTask | None:
     Returns:
         The task; None where the scene has no such object, or where one is to be put is none of its free places.
     """
-    if task.category == "background":
+    if task.background or task.effect:
         return replace(task, source=source)
+    if task.parts:
+        parts = [asked_of(part, source) for part in task.parts]
+        known = tuple(part for part in parts if part)
+        return replace(task, source=source, parts=known) if len(known) == len(parts) else None
     assert task.target
     if task.category == "add":
         if any(thing.place == task.target.place for thing in source.objects):
@@ -96,6 +107,8 @@ def kinds_of_change(source: Scene, scene: Scene) -> list[str]:
             kinds.append("remove" if new.remnant else "move")
     if (scene.background, scene.remainder) != (source.background, source.remainder):
         kinds.append("background")
+    if scene.effect != source.effect:
+        kinds.append(EFFECT_CATEGORY[scene.effect or source.effect])
     return kinds
 
 
@@ -114,9 +127,8 @@ def exact_following(task: EditTask | None, source: Scene, scene: Scene) -> float
     side, short = side_effects(task, scene), shortfalls(task, scene)
     if short is not None and side + short <= 1:
         return 4.0 - side - short
-    unrelated = (
-        short is None and side == 1 and len(kinds) == 1 and not (task.category in kinds or _appears(task, scene))
-    )
+    asked = {part.category for part in task.parts or (task,)}
+    unrelated = short is None and side == 1 and len(kinds) == 1 and not (asked & {*kinds} or _appears(task, scene))
     return (1.0 if unrelated else 2.0) - SIDE_EFFECT * side
 
 

@@ -72,6 +72,50 @@ TONES: dict[str, str] = {
 }
 """Background tones, all muted: English to Chinese."""
 
+OWN = "own"
+"""The colour of a drawing that keeps its own colours. No word of an instruction."""
+
+SUBJECTS: dict[str, tuple[str, str]] = {
+    "underwater": ("an underwater scene", "水下景色"),
+    "windmill": ("a windmill", "风车"),
+    "solar panels": ("solar panels", "太阳能板"),
+    "dam": ("a dam", "水坝"),
+    "pyramid": ("a pyramid", "金字塔"),
+    "castle": ("a castle", "城堡"),
+    "church": ("a church", "教堂"),
+    "tower": ("a tower", "高塔"),
+    "gate": ("a monumental gate", "纪念性大门"),
+    "ruins": ("ancient ruins", "古代遗迹"),
+    "statue": ("a statue", "雕像"),
+    "mountains": ("a mountain landscape", "山景"),
+    "animal": ("an animal", "动物"),
+}
+"""What photographs show: the English and the Chinese phrase. Such a background has no tone."""
+
+EFFECTS: dict[str, dict[str, tuple[str, str]]] = {
+    "style": {
+        "pencil sketch": ("a pencil sketch", "铅笔素描"),
+        "comic": ("a comic drawing", "漫画"),
+        "blueprint": ("a blueprint", "蓝图"),
+        "pop art": ("a pop-art print", "波普艺术画"),
+    },
+    "tone": {
+        "black and white": ("a black-and-white photo", "黑白照片"),
+        "sepia": ("a sepia photo", "棕褐色老照片"),
+        "night": ("a night scene", "夜景"),
+        "negative": ("a photo negative", "底片"),
+    },
+    "weather": {
+        "snow": ("snow", "雪"),
+        "rain": ("rain", "雨"),
+        "fog": ("fog", "雾"),
+        "sunbeams": ("sunbeams", "阳光"),
+    },
+}
+"""Edits of a whole picture, by category: names, with the English and the Chinese phrase."""
+
+EFFECT_CATEGORY: dict[str, str] = {effect: category for category, effects in EFFECTS.items() for effect in effects}
+
 HELD_OUT_COMBINATIONS: frozenset[tuple[str, str]] = frozenset(
     {
         ("red", "star"),
@@ -93,16 +137,30 @@ HELD_OUT_COMBINATIONS: frozenset[tuple[str, str]] = frozenset(
 ALL_COMBINATIONS: tuple[tuple[str, str], ...] = tuple((colour, shape) for colour in COLOURS for shape in SHAPES)
 TRAIN_COMBINATIONS: tuple[tuple[str, str], ...] = tuple(c for c in ALL_COMBINATIONS if c not in HELD_OUT_COMBINATIONS)
 
+LANGUAGE_ORDER = ("en", "zh")
+"""Of the phrases of backgrounds and effects."""
+
 OFF_PLACE = 0.45
 """How far a half-cell shift goes, in cells."""
 
 
 @dataclass(frozen=True)
 class Background:
-    """A named background: a pattern of `PATTERNS` in a tone of `TONES`."""
+    """A named background: a pattern of `PATTERNS` in a tone of `TONES`, or a photograph of one of `SUBJECTS`.
+
+    Args:
+        pattern, tone: what it is called. A photograph has an empty tone.
+        variant: which of those of that name: photograph, crop and light.
+    """
 
     pattern: str
     tone: str
+    variant: int = 0
+
+    @property
+    def look(self) -> tuple[str, str]:
+        """What it is called."""
+        return self.pattern, self.tone
 
 
 @dataclass(frozen=True)
@@ -111,7 +169,7 @@ class SceneObject:
 
     Args:
         key: identity within a group: an object keeps it through every edit of the source.
-        colour, shape, size: names of `COLOURS`, `SHAPES` and `SIZES`.
+        colour, shape, size: names of `COLOURS` (or `OWN`), of `SHAPES` or of what the collage world draws, of `SIZES`.
         x, y: centre as a fraction of the image side.
         second_colour: colour of the lower half, where only half of the area was recoloured.
         remnant: only the bottom of the object is left, where a removal was incomplete.
@@ -151,16 +209,30 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """Objects in front of a background; `remainder` fills the right third where a background change stopped short."""
+    """Objects in front of a background.
+
+    Args:
+        objects, background: what is shown.
+        remainder: fills the right third where a background change stopped short.
+        world: name of the world that draws it.
+        style: how the world draws objects, where it has several ways.
+        effect: of `EFFECTS`, over the whole picture; empty for none.
+        effect_stops: the effect leaves out the right third.
+    """
 
     objects: tuple[SceneObject, ...]
     background: Background
     remainder: Background | None = None
+    world: str = "shapes"
+    style: str = ""
+    effect: str = ""
+    effect_stops: bool = False
 
     def signature(self) -> tuple[object, ...]:
         """What the scene shows, free of identities, drawing order and jitter: equal for scenes that look the same."""
         looks = [(o.shape, o.colour, o.size, o.position, o.second_colour or "", o.remnant) for o in self.objects]
-        return tuple(sorted(looks)), self.background, self.remainder
+        remainder = self.remainder.look if self.remainder else None
+        return tuple(sorted(looks)), self.background.look, remainder, self.effect, self.effect_stops
 
 
 def neighbours(place: int) -> list[int]:
@@ -175,14 +247,28 @@ def place_distance(first: int, second: int) -> int:
 
 def with_article(phrase: str) -> str:
     """`phrase` with the English indefinite article."""
-    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
+    if phrase.startswith("hour") or (phrase[0] in "aeiou" and not phrase.startswith("unicorn")):
+        return f"an {phrase}"
+    return f"a {phrase}"
+
+
+def named(colour: str, thing: str) -> str:
+    """An object's colour and name in English, without the colour where it is its own."""
+    return thing if colour == OWN else f"{colour} {thing}"
 
 
 def background_name(background: Background, language: str = "en") -> str:
     """The background's phrase in `language` ("en" or "zh")."""
+    if background.pattern in SUBJECTS:
+        return SUBJECTS[background.pattern][LANGUAGE_ORDER.index(language)]
     if language == "zh":
         return PATTERNS[background.pattern][1].format(tone=TONES[background.tone])
     return PATTERNS[background.pattern][0].format(tone=background.tone)
+
+
+def effect_name(effect: str, language: str = "en") -> str:
+    """The phrase of an effect in `language` ("en" or "zh")."""
+    return EFFECTS[EFFECT_CATEGORY[effect]][effect][LANGUAGE_ORDER.index(language)]
 
 
 def _position_phrase(thing: SceneObject) -> str:
@@ -194,9 +280,13 @@ def _position_phrase(thing: SceneObject) -> str:
 
 def _object_phrase(thing: SceneObject) -> str:
     if thing.second_colour:
-        phrase = with_article(f"{thing.size} half {thing.colour} and half {thing.second_colour} {thing.shape}")
+        if OWN in (thing.colour, thing.second_colour):
+            halves = f"half {_colour_words(thing.colour)} and half {_colour_words(thing.second_colour)}"
+            phrase = with_article(f"{thing.size} {thing.shape} ({halves})")
+        else:
+            phrase = with_article(f"{thing.size} half {thing.colour} and half {thing.second_colour} {thing.shape}")
     else:
-        phrase = with_article(f"{thing.size} {thing.colour} {thing.shape}")
+        phrase = with_article(f"{thing.size} {named(thing.colour, thing.shape)}")
     return f"the remains of {phrase}" if thing.remnant else phrase
 
 
@@ -206,9 +296,20 @@ def _background_phrase(scene: Scene) -> str:
 
 
 def describe_scene(scene: Scene) -> str:
-    """An English caption: every object with its size, colour, shape and place, then the background."""
+    """An English caption: every object with its size, colour, shape and place, the background, then any effect."""
     objects = ", ".join(f"{_object_phrase(thing)} {_position_phrase(thing)}" for thing in scene.objects)
-    return f"{objects or 'no objects'}; background: {_background_phrase(scene)}"
+    caption = f"{objects or 'no objects'}; background: {_background_phrase(scene)}"
+    if not scene.effect:
+        return caption
+    return f"{caption}; {EFFECT_CATEGORY[scene.effect]}: {effect_name(scene.effect)}{_extent(scene)}"
+
+
+def _extent(scene: Scene) -> str:
+    return " in the left part" if scene.effect_stops else ""
+
+
+def _colour_words(colour: str) -> str:
+    return "its own colours" if colour == OWN else colour
 
 
 def _object_changes(before: SceneObject, after: SceneObject) -> list[str]:
@@ -216,11 +317,11 @@ def _object_changes(before: SceneObject, after: SceneObject) -> list[str]:
         return ["mostly disappeared"]
     changes = []
     if after.shape != before.shape:
-        changes.append(f"became {with_article(f'{after.colour} {after.shape}')}")
+        changes.append(f"became {with_article(named(after.colour, after.shape))}")
     elif after.colour != before.colour:
-        changes.append(f"became {after.colour}")
+        changes.append(f"became {_colour_words(after.colour)}")
     if after.second_colour:
-        changes.append(f"became {after.second_colour} in its lower half")
+        changes.append(f"became {_colour_words(after.second_colour)} in its lower half")
     if after.size != before.size:
         grew = SIZES[after.size] > SIZES[before.size]
         changes.append(f"{'grew' if grew else 'shrank'} from {before.size} to {after.size}")
@@ -236,7 +337,7 @@ def describe_change(source: Scene, edited: Scene) -> str:
     known = {thing.key for thing in source.objects}
     clauses = []
     for thing in source.objects:
-        name = f"the {thing.colour} {thing.shape}"
+        name = f"the {named(thing.colour, thing.shape)}"
         if thing.key not in after:
             clauses.append(f"{name} disappeared")
         elif changes := _object_changes(thing, after[thing.key]):
@@ -245,4 +346,8 @@ def describe_change(source: Scene, edited: Scene) -> str:
     if (edited.background, edited.remainder) != (source.background, source.remainder):
         extent = "the left part of the background" if edited.remainder else "the background"
         clauses.append(f"{extent} became {background_name(edited.background)}")
+    if edited.effect:
+        name = effect_name(edited.effect)
+        appeared = EFFECT_CATEGORY[edited.effect] == "weather"
+        clauses.append(f"{f'{name} appeared' if appeared else f'the picture became {name}'}{_extent(edited)}")
     return "; ".join(clauses) or "nothing changed"

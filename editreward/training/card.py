@@ -122,7 +122,7 @@ def write_model_card(
 
 def told_names(dataset_names: Sequence[str]) -> list[str]:
     """The datasets that a reader can find: those on the Hub."""
-    return [name for name in dataset_names if name != SIMULATED and is_hub_id(name)]
+    return [name for name in dataset_names if not _is_simulated(name) and is_hub_id(name)]
 
 
 def is_adapter(trainer: TrainedRun) -> bool:
@@ -200,13 +200,17 @@ def eval_results(
     ]
 
 
+def _is_simulated(name: str) -> bool:
+    return name.partition(":")[0] == SIMULATED
+
+
 def data_rows(
     trainer: TrainedRun, dataset_names: Sequence[str], results: Sequence[Mapping[str, Any]]
 ) -> list[list[str]]:
     """Name, groups, candidates and pairs of what was trained and evaluated on."""
     counts = ("num_groups", "num_candidates", "num_pairs")
     told = [f"`{name}`" for name in told_names(dataset_names)]
-    told += ["simulated groups"] if SIMULATED in dataset_names else []
+    told += ["simulated groups"] if any(map(_is_simulated, dataset_names)) else []
     rows = []
     size = len(trainer.train_dataset) if hasattr(trainer.train_dataset, "__len__") else None
     rows.append(
@@ -277,9 +281,10 @@ def versions() -> dict[str, str]:
 def limits(config: Any, dataset_names: Sequence[str], evaluated: bool) -> list[str]:
     """What a reader must know before relying on the scores."""
     told = []
-    if SIMULATED in dataset_names:
+    if any(map(_is_simulated, dataset_names)):
+        shown = "coloured shapes" if set(dataset_names) == {SIMULATED} else "coloured shapes or named drawings"
         told.append(
-            "It was trained on simulated scenes of coloured shapes"
+            f"It was trained on simulated scenes of {shown}"
             + (" and more" if len(dataset_names) > 1 else " and knows nothing else: its scores of photos mean nothing")
             + "."
         )

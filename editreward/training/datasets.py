@@ -13,7 +13,7 @@ from filelock import FileLock
 from trl import ScriptArguments
 
 from configuration_editreward import DEFAULT_DIMENSIONS
-from editreward.data.sources import SIMULATED, SimulatedGroups, features_of, load_groups
+from editreward.data.sources import SimulatedGroups, features_of, load_groups, simulated_world
 from editreward.groups.rows import GroupRow
 from editreward.training.bad_rows import UnreadableRow
 from editreward.training.batching import Request, undecoded
@@ -60,8 +60,8 @@ class GroupDataArguments(ScriptArguments):
         default=None,
         metadata={
             "help": "Edit groups in the dataset schema: a folder that `DatasetDict.save_to_disk` wrote, a folder of "
-            "Parquet files, a Hub id, or 'simulated', which makes them on the fly. Or, with `--dataset_format`, "
-            "published data."
+            "Parquet files, a Hub id, or 'simulated' or 'simulated:collage', which are made on the fly. Or, with "
+            "`--dataset_format`, published data."
         },
     )
     dataset_format: str | None = field(
@@ -103,6 +103,13 @@ class GroupDataArguments(ScriptArguments):
         default=0.0,
         metadata={
             "help": "Share of the simulated training candidates that are perfect but for exactly one attribute "
+            "(docs/simulation.md)."
+        },
+    )
+    simulated_enlarged: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the simulated training candidates that were drawn small and enlarged "
             "(docs/simulation.md)."
         },
     )
@@ -215,8 +222,8 @@ def _load(
     config: GroupDatasetConfig, script_args: GroupDataArguments, split: str, training: bool, on_fault: str
 ) -> Dataset | IterableDataset:
     split, streaming = config.split or split, script_args.dataset_streaming
-    if config.path == SIMULATED:
-        return load_groups(SIMULATED, split, streaming, simulated=_simulated(config, script_args, training))
+    if simulated_world(config.path):
+        return load_groups(config.path, split, streaming, simulated=_simulated(config, script_args, training))
     if config.format is not None:
         folder, split = import_published(config, split, on_fault)
         return load_groups(folder, split, streaming, strict=False)
@@ -224,7 +231,7 @@ def _load(
 
 
 def _simulated(config: GroupDatasetConfig, script_args: GroupDataArguments, training: bool) -> SimulatedGroups:
-    """Which simulated groups an entry means: annotators, contrast, near misses and stresses are for training alone."""
+    """Which simulated groups an entry means: all but their number and size is for training alone."""
     size, truth = script_args.simulated_image_size, script_args.simulated_truth
     if not training:
         groups = _first(config.groups, script_args.simulated_eval_groups)
@@ -238,6 +245,7 @@ def _simulated(config: GroupDatasetConfig, script_args: GroupDataArguments, trai
         contrast=script_args.simulated_contrast,
         near_misses=script_args.simulated_near_misses,
         stresses=script_args.simulated_stresses,
+        enlarged=script_args.simulated_enlarged,
         truth=truth,
     )
 

@@ -4,7 +4,8 @@ Pre-training teaches them (`research/tiny_vlm`); reward training keeps them on w
 that what was learnt is not lost. The targets are known for simulated groups only.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from torch import Tensor
 from editreward.dense_heads import DenseHeads, DenseLogits, LayerStates
 from editreward.simulation import SimulatedGroup
 from editreward.simulation.grounding import (
-    ASKED,
-    REQUEST,
+    SHAPES_VOCABULARY,
+    Vocabulary,
     group_asked,
     group_attributes,
     group_comparisons,
@@ -29,30 +30,35 @@ TO_CHANGE_WEIGHT = 4.0
 """Of a cell that should show something else than the source does, to a weight of 1 of the others: it takes reading."""
 
 
-def dense_targets(groups: Sequence[SimulatedGroup], side: int) -> dict[str, Tensor]:
+def dense_targets(
+    groups: Sequence[SimulatedGroup], side: int, vocabulary: Vocabulary = SHAPES_VOCABULARY
+) -> dict[str, Tensor]:
     """The targets of simulated groups, all with as many candidates, by the names of [`DenseLogits`].
 
     Args:
         groups: The groups.
         side: Image tokens along one side of an image.
+        vocabulary: Names of what cells can show and instructions can say.
     """
-    dense = {
-        "attributes": group_attributes,
-        "asked": group_asked,
+    dense: dict[str, Callable[[SimulatedGroup, int], np.ndarray]] = {
+        "attributes": partial(group_attributes, vocabulary=vocabulary),
+        "asked": partial(group_asked, vocabulary=vocabulary),
         "comparisons": group_comparisons,
-        "mismatches": group_mismatches,
+        "mismatches": partial(group_mismatches, vocabulary=vocabulary),
     }
-    targets = {"request": torch.from_numpy(np.stack([request_values(group.task) for group in groups]))}
+    targets = {"request": torch.from_numpy(np.stack([request_values(group.task, vocabulary) for group in groups]))}
     for name, function in dense.items():
         targets[name] = torch.from_numpy(np.stack([function(group, side) for group in groups]))
     return targets
 
 
-def dense_losses(logits: DenseLogits, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def dense_losses(
+    logits: DenseLogits, targets: Mapping[str, Tensor], vocabulary: Vocabulary = SHAPES_VOCABULARY
+) -> dict[str, Tensor]:
     """Every loss by name."""
     attributes = targets["attributes"]
     losses = {
-        "request": request_loss(logits.request, targets["request"]),
+        "request": request_loss(logits.request, targets["request"], vocabulary),
         "attributes": F.binary_cross_entropy_with_logits(logits.attributes, attributes.float(), reduction="none")
         .sum(-1)
         .mean(),
@@ -64,9 +70,9 @@ def dense_losses(logits: DenseLogits, targets: Mapping[str, Tensor]) -> dict[str
     return losses
 
 
-def request_loss(logits: Tensor, values: Tensor) -> Tensor:
+def request_loss(logits: Tensor, values: Tensor, vocabulary: Vocabulary = SHAPES_VOCABULARY) -> Tensor:
     """Cross entropy of what the instruction says, summed over its parts, mean over the groups."""
-    parts = logits.split([len(names) for names in REQUEST.values()], dim=-1)
+    parts = logits.split([len(names) for names in vocabulary.request.values()], dim=-1)
     losses = [
         F.cross_entropy(part, value, ignore_index=-1, reduction="sum")
         for part, value in zip(parts, values.unbind(-1), strict=True)
@@ -76,7 +82,7 @@ def request_loss(logits: Tensor, values: Tensor) -> Tensor:
 
 def asked_loss(logits: Tensor, asked: Tensor, attributes: Tensor) -> Tensor:
     """Binary cross entropy of what cells should show, summed over the names, weighted mean over the cells."""
-    source = attributes[:, :1, :, : len(ASKED)]
+    source = attributes[:, :1, :, : asked.shape[-1]]
     weights = 1 + (TO_CHANGE_WEIGHT - 1) * (asked != source).any(-1).float()
     losses = F.binary_cross_entropy_with_logits(logits, asked.float(), reduction="none").sum(-1)
     return (losses * weights).sum() / weights.sum()
@@ -122,8 +128,8 @@ class DenseLoss:
             ValueError: a row has none.
         """
         if any("simulation" not in row for row in rows):
-            raise ValueError("Dense losses need groups whose truth is known: set `--dataset_name simulated`.")
-        return dense_targets([row["simulation"] for row in rows], self.side)
+            raise ValueError("Dense losses need groups whose truth is known: those of `--dataset_name simulated`.")
+        return dense_targets([row["simulation"] for row in rows], self.side, self.heads.vocabulary)
 
     def __call__(self, inputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The losses of the batch that the model was just run on, by name."""
@@ -131,4 +137,4 @@ class DenseLoss:
         is_image = inputs["input_ids"] == self.image_token_id
         images = targets["attributes"].shape[1]
         logits = self.heads.to(is_image.device)(inputs_embeds[is_image], states, is_image, images)
-        return dense_losses(logits, targets)
+        return dense_losses(logits, targets, self.heads.vocabulary)

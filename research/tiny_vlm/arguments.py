@@ -55,6 +55,13 @@ class DataArguments:
     by_error: bool = field(
         default=False, metadata={"help": "Draw near misses in proportion to how often the model does not tell them."}
     )
+    worlds: list[str] = field(
+        default_factory=lambda: ["shapes"],
+        metadata={"help": "Worlds whose groups take turns: shapes, collage (docs/simulation.md)."},
+    )
+    enlarged: float = field(
+        default=0.0, metadata={"help": "Share of the candidates that were drawn small and enlarged."}
+    )
     stresses: float = field(
         default=0.0,
         metadata={"help": "Share of the groups with shifts by a pixel, borders, other files or remarks."},

@@ -1,12 +1,13 @@
 """Near misses drawn more often where the model does not tell them: errors by attribute and category."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from editreward.simulation import NEAR_MISSES
-from editreward.simulation.instructions import CATEGORIES
-from editreward.simulation.near_misses import Weights
+from editreward.simulation import WORLDS
+from editreward.simulation.instructions import COLLAGE_CATEGORIES
+from editreward.simulation.near_misses import ALL_NEAR_MISSES, MISSED_IN, Weights
 
 KEPT = 0.98
 """Of what was counted, at each step: about the last fifty steps count."""
@@ -17,8 +18,10 @@ LEAST = 0.1
 class ErrorShares:
     """Running errors by attribute and category, in memory that processes which make data share."""
 
-    def __init__(self) -> None:
-        shape = 2, len(NEAR_MISSES), len(CATEGORIES)
+    def __init__(self, worlds: Sequence[str] = ("shapes",)) -> None:
+        self.attributes = {attribute for world in worlds for attribute in MISSED_IN[world]}
+        self.categories = {category for world in worlds for category in WORLDS[world].categories}
+        shape = 2, len(ALL_NEAR_MISSES), len(COLLAGE_CATEGORIES)
         self._counts = torch.zeros(shape).share_memory_()  # wrong pairs, pairs
 
     def add(self, scores: torch.Tensor, batch: dict[str, Any]) -> None:
@@ -26,7 +29,8 @@ class ErrorShares:
 
         Args:
             scores: (groups, candidates), higher is better.
-            batch: with `following` and `missed` (groups, candidates), and `category` (groups,), index in `CATEGORIES`.
+            batch: with `following` and `missed` (groups, candidates), and `category` (groups,), index in
+                `COLLAGE_CATEGORIES`.
         """
         self._counts.mul_(KEPT)
         perfect = (batch["following"] == 4) & (batch["missed"] < 0)
@@ -42,9 +46,9 @@ class ErrorShares:
         shares = (wrong + 0.5) / (pairs + 1)
         return {
             (attribute, category): float(shares[i, j])
-            for i, (attribute, faults) in enumerate(NEAR_MISSES.items())
-            for j, category in enumerate(CATEGORIES)
-            if category in faults
+            for i, (attribute, faults) in enumerate(ALL_NEAR_MISSES.items())
+            for j, category in enumerate(COLLAGE_CATEGORIES)
+            if category in faults and category in self.categories and attribute in self.attributes
         }
 
     def weights(self) -> Weights:

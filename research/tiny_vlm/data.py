@@ -12,10 +12,11 @@ from torch.utils.data import IterableDataset, get_worker_info
 from transformers import PreTrainedTokenizerFast
 
 from editreward.data.stresses import stressed_group
-from editreward.simulation import NEAR_MISSES, SimulatedGroup, simulate_group
+from editreward.simulation import SimulatedGroup, simulate_group
 from editreward.simulation.captions import KINDS, RUBRICS, Target, caption, judgements, user_turn
-from editreward.simulation.instructions import CATEGORIES
-from editreward.simulation.near_misses import Weights
+from editreward.simulation.grounding import vocabulary_of
+from editreward.simulation.instructions import COLLAGE_CATEGORIES
+from editreward.simulation.near_misses import ALL_NEAR_MISSES, Weights
 from editreward.training.dense import dense_targets
 from research.tiny_vlm.arguments import DataArguments, ModelArguments
 from research.tiny_vlm.by_error import ErrorShares
@@ -132,11 +133,15 @@ def simulate(
     seed: int, split: str, model_args: ModelArguments, args: DataArguments, weights: Weights | None = None
 ) -> SimulatedGroup:
     """The group of a seed, with as many candidates as asked for, none included."""
-    options: dict[str, Any] = {}
-    if args.near_misses:
-        options = {"near_misses": args.near_misses, "near_miss_weights": weights}
     group = simulate_group(
-        seed, split=split, candidates=max(1, args.candidates), size=model_args.image_size, **options
+        seed,
+        split,
+        candidates=max(1, args.candidates),
+        size=model_args.image_size,
+        near_misses=args.near_misses,
+        near_miss_weights=weights if args.near_misses else None,
+        world=args.worlds[seed % len(args.worlds)],
+        enlarged=args.enlarged,
     )
     rng = Random(f"stress {seed}")
     if split == "train" and rng.random() < args.stresses:
@@ -155,8 +160,8 @@ def make_batch(
     """Simulate, encode and pack the groups of `seeds`.
 
     Returns the tensors of `collate`, `patches` among them; those of `dense_targets`;
-    `following`, the score, and `missed`, the index in `NEAR_MISSES` or -1, both (groups, candidates); `category`, the
-    index in `CATEGORIES`, (groups,).
+    `following`, the score, and `missed`, the index in `ALL_NEAR_MISSES` or -1, both (groups, candidates); `category`,
+    the index in `COLLAGE_CATEGORIES`, (groups,).
     """
     groups = [simulate(seed, split, model_args, args, weights) for seed in seeds]
     return batch_of(groups, list(seeds), tokenizer, model_args, args)
@@ -182,14 +187,17 @@ def batch_of(
     patches = [to_patches(of_group, model_args.patch_size, model_args.merge_size) for of_group in images]
     return {
         **collate(packs, patches),
-        **dense_targets(groups, side),
+        **dense_targets(groups, side, vocabulary_of(tuple(args.worlds))),
         "following": torch.tensor(
             [[candidate.scores["instruction_following"] for candidate in group.candidates] for group in groups]
         ),
         "missed": torch.tensor(
-            [[tuple(NEAR_MISSES).index(c.missed) if c.missed else -1 for c in group.candidates] for group in groups]
+            [
+                [tuple(ALL_NEAR_MISSES).index(c.missed) if c.missed else -1 for c in group.candidates]
+                for group in groups
+            ]
         ),
-        "category": torch.tensor([CATEGORIES.index(group.category) for group in groups]),
+        "category": torch.tensor([COLLAGE_CATEGORIES.index(group.category) for group in groups]),
     }
 
 

@@ -6,9 +6,9 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
 from editreward.dense_heads import DenseHeads, DenseLogits
-from editreward.simulation import NEAR_MISSES
 from editreward.simulation.captions import KINDS
-from editreward.simulation.grounding import ASKED, ATTRIBUTES, COMPARISONS, MISMATCHES, REQUEST
+from editreward.simulation.grounding import COMPARISONS, MISMATCHES, Vocabulary
+from editreward.simulation.near_misses import ALL_NEAR_MISSES
 from research.tiny_vlm.arguments import LossArguments
 from research.tiny_vlm.losses import forward, losses
 
@@ -40,12 +40,13 @@ def evaluate(
     for batch in batches:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
             outputs = forward(model, heads, batch, processor)
-        for name, value in losses(outputs, batch, args).items():
+        vocabulary = heads.vocabulary
+        for name, value in losses(outputs, batch, args, vocabulary).items():
             _add(counts, f"loss_{name}", value.item(), 1)
         dense = outputs.dense
-        _count_request(counts, dense, batch)
-        _count_asked(counts, dense, batch)
-        _count_f1(counts, [name.split()[0] for name in ATTRIBUTES], dense.attributes, batch["attributes"])
+        _count_request(counts, dense, batch, vocabulary)
+        _count_asked(counts, dense, batch, vocabulary)
+        _count_f1(counts, [name.split()[0] for name in vocabulary.attributes], dense.attributes, batch["attributes"])
         if dense.comparisons is not None and dense.mismatches is not None:
             _count_f1(counts, list(COMPARISONS), dense.comparisons, batch["comparisons"])
             _count_f1(counts, [f"{name} amiss" for name in MISMATCHES], dense.mismatches, batch["mismatches"])
@@ -61,21 +62,21 @@ def _add(counts: Counts, name: str, hits: float, total: float) -> None:
     counts[name] = counts.get(name, torch.zeros(2)) + torch.tensor([hits, total])
 
 
-def _count_request(counts: Counts, logits: DenseLogits, batch: dict[str, Any]) -> None:
-    parts = logits.request.split([len(names) for names in REQUEST.values()], dim=-1)
-    for part, predicted, values in zip(REQUEST, parts, batch["request"].unbind(-1), strict=True):
+def _count_request(counts: Counts, logits: DenseLogits, batch: dict[str, Any], vocabulary: Vocabulary) -> None:
+    parts = logits.request.split([len(names) for names in vocabulary.request.values()], dim=-1)
+    for part, predicted, values in zip(vocabulary.request, parts, batch["request"].unbind(-1), strict=True):
         said = values >= 0
         hits = (predicted.argmax(-1) == values) & said
         _add(counts, f"request_{part.replace(' ', '_')}", float(hits.sum()), float(said.sum()))
 
 
-def _count_asked(counts: Counts, logits: DenseLogits, batch: dict[str, Any]) -> None:
+def _count_asked(counts: Counts, logits: DenseLogits, batch: dict[str, Any], vocabulary: Vocabulary) -> None:
     """Of cells that should show something else than the source does, in this respect."""
     right = (logits.asked > 0) == batch["asked"]
-    to_change = batch["asked"] != batch["attributes"][:, :1, :, : len(ASKED)]
+    to_change = batch["asked"] != batch["attributes"][:, :1, :, : len(vocabulary.asked)]
     for images, cells in (("source", slice(0, 1)), ("edited", slice(1, None))):
-        for kind in ("colour", "shape", "size", "pattern", "tone"):
-            names = [index for index, name in enumerate(ASKED) if name.split()[0] == kind]
+        for kind in dict.fromkeys(name.split()[0] for name in vocabulary.asked):
+            names = [index for index, name in enumerate(vocabulary.asked) if name.split()[0] == kind]
             chosen = to_change[:, cells][..., names].any(-1)
             if chosen.shape[1]:
                 hits = right[:, cells][..., names].all(-1) & chosen
@@ -114,7 +115,7 @@ def expected_scores(
 def count_near_misses(counts: Counts, who: str, scores: torch.Tensor, batch: dict[str, Any]) -> None:
     """Pairs of a perfect edit and a near miss of its group by their scores (groups, candidates); NaN has none."""
     perfect = (batch["following"] == 4) & (batch["missed"] < 0) & ~scores.isnan()
-    for index, attribute in enumerate(NEAR_MISSES):
+    for index, attribute in enumerate(ALL_NEAR_MISSES):
         missed = (batch["missed"] == index) & ~scores.isnan()
         pairs = perfect[:, :, None] & missed[:, None, :]
         right = (scores[:, :, None] > scores[:, None, :]) & pairs

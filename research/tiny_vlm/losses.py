@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
 from editreward.dense_heads import DenseHeads, DenseLogits
+from editreward.simulation.grounding import SHAPES_VOCABULARY, Vocabulary
 from editreward.training.dense import dense_losses
 from research.tiny_vlm.arguments import LossArguments
 from research.tiny_vlm.model import run_packed
@@ -45,9 +46,11 @@ def word_loss(logits: torch.Tensor, targets: torch.Tensor, kind_weights: list[fl
     return (F.cross_entropy(logits, targets[:, 1], reduction="none") * weights).sum() / weights.sum()
 
 
-def losses(outputs: Outputs, batch: dict[str, Any], args: LossArguments) -> dict[str, torch.Tensor]:
+def losses(
+    outputs: Outputs, batch: dict[str, Any], args: LossArguments, vocabulary: Vocabulary = SHAPES_VOCABULARY
+) -> dict[str, torch.Tensor]:
     """Every loss by name, unweighted."""
-    values = dense_losses(outputs.dense, batch)
+    values = dense_losses(outputs.dense, batch, vocabulary)
     if outputs.words is not None:
         values["words"] = word_loss(outputs.words, batch["targets"], args.kind_weights)
     return values

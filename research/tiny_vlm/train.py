@@ -100,7 +100,7 @@ class Trainer:
         self.processor = build_image_processor(model_args)
         self.model = build_model(model_args, self.tokenizer).train()
         self.model.model.visual.requires_grad_(args.train_vision)
-        self.heads = DenseHeads(model_args.hidden_size, DenseLayers.of(model_args.layers))
+        self.heads = DenseHeads(model_args.hidden_size, DenseLayers.of(model_args.layers), data_args.worlds)
         self.optimizers = build_optimizers([self.model, self.heads], args)
         self.progress: dict[str, Any] = {"steps": 0, "groups": 0, "elapsed": 0.0, "metrics": {}}
         if state is not None:
@@ -108,7 +108,7 @@ class Trainer:
         elif model_args.init_from:
             self._load_heads(Path(model_args.init_from))
         set_backbone_attention(self.model.model.config, None)  # the reward model's, for the same packed trees
-        self.errors = ErrorShares() if data_args.by_error else None
+        self.errors = ErrorShares(data_args.worlds) if data_args.by_error else None
         self.stopping = False
         signal.signal(signal.SIGTERM, self._stop)
 
@@ -119,7 +119,11 @@ class Trainer:
             tokenizer = AutoTokenizer.from_pretrained(self.model_args.init_from)
             if len(tokenizer) == wanted:
                 return tokenizer
-        groups = (simulate_group(seed, candidates=1, size=84) for seed in range(self.model_args.tokenizer_groups))
+        worlds = self.data_args.worlds
+        groups = (
+            simulate_group(seed, candidates=1, size=84, world=worlds[seed % len(worlds)])
+            for seed in range(self.model_args.tokenizer_groups)
+        )
         return build_tokenizer(corpus(groups), wanted)
 
     def _load(self, state: dict[str, Any]) -> None:
@@ -130,9 +134,11 @@ class Trainer:
         self.progress = state["progress"]
 
     def _load_heads(self, folder: Path) -> None:
-        """The heads of an earlier run whose model was `folder`, if it kept any."""
-        if (folder / HEADS_FILE).is_file():
-            self.heads.load_state_dict(DenseHeads.load(folder).state_dict())
+        """The heads of an earlier run whose model was `folder`, if it kept any and they learnt the same names."""
+        if not (folder / HEADS_FILE).is_file():
+            return
+        own, earlier = self.heads.state_dict(), DenseHeads.load(folder).state_dict()
+        self.heads.load_state_dict({**own, **{name: w for name, w in earlier.items() if w.shape == own[name].shape}})
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.stopping = True
@@ -167,7 +173,7 @@ class Trainer:
             outputs = forward(self.model, self.heads, batch, self.processor)
         if self.errors is not None and outputs.dense.comparisons is not None:
             self.errors.add(dense_scores(outputs.dense)["wrong"].detach(), batch)
-        values = losses(outputs, batch, self.loss_args)
+        values = losses(outputs, batch, self.loss_args, self.heads.vocabulary)
         loss = weighted_sum(values, self.loss_args)
         loss.backward()
         return {"train_loss": loss.item(), **{name: value.item() for name, value in values.items()}}

@@ -1,0 +1,1 @@
+"""The collage world: drawings of named things in front of photographs, from one bundled file."""

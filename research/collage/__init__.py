@@ -1,0 +1,1 @@
+"""What makes the bundled drawings and photographs of the collage world."""
