@@ -3,6 +3,7 @@
 import zipfile
 from collections import Counter
 from dataclasses import replace
+from random import Random
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 
 from editreward.data.sources import SimulatedGroups, load_groups, simulated_world
 from editreward.simulation import (
+    WORLDS,
     SimulatedCandidate,
     SimulatedGroup,
     describe_scene,
@@ -24,6 +26,7 @@ from editreward.simulation.collage.assets import HELD_OUT_STYLE, STYLES, labels,
 from editreward.simulation.collage.drawing import near_colours
 from editreward.simulation.collage.effects import apply_effect, weak_effects
 from editreward.simulation.collage.rendering import VARIANTS
+from editreward.simulation.edits import realise, sample_task
 from editreward.simulation.grounding import (
     group_asked,
     group_attributes,
@@ -41,6 +44,7 @@ from editreward.simulation.instructions import (
     joined,
 )
 from editreward.simulation.near_misses import MISSED_IN
+from editreward.simulation.rubric import exact_following
 from editreward.simulation.world import COLOURS, EFFECT_CATEGORY, EFFECTS, OWN, SUBJECTS, Background, Scene
 
 SMALL = 84
@@ -180,6 +184,17 @@ def test_scenes_that_look_alike_get_the_same_score(train: list[SimulatedGroup], 
         for candidate in group.candidates:
             by_look.setdefault(candidate.scene.signature(), set()).add(candidate.scores["instruction_following"])
         assert all(len(scores) == 1 for scores in by_look.values()), group.group_id
+
+
+@pytest.mark.parametrize("category", COLLAGE_CATEGORIES)
+def test_scores_are_what_the_rule_counts_on_the_scenes(category: str) -> None:
+    for seed in range(8):
+        rng = Random(seed)
+        task = sample_task(category, seed % 2 == 1, rng, WORLDS["collage"])
+        for score in (1, 2, 3, 4):
+            outcome = realise(task, score, rng)
+            counted = exact_following(task, task.source, outcome.scene)
+            assert abs(counted - score) < 0.5, (outcome.fault, counted)
 
 
 def test_every_category_occurs_and_clean_perfect_edits_are_what_was_requested(train: list[SimulatedGroup]) -> None:
