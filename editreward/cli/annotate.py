@@ -142,6 +142,14 @@ def add_serve(commands: Commands) -> None:
         help="when a group that somebody left open goes to others (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of orders and of places of gold groups (default: 0)")
+    _add_modes(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=7860, help="port to listen on (default: %(default)s)")
+    parser.set_defaults(run=run_serve)
+
+
+def _add_modes(parser: argparse.ArgumentParser) -> None:
+    """What annotators do beside rating: read reasons, rank tuples."""
     parser.add_argument(
         "--show-reasons",
         action="store_true",
@@ -159,9 +167,6 @@ def add_serve(commands: Commands) -> None:
         metavar="N",
         help="with --adjudicate, how many have to agree (default: as many as rated the tuple, at least 2)",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=7860, help="port to listen on (default: %(default)s)")
-    parser.set_defaults(run=run_serve)
 
 
 def run_serve(args: argparse.Namespace) -> None:

@@ -36,6 +36,14 @@ def add_import(commands: Commands) -> None:
         "--images", metavar="ROOT", help="folder that image paths are relative to (default: that of the first input)"
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="the dataset's folder")
+    _add_content_options(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace what DIR holds, instead of going on with it")
+    reads(parser, input="dataset", images="folder")
+    parser.set_defaults(run=run_import)
+
+
+def _add_content_options(parser: argparse.ArgumentParser) -> None:
+    """What is read of the input, how, and what it becomes."""
     parser.add_argument("--split", default="train", help="split of a dataset to read (default: %(default)s)")
     parser.add_argument("--config", help="configuration of a dataset that has several")
     parser.add_argument("--revision", help="commit, branch or tag of a Hub dataset")
@@ -72,9 +80,6 @@ def add_import(commands: Commands) -> None:
     parser.add_argument(
         "--headers-only", action="store_true", help="read only the headers of images: faster, misses truncated files"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace what DIR holds, instead of going on with it")
-    reads(parser, input="dataset", images="folder")
-    parser.set_defaults(run=run_import)
 
 
 def run_import(args: argparse.Namespace) -> None:
