@@ -133,8 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Parser of the whole command."""
     parser = OneLineErrorParser(
         prog="editreward",
-        usage="%(prog)s [--help] [--version] COMMAND ...",
-        epilog="Rates edits of images. editreward COMMAND --help has options and an example.",
+        usage="%(prog)s [--help] [--version] COMMAND ... (see COMMAND --help)",
         formatter_class=CompactFormatter,
         add_help=False,
     )
