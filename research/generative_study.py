@@ -5,7 +5,8 @@
 
 Arms: `gaussian`, a reward model; of the generative scorer `greedy`, `expected` (answers of scores alone) and `sample`,
 whose passes 1, 2, 4 and 8 are those of one run: a pass depends on nothing but its seed and what it is asked about.
-`both` is the mean of the reward model's and the generative scorer's standardised rewards, as `ensemble:` takes it.
+`gaussian and ...` is the mean of the reward model's and the generative scorer's standardised rewards, as `ensemble:`
+takes it. Of the sampled answers also what `editreward rationales` would keep, and how many of the reasons are true.
 
 Every answer goes into a journal in `--work` at once: a run that is stopped goes on there, and the arms are compared on
 the groups that all of them have.
@@ -19,7 +20,7 @@ import editreward.scripts
 
 import argparse
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ import numpy as np
 import torch
 
 from editreward.benchmarks.simulated_test_set import TestSet
+from editreward.curation.rationales import Rule
 from editreward.files import Journal, write_text
 from editreward.groups import CandidateScore, EditGroup, GroupScores, Scorer
 from editreward.scorers.generative.scorer import GenerativeScorer
@@ -140,7 +142,7 @@ def _of_candidate(one: CandidateScore) -> dict[str, Any]:
         "reward": one.reward,
         "std": one.reward_std,
         "dimensions": {name: score.mean for name, score in one.dimensions.items()},
-        "passes": [asdict(each) | {"answers": None, "reasons": None} for each in one.passes],
+        "passes": [asdict(each) | {"answers": None} for each in one.passes],
     }
 
 
@@ -348,7 +350,62 @@ def report(records: Mapping[str, Sequence[Mapping[str, Any]]], groups: Sequence[
         interval = f"{100 * found.low:.1f} to {100 * found.high:.1f}"
         lines.append(f"| {first} – {second} | {100 * found.difference:+.1f} ({interval}) | {found.p_value:.2g} |")
     verdict = _verdict(_difference(counted[most][0], counted["sample, 1"][0], counted[most][1]))
-    return "\n".join([*lines, "", f"The claim that {max(PASSES)} passes are more accurate than one: **{verdict}**."])
+    lines += ["", f"The claim that {max(PASSES)} passes are more accurate than one: **{verdict}**.", ""]
+    return "\n".join([*lines, *reasons_table(records["sample"], groups)])
+
+
+def reasons_table(
+    records: Sequence[Mapping[str, Any]], groups: Sequence[SimulatedGroup], passes: int = 4
+) -> list[str]:
+    """How many reasons are kept, and how many of these name the true fault or artefact, by rule, as Markdown."""
+    rules: dict[str, Callable[[list[float], float], list[int]]] = {
+        "the first answer": lambda scores, truth: [0],
+        "agree with each other": lambda scores, truth: _agreeing(scores),
+        "agree with people": lambda scores, truth: _near(scores, range(len(scores)), truth),
+        "agree with both (`editreward rationales`)": lambda scores, truth: _near(scores, _agreeing(scores), truth),
+    }
+    kept = {name: {prompt: [0, 0, 0] for prompt in ("IF", "VQ")} for name in rules}
+    for record, group in zip(records, groups, strict=True):
+        for told, candidate in zip(record["candidates"], group.candidates, strict=False):
+            for prompt, dimension, wanted in (
+                ("IF", FOLLOWING, "as asked" if candidate.fault == "none" else candidate.fault),
+                ("VQ", QUALITY, candidate.artefact or "no artefact"),
+            ):
+                used = told["passes"][:passes] if told else []
+                scores = [min(v for k, v in one["sub_scores"].items() if k.startswith(f"{prompt}.")) for one in used]
+                for name, rule in rules.items():
+                    chosen = rule(scores, candidate.scores[dimension]) if scores else []
+                    counts = kept[name][prompt]
+                    counts[0] += 1
+                    if chosen:
+                        counts[1] += 1
+                        counts[2] += used[chosen[0]]["reasons"].get(prompt, "").rpartition(": ")[2] == wanted
+    lines = [
+        f"| of {passes} answers, those that | kept, % | name the true fault, % | kept, % | the true artefact, % |",
+        "|---|---|---|---|---|",
+    ]
+    for name, by_prompt in kept.items():
+        cells = [
+            cell
+            for total, count, right in by_prompt.values()
+            for cell in (f"{100 * count / max(1, total):.1f}", f"{100 * right / max(1, count):.1f}")
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def _agreeing(scores: Sequence[float]) -> list[int]:
+    """Answers that agree with each other, those nearest to their median first."""
+    rule, middle = Rule(), float(np.median(scores))
+    near = [i for i, score in enumerate(scores) if abs(score - middle) <= rule.spread]
+    return sorted(near, key=lambda i: abs(scores[i] - middle)) if len(near) >= rule.share * len(scores) else []
+
+
+def _near(scores: Sequence[float], among: Iterable[int], truth: float) -> list[int]:
+    """Answers that agree with people, the nearest first."""
+    return sorted(
+        (i for i in among if abs(scores[i] - truth) <= Rule().distance), key=lambda i: abs(scores[i] - truth)
+    )
 
 
 def _difference(first: np.ndarray, second: np.ndarray, totals: np.ndarray) -> PairedDifference:

@@ -9,6 +9,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from editreward import cli
 from editreward.groups import CandidateScore, EditGroup, Unscored
 from editreward.scorers.generative.sampling import Sampling
 from editreward.scorers.generative.scorer import GenerativeScorer
@@ -304,3 +305,24 @@ def test_the_default_prompts_are_asked_by_the_models_own_chat_template():
     assert text.startswith("<|im_start|>user\n<|vision_start|><|image_pad|>")
     assert text.endswith("<|im_end|>\n<|im_start|>assistant\n")
     assert "Make it brighter" in text
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_editscore_takes_a_generative_scorer(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    row = {
+        "key": ["a", "b"],
+        "instruction": golden()["cases"][3]["instruction"],
+        "input_image": picture("3_source").name,
+        "output_images": [picture("3_edited").name, picture("1_edited").name],
+        "task_type": "color_alter",
+    }
+    dimensions = ("prompt_following", "consistency", "overall")
+    (tmp_path / "rows.json").write_text(json.dumps([row | {"dimension": dimension} for dimension in dimensions]))
+    published_prompts()
+    settings = {"generative": str(BASE), "prompts": str(FOLDER / "editscore.yaml"), "mode": "published"}
+    (tmp_path / "scorer.yaml").write_text(yaml.safe_dump(settings))
+    words = ["bench", "editscore-bench", "--data", "rows.json", "--images", str(GOLDEN / "images"), "--output", "out"]
+    assert cli.main([*words, "--scorer", "scorer.yaml"]) == 0
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert {one["subset"] for one in result["measures"]} >= set(dimensions)
