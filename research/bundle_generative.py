@@ -1,4 +1,4 @@
-r"""Make the bundled generative scorer of a finished run: adapter in bfloat16, prompt sets, card and log.
+r"""Make the bundled generative scorer of a finished run: adapter, prompt sets, card and log.
 
     python research/bundle_generative.py --run runs/editscore-tiny --output checkpoints/editscore-tiny \
         --base ../tiny-vlm
@@ -13,13 +13,9 @@ import json
 import shutil
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file, save_file
-
 from editreward.files import write_json, write_text
-from editreward.scorers.generative.adapters import CONFIG, WEIGHTS
-from editreward.scorers.generative.options import OWN_PROMPTS
 
+CONFIG, WEIGHTS, OWN_PROMPTS = "adapter_config.json", "adapter_model.safetensors", "prompts.yaml"
 KNOWS = "**It knows the simulated world of `editreward.simulation` alone**: of photographs it says nothing useful."
 LOG_EVERY = 5
 """Of the lines on training, so many are one in the bundled log."""
@@ -31,15 +27,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--base", required=True, help="the base as seen from there")
     args = parser.parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
     if not (args.output / args.base).is_dir():
         parser.error(f"--base: there is no folder {args.output / args.base}")
-    args.output.mkdir(parents=True, exist_ok=True)
     config = json.loads((args.run / CONFIG).read_text(encoding="utf-8"))
     trained_on = config["base_model_name_or_path"]
     write_json(args.output / CONFIG, {**config, "base_model_name_or_path": args.base})
-    weights = {name: weight.to(torch.bfloat16) for name, weight in load_file(args.run / WEIGHTS).items()}
-    save_file(weights, args.output / WEIGHTS, {"format": "pt"})
-    for path in (args.run / OWN_PROMPTS, *args.run.glob("prompts-*.yaml")):
+    for path in (args.run / WEIGHTS, args.run / OWN_PROMPTS, *args.run.glob("prompts-*.yaml")):
         shutil.copyfile(path, args.output / path.name)
     card = (args.run / "README.md").read_text(encoding="utf-8")
     name, base = args.output.as_posix(), (args.output / args.base).resolve().name
