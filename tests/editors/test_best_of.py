@@ -15,8 +15,10 @@ from editreward.data.edit_sources import SourceOptions, StreamedGroups, open_sou
 from editreward.data.storage import write_groups
 from editreward.editors.best_of import best_of_n, choose_in
 from editreward.editors.best_of_report import reach
+from editreward.editors.candidates import CandidateGroups
 from editreward.editors.editors import SimulatedEditor, editor_of
 from editreward.editors.instructions import open_instructions
+from editreward.editors.store import CandidateStore
 from editreward.groups import GroupScores
 from editreward.statistics.best_of import expected_best
 from tests.helpers.pictures import file_of, noise
@@ -218,6 +220,33 @@ def test_candidates_that_exist_are_chosen_from_by_the_command(tmp_path, capsys, 
     assert "goes without --editor" in capsys.readouterr().err
     assert cli.main(words[:1] + words[3:]) == 2
     assert "Name an --editor and its --instructions" in capsys.readouterr().err
+
+
+class Share:
+    """One of two processes, which run here one after another."""
+
+    def __init__(self, index):
+        self.index, self.count, self.is_main, self.device = index, 2, index == 1, None
+
+    def together(self, values):
+        return values
+
+    def from_main(self, value):
+        return value
+
+
+def test_two_processes_choose_what_one_chooses(made, table, tmp_path, quick):
+    output, found, _ = made
+    source = CandidateGroups(open_instructions(str(table)), [Paints()], CandidateStore(output))
+    scorers = [Sure(), Sure()]
+    for index, scorer in enumerate(scorers):
+        second = ByGreen(fingerprint="green")
+        shared = choose_in(tmp_path / "two", source, scorer, second, processes=Share(index))
+        assert (shared is None) == (index == 0)
+    assert [sum(scorer.calls) for scorer in scorers] == [ROWS // 2, ROWS // 2]
+    assert shared.choices == found.choices and shared.report.curves == found.report.curves
+    manifests = [(folder / "winners" / "metadata.jsonl").read_text() for folder in (output, tmp_path / "two")]
+    assert manifests[0] == manifests[1]
 
 
 def test_groups_without_any_score_are_an_error_and_foreign_folders_stay(tmp_path):
