@@ -11,14 +11,20 @@ def add_demo(commands: Commands) -> None:
     parser = commands.add_parser(
         "demo",
         help="score simulated edits and edits of a photo, and draw them",
-        description="Score one held-out simulated group and a few edits of a photograph, print both rankings and draw "
-        "them into a picture.",
+        description="Score held-out simulated groups, which nobody picked, and a few edits of a photograph, print the "
+        "rankings and draw them into a picture, with what speaks against the simulated edits.",
         epilog="Example: editreward demo --output demo.png --seed 3",
     )
     parser.add_argument(
         "--output", default="out/demo.png", metavar="FILE", help="the picture, .png or .jpg (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="which simulated group (default: %(default)s)")
+    parser.add_argument(
+        "--worlds",
+        nargs="+",
+        choices=("shapes", "collage"),
+        help="simulated worlds to show (default: those that the model has learnt, as far as that is known)",
+    )
     add_scorer_options(parser, with_seed=False)
     parser.set_defaults(run=run_demo)
 
@@ -29,4 +35,4 @@ def run_demo(args: argparse.Namespace) -> None:
         raise ValueError(f"`--output {args.output}` must end in .png or .jpg.")
     from editreward.cli.demo_groups import run
 
-    run(scorer_of(args), output=args.output, seed=args.seed)
+    run(scorer_of(args), output=args.output, seed=args.seed, worlds=args.worlds)

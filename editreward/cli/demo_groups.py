@@ -3,6 +3,7 @@
 Nothing is picked: of the simulated groups it is the first one of the held-out split with an English instruction.
 """
 
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -30,16 +31,21 @@ CUP = (168, 14, 414, 290)
 CUP_INSIDE = (180, 26, 402, 200)
 
 
-def run(scorer: Scorer, output: str | Path, seed: int = 0) -> None:
-    """Score the demo's two groups, print both rankings and draw them.
+def run(scorer: Scorer, output: str | Path, seed: int = 0, worlds: Sequence[str] | None = None) -> None:
+    """Score the demo's groups, print the rankings and draw them.
 
     Args:
         scorer: the model to show.
         output: the picture, any format that Pillow writes; missing folders are made.
         seed: where to start in the held-out test split; the first group with an English instruction is taken.
+        worlds: simulated worlds to show; by default those that the model's dense heads have learnt, else shapes.
     """
-    # Of other scorers it would cost dozens of passes for each edit.
-    groups = [simulated_group(scorer, seed, hasattr(scorer, "where_group")), photo_group(scorer)]
+    heads = getattr(scorer, "dense_heads", None)
+    known = ("shapes",) if heads is None else heads.worlds
+    # Of other scorers it would cost dozens of passes for each edit; heads know nothing of other worlds.
+    can = hasattr(scorer, "where_group")
+    groups = [simulated_group(scorer, seed, can and world in known, world) for world in worlds or known]
+    groups.append(photo_group(scorer))
     print(f"Model: {scorer.name}")
     for group in groups:
         print(f"\n{group.title}\nInstruction: {group.group.instruction}\n")
@@ -53,13 +59,15 @@ def run(scorer: Scorer, output: str | Path, seed: int = 0) -> None:
     print(f"Picture: {path}")
 
 
-def simulated_group(scorer: Scorer, seed: int, with_where: bool = False) -> ScoredGroup:
+def simulated_group(scorer: Scorer, seed: int, with_where: bool = False, world: str = "shapes") -> ScoredGroup:
     """A held-out simulated group, with the true scores in the candidates' names; with what speaks against them."""
     # The font that Pillow ships has no Chinese glyphs.
-    group = next(group for group in simulate_groups(1000, split="test", seed=seed) if group.language == "en")
+    made = simulate_groups(1000, split="test", seed=seed, world=world)
+    group = next(group for group in made if group.language == "en")
     edited = [candidate.image for candidate in group.candidates]
     dimensions = [name.replace("_", " ") for name in group.candidates[0].scores]
-    title = f"Simulated scene, held out from training, not picked ({group.group_id}); truth: {', '.join(dimensions)}"
+    scene = "scene" if world == "shapes" else world
+    title = f"Simulated {scene}, held out from training, not picked ({group.group_id}); truth: {', '.join(dimensions)}"
     names = ["truth " + ", ".join(f"{score:g}" for score in c.scores.values()) for c in group.candidates]
     shown = EditGroup([group.source], group.instruction, edited)
     return ScoredGroup(title, shown, names, scores_of(scorer, shown), where(scorer, shown) if with_where else ())

@@ -261,5 +261,8 @@ def test_demo_ranks_two_groups_and_draws_them(random_model_dir, tmp_path, capsys
     assert f"Picture: {output}" in out
     with Image.open(output) as picture:
         assert picture.width > 1000 and len(picture.convert("RGB").getcolors(2**24)) > 1000
-    assert cli.main(arguments) == 0
-    assert capsys.readouterr().out == out, "the demo is deterministic"
+    assert cli.main([*arguments, "--worlds", "shapes", "collage"]) == 0
+    again = capsys.readouterr().out
+    assert again.count("rank  edited image") == 3 and "Simulated collage, held out from training" in again
+    first = out.index("Simulated scene")
+    assert out[first : out.index("Edits of a photograph")] in again, "the demo is deterministic"
