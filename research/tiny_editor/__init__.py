@@ -1,0 +1,1 @@
+"""Training of the bundled tiny editor, on rendered triples of the simulated world."""
