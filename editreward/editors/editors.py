@@ -96,7 +96,7 @@ class PipelineEditor:
 
     def check(self) -> None:
         """See `Editor`: the class exists and takes the arguments."""
-        pipeline = _pipeline_class(self.pipeline)
+        pipeline = pipeline_class(self.pipeline)
         if not any("__call__" in vars(base) for base in pipeline.__mro__):
             return  # such as DiffusionPipeline, which becomes what the checkpoint says
         parameters = inspect.signature(pipeline.__call__).parameters
@@ -112,7 +112,7 @@ class PipelineEditor:
         import torch
 
         dtype = self.dtype or ("float32" if device.type == "cpu" else "bfloat16")
-        pipeline = _pipeline_class(self.pipeline).from_pretrained(
+        pipeline = pipeline_class(self.pipeline).from_pretrained(
             self.checkpoint, torch_dtype=getattr(torch, dtype), **self.load_arguments
         )
         pipeline.set_progress_bar_config(disable=True)
@@ -185,7 +185,7 @@ class SimulatedEditor:
         return self._edit
 
     def _edit(self, row: SourceRow, seed: int) -> Image.Image:
-        task, size = _simulated_task(row), image_size(row.source_images[0])[1]
+        task, size = simulated_task(row), image_size(row.source_images[0])[1]
         scores = self.scores(row.group_id, seed)
         stream = f"{row.group_id} {self.name} {seed}"
         scene = realise(task, scores["instruction_following"], Random(f"{stream} scene")).scene
@@ -291,7 +291,7 @@ def _editor(entry: Entry, folder: Path) -> Editor:
     return PipelineEditor(**fields, load_arguments=load, call_arguments=call)
 
 
-def _pipeline_class(name: str) -> Any:
+def pipeline_class(name: str) -> Any:
     module_name, _, class_name = name.rpartition(".")
     try:
         module = importlib.import_module(module_name or "diffusers")
@@ -329,7 +329,8 @@ def _task(world: str, split: str, number: int) -> tuple[EditTask, str]:
     return group.task, group.instruction
 
 
-def _simulated_task(row: SourceRow) -> EditTask:
+def simulated_task(row: SourceRow) -> EditTask:
+    """What a simulated row asks for, as data. Raises a ValueError for other rows."""
     match = SIMULATED_ID.fullmatch(row.group_id)
     if match is None:
         raise ValueError("simulated editors edit rows with the id simulated-SPLIT-SEED only")

@@ -523,7 +523,7 @@ def _ignored(task: EditTask, rng: Random) -> Scene | None:
     return task.source
 
 
-def _unrelated(task: EditTask, rng: Random) -> Scene | None:
+def unrelated(task: EditTask, rng: Random) -> Scene | None:
     """An edit of another kind, on an object that the instruction does not speak of."""
     asked = {part.category for part in task.parts or (task,)}
     kinds = [kind for kind in ("recolour", "add", "remove", "move", "resize", "background") if kind not in asked]
@@ -662,7 +662,7 @@ def realise(task: EditTask, score: int, rng: Random) -> Outcome:
         kinds = list(FAILURES[task.category])
         rng.shuffle(kinds)
     else:
-        kinds = [("unrelated", _unrelated)] * 4 if rng.random() < 0.5 else []
+        kinds = [("unrelated", unrelated)] * 4 if rng.random() < 0.5 else []
         kinds.append(("ignored", _ignored))
     for fault, realisation in kinds:
         scene = realisation(task, rng)

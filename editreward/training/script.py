@@ -3,7 +3,6 @@
 It starts from a vision-language model, or from an EditReward model to go on with, and a dataset of edit groups.
 """
 
-import argparse
 import os
 import sys
 import traceback
@@ -13,7 +12,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
 from transformers import set_seed
 from trl import TrlParser
 
@@ -25,9 +23,8 @@ from editreward.training.arguments import EditRewardModelConfig, EditRewardTrain
 from editreward.training.datasets import GroupDataArguments, load_eval_dataset, load_train_dataset
 from editreward.training.dense import DenseLoss
 from editreward.training.parameters import upcast_trained
-from editreward.training.script_help import one_line, sort_into_sections
+from editreward.training.script_help import check_config, one_line, sort_into_sections
 from editreward.training.trainer import EditRewardTrainer
-from editreward.yaml_files import load_yaml
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor
 
@@ -133,22 +130,6 @@ def dense_loss(
     side = round(image_processor.size["longest_edge"] ** 0.5) // pixels_of_token
     revision = None if script_args.dense_heads else model_args.model_revision
     return DenseLoss(DenseHeads.load(folder, revision=revision), script_args.dense_weight, side)
-
-
-def check_config(words: Sequence[str]) -> None:
-    """Be sure that the file behind `--config` is YAML that can be read: the parser expands all of it.
-
-    Raises:
-        ValueError: It is not.
-    """
-    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    options.add_argument("--config")
-    config = options.parse_known_args(list(words))[0].config
-    if config is not None and Path(config).is_file():
-        try:
-            load_yaml(Path(config).read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-            raise ValueError(f"--config: {config} is no YAML that can be used: {error}.") from error
 
 
 def run(argv: Sequence[str] | None = None) -> int:

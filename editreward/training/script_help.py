@@ -3,9 +3,13 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
+import yaml
 from trl import ModelConfig, RewardConfig, ScriptArguments
+
+from editreward.yaml_files import load_yaml
 
 # What every run needs, shown first in the help.
 START = (
@@ -56,6 +60,22 @@ def sort_into_sections(
 def _own(arguments: Any, inherited: Any) -> list[str]:
     known = {one.name for one in fields(inherited)}
     return [one.name for one in fields(arguments) if one.name not in known]
+
+
+def check_config(words: Sequence[str]) -> None:
+    """Be sure that the file behind `--config` is YAML that can be read: the parser expands all of it.
+
+    Raises:
+        ValueError: It is not.
+    """
+    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    options.add_argument("--config")
+    config = options.parse_known_args(list(words))[0].config
+    if config is not None and Path(config).is_file():
+        try:
+            load_yaml(Path(config).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+            raise ValueError(f"--config: {config} is no YAML that can be used: {error}.") from error
 
 
 def one_line(error: Exception) -> str:

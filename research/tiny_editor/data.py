@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
+from PIL import Image
 from transformers import AutoTokenizer
 
 from editreward.files import atomic_file
@@ -18,8 +19,10 @@ from editreward.resources import resource
 from editreward.simulation import ARTEFACTS, CATEGORIES, apply_artefact, render_scene, task_words
 from editreward.simulation.edits import perfect, realise, sample_task
 from editreward.simulation.instructions import fill_wording, varied_wording
+from editreward.simulation.world import Scene
 
 SIDE = 56
+"""Scenes are drawn at twice the side, as simulated groups are, and halved."""
 TEXT_LENGTH = 64
 WORDINGS = 2
 CHUNK = 2000
@@ -27,6 +30,11 @@ FOLLOWING = {4: 0.55, 3: 0.17, 2: 0.18, 1: 0.10}
 """Shares of the instruction-following scores among a dataset's edits,"""
 QUALITY = {4: 0.65, 3: 0.15, 2: 0.12, 1: 0.08}
 """and of their visual-quality scores."""
+
+
+def rendered(scene: Scene) -> Image.Image:
+    """The scene as an editor sees it that halves a simulated group's images."""
+    return render_scene(scene, 2 * SIDE).reduce(2)
 
 
 def triple(seed: int) -> tuple[list[np.ndarray], list[str], tuple[int, int]]:
@@ -39,11 +47,11 @@ def triple(seed: int) -> tuple[list[np.ndarray], list[str], tuple[int, int]]:
         texts.append(fill_wording(varied_wording(task.category, language, rng), task_words(task, language)))
     following = rng.choices(list(FOLLOWING), FOLLOWING.values())[0]
     quality = rng.choices(list(QUALITY), QUALITY.values())[0]
-    exact = render_scene(perfect(task, rng), SIDE)
-    edit = render_scene(realise(task, following, rng).scene, SIDE)
+    exact = rendered(perfect(task, rng))
+    edit = rendered(realise(task, following, rng).scene)
     if quality < 4:
         edit = apply_artefact(edit, rng.choice(tuple(ARTEFACTS)), quality, rng)
-    images = [np.asarray(image) for image in (render_scene(task.source, SIDE), exact, edit)]
+    images = [np.asarray(image) for image in (rendered(task.source), exact, edit)]
     return images, texts, (following, quality)
 
 

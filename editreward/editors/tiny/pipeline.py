@@ -46,11 +46,11 @@ class TinyEditPipeline(DiffusionPipeline):
         pixels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
         return [Image.fromarray(one) for one in pixels.permute(0, 2, 3, 1).cpu().numpy()]
 
-    def tokenize(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """`input_ids` and `attention_mask`, (batch, tokens); longer instructions are cut."""
+    def tokenize(self, prompts: Sequence[str], padding: bool | str = True) -> dict[str, Tensor]:
+        """`input_ids` and `attention_mask`, (batch, tokens); longer instructions are cut. `padding`: as tokenizers'."""
         tokens = self.tokenizer(
             list(prompts),
-            padding=True,
+            padding=padding,
             padding_side="right",
             truncation=True,
             max_length=self.transformer.config.text_length,

@@ -5,6 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
@@ -55,7 +56,7 @@ class Block(nn.Module):
         return hidden_states + self.to_down(F.silu(gate) * up)
 
 
-class TinyEditTransformer(ModelMixin, ConfigMixin):
+class TinyEditTransformer(ModelMixin, PeftAdapterMixin, ConfigMixin):
     """Predicts the velocity of a noisy edit from it, the source image, the instruction and the noise level.
 
     The network itself predicts the clean edit, and for every pixel a gate that says how much of it is new; the rest is

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+import torch
+
+from editreward.editors.adapters import adapter_for, join, repeat
+from editreward.editors.rollouts import noise_of, sample
+from tests.helpers.image_editors import SIZE, flux_kontext, picture, qwen_image_edit, tiny_editor
+
+INSTRUCTIONS = ["Make the red star blue.", "Remove the heart."]
+
+
+@pytest.fixture(scope="module", params=["tiny", "flux", "qwen"])
+def adapter(request):
+    if request.param == "tiny":
+        return adapter_for(tiny_editor(), 16, 1.0)
+    return adapter_for(flux_kontext() if request.param == "flux" else qwen_image_edit(), SIZE, 2.5)
+
+
+def own_images(adapter, source, instruction, noise):
+    """What the pipeline itself makes of a source, of an instruction and of noise."""
+    name = type(adapter.pipeline).__name__
+    call = {"image": source, "prompt": instruction, "latents": noise[None], "num_inference_steps": 4}
+    if name == "FluxKontextPipeline":
+        call |= {"height": SIZE, "width": SIZE, "max_area": SIZE**2, "_auto_resize": False, "guidance_scale": 2.5}
+    elif name == "QwenImageEditPipeline":
+        call |= {"height": SIZE, "width": SIZE, "true_cfg_scale": 2.5, "negative_prompt": " "}
+    return adapter.pipeline(**call).images[0]
+
+
+def test_samples_are_those_of_the_pipeline(adapter, monkeypatch):
+    # Qwen's pipeline makes sources of a megapixel.
+    monkeypatch.setattr(
+        "diffusers.pipelines.qwenimage.pipeline_qwenimage_edit.calculate_dimensions", lambda *_: (SIZE, SIZE, None)
+    )
+    sources = [picture(0), picture(1)]
+    conditions = adapter.encode(sources, INSTRUCTIONS)
+    made = sample(adapter, adapter.transformer, conditions, [5, 6], steps=4)
+    noise = noise_of(adapter.latent_shape, [5, 6])
+    for place, image in enumerate(made):
+        own = own_images(adapter, sources[place], INSTRUCTIONS[place], noise[place])
+        assert np.abs(np.asarray(image, dtype=int) - np.asarray(own, dtype=int)).max() <= 1
+    assert np.asarray(made[0]).std() > 0 and made[0] != made[1]
+
+
+def test_latents_of_an_image_become_the_image_again_for_the_tiny_editor():
+    adapter = adapter_for(tiny_editor(), 16, 1.0)
+    image = picture(3, 16)
+    assert adapter.images(adapter.latents([image]))[0].tobytes() == image.tobytes()
+    latents = adapter.latents([image])
+    assert latents.shape[1:] == adapter.latent_shape
+
+
+def test_batches_of_conditions_can_be_joined(adapter):
+    sources = [picture(0), picture(1)]
+    together = adapter.encode(sources, INSTRUCTIONS)
+    apart = join([adapter.encode([source], [text]) for source, text in zip(sources, INSTRUCTIONS, strict=True)])
+    noisy, level = torch.randn(2, *adapter.latent_shape), torch.tensor([0.9, 0.4])
+    with torch.no_grad():
+        first, second = (adapter.velocity(adapter.transformer, noisy, level, one) for one in (together, apart))
+    assert torch.allclose(first, second, atol=1e-2)  # convolutions of other batch sizes round otherwise
+    assert {len(one) for one in repeat(together, 3).values()} == {6}
+
+
+def test_what_cannot_be_trained_is_named():
+    from diffusers import DDPMScheduler
+
+    pipeline = flux_kontext()
+    with pytest.raises(ValueError, match="multiple of 4"):
+        adapter_for(pipeline, 30, 1.0)
+    pipeline.text_encoder_2 = None
+    with pytest.raises(ValueError, match="FluxKontextPipeline has no text_encoder_2"):
+        adapter_for(pipeline, SIZE, 1.0)
+    pipeline = tiny_editor()
+    pipeline.scheduler = DDPMScheduler()
+    with pytest.raises(ValueError, match="DDPMScheduler is none of flow matching"):
+        adapter_for(pipeline, 16, 1.0)
+    with pytest.raises(ValueError, match="no adapter for object"):
+        adapter_for(object(), 16, 1.0)
