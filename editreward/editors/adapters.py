@@ -14,7 +14,6 @@ from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 from torch import Tensor, nn
 
-
 Conditions: TypeAlias = dict[str, Tensor]
 """What the transformer sees beside the noisy edit; the samples are the first dimension of each tensor."""
 
@@ -156,7 +155,9 @@ class LatentAdapter(EditAdapter):
         super().__init__(pipeline, resolution, guidance)
         multiple = 2 * pipeline.vae_scale_factor
         if resolution % multiple:
-            raise ValueError(f"`resolution` is {resolution}; {type(pipeline).__name__} needs a multiple of {multiple}.")
+            raise ValueError(
+                f"`resolution` is {resolution}; {type(pipeline).__name__} needs a multiple of {multiple}."
+            )
         self.processor: VaeImageProcessor = pipeline.image_processor
 
     def latents(self, images: Sequence[Image.Image]) -> Tensor:
@@ -258,7 +259,7 @@ class FluxKontextAdapter(LatentAdapter):
 
 
 class QwenImageEditAdapter(LatentAdapter):
-    """Qwen-Image-Edit; `guidance` above 1 is classifier-free, with an empty instruction and the pipeline's rescaling."""
+    """Qwen-Image-Edit; `guidance` above 1 is classifier-free, against an empty text, rescaled as there."""
 
     lora_targets = FluxKontextAdapter.lora_targets
     needs = (*LatentAdapter.needs, "processor")
@@ -376,5 +377,3 @@ def without_gradients(*modules: nn.Module) -> Iterator[None]:
     finally:
         for module, was in zip(modules, training, strict=True):
             module.train(was)
-
-

@@ -17,8 +17,8 @@ class EditorScriptArguments:
     stage: str = field(
         default="grpo",
         metadata={
-            "help": "'sft': imitate the edits of a dataset. 'dpo': prefer the better of two edits. 'grpo': make edits, "
-            "have them rewarded, make the good ones likelier.",
+            "help": "'sft': imitate the edits of a dataset. 'dpo': prefer the better of two edits. 'grpo': make "
+            "edits, have them rewarded, make the good ones likelier.",
             "choices": list(STAGES),
         },
     )
@@ -50,8 +50,8 @@ class EditorScriptArguments:
     reward: str | None = field(
         default=None,
         metadata={
-            "help": "A scorer as `--scorer` takes it, the address of `editreward serve`, or 'truth' for simulated rows. "
-            "Default: the bundled tiny model. dpo: ranks the edits; without it their own scores do."
+            "help": "A scorer as `--scorer` takes it, the address of `editreward serve`, or 'truth' for simulated "
+            "rows. Default: the bundled tiny model. dpo: ranks the edits; without it their own scores do."
         },
     )
     reward_shaping: str | None = field(
@@ -115,7 +115,7 @@ class EditorTrainingArguments:
     advantage_scale: str = field(
         default="group",
         metadata={
-            "help": "grpo: divide advantages by the standard deviation of their 'group', the whole 'batch', or 'none'.",
+            "help": "grpo: divide advantages by the deviation of their 'group', of the whole 'batch', or by 'none'.",
             "choices": ["group", "batch", "none"],
         },
     )
@@ -128,13 +128,14 @@ class EditorTrainingArguments:
     )
     dpo_beta: float = field(default=500.0, metadata={"help": "dpo: ties to the editor that training started from."})
     level_shift: float = field(
-        default=3.0, metadata={"help": "sft, dpo: levels are uniform, shifted towards noise by this; 1 shifts nothing."}
+        default=3.0,
+        metadata={"help": "sft, dpo: levels are uniform, shifted towards noise by this; 1 shifts nothing."},
     )
     loss_weighting: str = field(
         default="none",
         metadata={
-            "help": "sft: 'none' weights the velocity's error alike at all levels; 'clean' by the level squared, which "
-            "is the error of the clean image.",
+            "help": "sft: 'none' weights the velocity's error alike at all levels; 'clean' by the level squared, "
+            "which is the error of the clean image.",
             "choices": ["none", "clean"],
         },
     )
@@ -152,10 +153,17 @@ class EditorTrainingArguments:
                 f"`window` {self.window} does not fit `window_range` {self.window_range} and `sampling_steps` "
                 f"{self.sampling_steps}: 0 <= first < second <= sampling_steps, and the window within."
             )
+        if self.sampler == "cps" and stop == self.sampling_steps:
+            raise ValueError(
+                f"`window_range` ends at {stop}, behind the last of {stop} steps, in which the sampler 'cps' adds no "
+                f"noise: end it at {stop - 1} or before."
+            )
         for name in ("max_steps", "per_device_train_batch_size", "groups_per_step", "updates_per_step", "save_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must be at least 1.")
         if self.samples_per_group < 2:
             raise ValueError("`samples_per_group` must be at least 2: edits are compared within their group.")
         if self.sampler_noise <= 0 or (self.sampler == "cps" and self.sampler_noise >= 2):
-            raise ValueError("`sampler_noise` must be above 0 (and below 2 for 'cps'): without noise nothing is tried.")
+            raise ValueError(
+                "`sampler_noise` must be above 0 (and below 2 for 'cps'): without noise nothing is tried."
+            )

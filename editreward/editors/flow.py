@@ -1,8 +1,8 @@
 r"""
 The formulas of training a flow-matching editor.
 
-A noisy image is x_t = (1 - t) x_0 + t x_1 with noise x_1 and the noise level t in 0..1; a network predicts the velocity
-v = x_1 - x_0. Sampling goes from t = 1 to t = 0. Numbers of equations are those of Flow-GRPO (arXiv 2505.05470) unless
+A noisy image is x_t = (1 - t) x_0 + t x_1 with noise x_1 and the noise level t in 0..1; a network predicts the
+velocity v = x_1 - x_0. Sampling goes from t = 1 to t = 0. Numbers of equations are those of Flow-GRPO (arXiv 2505.05470) unless
 another paper is named. Tensors have shape (batch, ...); levels have shape (batch,).
 """
 
@@ -134,8 +134,8 @@ def group_advantages(rewards: Tensor, group_of: Tensor, scale: str = "group", li
     Args:
         rewards: (samples,); NaN for what failed: it has no part in its group's mean.
         group_of: each sample's group, (samples,).
-        scale: divide by the standard deviation of the "group", of the whole "batch" (deviations from the groups' means),
-            or by nothing ("none").
+        scale: divide by the standard deviation of the "group", of the whole "batch" (deviations from the groups'
+            means), or by nothing ("none").
         limit: advantages are clipped to -limit..limit.
     """
     known = ~rewards.isnan()

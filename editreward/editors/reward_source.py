@@ -33,7 +33,9 @@ class Rewarded:
 class RewardSource(Protocol):
     """Rewards the edits of rows."""
 
-    def __call__(self, rows: Sequence[SourceRow], sources: Sequence[Image.Image], edited: Sequence[Image.Image]) -> Any:
+    def __call__(
+        self, rows: Sequence[SourceRow], sources: Sequence[Image.Image], edited: Sequence[Image.Image]
+    ) -> Any:
         """`Rewarded` of edits: for each its row, and the source as the editor saw it."""
 
 

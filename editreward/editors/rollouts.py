@@ -100,6 +100,10 @@ def roll_out(
         found.append(log_probability(latents, step))
     window = list(settings.window)
     made = Transitions(
-        torch.stack(before, 1), torch.stack(after, 1), levels[window], levels[[n + 1 for n in window]], torch.stack(found, 1)
+        torch.stack(before, 1),
+        torch.stack(after, 1),
+        levels[window],
+        levels[[n + 1 for n in window]],
+        torch.stack(found, 1),
     )
     return adapter.images(latents), made

@@ -81,7 +81,7 @@ class _Offline:
         rows = rows_of_step(self.count, number, parts * args.per_device_train_batch_size, trainer)
         found: list[dict[str, float]] = []
         for part in range(parts):
-            batch = [self.read(row) for row in rows[part :: parts]]
+            batch = [self.read(row) for row in rows[part::parts]]
             generator = torch.Generator().manual_seed(trainer.seed(1, number, part))
             with trainer.timed("encode"), without_gradients():
                 conditions = trainer.adapter.encode([e.source for e in batch], [e.instruction for e in batch])
@@ -206,7 +206,9 @@ class Grpo:
                     sources = trainer.adapter.square([row.images()[0] for row in part])
                     one = repeat(trainer.adapter.encode(sources, [row.instruction for row in part]), size)
                     seeds = [
-                        trainer.seed(3, number, start + group, place) for group in range(len(part)) for place in range(size)
+                        trainer.seed(3, number, start + group, place)
+                        for group in range(len(part))
+                        for place in range(size)
                     ]
                     edits, made = roll_out(trainer.adapter, trainer.plain, one, seeds, settings)
                 conditions.append(one)

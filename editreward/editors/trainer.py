@@ -194,7 +194,10 @@ class EditorTrainer:
         gathered = self.accelerator.gather(values).nanmean(0).tolist()
         if not self.accelerator.is_main_process:
             return
-        entry: dict[str, Any] = {"step": self.done, **dict(zip(names, (round(one, 6) for one in gathered), strict=True))}
+        entry: dict[str, Any] = {
+            "step": self.done,
+            **dict(zip(names, (round(one, 6) for one in gathered), strict=True)),
+        }
         entry |= {f"seconds/{name}": round(one, 3) for name, one in self.seconds.items()}
         entry["seconds/step"] = round(seconds, 3)
         if self.accelerator.device.type == "cuda":

@@ -24,9 +24,7 @@ def instructions_of(script: EditorScriptArguments) -> Instructions:
         if script.dataset_limit is None:
             raise ValueError("Simulated rows have no end: say how many with `--dataset_limit`.")
         return simulated_instructions(script.dataset_split, script.dataset_offset, script.dataset_limit)
-    return dataset_instructions(
-        script.dataset_name, script.dataset_split, script.dataset_offset, script.dataset_limit
-    )
+    return dataset_instructions(script.dataset_name, script.dataset_split, script.dataset_offset, script.dataset_limit)
 
 
 def first_rows(instructions: Instructions, count: int) -> list[SourceRow]:
@@ -105,7 +103,10 @@ def pairs(groups: Any, reward: RewardSource | None) -> tuple[Callable[[int], Edi
         group = groups[row]
         source, first, second = (
             image_of(cell, f"group {group['group_id']}")
-            for cell in (group["source_images"][0], *(group["candidates"][place]["image"] for place in (better, worse)))
+            for cell in (
+                group["source_images"][0],
+                *(group["candidates"][place]["image"] for place in (better, worse)),
+            )
         )
         return Edit(source, group["instruction"], first, second)
 

@@ -107,7 +107,10 @@ def main() -> None:
             optimizer.load_state_dict(saved)
         step, cpu = state["step"], state["cpu"]
     triples = Triples(args.triples)
-    print(f"{sum(p.numel() for p in model.parameters())} parameters, {len(triples.images)} tasks, step {step}", flush=True)
+    print(
+        f"{sum(p.numel() for p in model.parameters())} parameters, {len(triples.images)} tasks, step {step}",
+        flush=True,
+    )
     steps = args.samples // BATCH
     saved_at, losses, cpu = time.time(), [], cpu - time.process_time()
 

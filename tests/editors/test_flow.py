@@ -57,7 +57,9 @@ def test_without_noise_the_stochastic_step_is_the_plain_one(sampler):
 def test_the_step_of_euler_and_maruyama_by_hand():
     x, v, t, after, amount = 0.3, -1.2, 0.6, 0.5, 0.7
     s = amount * math.sqrt(t / (1 - t))
-    step = sde_step(*(torch.tensor([[one]]).double() for one in (x, v)), torch.tensor([t]), torch.tensor([after]), amount)
+    step = sde_step(
+        *(torch.tensor([[one]]).double() for one in (x, v)), torch.tensor([t]), torch.tensor([after]), amount
+    )
     assert step.mean.item() == pytest.approx(x + (v + s**2 / (2 * t) * (x + (1 - t) * v)) * (after - t), rel=1e-6)
     assert step.std.item() == pytest.approx(s * math.sqrt(t - after), rel=1e-6)
 
@@ -68,7 +70,8 @@ def test_log_probabilities_and_divergence_are_those_of_torch(sampler):
     level, following = torch.tensor([1.0, 0.6, 0.4]).double(), torch.tensor([0.9, 0.5, 0.2]).double()
     step, reference = (sde_step(image, one, level, following, 0.5, sampler) for one in (velocity, other))
     normal, normal_ref = (
-        torch.distributions.Normal(one.mean, one.std[:, None, None, None].expand_as(image)) for one in (step, reference)
+        torch.distributions.Normal(one.mean, one.std[:, None, None, None].expand_as(image))
+        for one in (step, reference)
     )
     expected = normal.log_prob(following_image).flatten(1).mean(1)
     assert torch.allclose(log_probability(following_image, step), expected)

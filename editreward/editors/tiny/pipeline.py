@@ -47,7 +47,7 @@ class TinyEditPipeline(DiffusionPipeline):
         return [Image.fromarray(one) for one in pixels.permute(0, 2, 3, 1).cpu().numpy()]
 
     def tokenize(self, prompts: Sequence[str], padding: bool | str = True) -> dict[str, Tensor]:
-        """`input_ids` and `attention_mask`, (batch, tokens); longer instructions are cut. `padding`: as tokenizers'."""
+        """`input_ids` and `attention_mask`, (batch, tokens); longer texts are cut. `padding`: as tokenizers'."""
         tokens = self.tokenizer(
             list(prompts),
             padding=padding,

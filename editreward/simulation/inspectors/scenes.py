@@ -22,6 +22,7 @@ from editreward.simulation.edits import (
     perfect,
     unrelated,
 )
+from editreward.simulation.inspectors.grades import Grades
 from editreward.simulation.rendering import render_scene, sprite
 from editreward.simulation.world import COLOURS, SIZES, Scene, SceneObject
 
@@ -43,19 +44,16 @@ DONE, HALF_DONE = 0.5, 0.2
 
 
 @dataclass(frozen=True)
-class Inspection:
-    """What an inspector found.
+class Inspection(Grades):
+    """What this inspector found.
 
     Attributes:
-        instruction_following, visual_quality: 1..4.
         fault: of the scene in a few words, "none" where nothing is wrong.
         artefact: what damaged the image, None where nothing did.
         explained: share of the squared difference between source and explaining scene that the image shows, at most 1;
             1 where these are the same.
     """
 
-    instruction_following: int
-    visual_quality: int
     fault: str
     artefact: str | None
     explained: float
@@ -342,9 +340,10 @@ class _Fixed(Random):
 
 def _grain(residual: np.ndarray) -> float:
     """Standard deviation of single pixels against their neighbours, in the quieter half of the image."""
-    high = residual[1:-1, 1:-1] - (
-        residual[:-2, 1:-1] + residual[2:, 1:-1] + residual[1:-1, :-2] + residual[1:-1, 2:]
-    ) / 4
+    high = (
+        residual[1:-1, 1:-1]
+        - (residual[:-2, 1:-1] + residual[2:, 1:-1] + residual[1:-1, :-2] + residual[1:-1, 2:]) / 4
+    )
     return float(np.median(np.abs(high)) * 1.4826 / np.sqrt(1.25))
 
 

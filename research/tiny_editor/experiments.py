@@ -1,0 +1,182 @@
+r"""
+Experiments of docs/editors.md: best-of-N, and reinforcement by several rewards.
+
+    python -m research.tiny_editor.experiments best-of-n --output runs/experiments
+    python -m research.tiny_editor.experiments reinforce --output runs/experiments --arms truth,bundled --seeds 0,1,2
+
+Both go on after a stop. The judge is the inspector that compares with the request; no arm optimises it.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from editreward.editors.adapters import EditAdapter, adapter_for
+from editreward.editors.editors import simulated_task
+from editreward.editors.instructions import SourceRow, simulated_instructions
+from editreward.editors.reward_source import TrueReward, reward_source
+from editreward.editors.rollouts import sample
+from editreward.editors.tiny.pipeline import TinyEditPipeline
+from editreward.editors.train import main as train
+from editreward.files import atomic_file
+from editreward.resources import resource
+from editreward.simulation.inspectors.request import compare
+
+STEPS = 8
+REWARDS = {"truth": "truth", "bundled": None, "ssim": "ssim", "random": "random"}
+"""Arms and what `--reward` takes; None is the bundled reward model."""
+
+
+def load(folder: Path) -> EditAdapter:
+    """An editor of a folder."""
+    pipeline = TinyEditPipeline.from_pretrained(folder)
+    return adapter_for(pipeline, pipeline.transformer.config.sample_size, 1.0)
+
+
+def edits(adapter: EditAdapter, row: SourceRow, seeds: Sequence[int]) -> list[Image.Image]:
+    """Edits of a row."""
+    with torch.no_grad():
+        conditions = adapter.encode([row.images()[0]] * len(seeds), [row.instruction] * len(seeds))
+        return sample(adapter, adapter.transformer, conditions, seeds, STEPS)
+
+
+def graded(row: SourceRow, images: Sequence[Image.Image]) -> list[list[int]]:
+    """The judge's grades of each edit: instruction following, visual quality."""
+    task = simulated_task(row)
+    return [[one.instruction_following, one.visual_quality] for one in (compare(task, image) for image in images)]
+
+
+def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """A 95 % bootstrap interval of a mean over tasks."""
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(len(values), size=(2000, len(values)))].mean(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def best_of_n(args: argparse.Namespace) -> None:
+    """Make `--edits` of each task, score them by each arm, judge what each arm would choose."""
+    folder = args.output / "best-of-n"
+    folder.mkdir(parents=True, exist_ok=True)
+    adapter, rows = load(args.editor), simulated_instructions("test", 0, args.tasks)
+    rewards: dict[str, Any] = {arm: reward_source(REWARDS[arm]) for arm in args.arms.split(",")}
+    for index in range(args.tasks):
+        path = folder / f"{index:05d}.json"
+        found = json.loads(path.read_text()) if path.exists() else {"scores": {}}
+        if set(rewards) <= set(found["scores"]):
+            continue
+        row = rows.read(index)
+        images = edits(adapter, row, [1000 * index + place for place in range(args.edits)])
+        source = adapter.square([row.images()[0]])[0]
+        found["grades"] = graded(row, images)
+        for arm, reward in rewards.items():
+            values = reward([row] * len(images), [source] * len(images), images).values
+            found["scores"][arm] = [None if np.isnan(one) else float(one) for one in values]
+        with atomic_file(path) as part:
+            part.write_text(json.dumps(found))
+    print_best_of_n(folder, list(rewards), args.tasks, args.edits)
+
+
+def print_best_of_n(folder: Path, arms: Sequence[str], tasks: int, count: int) -> None:
+    """The table: share of right edits, and visual quality, by arm and N."""
+    found = [json.loads((folder / f"{index:05d}.json").read_text()) for index in range(tasks)]
+    grades = np.array([one["grades"] for one in found])
+    sizes = [n for n in (1, 2, 4, 8, 16, 32, 64, 128, 256) if n <= count]
+    print("| arm | " + " | ".join(f"N = {n}" for n in sizes) + " |")
+    print("|---" * (len(sizes) + 1) + "|")
+    for arm in arms:
+        scores = np.array([one["scores"][arm] for one in found], dtype=float)
+        scores = np.where(np.isnan(scores), -np.inf, scores)
+        cells = []
+        for n in sizes:
+            # The edits are alike: every run of n of them is a draw.
+            starts = range(0, count - n + 1, n)
+            picks = np.stack([scores[:, start : start + n].argmax(1) + start for start in starts], 1)
+            chosen = np.take_along_axis(grades, picks[..., None], 1)
+            right, quality = (chosen[..., 0] == 4).mean(1), chosen[..., 1].mean(1)
+            low, high = interval(right)
+            cells.append(f"{right.mean():.1%} ({low:.1%} to {high:.1%}), {quality.mean():.2f}")
+        print(f"| {arm} | " + " | ".join(cells) + " |")
+
+
+def evaluate(folder: Path, tasks: int) -> np.ndarray:
+    """Grades of one edit of each task by an editor, kept beside it: (tasks, 2)."""
+    path = folder / f"grades-{tasks}.json"
+    if not path.exists():
+        adapter, rows = load(folder), simulated_instructions("test", 0, tasks)
+        grades = []
+        for index in range(tasks):
+            row = rows.read(index)
+            grades += graded(row, edits(adapter, row, [index]))
+        with atomic_file(path) as part:
+            part.write_text(json.dumps(grades))
+    return np.array(json.loads(path.read_text()))
+
+
+def reinforce(args: argparse.Namespace) -> None:
+    """Train each arm with each seed, then judge the editors on the same tasks with the same noise."""
+    before = evaluate(_copied(args.editor, args.output / "start"), args.tasks)
+    print("| arm | seed | right | change, paired by task | visual quality |\n|---|---|---|---|---|")
+    print(f"| start | | {(before[:, 0] == 4).mean():.1%} | | {before[:, 1].mean():.2f} |")
+    for arm in args.arms.split(","):
+        for seed in map(int, args.seeds.split(",")):
+            folder = args.output / f"{arm}-{seed}"
+            words = ["--config", str(resource("configs/editors/tiny_grpo.yaml")), "--output_dir", str(folder)]
+            words += ["--seed", str(seed), "--max_steps", str(args.steps), "--model_name_or_path", str(args.editor)]
+            if REWARDS[arm]:
+                words += ["--reward", str(REWARDS[arm])]
+            if not (folder / "editor").is_dir():
+                train(words)
+            after = evaluate(folder / "editor", args.tasks)
+            right = (after[:, 0] == 4).astype(float)
+            change = right - (before[:, 0] == 4)
+            low, high = interval(change)
+            cells = [arm, seed, f"{right.mean():.1%}", f"{change.mean():+.1%} ({low:+.1%} to {high:+.1%})"]
+            print("| " + " | ".join(map(str, cells)) + f" | {after[:, 1].mean():.2f} |", flush=True)
+
+
+def _copied(editor: Path, folder: Path) -> Path:
+    """The first editor in a folder of its own, in which its grades can be kept."""
+    if not folder.is_dir():
+        TinyEditPipeline.from_pretrained(editor).save_pretrained(folder)
+    return folder
+
+
+def agreement(args: argparse.Namespace) -> None:
+    """Where the two inspectors part on an editor's edits."""
+    adapter, rows, same = load(args.editor), simulated_instructions("test", 0, args.tasks), []
+    truth = TrueReward()
+    for index in range(args.tasks):
+        row = rows.read(index)
+        images = edits(adapter, row, [index])
+        one = truth([row], images, images).details
+        same.append([one["instruction_following"][0], *graded(row, images)[0][:1]])
+    table = np.zeros((4, 4), dtype=int)
+    for first, second in np.array(same, dtype=int):
+        table[first - 1, second - 1] += 1
+    print("Rows: the inspector of scenes, 1 to 4; columns: of the request.\n", table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiment", choices=["best-of-n", "reinforce", "agreement"])
+    parser.add_argument("--output", type=Path, default=Path("runs/experiments"))
+    parser.add_argument("--editor", type=Path, default=None, help="Folder; default: the bundled tiny editor.")
+    parser.add_argument("--arms", default="bundled,ssim,random,truth", help=f"Of {', '.join(REWARDS)}.")
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--tasks", type=int, default=500)
+    parser.add_argument("--edits", type=int, default=64, help="best-of-n: edits of each task.")
+    parser.add_argument("--steps", type=int, default=200, help="reinforce: steps of each run.")
+    args = parser.parse_args()
+    args.editor = args.editor or resource("checkpoints/tiny-editor")
+    {"best-of-n": best_of_n, "reinforce": reinforce, "agreement": agreement}[args.experiment](args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+import copy
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from editreward.editors.adapters import adapter_for
+from editreward.editors.arguments import EditorTrainingArguments
+from editreward.editors.instructions import SourceRow
+from editreward.editors.reward_source import Rewarded
+from editreward.editors.stages import Dpo, Edit, Grpo, Sft, levels_and_noise, rows_of_step
+from editreward.editors.trainer import STATE, EditorTrainer, TrainingStopped
+from tests.helpers.image_editors import picture, tiny_editor
+
+SETTINGS = {
+    "per_device_train_batch_size": 3,
+    "groups_per_step": 2,
+    "samples_per_group": 3,
+    "sampling_steps": 4,
+    "window": 2,
+    "window_range": [0, 3],
+    "learning_rate": 1e-3,
+    "sample_steps": 0,
+    "save_steps": 1,
+    "kl_weight": 0.1,
+    "adam_beta2": 0.99,
+}
+
+
+def row(index):
+    import io
+
+    file = io.BytesIO()
+    picture(index, 16).save(file, "PNG")
+    return SourceRow(f"row-{index}", None, None, f"Make object {index} red.", None, (file.getvalue(),))
+
+
+def brightness(rows, sources, edited):
+    return Rewarded(np.array([np.asarray(one).mean() for one in edited], dtype=np.float32), {})
+
+
+def edit(index):
+    return Edit(picture(index, 16), f"Make object {index} red.", picture(50 + index, 16), picture(90 + index, 16))
+
+
+def trainer_of(folder, stage="grpo", pipeline=None, **settings):
+    args = EditorTrainingArguments(output_dir=str(folder), **{**SETTINGS, **settings})
+    adapter = adapter_for(pipeline or tiny_editor(), 16, 1.0)
+    return EditorTrainer(adapter, args, Accelerator(cpu=True), needs_reference=stage != "sft")
+
+
+def weights(trainer):
+    return torch.cat([one.detach().flatten() for one in trainer.trained.values()])
+
+
+def test_a_grpo_step_is_that_of_a_plain_float64_implementation(tmp_path):
+    """One step of sampling, advantages, clipped objective, divergence and AdamW, written again without the package."""
+    trainer = trainer_of(tmp_path, max_steps=1, max_grad_norm=1e9)
+    stage = Grpo(row, 5, brightness)
+    start = copy.deepcopy(trainer.plain).double()
+    with torch.no_grad():
+        for one in trainer.reference_copy.parameters():  # so that the divergence has a gradient
+            one.mul_(1.05)
+    other = copy.deepcopy(trainer.reference_copy).double()
+    settings = stage.settings(trainer.args, 0)
+    rollouts, _ = stage.roll_out(trainer, 0, settings)
+    trainer.train(stage)
+
+    levels = [float(one) for one in trainer.adapter.levels(4)]
+    rewards = rollouts.rewarded.values.astype(np.float64).reshape(2, 3)
+    advantage = (rewards - rewards.mean(1, keepdims=True)) / (rewards.std(1, keepdims=True) + 1e-4)
+    given = {k: v.double() if v.is_floating_point() else v for k, v in rollouts.conditions.items()}
+    ids, mask = given["input_ids"], given["attention_mask"]
+
+    def mean_and_std(model, x, t, after):
+        clean = model.clean(x, torch.full((6,), t), given["source"], ids, mask).double()
+        velocity = (x - clean) / t
+        angle = trainer.args.sampler_noise * math.pi / 2
+        noise = x + (1 - t) * velocity
+        return (1 - after) * (x - t * velocity) + after * math.cos(angle) * noise, after * math.sin(angle)
+
+    loss = 0.0
+    for place, number in enumerate(settings.window):
+        t, after = levels[number], levels[number + 1]
+        x, made = (getattr(rollouts.transitions, name)[:, place].double() for name in ("before", "after"))
+        mean, std = mean_and_std(start, x, t, after)
+        with torch.no_grad():
+            reference, _ = mean_and_std(other, x, t, after)
+        log_p = -((made - mean) ** 2 / (2 * std**2) + math.log(std) + math.log(2 * math.pi) / 2).flatten(1).mean(1)
+        ratio = (log_p - log_p.detach()).exp()
+        kl = ((mean - reference) ** 2 / (2 * std**2)).flatten(1).mean(1)
+        loss = loss + (-torch.from_numpy(advantage.reshape(-1)) * ratio + 0.1 * kl).mean() / len(settings.window)
+    loss.backward()
+    for (name, plain), new in zip(start.named_parameters(), trainer.trained.values(), strict=True):
+        gradient = plain.grad
+        expected = plain - 1e-3 * gradient / (gradient.abs() + 1e-8)  # AdamW's first step
+        clear = gradient.abs() > 1e-5
+        assert torch.allclose(new.double()[clear], expected.detach()[clear], atol=3e-5), name
+    assert (weights(trainer) - torch.cat([one.flatten() for one in start.parameters()])).abs().max() > 5e-4
+
+
+def test_more_updates_of_one_sampling_start_from_its_likelihoods(tmp_path):
+    trainer = trainer_of(tmp_path, max_steps=1, updates_per_step=2, clip_range=1e-6)
+    trainer.train(Grpo(row, 5, brightness))
+    entry = json.loads((tmp_path / "log.jsonl").read_text())
+    assert entry["ratio_off"] > 0 and entry["reward_failed"] == 0 and {"seconds/sampling", "memory_gib"} <= set(entry)
+
+
+def test_rewards_rise(tmp_path):
+    trainer = trainer_of(tmp_path, max_steps=12, learning_rate=3e-3, kl_weight=0.0, groups_per_step=3)
+    trainer.train(Grpo(row, 3, brightness))
+    rewards = [json.loads(line)["reward"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert np.mean(rewards[-3:]) > np.mean(rewards[:3]) + 1
+
+
+@pytest.mark.parametrize("stage", ["grpo", "sft", "dpo"])
+def test_a_run_that_was_killed_goes_on_to_the_same_weights(tmp_path, stage):
+    def make():
+        return {"grpo": lambda: Grpo(row, 5, brightness), "sft": lambda: Sft(edit, 7), "dpo": lambda: Dpo(edit, 7)}[
+            stage
+        ]()
+
+    whole = trainer_of(tmp_path / "whole", stage, max_steps=3)
+    (tmp_path / "whole").mkdir()
+    whole.train(make())
+    (tmp_path / "parts").mkdir()
+    first = trainer_of(tmp_path / "parts", stage, max_steps=1)
+    first.train(make())
+    with open(tmp_path / "parts" / "log.jsonl", "a") as log:  # a step that was logged, not saved
+        log.write('{"step": 2}\n{"st')
+    second = trainer_of(tmp_path / "parts", stage, max_steps=3)
+    second.train(make())
+    assert torch.equal(weights(whole), weights(second)) and not torch.equal(weights(first), weights(second))
+    steps = [json.loads(line)["step"] for line in (tmp_path / "parts" / "log.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3]
+
+
+def test_imitation_is_the_flow_matching_loss_and_lowers_it(tmp_path):
+    trainer = trainer_of(tmp_path, "sft", max_steps=15, learning_rate=3e-3)
+    stage = Sft(edit, 2)
+    batch = [edit(0), edit(1)]
+    conditions = trainer.adapter.encode([one.source for one in batch], [one.instruction for one in batch])
+    value, _ = stage.loss(trainer, batch, conditions, torch.Generator().manual_seed(3))
+    clean = trainer.adapter.latents([one.edited for one in batch])
+    level, noise = levels_and_noise(clean, 3.0, torch.Generator().manual_seed(3))
+    t = level[:, None, None, None]
+    velocity = trainer.plain((1 - t) * clean + t * noise, level, **conditions).sample
+    assert value.item() == pytest.approx(((velocity - (noise - clean)) ** 2).mean().item(), rel=1e-5)
+    trainer.args.loss_weighting = "clean"
+    weighted, _ = stage.loss(trainer, batch, conditions, torch.Generator().manual_seed(3))
+    assert weighted.item() == pytest.approx((t**2 * (velocity - (noise - clean)) ** 2).mean().item(), rel=1e-5)
+    trainer.train(stage)
+    assert stage.loss(trainer, batch, conditions, torch.Generator().manual_seed(3))[0].item() < 0.8 * weighted.item()
+
+
+def test_preferences_move_the_policy_towards_the_chosen_edit(tmp_path):
+    trainer = trainer_of(tmp_path, "dpo", max_steps=8, learning_rate=2e-3)
+    trainer.train(Dpo(edit, 2))
+    entries = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert entries[0]["margin"] == pytest.approx(0, abs=1e-6) and entries[0]["loss"] == pytest.approx(
+        math.log(2), rel=1e-4
+    )
+    assert entries[-1]["margin"] > 0 and entries[-1]["loss"] < math.log(2)
+
+
+def test_failed_rewards_have_no_part_and_are_counted(tmp_path):
+    def half(rows, sources, edited):
+        found = brightness(rows, sources, edited)
+        found.values[[1]] = math.nan
+        return Rewarded(found.values, {1: "the image is a stop sign"})
+
+    trainer = trainer_of(tmp_path, max_steps=1)
+    trainer.train(Grpo(row, 5, half))
+    assert json.loads((tmp_path / "log.jsonl").read_text())["reward_failed"] == pytest.approx(2 / 6)
+
+
+def nothing(rows, sources, edited):
+    return Rewarded(np.full(len(rows), math.nan, dtype=np.float32), dict.fromkeys(range(len(rows)), "no such model"))
+
+
+def constant(rows, sources, edited):
+    return Rewarded(np.ones(len(rows), dtype=np.float32), {})
+
+
+def broken(rows, sources, edited):
+    raise RuntimeError("the server is gone")
+
+
+@pytest.mark.parametrize(
+    ("reward", "message"),
+    [
+        (nothing, "2 steps in a row taught nothing. The reward failed: no such model"),
+        (constant, "All edits of a group got one reward. Raise `samples_per_group`"),
+        (broken, "The reward failed in step 1: the server is gone"),
+    ],
+)
+def test_rewards_that_teach_nothing_end_the_run_and_lose_nothing(tmp_path, reward, message):
+    trainer = trainer_of(tmp_path, max_steps=9, most_idle_steps=2)
+    before = weights(trainer)
+    with pytest.raises(TrainingStopped, match=message) as error:
+        trainer.train(Grpo(row, 5, reward))
+    assert "the same command goes on from there" in str(error.value)
+    saved = torch.load(tmp_path / STATE, weights_only=True)["weights"]
+    assert torch.equal(before, torch.cat([one.flatten() for one in saved.values()]))
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_it_spoils_the_weights(tmp_path):
+    trainer = trainer_of(tmp_path, "sft", max_steps=3)
+    stage = Sft(edit, 5)
+    trainer.train(stage)
+    kept = weights(trainer)
+    trainer.args.max_steps = 5
+    stage.loss = lambda *_: (next(iter(trainer.trained.values())).sum() * math.nan, {})
+    with pytest.raises(TrainingStopped, match="The loss of step 4 is nan. Lower `learning_rate`"):
+        trainer.train(stage)
+    saved = torch.load(tmp_path / STATE, weights_only=True)
+    assert saved["step"] == 3 and torch.equal(kept, torch.cat([one.flatten() for one in saved["weights"].values()]))
+
+
+def test_another_editors_checkpoint_is_refused(tmp_path):
+    trainer_of(tmp_path, "sft", max_steps=1).train(Sft(edit, 5))
+    with pytest.raises(ValueError, match="of another editor or another `lora_rank`"):
+        trainer_of(tmp_path, "sft", max_steps=2, lora_rank=2).train(Sft(edit, 5))
+
+
+def test_lora_trains_nothing_else_and_its_start_is_the_reference(tmp_path):
+    trainer = trainer_of(tmp_path, max_steps=2, lora_rank=2)
+    assert trainer.reference_copy is None and all("lora" in name for name in trainer.trained)
+    frozen = {name: one.clone() for name, one in trainer.plain.named_parameters() if "lora" not in name}
+    trainer.train(Grpo(row, 5, brightness))
+    assert all(torch.equal(one, frozen[name]) for name, one in trainer.plain.named_parameters() if name in frozen)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert lines[0]["kl"] == 0 and lines[1]["kl"] > 0
+    assert (tmp_path / "editor" / "pytorch_lora_weights.safetensors").exists()
+
+
+def test_every_row_has_its_turn_whatever_the_number_of_processes():
+    class Processes:
+        num_processes, process_index = 2, 0
+
+    class Trainer:
+        accelerator, args = Processes(), EditorTrainingArguments()
+
+    seen = []
+    for number in range(3):
+        for Processes.process_index in (0, 1):
+            seen += rows_of_step(6, number, 2, Trainer())
+    assert sorted(seen[:6]) == sorted(seen[6:]) == list(range(6)) and seen[:6] != seen[6:]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"window": 4}, "does not fit `window_range`"),
+        ({"window_range": [1, 4]}, "in which the sampler 'cps' adds no noise"),
+        ({"samples_per_group": 1}, "`samples_per_group` must be at least 2"),
+        ({"sampler_noise": 0.0}, "`sampler_noise` must be above 0"),
+        ({"max_steps": 0}, "`max_steps` is 0"),
+    ],
+)
+def test_settings_that_cannot_train_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        EditorTrainingArguments(**{**SETTINGS, **settings})
