@@ -2,8 +2,8 @@ r"""
 The formulas of training a flow-matching editor.
 
 A noisy image is x_t = (1 - t) x_0 + t x_1 with noise x_1 and the noise level t in 0..1; a network predicts the
-velocity v = x_1 - x_0. Sampling goes from t = 1 to t = 0. Numbers of equations are those of Flow-GRPO (arXiv 2505.05470) unless
-another paper is named. Tensors have shape (batch, ...); levels have shape (batch,).
+velocity v = x_1 - x_0. Sampling goes from t = 1 to t = 0. Numbers of equations are those of Flow-GRPO (arXiv
+2505.05470) unless another paper is named. Tensors have shape (batch, ...); levels have shape (batch,).
 """
 
 import math

@@ -172,8 +172,13 @@ class Grpo:
         """See `Stage`."""
         args = trainer.args
         settings = self.settings(args, number)
-        rollouts, logged = self.roll_out(trainer, number, settings)
-        self._count_idle(trainer, rollouts, logged)
+        stopped = None
+        try:
+            rollouts, logged = self.roll_out(trainer, number, settings)
+            self._count_idle(trainer, rollouts, logged)
+        except TrainingStopped as error:
+            stopped = error
+        trainer.together(stopped)
         kept = rollouts.advantages.used
         if trainer.accelerator.num_processes > 1:  # every process takes part in every backward pass
             kept = torch.ones_like(kept)

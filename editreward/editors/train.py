@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from transformers import set_seed
 from trl import TrlParser
 
@@ -86,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         (EditorScriptArguments, EditorTrainingArguments), usage="%(prog)s [--config FILE.yaml] [--OPTION VALUE ...]"
     )
     script, args = parser.parse_args_and_config(words)
-    accelerator = Accelerator(mixed_precision=args.mixed_precision)
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # LoRA on what a last layer throws away
+    accelerator = Accelerator(mixed_precision=args.mixed_precision, kwargs_handlers=[unused])
 
     # 2. Load data and reward
     set_seed(args.seed)  # LoRA begins at random

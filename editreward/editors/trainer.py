@@ -3,7 +3,6 @@
 import copy
 import json
 import math
-import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from PIL import Image
 from torch import Tensor, nn
 
@@ -189,28 +189,33 @@ class EditorTrainer:
 
     def log(self, logged: dict[str, float], seconds: float) -> None:
         """Write a line of the log: means over the processes."""
-        names = sorted(logged)
-        values = torch.tensor([[logged[name] for name in names]], device=self.accelerator.device, dtype=torch.float32)
-        gathered = self.accelerator.gather(values).nanmean(0).tolist()
+        gathered = gather_object([logged])
         if not self.accelerator.is_main_process:
             return
-        entry: dict[str, Any] = {
-            "step": self.done,
-            **dict(zip(names, (round(one, 6) for one in gathered), strict=True)),
-        }
+        entry: dict[str, Any] = {"step": self.done}
+        for name in dict.fromkeys(name for one in gathered for name in one):
+            known = [one[name] for one in gathered if not math.isnan(one.get(name, math.nan))]
+            entry[name] = round(float(np.mean(known)), 6) if known else None
         entry |= {f"seconds/{name}": round(one, 3) for name, one in self.seconds.items()}
         entry["seconds/step"] = round(seconds, 3)
         if self.accelerator.device.type == "cuda":
             entry["memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
         else:
+            import resource  # not on every system
+
             entry["memory_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
-        entry = {name: None if isinstance(one, float) and math.isnan(one) else one for name, one in entry.items()}
         with open(self.output / LOG, "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
+    def together(self, error: TrainingStopped | None) -> None:
+        """Raise in every process what stops one of them: the others would wait for it."""
+        stopped = [None] if self.accelerator.num_processes == 1 else gather_object([error and str(error)])
+        first = next((one for one in stopped if one), None)
+        if error or first:
+            raise error or TrainingStopped(str(first))
+
     def save(self) -> None:
         """Write what going on needs, in one step."""
-        self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             with atomic_file(self.output / STATE) as part:
                 weights = {name: one.detach().cpu() for name, one in self.trained.items()}

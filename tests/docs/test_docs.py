@@ -309,7 +309,7 @@ def known_options():
 
 def programs():
     """What `python` runs of this repository with options: a file, or by `-m` a module of a package."""
-    yield from ("train_trl.py", "editreward.training.generative")
+    yield from ("train_trl.py", "editreward.training.generative", "editreward.editors.train")
     for path in sorted([*ROOT.glob("research/**/*.py"), *ROOT.glob("performance/*.py")]):
         name = path.relative_to(ROOT)
         text = path.read_text(encoding="utf-8")

@@ -1,0 +1,138 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+
+from editreward.data.sources import SimulatedGroups
+from editreward.data.storage import write_groups
+from editreward.editors.tiny.pipeline import TinyEditPipeline
+from editreward.editors.train import run
+from editreward.editors.training_data import pairs, triples
+from tests.helpers.image_editors import flux_kontext, tiny_editor
+
+SMALL = [
+    "--max_steps",
+    "2",
+    "--per_device_train_batch_size",
+    "4",
+    "--groups_per_step",
+    "2",
+    "--samples_per_group",
+    "3",
+]
+SMALL += [
+    "--sampling_steps",
+    "3",
+    "--window",
+    "1",
+    "--window_range",
+    "0",
+    "2",
+    "--sample_rows",
+    "1",
+    "--sample_steps",
+    "2",
+]
+
+
+@pytest.fixture(scope="module")
+def editor(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("editor")
+    tiny_editor().save_pretrained(folder)
+    return folder
+
+
+def words(editor, output, *more):
+    return ["--model_name_or_path", str(editor), "--output_dir", str(output), "--dataset_limit", "6", *SMALL, *more]
+
+
+def test_grpo_with_the_truth_trains_an_editor_that_loads(editor, tmp_path):
+    assert run(words(editor, tmp_path, "--reward", "truth", "--watch_truth", "true", "--most_idle_steps", "9")) == 0
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [one["step"] for one in lines] == [1, 2]
+    assert {"reward", "truth/right", "truth/visual_quality", "groups_flat", "seconds/sampling"} <= set(lines[0])
+    assert lines[0]["reward"] == pytest.approx(
+        lines[0]["truth/instruction_following"] + lines[0]["truth/visual_quality"], rel=1e-4
+    )
+    assert {path.name for path in (tmp_path / "samples").iterdir()} == {"step-000000.png", "step-000002.png"}
+    TinyEditPipeline.from_pretrained(tmp_path / "editor")
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_stages_of_a_dataset_train_on_its_edits(editor, tmp_path, stage):
+    groups = SimulatedGroups(groups=3).dataset("train")
+    write_groups(groups, tmp_path / "data", "train", ("instruction_following", "visual_quality"))
+    more = ["--stage", stage, "--dataset_name", str(tmp_path / "data")]
+    assert run(words(editor, tmp_path / "out", *more)) == 0
+    assert len((tmp_path / "out" / "log.jsonl").read_text().splitlines()) == 2
+
+
+def test_rows_become_triples_and_pairs():
+    groups = SimulatedGroups(groups=2).dataset("train")
+    read, count = triples(groups)
+    assert count == sum(len(group["candidates"]) for group in groups)
+    read, count = pairs(groups, None)
+    scores = [sum(candidate["scores"].values()) for candidate in groups[0]["candidates"]]
+    edit = read(0)
+    best, worst = (groups[0]["candidates"][scores.index(end(scores))]["image"] for end in (max, min))
+    assert (edit.edited.tobytes(), edit.rejected.tobytes()) == (best.tobytes(), worst.tobytes())
+    same = groups.map(
+        lambda group: {"candidates": [{**c, "scores": dict.fromkeys(c["scores"], 2.0)} for c in group["candidates"]]}
+    )
+    with pytest.raises(ValueError, match="No group has two edits of which one is better"):
+        pairs(same, None)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--reward", "nosuchscorer"], "nosuchscorer"),
+        (["--pipeline", "NoPipeline"], "has no pipeline NoPipeline"),
+        (["--model_name_or_path", "nowhere"], "`--model_name_or_path nowhere` is no editreward"),
+        (["--reward", "truth", "--guard", "ssim"], "are for a scorer in this process, not for truth"),
+        (["--samples_per_group", "1"], "`samples_per_group` must be at least 2"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(editor, tmp_path, capsys, more, message):
+    assert run([*words(editor, tmp_path), *more]) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in last and last.startswith("editreward.editors.train: error: ")
+
+
+def test_a_checkpoint_without_its_text_encoder_is_named(tmp_path, capsys):
+    pipeline = flux_kontext()
+    pipeline.save_pretrained(tmp_path / "flux")
+    index = tmp_path / "flux" / "model_index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "text_encoder_2": [None, None]}))
+    more = ["--pipeline", "FluxKontextPipeline", "--resolution", "32", "--reward", "truth"]
+    assert run(words(tmp_path / "flux", tmp_path / "out", *more)) == 2
+    assert "text_encoder_2" in capsys.readouterr().err
+
+
+def test_recipes_are_options_of_the_script():
+    from trl import TrlParser
+
+    from editreward.editors.arguments import EditorScriptArguments, EditorTrainingArguments
+    from editreward.resources import resource
+
+    recipes = sorted(resource("configs/editors").glob("*.yaml"))
+    ours = [path for path in recipes if not path.name.startswith("flow_factory")]
+    assert len(ours) == 5
+    for path in ours:
+        parser = TrlParser((EditorScriptArguments, EditorTrainingArguments))
+        script, args = parser.parse_args_and_config(["--config", str(path)], fail_with_unknown_args=True)
+        assert script.stage in path.name and args.output_dir == f"runs/{path.stem}"
+    for path in set(recipes) - set(ours):
+        assert yaml.safe_load(path.read_text())["rewards"][0]["reward_model"].startswith("editreward.rewards.")
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_editor(editor, tmp_path):
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    command = [*launch, "-m", "editreward.editors.train", *words(editor, tmp_path, "--stage", "sft")]
+    subprocess.run(command, check=True, timeout=600)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert state["step"] == 2 and len((tmp_path / "log.jsonl").read_text().splitlines()) == 2
