@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from PIL import Image
 
 from editreward.data.sources import SIMULATED, SimulatedGroups, load_groups
@@ -114,7 +115,11 @@ def pairs(groups: Any, reward: RewardSource | None) -> tuple[Callable[[int], Edi
 
 
 def _candidate_counts(groups: Any) -> list[int]:
-    return [len(one) for one in groups.with_format("arrow").select_columns("candidates")[:]["candidates"].to_pylist()]
+    """Candidates of each group; of stored ones without reading images."""
+    if "candidates" not in getattr(groups, "column_names", ()):
+        return [len(groups[row]["candidates"]) for row in range(len(groups))]
+    column = groups.select_columns("candidates").with_format("arrow")
+    return [n for batch in column.iter(1000) for n in pc.list_value_length(batch["candidates"]).to_pylist()]
 
 
 def _own_scores(group: Any) -> list[float]:

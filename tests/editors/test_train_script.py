@@ -63,25 +63,32 @@ def test_grpo_with_the_truth_trains_an_editor_that_loads(editor, tmp_path):
 
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
 def test_stages_of_a_dataset_train_on_its_edits(editor, tmp_path, stage):
-    groups = SimulatedGroups(groups=3).dataset("train")
-    write_groups(groups, tmp_path / "data", "train", ("instruction_following", "visual_quality"))
+    write_groups(
+        SimulatedGroups(groups=3).dataset("train"),
+        tmp_path / "data",
+        "train",
+        ("instruction_following", "visual_quality"),
+    )
     more = ["--stage", stage, "--dataset_name", str(tmp_path / "data")]
     assert run(words(editor, tmp_path / "out", *more)) == 0
     assert len((tmp_path / "out" / "log.jsonl").read_text().splitlines()) == 2
 
 
 def test_rows_become_triples_and_pairs():
-    groups = SimulatedGroups(groups=2).dataset("train")
-    read, count = triples(groups)
-    assert count == sum(len(group["candidates"]) for group in groups)
-    read, count = pairs(groups, None)
-    scores = [sum(candidate["scores"].values()) for candidate in groups[0]["candidates"]]
+    rows = list(SimulatedGroups(groups=2).dataset("train"))
+    read, count = triples(rows)
+    assert count == sum(len(group["candidates"]) for group in rows)
+    last = rows[1]["candidates"][-1]["image"]
+    assert read(count - 1).edited.tobytes() == last.tobytes() and read(0).rejected is None
+    read, count = pairs(rows, None)
+    scores = [sum(candidate["scores"].values()) for candidate in rows[0]["candidates"]]
+    best, worst = (rows[0]["candidates"][scores.index(end(scores))]["image"] for end in (max, min))
     edit = read(0)
-    best, worst = (groups[0]["candidates"][scores.index(end(scores))]["image"] for end in (max, min))
     assert (edit.edited.tobytes(), edit.rejected.tobytes()) == (best.tobytes(), worst.tobytes())
-    same = groups.map(
-        lambda group: {"candidates": [{**c, "scores": dict.fromkeys(c["scores"], 2.0)} for c in group["candidates"]]}
-    )
+    rows[0]["preferences"] = [{"chosen": 2, "rejected": 1, "weight": 1.0}]
+    chosen = rows[0]["candidates"][2]["image"]
+    assert pairs(rows[:1], None)[0](0).edited.tobytes() == chosen.tobytes()
+    same = [{**row, "candidates": [{**one, "scores": {"q": 2.0}} for one in row["candidates"]]} for row in rows[1:]]
     with pytest.raises(ValueError, match="No group has two edits of which one is better"):
         pairs(same, None)
 
@@ -90,8 +97,8 @@ def test_rows_become_triples_and_pairs():
     ("more", "message"),
     [
         (["--reward", "nosuchscorer"], "nosuchscorer"),
-        (["--pipeline", "NoPipeline"], "has no pipeline NoPipeline"),
-        (["--model_name_or_path", "nowhere"], "`--model_name_or_path nowhere` is no editreward"),
+        (["--reward", "truth", "--pipeline", "NoPipeline"], "has no pipeline NoPipeline"),
+        (["--reward", "truth", "--model_name_or_path", "./nowhere"], "`--model_name_or_path ./nowhere` is no "),
         (["--reward", "truth", "--guard", "ssim"], "are for a scorer in this process, not for truth"),
         (["--samples_per_group", "1"], "`samples_per_group` must be at least 2"),
     ],
