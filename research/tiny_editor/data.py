@@ -45,8 +45,8 @@ def triple(seed: int) -> tuple[list[np.ndarray], list[str], tuple[int, int]]:
     for _ in range(WORDINGS):
         language = "en" if rng.random() < 0.7 else "zh"
         texts.append(fill_wording(varied_wording(task.category, language, rng), task_words(task, language)))
-    following = rng.choices(list(FOLLOWING), FOLLOWING.values())[0]
-    quality = rng.choices(list(QUALITY), QUALITY.values())[0]
+    following = rng.choices(list(FOLLOWING), list(FOLLOWING.values()))[0]
+    quality = rng.choices(list(QUALITY), list(QUALITY.values()))[0]
     exact = rendered(perfect(task, rng))
     edit = rendered(realise(task, following, rng).scene)
     if quality < 4:
