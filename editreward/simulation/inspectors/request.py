@@ -44,7 +44,11 @@ def compare(task: EditTask, image: Image.Image) -> Grades:
     damage = float(np.median(from_request[~to_change])) if (~to_change).any() else 0.0
     seen = max(VISIBLE, ABOVE_DAMAGE * damage)
     following = _following(task, pixels, from_request, from_source, to_change, seen)
-    return Grades(following, quality_of(pixels, request if task.background else source, to_change))
+    kept = to_change
+    if task.background:
+        kept = np.zeros_like(to_change)
+        source = request if from_request.mean() < from_source.mean() else source
+    return Grades(following, quality_of(pixels, source, kept))
 
 
 def _following(
