@@ -36,6 +36,8 @@ from editreward.files import alone_at
 from editreward.resources import resource
 from editreward.training.script_help import check_config, one_line
 
+BUNDLED = "checkpoints/tiny-editor"
+
 
 def load_pipeline(script: EditorScriptArguments, device: torch.device) -> Any:
     """The pipeline to train.
@@ -43,7 +45,7 @@ def load_pipeline(script: EditorScriptArguments, device: torch.device) -> Any:
     Raises:
         ValueError: there is none of that name, or the checkpoint cannot be loaded.
     """
-    checkpoint = script.model_name_or_path or str(resource("checkpoints/tiny-editor"))
+    checkpoint = script.model_name_or_path or _bundled()
     dtype = script.dtype or ("float32" if device.type == "cpu" else "bfloat16")
     kind = pipeline_class(script.pipeline)
     try:
@@ -52,6 +54,16 @@ def load_pipeline(script: EditorScriptArguments, device: torch.device) -> Any:
         raise ValueError(f"`--model_name_or_path {checkpoint}` is no {script.pipeline} that loads: {error}") from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def _bundled() -> str:
+    try:
+        return str(resource(BUNDLED))
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"There is no {BUNDLED} here: train a tiny editor (docs/editors.md) and give its folder as "
+            "`--model_name_or_path`."
+        ) from error
 
 
 def stage_of(script: EditorScriptArguments, args: EditorTrainingArguments) -> tuple[Stage, list[Any]]:

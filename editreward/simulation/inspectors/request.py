@@ -25,6 +25,8 @@ ABOVE_DAMAGE = 3.0
 """if it is so many times what the image has everywhere."""
 SMALL, LARGE = 18, 150
 """Pixels of a side effect that counts, and of one that ruins an edit."""
+GAIN = (0.5, 1.0)
+"""Contrast that damage may leave."""
 DONE, HALF_DONE = 0.4, 0.62
 """The error of the requested change, as a share of its and the source's."""
 
@@ -123,10 +125,14 @@ def _other_edits(task: EditTask) -> Iterator[Scene]:
 
 
 def _error(pixels: np.ndarray, drawing: np.ndarray) -> np.ndarray:
-    """The largest channel's smoothed difference, less what is the same over a quarter of the image: (side, side)."""
-    difference = pixels - drawing
-    difference = difference - _quarters(difference)
-    return np.asarray(np.abs(_means(difference, 1)).max(axis=2))
+    """The largest channel's smoothed difference, (side, side).
+
+    What is the same over a quarter of the image counts for nothing, and contrast is brought to the drawing's.
+    """
+    seen, wanted = pixels - _quarters(pixels), drawing - _quarters(drawing)
+    gain = (seen * wanted).sum((0, 1)) / np.maximum((wanted**2).sum((0, 1)), 1.0)
+    difference = seen - gain.clip(*GAIN) * wanted
+    return np.asarray(np.abs(_means(difference - _quarters(difference), 1)).max(axis=2))
 
 
 def _quarters(values: np.ndarray) -> np.ndarray:

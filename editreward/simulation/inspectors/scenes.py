@@ -150,14 +150,24 @@ def _errors(pixels: np.ndarray, drawings: np.ndarray) -> np.ndarray:
     A tint that rises over the image makes of a colour c the colour c (1 - a) + t a with a linear: a least-squares fit
     of 1, x, y, c, c x and c y to each channel.
     """
+    columns = _columns(drawings)
+    left = pixels.reshape(-1, 3).T[None, ..., None] - columns @ _weights(columns, pixels)
+    return np.minimum(left**2, LARGE_ERROR**2).mean(axis=(1, 2, 3))
+
+
+def _columns(drawings: np.ndarray) -> np.ndarray:
+    """What a tint's fit combines, (drawings, channels, pixels, 6)."""
+    flat = drawings.reshape(len(drawings), -1, 3).transpose(0, 2, 1)[..., None] / 128 - 1
     basis = _plane()
-    flat = drawings.reshape(len(drawings), -1, 3).transpose(0, 2, 1)[..., None] / 128 - 1  # (drawings, 3, pixels, 1)
-    columns = np.concatenate([np.broadcast_to(basis, (*flat.shape[:3], 3)), flat * basis], axis=3)
-    wanted = pixels.reshape(-1, 3).T[None, ..., None]
+    return np.concatenate([np.broadcast_to(basis, (*flat.shape[:3], 3)), flat * basis], axis=3)
+
+
+def _weights(columns: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """The weights of the best fit, (drawings, channels, 6, 1)."""
     transposed = columns.transpose(0, 1, 3, 2)
     squares = transposed @ columns + 1e-4 * np.eye(6, dtype=np.float32)
-    fitted = columns @ np.linalg.solve(squares, transposed @ wanted)
-    return np.minimum((wanted - fitted) ** 2, LARGE_ERROR**2).mean(axis=(1, 2, 3))
+    found: np.ndarray = np.linalg.solve(squares, transposed @ pixels.reshape(-1, 3).T[None, ..., None])
+    return found
 
 
 @lru_cache(maxsize=1)
@@ -239,18 +249,22 @@ def _share(residual: np.ndarray, drawn: np.ndarray, shape: str, colour: str, siz
 
 
 def _explained(pixels: np.ndarray, source: np.ndarray, drawn: np.ndarray) -> float:
+    """Share of the squared difference between two drawings that the image shows, all with the image's tint."""
     there = np.abs(source - drawn).max(axis=2) > 30
     if not there.any():
         return 1.0
-    change = (drawn - source)[there]
-    return float(min(1.0, 1 - ((pixels - drawn)[there] ** 2).sum() / (change**2).sum()))
+    columns, other = _columns(drawn[None]), _columns(source[None])
+    weights = _weights(columns, pixels)
+    fitted, before = ((one @ weights)[0, ..., 0].T.reshape(pixels.shape) for one in (columns, other))
+    change = (fitted - before)[there]
+    return float(min(1.0, 1 - ((pixels - fitted)[there] ** 2).sum() / (change**2).sum()))
 
 
 # Artefacts
 
 KNOWN = ("blur", "jpeg", "blocks", "ghosting", "cast")
 """Artefacts that can be drawn again; noise and seams are told by what they leave."""
-CLEAN = 3.0
+CLEAN = 0.6
 """Root mean square error, of 255, of an image without artefact."""
 NOISE_STEPS = (7.0, 18.5, 36.0)
 SEAM_STEPS = (4.0, 14.0, 32.0)
