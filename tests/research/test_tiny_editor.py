@@ -1,0 +1,36 @@
+import json
+
+import numpy as np
+
+from research.tiny_editor.data import FOLLOWING, QUALITY, SIDE, WORDINGS, triple
+from research.tiny_editor.experiments import print_best_of_n
+from research.tiny_editor.train import learning_rate
+
+
+def test_best_of_n_takes_the_edit_with_the_highest_score_of_each_draw(tmp_path, capsys):
+    tasks = [
+        {"grades": [[1, 4], [4, 3], [2, 2], [4, 1]], "scores": {"good": [0, 9, 0, 1], "bad": [9, 0, 1, 0]}},
+        {"grades": [[1, 4], [1, 3], [4, 2], [1, 1]], "scores": {"good": [1, 0, 5, 2], "bad": [None, 3, 0, 2]}},
+    ]
+    for index, task in enumerate(tasks):
+        (tmp_path / f"{index:05d}.json").write_text(json.dumps(task))
+    print_best_of_n(tmp_path, ["good", "bad"], 2, 4)
+    good, bad = capsys.readouterr().out.splitlines()[2:]
+    assert [cell.split()[0] for cell in good.split(" | ")[1:]] == ["37.5%", "75.0%", "100.0%"]
+    assert [cell.split()[0] for cell in bad.split(" | ")[1:]] == ["37.5%", "0.0%", "0.0%"]
+    assert good.split(" | ")[-1].rstrip(" |").endswith(", 2.50")
+
+
+def test_triples_are_as_imperfect_as_they_are_said_to_be():
+    made = [triple(seed) for seed in range(60)]
+    images, texts, _ = made[0]
+    assert [one.shape for one in images] == [(SIDE, SIDE, 3)] * 3 and len(texts) == WORDINGS
+    scores = np.array([scores for _, _, scores in made])
+    assert abs((scores[:, 0] == 4).mean() - FOLLOWING[4]) < 0.2 and abs((scores[:, 1] == 4).mean() - QUALITY[4]) < 0.2
+    same = [np.array_equal(one[0][1], one[0][2]) for one in made if tuple(one[2]) == (4, 4)]
+    assert np.mean(same) > 0.5  # added and moved objects have a jitter of their own
+
+
+def test_the_learning_rate_rises_stays_and_falls():
+    rates = [learning_rate(step, 1000, 1.0) for step in range(1000)]
+    assert rates[0] < 0.05 and rates[100] == rates[690] == 1.0 and rates[850] < 0.6 and rates[-1] == 0.02
