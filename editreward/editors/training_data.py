@@ -9,7 +9,7 @@ from PIL import Image
 
 from editreward.data.sources import SIMULATED, SimulatedGroups, load_groups
 from editreward.editors.arguments import EditorScriptArguments
-from editreward.editors.instructions import Instructions, SourceRow, dataset_instructions, simulated_instructions
+from editreward.editors.instructions import Instructions, SourceRow, open_instructions
 from editreward.editors.reward_source import RewardSource
 from editreward.editors.stages import Edit
 from images_editreward import load_image
@@ -21,11 +21,9 @@ def instructions_of(script: EditorScriptArguments) -> Instructions:
     Raises:
         ValueError: simulated rows without `dataset_limit`, or the dataset has no such rows.
     """
-    if script.dataset_name == SIMULATED:
-        if script.dataset_limit is None:
-            raise ValueError("Simulated rows have no end: say how many with `--dataset_limit`.")
-        return simulated_instructions(script.dataset_split, script.dataset_offset, script.dataset_limit)
-    return dataset_instructions(script.dataset_name, script.dataset_split, script.dataset_offset, script.dataset_limit)
+    if script.dataset_name == SIMULATED and script.dataset_limit is None:
+        raise ValueError("Simulated rows have no end: say how many with `--dataset_limit`.")
+    return open_instructions(script.dataset_name, script.dataset_split, script.dataset_offset, script.dataset_limit)
 
 
 def first_rows(instructions: Instructions, count: int) -> list[SourceRow]:

@@ -31,8 +31,7 @@ from editreward.training.batching import undecoded
 from editreward.training.datasets import load_eval_dataset, load_train_dataset, mix
 from editreward.training.generative.arguments import GenerativeScriptArguments, GenerativeTrainingArguments
 from editreward.training.generative.trainer import GenerativeTrainer
-from editreward.training.script_help import check_config
-from editreward.training.script_help import one_line, sort_into_sections
+from editreward.training.script_help import check_config, one_line, sort_into_sections
 
 
 def load_sets(names: Sequence[str]) -> dict[str, PromptSet]:
