@@ -27,7 +27,9 @@ SMALL, LARGE = 18, 150
 """Pixels of a side effect that counts, and of one that ruins an edit."""
 GAIN = (0.5, 1.0)
 """Contrast that damage may leave."""
-DONE, HALF_DONE = 0.4, 0.62
+MOST_ASIDE = 0.25
+"""Share of the image that side effects cover at most: damage covers more."""
+DONE, HALF_DONE = 0.4, 0.55
 """The error of the requested change, as a share of its and the source's."""
 
 
@@ -49,7 +51,11 @@ def compare(task: EditTask, image: Image.Image) -> Grades:
     kept = to_change
     if task.background:
         kept = np.zeros_like(to_change)
-        source = request if from_request.mean() < from_source.mean() else source
+        if from_request.mean() < from_source.mean():
+            source, from_source = request, from_request
+    aside = _widened(_widened(from_source > seen))
+    if aside.mean() < MOST_ASIDE:
+        kept = kept | aside
     return Grades(following, quality_of(pixels, source, kept))
 
 

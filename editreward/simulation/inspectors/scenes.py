@@ -266,6 +266,8 @@ KNOWN = ("blur", "jpeg", "blocks", "ghosting", "cast")
 """Artefacts that can be drawn again; noise and seams are told by what they leave."""
 CLEAN = 0.6
 """Root mean square error, of 255, of an image without artefact."""
+LOCAL = 6
+"""Parts, of 64, that a scene which does not fit quite may spoil."""
 NOISE_STEPS = (7.0, 18.5, 36.0)
 SEAM_STEPS = (4.0, 14.0, 32.0)
 OTHER_STEPS = (4.0, 12.0, 24.0)
@@ -284,7 +286,7 @@ def _quality(pixels: np.ndarray, scene: Scene, stray: SceneObject | None) -> tup
         drawn = Image.fromarray(clean.astype(np.uint8))
     residual = pixels - clean
     error = _rms(residual)
-    if error < CLEAN:
+    if error < CLEAN or _local(residual):
         return 4, None
     kind, quality, left = _redrawn(pixels, drawn)
     if left < 0.55 * error:
@@ -296,6 +298,13 @@ def _quality(pixels: np.ndarray, scene: Scene, stray: SceneObject | None) -> tup
     if offset > SEAM_STEPS[0]:
         return _step(offset, SEAM_STEPS), "seams"
     return (_step(error, OTHER_STEPS), "other") if error > OTHER_STEPS[0] else (4, None)
+
+
+def _local(residual: np.ndarray) -> bool:
+    """Whether the image differs in so few parts that the scene is to blame, not damage."""
+    cell = len(residual) // 8
+    cells = np.square(residual[: 8 * cell, : 8 * cell]).reshape(8, cell, 8, cell, 3).mean(axis=(1, 3, 4))
+    return int((cells > 4).sum()) <= LOCAL
 
 
 def _rms(values: np.ndarray) -> float:
@@ -312,36 +321,38 @@ def _redrawn(pixels: np.ndarray, drawn: Image.Image) -> tuple[str, int, float]:
     best: tuple[str, int, float] = ("blur", 4, float("inf"))
     for kind in KNOWN:
         for quality in (3, 2, 1):
-            for seed in _seeds(kind):
-                made = np.asarray(apply_artefact(drawn, kind, quality, _Fixed(seed)), dtype=np.float32)
+            for draws, jitter in _draws(kind):
+                made = np.asarray(apply_artefact(drawn, kind, quality, _Fixed(draws, jitter)), dtype=np.float32)
                 left = _rms(pixels - made)
                 if left < best[2]:
                     best = kind, quality, left
     return best
 
 
-def _seeds(kind: str) -> tuple[tuple[int, ...], ...]:
-    """What the artefact draws: a direction, or a tint and a direction."""
+def _draws(kind: str) -> tuple[tuple[tuple[int, ...], float], ...]:
+    """What the artefact draws, a direction, or a tint and a direction; and where in its interval the strength lies."""
     if kind == "ghosting":
-        return tuple((way,) for way in range(4))
+        return tuple(((way,), jitter) for way in range(4) for jitter in (0.0, 0.5, 1.0))
     if kind == "cast":
-        return tuple((tint, way) for tint in range(6) for way in range(4))
-    return ((),)
+        return tuple(((tint, way), 0.5) for tint in range(6) for way in range(4))
+    if kind == "blocks":
+        return tuple(((), step / 6) for step in range(7))
+    return (((), 0.5),)
 
 
 class _Fixed(Random):
-    """Draws what it is told to, and the middle of every interval."""
+    """Draws what it is told to."""
 
-    def __new__(cls, draws: tuple[int, ...]) -> "_Fixed":
+    def __new__(cls, draws: tuple[int, ...], jitter: float) -> "_Fixed":
         return super().__new__(cls)
 
-    def __init__(self, draws: tuple[int, ...]) -> None:
+    def __init__(self, draws: tuple[int, ...], jitter: float) -> None:
         super().__init__(0)
-        self.draws = list(draws)
+        self.draws, self.jitter = list(draws), jitter
 
     def uniform(self, a: float, b: float) -> float:
-        """The middle."""
-        return (a + b) / 2
+        """The same place of every interval."""
+        return a + (b - a) * self.jitter
 
     def choice(self, seq):  # type: ignore[no-untyped-def]
         """The one that comes next in `draws`."""
