@@ -58,6 +58,12 @@ class EditorScriptArguments:
         default=None, metadata={"help": "YAML file of `Shaping` (docs/rewards.md). A server has its own."}
     )
     reward_token_file: str | None = field(default=None, metadata={"help": "File with the server's token."})
+    reward_check: bool = field(
+        default=True,
+        metadata={
+            "help": "Refuse a scorer whose scores do not depend on the edit or the instruction, such as 'ssim'."
+        },
+    )
     guard: str | None = field(
         default=None,
         metadata={"help": "A scorer that is watched beside the reward, and raises the alarm when it falls meanwhile."},

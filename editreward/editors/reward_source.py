@@ -96,7 +96,11 @@ class TrueReward:
 
 
 def reward_source(
-    spec: str | None, shaping: str | None = None, token_file: str | None = None, guard: str | None = None
+    spec: str | None,
+    shaping: str | None = None,
+    token_file: str | None = None,
+    guard: str | None = None,
+    check: bool = True,
 ) -> RewardSource:
     """Who rewards, by name; see `EditorScriptArguments`.
 
@@ -115,4 +119,5 @@ def reward_source(
     from editreward.scorers.registry import load_scorer
 
     watch = Guard(load_scorer(guard)) if guard else None
-    return LocalReward(Reward(load_scorer(spec), Shaping.read(shaping) if shaping else None, guard=watch))
+    shaped = Shaping.read(shaping) if shaping else None
+    return LocalReward(Reward(load_scorer(spec), shaped, guard=watch, check=check))

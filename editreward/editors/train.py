@@ -70,7 +70,9 @@ def stage_of(script: EditorScriptArguments, args: EditorTrainingArguments) -> tu
     """The stage with its data, and the rows for sample grids."""
 
     def reward() -> Any:
-        return reward_source(script.reward, script.reward_shaping, script.reward_token_file, script.guard)
+        return reward_source(
+            script.reward, script.reward_shaping, script.reward_token_file, script.guard, script.reward_check
+        )
 
     if script.stage == "grpo":
         instructions = instructions_of(script)

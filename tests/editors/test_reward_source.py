@@ -47,13 +47,18 @@ def test_a_server_scores_whole_groups_and_its_failures_are_nan(rows, images, mon
 
 def test_a_scorer_in_this_process_is_shaped_and_watched(rows, images, tmp_path):
     (tmp_path / "shaping.yaml").write_text("scale: 2.0\noffset: 1.0\n")
-    plain, shaped = (reward_source("ssim", path) for path in (None, str(tmp_path / "shaping.yaml")))
-    watched = reward_source("ssim", guard="random")
+    plain, shaped = (reward_source("ssim", path, check=False) for path in (None, str(tmp_path / "shaping.yaml")))
+    watched = reward_source("ssim", guard="random", check=False)
     values = plain(rows, *images).values
     assert np.allclose(shaped(rows, *images).values, 2 * values + 1) and len(set(values.tolist())) == 4
     assert isinstance(watched, LocalReward)
     watched(rows, *images)
     assert watched.reward.guard.report().calls == 1
+
+
+def test_a_scorer_that_reads_no_instruction_is_refused():
+    with pytest.raises(ValueError, match="instruction"):
+        reward_source("ssim")
 
 
 def test_the_truth_is_the_sum_of_both_grades(rows, images):
