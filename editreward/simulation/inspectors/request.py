@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from editreward.simulation.edits import EditTask, perfect
-from editreward.simulation.inspectors.grades import Grades
-from editreward.simulation.rendering import render_scene
+from editreward.simulation.inspectors.grades import Grades, check_world
 from editreward.simulation.world import Scene
+from editreward.simulation.worlds import render_scene
 
 SIDE = 56
 CHANGED = 30
@@ -39,7 +39,11 @@ def compare(task: EditTask, image: Image.Image) -> Grades:
     Args:
         task: what was asked for.
         image: RGB, square.
+
+    Raises:
+        ValueError: the task is of another world than that of shapes.
     """
+    check_world(task)
     pixels = np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float32)
     source = _drawn(task.source)
     request = min((_drawn(scene) for scene in _requests(task)), key=lambda one: float(_error(pixels, one).mean()))

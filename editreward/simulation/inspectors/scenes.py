@@ -22,9 +22,10 @@ from editreward.simulation.edits import (
     perfect,
     unrelated,
 )
-from editreward.simulation.inspectors.grades import Grades
-from editreward.simulation.rendering import render_scene, sprite
+from editreward.simulation.inspectors.grades import Grades, check_world
+from editreward.simulation.rendering import sprite
 from editreward.simulation.world import COLOURS, SIZES, Scene, SceneObject
+from editreward.simulation.worlds import render_scene
 
 SIDE = 56
 """Images are compared at this side,"""
@@ -74,7 +75,11 @@ def inspect(task: EditTask, image: Image.Image) -> Inspection:
     Args:
         task: what was asked for.
         image: RGB, square; of any side, best 56 or a multiple.
+
+    Raises:
+        ValueError: the task is of another world than that of shapes.
     """
+    check_world(task)
     pixels = reduced(image)
     known = hypotheses(task)
     errors = _errors(_smooth(pixels), _stack(task))
