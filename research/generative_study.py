@@ -1,10 +1,11 @@
 """A generative scorer against Gaussian heads, on held-out simulated groups.
 
-    python research/generative_study.py --groups 100                 # score, as far as that was not done, and report
-    python research/generative_study.py --groups 100 --docs          # also into docs/editscore.md
+    python research/generative_study.py --arms gaussian,expected               # score what is not yet, and report
+    python research/generative_study.py --generative runs/editscore-tiny --docs  # also into docs/editscore.md
 
-Arms: `gaussian`, a reward model; of the generative scorer `greedy`, `expected` (answers of scores alone) and `sample`,
-whose passes 1, 2, 4 and 8 are those of one run: a pass depends on nothing but its seed and what it is asked about.
+Arms: `gaussian`, a reward model; `expected`, the vision-language model that it was made from, asked for scores alone
+as it was trained to answer; of a generative scorer with reasons `greedy` and `sample`, whose passes 1, 2, 4 and 8 are
+those of one run: a pass depends on nothing but its seed and what it is asked about.
 `gaussian and ...` is the mean of the reward model's and the generative scorer's standardised rewards, as `ensemble:`
 takes it. Of the sampled answers also what `editreward rationales` would keep, and how many of the reasons are true.
 
@@ -66,7 +67,10 @@ class Arm:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reward-model", default="checkpoints/editreward-tiny", help="(default: %(default)s)")
-    parser.add_argument("--generative", default="checkpoints/editscore-tiny", help="(default: %(default)s)")
+    parser.add_argument("--base", default="checkpoints/tiny-vlm", help="of `expected` (default: %(default)s)")
+    parser.add_argument("--base-prompts", default="research/tiny_vlm/prompts.yaml", help="(default: %(default)s)")
+    parser.add_argument("--generative", default="runs/editscore-tiny", help="(default: %(default)s)")
+    parser.add_argument("--arms", default="gaussian,expected,greedy,sample", help="(default: %(default)s)")
     parser.add_argument("--test-set", default="configs/simulated_test_set.json", help="(default: %(default)s)")
     parser.add_argument("--groups", type=int, default=100, help="the first groups of the set (default: %(default)s)")
     parser.add_argument("--work", type=Path, default=Path("runs/generative-study"), help="(default: %(default)s)")
@@ -78,11 +82,15 @@ def main() -> None:
     groups = TestSet.from_json(args.test_set).load()[: args.groups]
     makers: dict[str, Callable[[], Scorer]] = {
         "gaussian": lambda: load_scorer(args.reward_model),
-        "expected": lambda: _generative(args.generative, prompts="editreward-compact-scores", mode="expected"),
+        "expected": lambda: _generative(args.base, prompts=args.base_prompts, mode="expected"),
         "greedy": lambda: _generative(args.generative, prompts="editreward-compact", mode="greedy"),
         "sample": lambda: _generative(args.generative, prompts="editreward-compact", passes=max(PASSES)),
     }
-    records = {name: score(name, make, groups, args.work, args.chunk) for name, make in makers.items()}
+    records = {
+        name: score(name, make, groups, args.work, args.chunk)
+        for name, make in makers.items()
+        if name in args.arms.split(",")
+    }
     count = min(map(len, records.values()))
     text = report({name: found[:count] for name, found in records.items()}, groups[:count])
     print(text)
@@ -185,11 +193,12 @@ def _weights(module: torch.nn.Module) -> int:
 
 def arms_of(records: Mapping[str, Sequence[Mapping[str, Any]]], groups: Sequence[SimulatedGroup]) -> dict[str, Arm]:
     """The arms that are compared, by name."""
-    arms = {name: _arm(records[name], groups) for name in ("gaussian", "expected", "greedy")}
-    for count in PASSES:
+    arms = {name: _arm(records[name], groups) for name in ("gaussian", "expected", "greedy") if name in records}
+    for count in PASSES if "sample" in records else ():
         arms[f"sample, {count}"] = _arm(records["sample"], groups, count)
     for name in ("expected", f"sample, {max(PASSES)}"):
-        arms[f"gaussian and {name}"] = _both(arms["gaussian"], arms[name])
+        if {"gaussian", name} <= set(arms):
+            arms[f"gaussian and {name}"] = _both(arms["gaussian"], arms[name])
     return arms
 
 
@@ -315,8 +324,9 @@ def report(records: Mapping[str, Sequence[Mapping[str, Any]]], groups: Sequence[
     arms, truths = arms_of(records, groups), truths_of(groups)
     counted = {name: pair_counts(arm.scores[OVERALL], truths[OVERALL]) for name, arm in arms.items()}
     edits = sum(len(group.candidates) for group in groups)
+    pairs = int(next(iter(counted.values()))[1].sum())
     lines = [
-        f"The first {len(groups)} groups of the test set, {edits} edits, {int(counted['greedy'][1].sum()):,} pairs.",
+        f"The first {len(groups)} groups of the test set, {edits} edits, {pairs:,} pairs.",
         "",
         "| scorer | pairs, % | instruction following, % | visual quality, % | order of 3, % | log loss | calibration "
         "error, % | log loss with std | std tells errors | unscored | s an edit | MFLOP an edit |",
@@ -342,13 +352,18 @@ def report(records: Mapping[str, Sequence[Mapping[str, Any]]], groups: Sequence[
         (most, "greedy"),
         ("expected", most),
         ("gaussian", most),
+        ("expected", "gaussian"),
         (f"gaussian and {most}", "gaussian"),
         ("gaussian and expected", "gaussian"),
     ):
+        if first not in counted or second not in counted:
+            continue
         (a, total), (b, _) = counted[first], counted[second]
         found = _difference(a, b, total)
         interval = f"{100 * found.low:.1f} to {100 * found.high:.1f}"
         lines.append(f"| {first} – {second} | {100 * found.difference:+.1f} ({interval}) | {found.p_value:.2g} |")
+    if most not in counted:
+        return "\n".join(lines)
     verdict = _verdict(_difference(counted[most][0], counted["sample, 1"][0], counted[most][1]))
     lines += ["", f"The claim that {max(PASSES)} passes are more accurate than one: **{verdict}**.", ""]
     return "\n".join([*lines, *reasons_table(records["sample"], groups)])
