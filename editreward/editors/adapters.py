@@ -149,7 +149,7 @@ class TinyAdapter(EditAdapter):
 class LatentAdapter(EditAdapter):
     """Editors in the latent space of a VAE, packed 2 x 2, whose transformer sees the source after the noisy edit."""
 
-    needs = ("transformer", "scheduler", "tokenizer", "text_encoder", "vae")
+    needs: ClassVar[tuple[str, ...]] = ("transformer", "scheduler", "tokenizer", "text_encoder", "vae")
 
     def __init__(self, pipeline: Any, resolution: int, guidance: float) -> None:
         super().__init__(pipeline, resolution, guidance)

@@ -228,10 +228,11 @@ class Grpo:
         advantages = group_advantages(rewards, group_of, args.advantage_scale, args.advantage_limit)
         logged = _numbers(rewarded, advantages, true, len(rows))
         whole = Transitions(
-            *(torch.cat([getattr(one, name) for one in transitions]) for name in ("before", "after")),
-            transitions[0].level,
-            transitions[0].following,
-            torch.cat([one.log_probability for one in transitions]),
+            before=torch.cat([one.before for one in transitions]),
+            after=torch.cat([one.after for one in transitions]),
+            level=transitions[0].level,
+            following=transitions[0].following,
+            log_probability=torch.cat([one.log_probability for one in transitions]),
         )
         return Rollouts(join(conditions), whole, rewarded, advantages), logged
 
@@ -341,7 +342,8 @@ def _answer(future: "Future[Any]", trainer: EditorTrainer) -> Rewarded:
 
 def _joined(parts: Sequence[Rewarded]) -> Rewarded:
     """Answers to the batches of a step as one."""
-    reasons, start = {}, 0
+    reasons: dict[int, str] = {}
+    start = 0
     for part in parts:
         reasons |= {start + place: reason for place, reason in part.reasons.items()}
         start += len(part.values)

@@ -109,15 +109,16 @@ class EditorTrainer:
     @contextmanager
     def reference(self) -> Iterator[Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor]]:
         """The velocity of the editor that training started from, without gradients."""
-        transformer = self.plain if self.reference_copy is None else self.reference_copy
+        plain: Any = self.plain
+        transformer = plain if self.reference_copy is None else self.reference_copy
         if self.reference_copy is None:
-            transformer.disable_adapters()
+            plain.disable_adapters()
         try:
             with torch.no_grad(), self.accelerator.autocast():
                 yield lambda latents, level, conditions: self.adapter.velocity(transformer, latents, level, conditions)
         finally:
             if self.reference_copy is None:
-                transformer.enable_adapters()
+                plain.enable_adapters()
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """The tiny editor as a pipeline of diffusers: source image and instruction in, edited image out."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,12 +84,12 @@ class TinyEditPipeline(DiffusionPipeline):
         Raises:
             ValueError: there are not as many images as prompts.
         """
-        images = [image] if isinstance(image, Image.Image) else list(image)
+        sources = [image] if isinstance(image, Image.Image) else list(image)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        if len(images) != len(prompts):
-            raise ValueError(f"There are {len(images)} images and {len(prompts)} prompts; give as many.")
+        if len(sources) != len(prompts):
+            raise ValueError(f"There are {len(sources)} images and {len(prompts)} prompts; give as many.")
         device = self._execution_device
-        source = self.preprocess(images).to(device)
+        source = self.preprocess(sources).to(device)
         tokens = {name: one.to(device) for name, one in self.tokenize(prompts).items()}
         if latents is None:
             latents = randn_tensor(source.shape, generator=generator, device=device, dtype=torch.float32)
@@ -98,7 +99,8 @@ class TinyEditPipeline(DiffusionPipeline):
             velocity = self.transformer(latents, sigma, source, **tokens).sample
             latents = self.scheduler.step(velocity, timestep, latents).prev_sample
         made = self.postprocess(latents)
+        images: Any = made
         if output_type == "np":
-            made = np.stack([np.asarray(one) for one in made]).astype(np.float32) / 255
+            images = np.stack([np.asarray(one) for one in made]).astype(np.float32) / 255
         self.maybe_free_model_hooks()
-        return ImagePipelineOutput(images=made) if return_dict else (made,)
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
