@@ -58,6 +58,8 @@ class EditAdapter(ABC):
             )
         self.pipeline, self.resolution, self.guidance = pipeline, resolution, guidance
         self.device = torch.device("cpu")
+        for part in self.frozen_modules():
+            part.eval()  # a text encoder built anew would drop out
 
     @property
     def transformer(self) -> nn.Module:
