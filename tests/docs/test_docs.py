@@ -44,6 +44,7 @@ NOT_RUN = {
     "editreward annotate export": "of ratings that people gave: tests/annotation/test_annotation_database.py",
     "editreward bench": "of hundreds of groups, most of them downloads: tests/benchmarks",
     "editreward best-of": "by an editor, or of candidates of one's own: tests/editors/test_best_of.py",
+    "editreward calibrate": "of annotations of one's own: tests/scorers/test_calibrate.py",
     "editreward compare-editors": "of edits of one's own: tests/curation/test_editor_comparison.py",
     "editreward curate": "of a dataset of one's own: tests/curation/test_curate.py",
     "editreward data build-bench": "of ratings that people gave: tests/curation/test_build_bench.py",
@@ -194,7 +195,7 @@ def test_programs_files_and_options_of_command_lines_exist(page, monkeypatch):
 @pytest.mark.parametrize(
     "line",
     [
-        "editreward score --source a.png --edited b.png",  # no instruction
+        "editreward calibrate --scorer ssim",  # no --data
         "editreward score --sauce a.png ...",
         "accelerate launch train_trl.py --config configs/tiny.yaml --learning_rates 1",
         "accelerate launch --no_such_option train_trl.py ...",
