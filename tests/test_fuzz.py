@@ -89,7 +89,7 @@ def try_folders(tmp_path, group, number, seed):
 
 
 def test_a_few_changed_model_folders_are_refused_in_words_or_score(tmp_path, group):
-    assert try_folders(tmp_path, group, 3, seed=1) >= 1
+    assert try_folders(tmp_path, group, 3, seed=2) >= 1
 
 
 @pytest.mark.slow

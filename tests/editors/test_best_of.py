@@ -245,7 +245,8 @@ def test_two_processes_choose_what_one_chooses(made, table, tmp_path, quick):
         assert (shared is None) == (index == 0)
     assert [sum(scorer.calls) for scorer in scorers] == [ROWS // 2, ROWS // 2]
     assert shared.choices == found.choices and shared.report.curves == found.report.curves
-    manifests = [(folder / "winners" / "metadata.jsonl").read_text() for folder in (output, tmp_path / "two")]
+    choose_in(tmp_path / "one", source, Sure(), ByGreen(fingerprint="green"))
+    manifests = [(tmp_path / name / "winners" / "metadata.jsonl").read_text() for name in ("one", "two")]
     assert manifests[0] == manifests[1]
 
 

@@ -110,7 +110,9 @@ def test_more_updates_of_one_sampling_start_from_its_likelihoods(tmp_path):
 
 
 def test_rewards_rise(tmp_path):
-    trainer = trainer_of(tmp_path, max_steps=12, learning_rate=1e-2, kl_weight=0.0, groups_per_step=3)
+    trainer = trainer_of(
+        tmp_path, max_steps=20, learning_rate=3e-2, kl_weight=0.0, groups_per_step=3, samples_per_group=6
+    )
     trainer.train(Grpo(row, 3, brightness))
     rewards = [json.loads(line)["reward"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert np.mean(rewards[-3:]) > np.mean(rewards[:3]) + 1

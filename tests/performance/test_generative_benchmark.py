@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,12 +50,23 @@ def test_the_benchmark_runs(generative, shape, tmp_path):
     assert set(cell["bound"]) == {"encoding", "reading", "writing"}
 
 
-def test_the_bound_counts_what_is_read(generative, shape):
+def test_the_bound_counts_what_is_read(generative, shape, monkeypatch):
+    # In operations instead of seconds.
+    monkeypatch.setattr(
+        generative, "products_seconds", lambda layers, rows, *_: 2 * rows * sum(one.weight.numel() for one in layers)
+    )
+    monkeypatch.setattr(generative, "matrix_multiply_peak", lambda *_: 1.0)
+    monkeypatch.setattr(generative, "bandwidth", lambda *_: 1.0)
     model = generative.build_model(shape, torch.device("cpu"), torch.float32)
     prompts = generative.build_prompts(model, 224, 2)
     engine = generative.Engine(model, ())
-    bound = generative.bound(model, prompts, passes=1, tokens=1, rate=1.0, speed=1.0)
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # counts no fused kernels
+    bound = generative.bound(engine, prompts, passes=1, tokens=1, clock="cpu")
+    fused = {  # the counter does not know it
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *_, **__: (
+            sdpa_flop_count(query, key, value)
+        )
+    }
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, custom_mapping=fused) as counter:
         computed = engine.read(prompts)
         engine.logits(torch.stack([one.hidden for one in computed]))
     least = bound["encoding"] + bound["reading"]

@@ -58,7 +58,7 @@ def test_other_trends_are_none(slopes, recwarn):
     noise = np.random.default_rng(2).integers(0, 5, (20, 2))
     guard = Guard(Greens())
     train(guard, [(120 + slopes[0] * i + noise[i, 0], 120 + slopes[1] * i + noise[i, 1]) for i in range(20)])
-    assert not guard.report().alarm and not recwarn.list
+    assert not guard.report().alarm and not [told for told in recwarn if "ALARM" in str(told.message)]
 
 
 def test_an_alarm_is_told_once_and_again_after_it_ended():
