@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -328,6 +329,7 @@ def test_a_killed_process_loses_no_row_that_it_had_written(tmp_path, random_mode
     with subprocess.Popen([*command, "--max-batch-tokens", "100"]) as process:
         while not part.exists() or part.read_bytes().count(b"\n") < 4:
             assert process.poll() is None
+            time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     kept = part.read_bytes().count(b"\n") - 1
     command[command.index("10000")] = str(kept + 3)
