@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--reward-model", default="checkpoints/editreward-tiny", help="(default: %(default)s)")
     parser.add_argument("--base", default="checkpoints/tiny-vlm", help="of `expected` (default: %(default)s)")
     parser.add_argument("--base-prompts", default="research/tiny_vlm/prompts.yaml", help="(default: %(default)s)")
-    parser.add_argument("--generative", default="runs/editscore-tiny", help="(default: %(default)s)")
+    parser.add_argument("--generative", default="checkpoints/editscore-tiny", help="(default: %(default)s)")
     parser.add_argument("--arms", default="gaussian,expected,greedy,sample", help="(default: %(default)s)")
     parser.add_argument("--test-set", default="configs/simulated_test_set.json", help="(default: %(default)s)")
     parser.add_argument("--groups", type=int, default=100, help="the first groups of the set (default: %(default)s)")
@@ -83,8 +83,8 @@ def main() -> None:
     makers: dict[str, Callable[[], Scorer]] = {
         "gaussian": lambda: load_scorer(args.reward_model),
         "expected": lambda: _generative(args.base, prompts=args.base_prompts, mode="expected"),
-        "greedy": lambda: _generative(args.generative, prompts="editreward-compact", mode="greedy"),
-        "sample": lambda: _generative(args.generative, prompts="editreward-compact", passes=max(PASSES)),
+        "greedy": lambda: _generative(args.generative, mode="greedy"),
+        "sample": lambda: _generative(args.generative, passes=max(PASSES)),
     }
     records = {
         name: score(name, make, groups, args.work, args.chunk)
@@ -372,41 +372,32 @@ def report(records: Mapping[str, Sequence[Mapping[str, Any]]], groups: Sequence[
 def reasons_table(
     records: Sequence[Mapping[str, Any]], groups: Sequence[SimulatedGroup], passes: int = 4
 ) -> list[str]:
-    """How many reasons are kept, and how many of these name the true fault or artefact, by rule, as Markdown."""
+    """How many reasons of instruction following are kept, and how many of these tell the true change, by rule."""
     rules: dict[str, Callable[[list[float], float], list[int]]] = {
         "the first answer": lambda scores, truth: [0],
         "agree with each other": lambda scores, truth: _agreeing(scores),
         "agree with people": lambda scores, truth: _near(scores, range(len(scores)), truth),
         "agree with both (`editreward rationales`)": lambda scores, truth: _near(scores, _agreeing(scores), truth),
     }
-    kept = {name: {prompt: [0, 0, 0] for prompt in ("IF", "VQ")} for name in rules}
+    kept = {name: [0, 0, 0] for name in rules}
     for record, group in zip(records, groups, strict=True):
         for told, candidate in zip(record["candidates"], group.candidates, strict=False):
-            for prompt, dimension, wanted in (
-                ("IF", FOLLOWING, "as asked" if candidate.fault == "none" else candidate.fault),
-                ("VQ", QUALITY, candidate.artefact or "no artefact"),
-            ):
-                used = told["passes"][:passes] if told else []
-                scores = [min(v for k, v in one["sub_scores"].items() if k.startswith(f"{prompt}.")) for one in used]
-                for name, rule in rules.items():
-                    chosen = rule(scores, candidate.scores[dimension]) if scores else []
-                    counts = kept[name][prompt]
-                    counts[0] += 1
-                    if chosen:
-                        counts[1] += 1
-                        counts[2] += used[chosen[0]]["reasons"].get(prompt, "").rpartition(": ")[2] == wanted
-    lines = [
-        f"| of {passes} answers, those that | kept, % | name the true fault, % | kept, % | the true artefact, % |",
-        "|---|---|---|---|---|",
+            used = told["passes"][:passes] if told else []
+            scores = [min(v for k, v in one["sub_scores"].items() if k.startswith("IF.")) for one in used]
+            for name, rule in rules.items():
+                chosen = rule(scores, candidate.scores[FOLLOWING]) if scores else []
+                kept[name][0] += 1
+                if chosen:
+                    kept[name][1] += 1
+                    kept[name][2] += used[chosen[0]]["reasons"].get("IF", "") == candidate.change
+    return [
+        f"| of {passes} answers, those that | kept, % | of these tell the true change, % |",
+        "|---|---|---|",
+        *(
+            f"| {name} | {100 * count / max(1, total):.1f} | {100 * right / max(1, count):.1f} |"
+            for name, (total, count, right) in kept.items()
+        ),
     ]
-    for name, by_prompt in kept.items():
-        cells = [
-            cell
-            for total, count, right in by_prompt.values()
-            for cell in (f"{100 * count / max(1, total):.1f}", f"{100 * right / max(1, count):.1f}")
-        ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return lines
 
 
 def _agreeing(scores: Sequence[float]) -> list[int]:

@@ -79,9 +79,11 @@ UNRELATED = ("unrelated", "wrong object", "replaced another object")
 
 
 def rationale(candidate: SimulatedCandidate) -> str:
-    """Why a candidate has its scores: a line for each dimension, which begins with the dimension's name."""
-    fault = "as asked" if candidate.fault == "none" else candidate.fault
-    return f"instruction_following: {candidate.change}: {fault}\nvisual_quality: {candidate.artefact or 'no artefact'}"
+    """What a candidate's scores are about, what has changed and which artefact there is: a line for each dimension.
+
+    Each begins with the dimension's name.
+    """
+    return f"instruction_following: {candidate.change}\nvisual_quality: {candidate.artefact or 'clean'}"
 
 
 def sub_scores(candidate: SimulatedCandidate) -> dict[str, float]:

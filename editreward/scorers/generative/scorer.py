@@ -365,7 +365,10 @@ class GenerativeScorer:
         def is_over(number: int, ids: list[int]) -> bool:
             if not strict or not closing[number] or closing[number].strip()[-1:] not in self._text(ids[-1:]):
                 return False
-            return _is_whole(self._text(ids), closing[number])
+            text, prompt = self._text(ids), prompts[different[number]]
+            if prompt.answer.form is not None and prompt.has_reasoning:  # in reasons the closing text ends nothing
+                return not isinstance(self.prompts.parse(prompt, text), ParseFailure)
+            return _is_whole(text, closing[number])
 
         answers = self.engine.write(list(computed.values()), different, self.sampling, self.max_new_tokens, is_over)
         written = dict(zip(different, map(self._reply, answers), strict=True))

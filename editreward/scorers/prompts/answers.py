@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from editreward.scorers.prompts.prompt_set import AnswerForm, SubScore
 
+REASONING = "{reasoning}"
+"""The slot of the reasoning in a form."""
 NUMBER = r"-?(?:0|[1-9]\d*)(?:\.\d+)?"
 
 
@@ -55,7 +57,7 @@ def parse_strictly(text: str, form: AnswerForm, sub_scores: Sequence[SubScore]) 
         if form.lines:
             found: tuple[list[Any], str] = _of_lines(text, len(sub_scores))
         elif form.form is not None:
-            found = _of_form(text, form.form, sub_scores), ""
+            found = _of_form(text, form.form, sub_scores)
         else:
             found = _of_object(text, form, [score.name for score in sub_scores])
         numbers = tuple(_checked(value, score) for value, score in zip(found[0], sub_scores, strict=True))
@@ -76,16 +78,18 @@ def _checked(value: Any, score: SubScore) -> float:
     return float(value)
 
 
-def _of_form(text: str, form: str, sub_scores: Sequence[SubScore]) -> list[Any]:
-    """Numbers of an answer that has exactly a form; blanks may differ."""
-    pattern = re.escape(form)
-    for score in sub_scores:
-        pattern = pattern.replace(re.escape(f"{{{score.name}}}"), f"({NUMBER})")
+def _of_form(text: str, form: str, sub_scores: Sequence[SubScore]) -> tuple[list[Any], str]:
+    """Numbers and reasoning of an answer that has exactly a form; blanks may differ."""
+    pattern = re.escape(form).replace(re.escape(REASONING), "(?P<reasoning>(?s:.*))")
+    for place, score in enumerate(sub_scores):
+        pattern = pattern.replace(re.escape(f"{{{score.name}}}"), f"(?P<number_{place}>{NUMBER})")
     pattern = pattern.replace(r"\ ", r"\s*")
     match = re.fullmatch(pattern, _without_fence(text))
     if match is None:
         raise _NoAnswer(f"the answer is not of the form {form}: {_short(text)}")
-    return [json.loads(number) for number in match.groups()]
+    found = match.groupdict()
+    numbers = [json.loads(found[f"number_{place}"]) for place in range(len(sub_scores))]
+    return numbers, found.get("reasoning", "").strip()
 
 
 def _of_lines(text: str, count: int) -> tuple[list[Any], str]:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, StrictBool, model_validator
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from editreward.scorers.fingerprints import content_hash, fingerprint_of
-from editreward.scorers.prompts.answers import ParsedAnswer, ParseFailure, parse_strictly
+from editreward.scorers.prompts.answers import REASONING, ParsedAnswer, ParseFailure, parse_strictly
 from editreward.scorers.prompts.markup import Markup
 from editreward.scorers.prompts.messages import RenderedMessage, render, slots_of
 from editreward.scorers.prompts.reductions import COMBINATIONS, REDUCTIONS, mean
@@ -66,7 +66,8 @@ class AnswerForm:
     Args:
         reasoning: key of the reasoning in a JSON object; None for an answer of scores alone.
         scores: key of a list with the sub-scores in their order; None where each has a key of its own name.
-        form: the whole answer of scores alone, with `{NAME}` for each sub-score, in the order of the sub-scores.
+        form: the whole answer, with `{NAME}` for each sub-score, in the order of the sub-scores, and, where it holds
+            reasoning, `{reasoning}` before the last of them.
         lines: the answer has a line "CRITERION: n" for each sub-score, in their order and whatever they are called
             there, among other lines.
     """
@@ -80,7 +81,12 @@ class AnswerForm:
         if self.lines and (self.form, self.reasoning, self.scores) != (None, None, None):
             raise ValueError("`lines` goes without `form`, `reasoning` and `scores`")
         if self.form is not None and (self.reasoning is not None or self.scores is not None):
-            raise ValueError("`form` is for answers of scores alone: leave `reasoning` and `scores` out")
+            raise ValueError("`form` is the whole answer: leave `reasoning` and `scores` out")
+
+    @property
+    def is_of_scores_alone(self) -> bool:
+        """Whether the answer is a form without reasoning."""
+        return self.form is not None and REASONING not in self.form
 
     def pieces(self, sub_scores: Sequence[SubScore]) -> tuple[str | SubScore, ...]:
         """The form of scores alone, cut: texts and, between them, sub-scores. It begins and ends with a text.
@@ -90,8 +96,13 @@ class AnswerForm:
         Raises:
             ValueError: the answer is not of scores alone.
         """
-        if self.form is None:
+        if not self.is_of_scores_alone:
             raise ValueError("the answer holds reasoning: its numbers cannot be gone through without writing it.")
+        return self.cut(sub_scores)
+
+    def cut(self, sub_scores: Sequence[SubScore]) -> tuple[str | SubScore, ...]:
+        """As `pieces`, of any form; its texts may hold the slot of the reasoning."""
+        assert self.form is not None
         pieces: list[str | SubScore] = []
         left = self.form
         for score in sub_scores:
@@ -142,8 +153,11 @@ class Prompt:
             places = [form.find(f"{{{name}}}") for name in names]
             if -1 in places or places != sorted(places) or any(form.count(f"{{{name}}}") > 1 for name in names):
                 raise ValueError(f"{self.name}: `form` must have {{{'}, {'.join(names)}}} once each, in this order")
-            if any(not piece for piece in self.answer.pieces(self.sub_scores)[2::2]):
+            texts = self.answer.cut(self.sub_scores)[::2]
+            if not all(texts[1:]):
                 raise ValueError(f"{self.name}: `form` must close each number with a text")
+            if form.count(REASONING) > 1 or REASONING in str(texts[-1]) or "reasoning" in names:
+                raise ValueError(f"{self.name}: `form` may have {REASONING} once, before the last number")
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -153,7 +167,7 @@ class Prompt:
     @property
     def has_reasoning(self) -> bool:
         """Whether the answer holds more than scores."""
-        return self.answer.form is None
+        return not self.answer.is_of_scores_alone
 
     @property
     def closing(self) -> str:
@@ -162,7 +176,7 @@ class Prompt:
             return ""
         if self.answer.form is None:
             return "}"
-        return str(self.answer.pieces(self.sub_scores)[-1])
+        return str(self.answer.cut(self.sub_scores)[-1])
 
     def render(self, instruction: str, sources: int = 1, question: str = "") -> tuple[RenderedMessage, ...]:
         """The messages for an edit, a system message first where there is one.
@@ -190,7 +204,8 @@ class Prompt:
         """`answer_of` cut at its numbers: each piece, and whether it is one of them. Arguments as there."""
         shown = [str(int(number) if float(number).is_integer() else number) for number in numbers]
         if self.answer.form is not None:
-            texts = [piece for piece in self.answer.pieces(self.sub_scores) if isinstance(piece, str)]
+            cut = self.answer.cut(self.sub_scores)
+            texts = [piece.replace(REASONING, reasoning) for piece in cut if isinstance(piece, str)]
         elif self.answer.lines:
             names = [f"{score.name}: " for score in self.sub_scores]
             texts = [f"Brief reasoning: {reasoning}\n{names[0]}", *(f"\n{name}" for name in names[1:]), ""]

@@ -19,6 +19,7 @@ from editreward.scorers.prompts import (
     MarkupPart,
     ParsedAnswer,
     ParseFailure,
+    Prompt,
     PromptSet,
     TextPart,
     list_prompt_sets,
@@ -30,7 +31,7 @@ from editreward.scorers.prompts.published import guesses
 from editreward.validation import validated
 from tests.helpers.editscore import golden, number
 
-OURS, SCORES = load_prompt_set("editreward"), load_prompt_set("editreward-scores")
+OURS, SCORES, WORDS = (load_prompt_set(f"editreward{name}") for name in ("", "-scores", "-words"))
 TEXTS = {"SC": 'Rate {"a": [x, y]} of 10 <instruction> & <instruction>\n', "PQ": "Rate the look, 0-<score_range>.\n"}
 
 
@@ -181,12 +182,13 @@ def test_what_the_strict_rule_says_of_the_golden_answers(editscore):
 
 
 @settings(deadline=None, max_examples=50)
-@pytest.mark.parametrize("ours", [OURS, SCORES], ids=lambda ours: ours.name)
+@pytest.mark.parametrize("ours", [OURS, SCORES, WORDS], ids=lambda ours: ours.name)
 @given(data=st.data())
 def test_what_is_written_in_the_form_is_read_back(ours, data):
     for prompt in ours.prompts:
         numbers = tuple(data.draw(st.integers(score.low, score.high)) for score in prompt.sub_scores)
         reasoning = data.draw(st.text(st.characters(codec="utf-8"))) if prompt.has_reasoning else ""
+        reasoning = reasoning.strip() if prompt.answer.form else reasoning
         text = prompt.answer_of(numbers, reasoning)
         assert ours.parse(prompt, text) == ParsedAnswer(numbers, reasoning)
         assert text.endswith(prompt.closing)
@@ -198,6 +200,13 @@ def test_the_pieces_of_a_form_alternate_and_close_each_number():
     assert prompt.answer.pieces(prompt.sub_scores) == ("[", first, ", ", second, "]")
     with pytest.raises(ValueError, match="reasoning"):
         OURS["IF"].answer.pieces(prompt.sub_scores)
+
+
+@pytest.mark.parametrize("form", ["{reasoning} {reasoning} {n},", "{n}, {reasoning}", "{n}, {reasoning}."])
+def test_reasoning_has_one_place_in_a_form_before_the_last_number(form):
+    made = {"name": "P", "messages": [{"role": "user", "content": "{instruction} {edited}"}]}
+    with pytest.raises(ValueError, match="before the last number"):
+        Prompt(**made, sub_scores=[{"name": "n", "low": 1, "high": 4}], answer={"form": form})
 
 
 def test_scores_are_the_rules_written_out():
