@@ -80,11 +80,12 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
 
     groups = TestSet.from_json(args.test_set).load()[: args.groups]
+    prompts = f"{args.generative}/prompts.yaml"
     makers: dict[str, Callable[[], Scorer]] = {
         "gaussian": lambda: load_scorer(args.reward_model),
         "expected": lambda: _generative(args.base, prompts=args.base_prompts, mode="expected"),
-        "greedy": lambda: _generative(args.generative, mode="greedy"),
-        "sample": lambda: _generative(args.generative, passes=max(PASSES)),
+        "greedy": lambda: _generative(args.generative, prompts=prompts, mode="greedy"),
+        "sample": lambda: _generative(args.generative, prompts=prompts, passes=max(PASSES)),
     }
     records = {
         name: score(name, make, groups, args.work, args.chunk)
