@@ -38,6 +38,7 @@ def test_a_recipe_trains_a_backbone_of_each_family(name, kind, groups, tmp_path)
         "model_name_or_path": str(backbone_folder(kind)),
         "dataset_name": str(groups),
         "dataset_test_split": "train",
+        "dense_weight": 0.0,  # the backbone has no dense heads, the groups no truth: tests/training/test_dense.py
         "pixels": 3136,
         "max_steps": 2,
         "logging_steps": 1,
