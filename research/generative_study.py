@@ -14,7 +14,8 @@ the groups that all of them have.
 
 Claim of arXiv 2509.23909: the mean over several passes is more accurate than one. **Confirmed** if the difference in
 pair accuracy between 8 passes and 1 has a 95 % interval above 0, **refuted** if its interval lies below 1 point, else
-undecided. This was written before the first run.
+undecided. This was written before the first run. Two answers in whole numbers often tie, which orders nothing and
+counts as wrong; the column where a tie counts half was added after it.
 """
 
 import editreward.scripts
@@ -270,6 +271,16 @@ def pair_counts(scores: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> t
     return np.array(right), np.array(total)
 
 
+def with_ties(scores: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> float:
+    """Share of pairs in the true order, where equal scores count as half a pair. NaN orders nothing."""
+    right, total = pair_counts(scores, truths)
+    ties = 0
+    for score, truth in zip(scores, truths, strict=True):
+        first, second = np.triu_indices(len(truth), k=1)
+        ties += int(((truth[first] != truth[second]) & (score[first] == score[second])).sum())
+    return float((right.sum() + ties / 2) / total.sum())
+
+
 def calibration(arm: Arm, truths: Sequence[np.ndarray]) -> dict[str, float]:
     """Log loss, in nats, and calibration error of preferences, by links fitted on the other half of the groups.
 
@@ -329,9 +340,10 @@ def report(records: Mapping[str, Sequence[Mapping[str, Any]]], groups: Sequence[
     lines = [
         f"The first {len(groups)} groups of the test set, {edits} edits, {pairs:,} pairs.",
         "",
-        "| scorer | pairs, % | instruction following, % | visual quality, % | order of 3, % | log loss | calibration "
+        "| scorer | pairs, % | a tie as half, % | "
+        "instruction following, % | visual quality, % | order of 3, % | log loss | calibration "
         "error, % | log loss with std | std tells errors | unscored | s an edit | MFLOP an edit |",
-        "|" + "---|" * 12,
+        "|" + "---|" * 13,
     ]
     for name, arm in arms.items():
         scores = arm.scores[OVERALL]
@@ -341,7 +353,8 @@ def report(records: Mapping[str, Sequence[Mapping[str, Any]]], groups: Sequence[
         shares = [share_of(*pair_counts(arm.scores[one], truths[one])) for one in (OVERALL, FOLLOWING, QUALITY)]
         of_std = told.get("with_std log loss")
         lines.append(
-            f"| {name} | {_range(shares[0])} | {100 * shares[1].value:.1f} | {100 * shares[2].value:.1f} | "
+            f"| {name} | {_range(shares[0])} | {100 * with_ties(scores, truths[OVERALL]):.1f} | "
+            f"{100 * shares[1].value:.1f} | {100 * shares[2].value:.1f} | "
             f"{100 * ranked.value:.1f} | {told['log loss']:.3f} | {100 * told['calibration error']:.1f} | "
             f"{'–' if of_std is None else f'{of_std:.3f}'} | {'–' if spread is None else f'{spread:.2f}'} | "
             f"{int(np.isnan(np.concatenate(scores)).sum())} | {arm.seconds:.3f} | {arm.flops / 1e6:,.0f} |"
