@@ -223,7 +223,7 @@ def run_cell(
     }
     shares = [
         sum(before[name] + after[name] for name in PARTS) / 2 / taken
-        for before, after, taken in zip(bounds, bounds[1:], seconds, strict=True)
+        for before, after, taken in zip(bounds[:-1], bounds[1:], seconds, strict=True)
     ]
     found["share_of_bound"] = statistics.median(shares)
     if not args.without_published:

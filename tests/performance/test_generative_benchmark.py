@@ -47,7 +47,7 @@ def test_the_benchmark_runs(generative, shape, tmp_path):
     assert "| 112 | 2 | 2 |" in table
     (cell,) = json.loads((tmp_path / "found.json").read_text())["cells"]
     assert cell["seconds"] > 0
-    assert set(cell["bound"]) == {"encoding", "reading", "writing"}
+    assert set(cell["bound"]) == {"encoding", "reading", "writing", "rate", "bandwidth"}
 
 
 def test_the_bound_counts_what_is_read(generative, shape, monkeypatch):
