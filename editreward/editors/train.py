@@ -11,10 +11,7 @@ FLUX.1 Kontext with LoRA on a GPU of 80 GB, with the reward on a server:
         --dataset_name path/to/instructions --reward http://127.0.0.1:8000
 """
 
-import os
 import sys
-import traceback
-import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -34,7 +31,7 @@ from editreward.editors.trainer import EditorTrainer, Stage
 from editreward.editors.training_data import first_rows, groups_of, instructions_of, pairs, triples
 from editreward.files import alone_at
 from editreward.resources import resource
-from editreward.training.script_help import check_config, one_line
+from editreward.training.script_help import check_config, run_script
 
 BUNDLED = "checkpoints/tiny-editor"
 
@@ -126,17 +123,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     Returns:
         2 after an error, else 0.
     """
-    for category in (FutureWarning, DeprecationWarning):  # of names that libraries use among themselves
-        warnings.simplefilter("ignore", category)
-    try:
-        main(argv)
-    except (ValueError, OSError, ImportError) as error:
-        if os.environ.get("EDITREWARD_DEBUG"):
-            traceback.print_exc()
-        if os.environ.get("RANK", "0") == "0":
-            print(f"editreward.editors.train: error: {one_line(error)}", file=sys.stderr)
-        return 2
-    return 0
+    return run_script("editreward.editors.train", main, argv)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@ It starts from a vision-language model, or from an EditReward model to go on wit
 
 import os
 import sys
-import traceback
-import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -23,7 +21,7 @@ from editreward.training.arguments import EditRewardModelConfig, EditRewardTrain
 from editreward.training.datasets import GroupDataArguments, load_eval_dataset, load_train_dataset
 from editreward.training.dense import DenseLoss
 from editreward.training.parameters import upcast_trained
-from editreward.training.script_help import check_config, one_line, sort_into_sections
+from editreward.training.script_help import check_config, run_script, sort_into_sections
 from editreward.training.trainer import EditRewardTrainer
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor
@@ -140,17 +138,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     Returns:
         2 after an error, else 0.
     """
-    for category in (FutureWarning, DeprecationWarning):  # of names that libraries use among themselves
-        warnings.simplefilter("ignore", category)
-    try:
-        main(argv)
-    except (ValueError, OSError, ImportError) as error:
-        if os.environ.get("EDITREWARD_DEBUG"):
-            traceback.print_exc()
-        if os.environ.get("RANK", "0") == "0":
-            print(f"train_trl.py: error: {one_line(error)}", file=sys.stderr)
-        return 2
-    return 0
+    return run_script("train_trl.py", main, argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

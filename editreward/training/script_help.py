@@ -1,7 +1,11 @@
 """The training script's help in sections, and what a user can mend in one line."""
 
 import argparse
-from collections.abc import Sequence
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -89,3 +93,24 @@ def one_line(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
         return f'{message}: pip install "editreward[train]"'
     return message
+
+
+def run_script(name: str, main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None) -> int:
+    """`main`, for a terminal: what a user can mend is one line, and libraries' advice to developers is not shown.
+
+    `EDITREWARD_DEBUG=1` shows the traceback.
+
+    Returns:
+        2 after an error, else 0.
+    """
+    for category in (FutureWarning, DeprecationWarning):  # of names that libraries use among themselves
+        warnings.simplefilter("ignore", category)
+    try:
+        main(argv)
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("EDITREWARD_DEBUG"):
+            traceback.print_exc()
+        if os.environ.get("RANK", "0") == "0":
+            print(f"{name}: error: {one_line(error)}", file=sys.stderr)
+        return 2
+    return 0

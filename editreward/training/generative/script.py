@@ -6,8 +6,6 @@ rationales.
 
 import os
 import sys
-import traceback
-import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -31,7 +29,7 @@ from editreward.training.batching import undecoded
 from editreward.training.datasets import load_eval_dataset, load_train_dataset, mix
 from editreward.training.generative.arguments import GenerativeScriptArguments, GenerativeTrainingArguments
 from editreward.training.generative.trainer import GenerativeTrainer
-from editreward.training.script_help import check_config, one_line, sort_into_sections
+from editreward.training.script_help import check_config, run_script, sort_into_sections
 
 
 def load_sets(names: Sequence[str]) -> dict[str, PromptSet]:
@@ -101,17 +99,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     Returns:
         2 after an error, else 0.
     """
-    for category in (FutureWarning, DeprecationWarning):  # of names that libraries use among themselves
-        warnings.simplefilter("ignore", category)
-    try:
-        main(argv)
-    except (ValueError, OSError, ImportError) as error:
-        if os.environ.get("EDITREWARD_DEBUG"):
-            traceback.print_exc()
-        if os.environ.get("RANK", "0") == "0":
-            print(f"editreward.training.generative: error: {one_line(error)}", file=sys.stderr)
-        return 2
-    return 0
+    return run_script("editreward.training.generative", main, argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
