@@ -10,6 +10,7 @@ Run the same command again after a stop: it goes on from its last save, with the
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from editreward.editors.tiny.transformer import TinyEditTransformer
 from editreward.files import atomic_file
 
 BATCH = 64
+ALIKE = 16
 SHIFT = 3.0
 """Most samples are noisy: what an edit becomes is decided there."""
 WARM_UP = 50
@@ -38,11 +40,17 @@ class Triples:
             np.concatenate([file[name] for file in files]) for name in ("images", "input_ids", "lengths")
         )
 
-    def batch(self, rng: np.random.Generator, imperfect: float) -> dict[str, Tensor]:
-        """A batch of which the share `imperfect` is imperfect; images in -1..1."""
-        rows = rng.integers(len(self.images), size=BATCH)
-        wording = rng.integers(self.input_ids.shape[1], size=BATCH)
-        edits = np.where(rng.random(BATCH) < imperfect, 2, 1)
+    def batch(self, step: int, imperfect: bool) -> dict[str, Tensor]:
+        """The batch of a step, of exact or imperfect edits; images in -1..1.
+
+        Its instructions are about as long as each other: of `ALIKE` batches drawn together, sorted, it is one.
+        """
+        rng = np.random.default_rng([7, step // ALIKE])
+        rows = rng.integers(len(self.images), size=ALIKE * BATCH)
+        wording = rng.integers(self.input_ids.shape[1], size=ALIKE * BATCH)
+        by_length = np.argsort(self.lengths[rows, wording], kind="stable")
+        chosen = by_length.reshape(ALIKE, BATCH)[rng.permutation(ALIKE)[step % ALIKE]]
+        rows, wording, edits = rows[chosen], wording[chosen], 2 if imperfect else 1
         lengths = torch.from_numpy(self.lengths[rows, wording].astype(np.int64))
         longest = int(lengths.max())
         return {
@@ -73,7 +81,7 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     return peak * min(1.0, (step + 1) / WARM_UP, max(0.02, (steps - step) / (0.3 * steps)))
 
 
-def loss_of(model: TinyEditTransformer, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+def loss_of(clean_edit: Callable[..., Tensor], batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
     """Mean squared error of the clean edit: the velocity's, times sigma squared."""
     clean, source = batch["clean"], batch["source"]
     uniform = torch.rand(len(clean), generator=generator)
@@ -81,8 +89,8 @@ def loss_of(model: TinyEditTransformer, batch: dict[str, Tensor], generator: tor
     noise = torch.randn(clean.shape, generator=generator)
     level = sigma[:, None, None, None]
     noisy = (1 - level) * clean + level * noise
-    with torch.autocast("cpu", torch.bfloat16):
-        predicted = model.clean(noisy, sigma, source, batch["input_ids"], batch["attention_mask"])
+    with torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported()):
+        predicted = clean_edit(noisy, sigma, source, batch["input_ids"], batch["attention_mask"])
     return (predicted - clean).square().mean()
 
 
@@ -94,6 +102,7 @@ def main() -> None:
     parser.add_argument("--imperfect-from", type=float, default=0.65)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--save-minutes", type=float, default=3.0)
+    parser.add_argument("--compile", action="store_true", help="Compile the transformer: a fifth faster.")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
@@ -107,6 +116,7 @@ def main() -> None:
             optimizer.load_state_dict(saved)
         step, cpu = state["step"], state["cpu"]
     triples = Triples(args.triples)
+    clean_edit = torch.compile(model.clean, dynamic=True) if args.compile else model.clean
     print(
         f"{sum(p.numel() for p in model.parameters())} parameters, {len(triples.images)} tasks, step {step}",
         flush=True,
@@ -120,9 +130,8 @@ def main() -> None:
             torch.save({**state, "step": step, "cpu": cpu + time.process_time()}, part)
 
     while step < steps:
-        rng, generator = np.random.default_rng([7, step]), torch.Generator().manual_seed(step)
-        imperfect = float(step >= args.imperfect_from * steps)
-        loss = loss_of(model, triples.batch(rng, imperfect), generator)
+        imperfect = step >= args.imperfect_from * steps
+        loss = loss_of(clean_edit, triples.batch(step, imperfect), torch.Generator().manual_seed(step))
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in made:

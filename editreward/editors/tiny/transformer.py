@@ -81,7 +81,7 @@ class TinyEditTransformer(ModelMixin, PeftAdapterMixin, ConfigMixin):
         heads: int = 5,
         layers: int = 6,
         inner: int = 400,
-        vocab_size: int = 1280,
+        vocab_size: int = 2048,
         text_length: int = 64,
     ) -> None:
         super().__init__()
