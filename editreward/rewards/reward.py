@@ -12,6 +12,7 @@ from editreward.rewards.guard import SPREAD_TOLERANCE, Guard
 from editreward.rewards.inputs import gather
 from editreward.rewards.self_check import self_check
 from editreward.rewards.shaping import Shaping
+from editreward.scorers.fingerprints import content_hash, fingerprint_of
 from editreward.scorers.registry import check_answers
 
 
@@ -147,6 +148,11 @@ class Reward:
             if isinstance(one, Unscored):
                 return np.full(count, math.nan), dict.fromkeys(range(count), one.reason)
         return self.shaping(good)
+
+
+def reward_version(scorers: Sequence[Scorer], shaping: Shaping) -> str:
+    """A short name of what makes the rewards: 16 hexadecimal digits that differ whenever the rewards may differ."""
+    return content_hash(*(one.fingerprint for one in scorers), fingerprint_of(**shaping.to_dict()))[:16]
 
 
 def _answers(scorer: Scorer, groups: Sequence[EditGroup]) -> list[GroupScores | Unscored]:

@@ -1,15 +1,18 @@
-"""UniRL: a scorer of its reward service. Its service can also ask ours: `editreward serve` speaks `POST /score`.
+"""UniRL: a scorer of its reward service. Its trainer can also ask ours: `editreward serve` speaks `POST /score`.
 
-In the service's YAML: `scorer: editreward` after `register("editreward", EditRewardScorer)`, or the server's address
-in the trainer's `RemoteRewardBackend`.
+The service finds scorers by the modules that its registry names. It has an `editreward` of its own: register this one
+by another name: `register("editreward_package", EditRewardScorer)` in a module, and that module in `SCORER_MODULES`.
 """
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
-from editreward.rewards.reward import Reward
+from editreward.rewards.reward import Reward, reward_version
 from editreward.rewards.sources import load_reward
+
+_ABILITIES = ("input_kind", "supports_offload", "supports_grad")
 
 
 class EditRewardScorer:
@@ -21,6 +24,9 @@ class EditRewardScorer:
     """
 
     name = "editreward"
+    input_kind = "image"
+    supports_offload = False
+    supports_grad = False
 
     def __init__(self, scorer: str | Reward | None = None, shaping: str | None = None, **unused: Any) -> None:
         self._reward = scorer if isinstance(scorer, Reward) else load_reward(scorer, shaping)
@@ -56,5 +62,16 @@ class EditRewardScorer:
             for index in range(len(items))
         ]
 
+    @cached_property
+    def version(self) -> str:
+        """Differs whenever the rewards may differ; a client's `expected_scorer_version` is compared with it."""
+        return reward_version(self._reward.scorers, self._reward.shaping)
+
+    def health(self) -> dict[str, Any]:
+        """What UniRL's service says of this scorer."""
+        return {key: getattr(self, key) for key in ("name", "version", *_ABILITIES)}
+
     def close(self) -> None:
         """Nothing to release."""
+
+    onload = offload = drain = close

@@ -103,6 +103,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
         return {
             "name": one.name,
             "fingerprint": one.fingerprint,
+            "version": service.version,
             "dimensions": list(one.dimensions),
             "scale": None if one.scale is None else list(one.scale),
             "calibrated": one.calibrated,
@@ -193,36 +194,44 @@ def _add_unirl(app: FastAPI, service: Service) -> None:
     @app.post("/score", tags=["UniRL"], response_model=schemas.HistoryScoreReply)
     async def history_score(request: Request, body: schemas.HistoryScoreRequest, seconds: Seconds = None) -> Response:
         """Rewards of edits. What failed is an entry of `errors`; NaN is nowhere."""
-        asked = []
+        results: list[dict[str, dict[str, float]]] = [{} for _ in body.requests]
+        errors = [_not_served(one, name, service.version) for one in body.requests]
+        asked, wanted = [], []
         for i, one in enumerate(body.requests):
             images = [turn.image_b64 for turn in one.history]
             names = [f"requests.{i}.history.{turn}.image_b64" for turn in range(len(images))]
             if not one.history[-1].text:
                 raise refused([{"field": f"requests.{i}.history.{len(images) - 1}.text", "reason": "it is empty"}])
-            asked.append(AskedGroup(images[:-1], one.history[-1].text, images[-1:], names))
+            if name in one.required_rewards and name not in errors[i]:
+                asked.append(AskedGroup(images[:-1], one.history[-1].text, images[-1:], names))
+                wanted.append(i)
         groups, places = merged(asked)
         answers = await _scored(request, service, groups, seconds)
-        results: list[dict[str, dict[str, float]]] = [{} for _ in asked]
-        errors: list[dict[str, str]] = [
-            {other: f"not served here; there is {name}" for other in one.required_rewards if other != name}
-            for one in body.requests
-        ]
         for answer, members in zip(answers, places, strict=True):
-            rows = zip(members, answer.shaped, answer.scores.candidates, strict=True)
-            for index, value, score in rows:
-                if name not in body.requests[index].required_rewards:
-                    continue
+            for member, value, score in zip(members, answer.shaped, answer.scores.candidates, strict=True):
                 if value is None:
-                    errors[index][name] = getattr(score, "reason", "it has no reward")
+                    errors[wanted[member]][name] = getattr(score, "reason", "it has no reward")
                 else:
                     dimensions = getattr(score, "dimensions", {})
-                    results[index][name] = {"reward": value} | {key: dimensions[key].mean for key in dimensions}
+                    means = {key: dimensions[key].mean for key in dimensions}
+                    results[wanted[member]][name] = {"reward": value} | means
         identity = {"request_id", "sample_id", "group_id", "source_rank", "policy_version", "idempotency_key"}
-        identities = [one.model_dump(include=identity, exclude_none=True) for one in body.requests]
-        return _json({"results": results, "errors": errors, "identities": identities})
+        identities = [
+            one.model_dump(include=identity, exclude_none=True) | {"scorer_version": service.version}
+            for one in body.requests
+        ]
+        return _json({"results": results, "errors": errors, "identities": identities, "protocol_version": "1"})
 
 
 # Between the wire and the service
+
+
+def _not_served(asked: schemas.HistoryRequest, name: str, version: str) -> dict[str, str]:
+    """Why rewards that UniRL asks for are not made here: another one, or another version."""
+    told = {other: f"not served here; there is {name}" for other in asked.required_rewards if other != name}
+    if name in asked.required_rewards and asked.scorer_version not in (None, version):
+        told[name] = f"scorer version {asked.scorer_version} was asked for; this is {version}"
+    return told
 
 
 def _names(field: str, images: Sequence[object]) -> list[str]:

@@ -92,7 +92,8 @@ def serve(
     """
     check_host(host, settings.token)
     write_logs(log_level)
-    app = create_app(Service(scorers, shaping, settings))
+    service = Service(scorers, shaping, settings)
+    app = create_app(service)
     config = uvicorn.Config(
         app,
         host=host,
@@ -107,7 +108,7 @@ def serve(
     signal.signal(signal.SIGTERM, lambda *_: None)
     bound = config.bind_socket()
     url = f"http://{host}:{bound.getsockname()[1]}"
-    _Server(config, scorer=scorers[0].name, url=url, replicas=len(scorers)).run([bound])
+    _Server(config, scorer=scorers[0].name, version=service.version, url=url, replicas=len(scorers)).run([bound])
     log("stopped")
 
 

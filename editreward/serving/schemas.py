@@ -1,6 +1,6 @@
 """Bodies of requests and replies, with examples, as the OpenAPI page shows them."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -102,6 +102,7 @@ class ScorerReply(BaseModel):
 
     name: str
     fingerprint: str
+    version: str = Field(description="Differs whenever the rewards may differ: it covers scorer and shaping.")
     dimensions: list[str]
     scale: list[float] | None
     calibrated: bool
@@ -148,6 +149,7 @@ class HistoryTurn(Strict):
 
     text: str
     image_b64: ImageText
+    image_ipc: None = None
     video_b64: None = None
     video_path: None = None
 
@@ -163,7 +165,7 @@ class HistoryRequest(Strict):
     group_id: str | int | None = None
     source_rank: int | None = None
     policy_version: str | int | None = None
-    scorer_version: str | int | None = None
+    scorer_version: str | None = Field(None, description="Ask for this version: another one scores nothing.")
     idempotency_key: str | None = None
 
 
@@ -171,7 +173,9 @@ class HistoryScoreRequest(Strict):
     """UniRL's request."""
 
     requests: list[HistoryRequest] = Field(min_length=1)
-    protocol_version: str | None = None
+    protocol_version: Literal["1"] | None = None
+    grad_mode: Literal[False] = False
+    call_id: str | None = None
 
 
 class HistoryScoreReply(BaseModel):
@@ -179,4 +183,7 @@ class HistoryScoreReply(BaseModel):
 
     results: list[dict[str, dict[str, float]]]
     errors: list[dict[str, str]]
-    identities: list[dict[str, Any]] = Field(description="What each request called itself.")
+    identities: list[dict[str, Any]] = Field(
+        description="What each request called itself, and as `scorer_version` the version that is served."
+    )
+    protocol_version: Literal["1"]

@@ -14,7 +14,7 @@ import numpy as np
 from editreward.groups import EditGroup, GroupScores, Scorer, Unscored
 from editreward.groups.group import ImageInput
 from editreward.rewards.inputs import from_base64
-from editreward.rewards.reward import checked
+from editreward.rewards.reward import checked, reward_version
 from editreward.rewards.shaping import Shaping
 from editreward.scorers.batching import Batcher, Closed, DeadlineExceeded, QueueFull
 from editreward.serving.errors import Fault, RequestError, refused
@@ -78,6 +78,9 @@ class Service:
         shaping: what rewards are made of its scores.
         settings: the limits.
         metrics: what is counted.
+
+    Attributes:
+        version: of the rewards, see `reward_version`. Made here: to hash the weights takes seconds.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Service:
         self.scorer, self.shaping = scorers[0], shaping or Shaping()
         self.settings, self.metrics = settings or Settings(), metrics or Metrics()
         self.shaping.check([self.scorer.dimensions], [self.scorer.scale])
+        self.version = reward_version([self.scorer], self.shaping)
         self.budget = Budget(self.settings.limits.held_bytes, self.metrics)
         # Decoded here, in threads, the way the scorer would: its own way changes a decoded image no more. But a JPEG
         # file that it decodes at half its size must come to it as it is.

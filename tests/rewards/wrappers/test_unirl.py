@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from editreward.rewards import Reward
+from editreward.rewards import Reward, Shaping
 from editreward.rewards.unirl import EditRewardScorer
 from tests.helpers.scorers import ColourScorer, painted
-from tests.helpers.server import HTTP, text_of
+from tests.helpers.server import HTTP, serving, text_of
 
 EDITS = [painted(10, 20), painted(255, 255, 255), painted(200, 100)]
 
@@ -52,7 +52,55 @@ def test_the_server_speaks_its_protocol(server):
     assert found["results"][2]["editreward"]["reward"] == pytest.approx(151, abs=3)  # JPEG
     assert list(found["results"][0]["editreward"]) == ["reward", "instruction_following", "visual_quality"]
     assert found["errors"] == [{}, {"editreward": "white is no colour"}, {}]
-    assert found["identities"][1] == {"request_id": "1", "group_id": "g", "source_rank": 0}
+    version = HTTP.get(f"{server}/v1/scorer").json()["version"]
+    assert found["identities"][1] == {
+        "request_id": "1", "group_id": "g", "source_rank": 0, "scorer_version": version
+    }  # fmt: skip
+    assert found["protocol_version"] == "1"
+
+
+def test_another_version_than_the_one_served_gets_no_scores():
+    scorer, shaped = ColourScorer(), Shaping(offset=1000.0)
+    edits = [painted(10), painted(20), painted(30)]
+
+    def ask(url, *versions):
+        requests = [request(one, scorer_version=version) for one, version in zip(edits, versions, strict=True)]
+        answer = HTTP.post(f"{url}/score", json={"requests": requests})
+        assert answer.status_code == 200
+        return answer.json()
+
+    with serving(scorer) as url:
+        served = HTTP.get(f"{url}/v1/scorer").json()["version"]
+        found = ask(url, served, None, "0123")
+        assert [list(one) for one in found["results"]] == [["editreward"], ["editreward"], []]
+        told = found["errors"]
+        assert told[:2] == [{}, {}] and "0123" in told[2]["editreward"] and served in told[2]["editreward"]
+        assert [one["scorer_version"] for one in found["identities"]] == [served] * 3
+        assert sum(len(group.edited) for group in scorer.seen) == 2
+        scorer.seen.clear()
+        assert ask(url, "a", "b", "c")["results"] == [{}, {}, {}] and not scorer.seen
+    with serving(scorer, shaped) as url:  # other rewards of the same scores are another version
+        told = ask(url, served, served, served)["errors"]
+        assert all(served in one["editreward"] for one in told)
+
+
+def test_a_version_is_of_the_scorer_and_the_shaping():
+    def version(fingerprint="colours 1", **shaping):
+        return EditRewardScorer(Reward(ColourScorer(fingerprint=fingerprint), Shaping(**shaping), check=False)).version
+
+    versions = {version(), version("colours 2"), version(offset=1.0), version(lower_bound=1.0)}
+    assert len(versions) == 4 and version() in versions and all(len(one) == 16 for one in versions)
+
+
+def test_the_scorer_has_all_that_its_service_asks_for():
+    scorer = EditRewardScorer(Reward(ColourScorer(), check=False))
+    assert scorer.health() == {
+        "name": "editreward", "version": scorer.version, "input_kind": "image",
+        "supports_offload": False, "supports_grad": False,
+    }  # fmt: skip
+    for hook in (scorer.onload, scorer.drain, scorer.offload, scorer.close):
+        assert hook() is None
+    assert scorer.score([item(EDITS[0])])[0]["reward"] == 16.0
 
 
 def test_each_item_has_its_own_error(server):
@@ -80,3 +128,11 @@ def test_each_item_has_its_own_error(server):
 def test_a_request_that_is_wired_wrongly_is_refused(server, change, told):
     answer = HTTP.post(f"{server}/score", json={"requests": [request(EDITS[0]) | change]})
     assert answer.status_code == 422 and told in answer.json()["error"]
+
+
+@pytest.mark.parametrize("change", [{"protocol_version": "2"}, {"grad_mode": True}])
+def test_another_protocol_is_refused(server, change):
+    plain = {"requests": [request(EDITS[0])], "protocol_version": "1", "grad_mode": False, "call_id": None}
+    assert HTTP.post(f"{server}/score", json=plain).status_code == 200
+    answer = HTTP.post(f"{server}/score", json=plain | change)
+    assert answer.status_code == 422 and next(iter(change)) in answer.json()["error"]
