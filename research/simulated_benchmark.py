@@ -38,6 +38,9 @@ MODEL, SHUFFLED = "model", "shuffled"
 BLIND = (*LIKENESSES, *(f"-{name}" for name in LIKENESSES), SHUFFLED)
 """What does not read the instruction. With a minus: the less like the source, the better."""
 
+IN_DOCS = ("random", "coin", "pixels", "phash", SHUFFLED, MODEL)
+"""Rows of the page's table; `tables.md` has all."""
+
 FOLLOWING, QUALITY = "instruction_following", "visual_quality"
 
 COLUMNS = [
@@ -91,13 +94,16 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RESULT).write_text(json.dumps(results[name].to_dict(), indent=1) + "\n", encoding="utf-8")
         write_answers(results[name].answers, folder)
-    tables = f"{accuracy_table(results)}\n\n{gap_table(results)}\n\n{where_table(results)}\n"
+    gaps, where = gap_table(results), where_table(results)
+    tables = f"{accuracy_table(results)}\n\n{gaps}\n\n{where}\n"
     (args.output / "tables.md").write_text(tables, encoding="utf-8")
     print(tables)
     if args.docs:
         before, rest = DOCS.read_text(encoding="utf-8").split(BEGIN)
         after = rest.split(END)[1]
-        DOCS.write_text(f"{before}{BEGIN}\n{tables}{END}{after}", encoding="utf-8")
+        few = accuracy_table({name: results[name] for name in IN_DOCS})
+        all_categories = "\n".join(where.splitlines()[:3])
+        DOCS.write_text(f"{before}{BEGIN}\n{few}\n\n{gaps}\n\n{all_categories}\n{END}{after}", encoding="utf-8")
         NUMBERS.parent.mkdir(exist_ok=True)
         NUMBERS.write_text(numbers(results), encoding="utf-8")
 

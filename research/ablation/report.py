@@ -19,11 +19,8 @@ Arms = dict[str, dict[int, Result]]  # results of a study by arm and seed
 COLUMNS = (
     ("instruction following, %", "accuracy_instruction_following", 100, 1),
     ("visual quality, %", "accuracy_visual_quality", 100, 1),
-    ("order of 3, %", "strict_3", 100, 1),
-    ("order of 4, %", "strict_4", 100, 1),
     ("log loss", "log_loss", 1, 3),
     ("calibration error, %", "calibration_error", 100, 1),
-    ("RMSE", "rmse", 1, 2),
 )
 
 WRITTEN = "<!-- written: {} -->\n{}<!-- end -->"
@@ -105,19 +102,14 @@ def head(ablation: Ablation, results: Sequence[Result], config: str) -> str:
     return f"""\
 # Ablations in miniature
 
-Variants of the training, on simulated groups (`docs/simulation.md`) with simulated annotator noise, from tiny
-vision-language models. They tell what an option does in this small world. Whether it does the same at 7B, on people's
-scores, they do not tell.
+What each option of the training does, on simulated groups ([simulation.md](simulation.md)) with simulated annotator
+noise and a tiny vision-language model. It may be otherwise at 7B, on people's scores.
 
     python -m research.ablation --config {config} --jobs 2           # all runs
-    python -m research.ablation --config {config} --study NAME       # the runs of one study
-    python -m research.ablation --config {config} --rehearse         # two steps of every arm, nothing recorded
     python -m research.ablation --config {config} --report           # this page from `{ablation.results}`
 
-A finished run is never repeated, a stopped one goes on from its checkpoint: repeat the command. It runs the code of
-the folder that it is started in: to edit meanwhile, start it in a copy (`git worktree add`).
-
-This page, but for the texts marked as written, is made by the last command; edit the config for the rest.
+`--study NAME` runs one study, `--rehearse` two steps of every arm. Repeat the command after a stop: it goes on. The last
+command writes this page, but for the texts that are marked as written.
 
 | | |
 |---|---|
@@ -130,35 +122,34 @@ This page, but for the texts marked as written, is made by the last command; edi
 | machine | {_listed(result["machine"] for result in results)} |
 
 **Columns.** Accuracy: pairs of test candidates with different sums of scores, ordered by the reward; per dimension,
-by the dimension's own mean. Order of 3 and of 4: tuples with different sums, all in the right order (chance 16.7 %
-and 4.2 %). Log loss and calibration error (ten bins): of the preference probability on the same pairs. RMSE: of the
-reward, brought to the scale of the sum by the affine map that fits
-{ablation.evaluation.validation_groups} validation groups best. Seconds: of training and its evaluations. ± is the
-95 % interval over seeds (Student's t); a seed stands for new heads, order, groups and noise. Differences are paired by
+by the dimension's own mean. Log loss and calibration error (ten bins): of the preference probability on these pairs.
+± is the 95 % interval over seeds (Student's t). Differences are paired by
 seed; bold ones exclude 0, which one in twenty does by chance."""
 
 
 def study_table(study: Study, arms: Arms) -> str:
-    """A row for each arm."""
+    """A row for each arm that has a run; the others are named below."""
     base = arms[study.base]
     with_paper = any(arm.paper for arm in study.arms.values())
     headings = ["arm", "seeds", "accuracy, %", f"difference to *{study.arms[study.base].label}*"]
-    headings += [heading for heading, *_ in COLUMNS] + ["tokens a group", "seconds"]
+    headings += [heading for heading, *_ in COLUMNS]
     headings += [f"paper: {study.paper}"] if with_paper else []
     lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
     for name, arm in study.arms.items():
         by_seed = arms[name]
+        if not by_seed:
+            continue
         row = [arm.label, str(len(by_seed)), cell(estimate(metric(by_seed, "accuracy", 100)), 1)]
         if name == study.base:
             row.append("base")
         else:
             row.append(signed(paired_difference(of_seed(by_seed, "accuracy", 100), of_seed(base, "accuracy", 100))))
         row += [cell(estimate(metric(by_seed, column, factor)), decimals) for _, column, factor, decimals in COLUMNS]
-        row.append(cell(Estimate(_mean(metric(by_seed, "tokens", 1)), NAN, NAN, len(by_seed)), 0))
-        seconds = [result["train_seconds"] for result in by_seed.values() if not result["resumed"]]
-        row.append(cell(Estimate(_mean(seconds), NAN, NAN, len(seconds)), 0))
         row += [arm.paper or "-"] if with_paper else []
         lines.append(f"| {' | '.join(row)} |")
+    missing = [arm.label for name, arm in study.arms.items() if not arms[name]]
+    if missing:
+        lines += ["", f"Not run: {', '.join(missing)}."]
     return "\n".join(lines)
 
 

@@ -427,11 +427,11 @@ def test_the_report_of_two_factors_tells_their_effects(tmp_path):
     assert "| ties: yes against no | **+2.0 ± 0.0** |" in text
     assert "| groups: many against few | **+5.0 ± 0.0** |" in text
     assert "| the first, with many minus with few | " in text
-    # A study of which an arm is missing has no effects yet, and the report says how many seeds there are.
+    # A study of which an arm is missing has no effects yet, and the report names the arm.
     del accuracy["a1b1"]
     write_report(ablation, fake_results(ablation, accuracy, "two"), "a.yaml")
     text = Path(ablation.report).read_text()
-    assert "effect on the accuracy" not in text and "| a1b1 | 0 | - | - |" in text
+    assert "effect on the accuracy" not in text and "\n\nNot run: a1b1.\n" in text and "| a1b1 |" not in text
 
 
 def test_a_rehearsal_has_all_arms_in_two_steps_elsewhere(tmp_path):
