@@ -108,8 +108,8 @@ noise and a tiny vision-language model. It may be otherwise at 7B, on people's s
     python -m research.ablation --config {config} --jobs 2           # all runs
     python -m research.ablation --config {config} --report           # this page from `{ablation.results}`
 
-`--study NAME` runs one study, `--rehearse` two steps of every arm. Repeat the command after a stop: it goes on. The last
-command writes this page, but for the texts that are marked as written.
+`--study NAME` runs one study, `--rehearse` two steps of every arm. Repeat the command after a stop: it goes on. The
+last command writes this page, but for the texts that are marked as written.
 
 | | |
 |---|---|
