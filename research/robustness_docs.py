@@ -20,7 +20,6 @@ import numpy as np
 from PIL import Image
 
 from editreward import EditRewardScorer
-from editreward.benchmarks.protocols import OVERALL
 from editreward.benchmarks.robustness import RobustnessResult, Stress, changes, run_robustness, simulated
 from editreward.benchmarks.robustness.measures import BEATEN, FLIPS, OVERTAKEN, SPEARMAN, Finding, scores_by_name
 from editreward.benchmarks.robustness.report import cell
@@ -115,28 +114,20 @@ def tables(results: list[RobustnessResult]) -> list[str]:
     """A table for every expectation, the scorers side by side."""
     said = "; ".join(f"{result.model['name']}: {result.summary}" for result in results)
     lines = [f"{results[0].data['groups']:,} groups ({results[0].data['name']}). {said}."]
-    dimensions = [name for name in results[0].units if name != OVERALL]
     for expectation, key in KEYS.items():
-        header = [HEADINGS[expectation].lower(), "shift", *(name.replace("_", " ") for name in dimensions), key, ""]
-        header += [f"{result.model['name']}: {column}" for result in results[1:] for column in ("shift", key)] + [""]
+        header = [HEADINGS[expectation].lower(), "shift", key, "", *(result.model["name"] for result in results[1:])]
         lines += ["", f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
         for findings in zip(*(result.applied for result in results), strict=True):
             if findings[0].stress.expectation == expectation:
-                lines.append(f"| {' | '.join(row(findings, dimensions, key))} |")
+                lines.append(f"| {' | '.join(row(findings, key))} |")
     return lines
 
 
-def row(findings: tuple[Finding, ...], dimensions: list[str], key: str) -> list[str]:
-    """Cells of a stress: of the first scorer with its dimensions, of the others without."""
+def row(findings: tuple[Finding, ...], key: str) -> list[str]:
+    """Cells of a stress: of the first scorer with intervals, of the others the shift and whether it is as expected."""
     first, *others = findings
-    cells = [first.stress.name, cell(first.shift)]
-    cells += [f"{first.shifts[name][-1].value:.2f}" for name in dimensions]
-    cells += [cell(first.measures[key]), verdict(first)]
-    for other in others:
-        share = other.measures[key]
-        text = f"{other.measures[key].value:.2f}" if key == SPEARMAN else f"{100 * share.value:.1f} %"
-        cells += [f"{other.shift.value:.2f}", text, verdict(other)]
-    return cells
+    cells = [first.stress.name, cell(first.shift), cell(first.measures[key]), verdict(first)]
+    return cells + [f"{other.shift.value:.2f}, {verdict(other)}" for other in others]
 
 
 def verdict(finding: Finding) -> str:
