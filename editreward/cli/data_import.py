@@ -50,7 +50,7 @@ def _add_content_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output-split",
         metavar="SPLIT",
-        help="split to write (default: train for editreward-data, test for benchmarks)",
+        help="split to write (default: test for benchmarks, else train)",
     )
     parser.add_argument(
         "--strip", default="", metavar="PREFIX", help="take this off image paths that were written on another machine"
@@ -59,7 +59,8 @@ def _add_content_options(parser: argparse.ArgumentParser) -> None:
         "--dimensions",
         nargs="+",
         metavar="NAME",
-        help="names of dim1, dim2 ..., or of the columns of a table's scores (default: the two of the paper)",
+        help="names of dim1, dim2 ..., or of the columns of a table's scores (default: the two of the paper, and of "
+        "editscore-reward-data its four sub-scores)",
     )
     add_table_options(parser)
     parser.add_argument(
@@ -84,7 +85,6 @@ def _add_content_options(parser: argparse.ArgumentParser) -> None:
 
 def run_import(args: argparse.Namespace) -> None:
     """Import and print what was written."""
-    from configuration_editreward import DEFAULT_DIMENSIONS
     from editreward.data.importers import ImportOptions, Source, import_dataset
 
     chosen = {args.table, args.format} - {None}
@@ -96,7 +96,7 @@ def run_import(args: argparse.Namespace) -> None:
         columns=columns_of(args.column),
         strip=args.strip,
         split=args.output_split,
-        dimensions=args.dimensions or DEFAULT_DIMENSIONS,
+        dimensions=args.dimensions or (),
         on_fault=args.on_fault or ("list" if format_name == "table" else "stop"),
         origin=args.origin,
         language=args.language,

@@ -1047,7 +1047,7 @@ def test_benchmark_lines_are_read_strictly(tmp_path):
 
 
 def test_the_command_offers_every_format():
-    assert set(FORMATS) == {"editreward-data", "table", *BENCHMARKS} - {"own", "simulated"}
+    assert set(FORMATS) == {"editreward-data", "editscore-reward-data", "table", *BENCHMARKS} - {"own", "simulated"}
     assert all(format.name == name for name, format in FORMATS.items())
 
 

@@ -12,8 +12,8 @@ from configuration_editreward import DEFAULT_DIMENSIONS
 from editreward.data.benchmark_items import BenchmarkItem, Comparison
 from editreward.data.importers.faults import Faults, RowFault, RowLike
 from editreward.data.importers.images import EMBEDDED, ImageStore
+from editreward.data.schema import RATIONALE_BY, language_of
 from editreward.data.schema import UNKNOWN as UNKNOWN
-from editreward.data.schema import language_of
 
 if TYPE_CHECKING:
     from editreward.data.importers.table_edits import TableOptions
@@ -191,6 +191,7 @@ class Assembly:
             "scores": {name: (known.get("scores") or {}).get(name) for name in self.dimensions},
             "annotations": known.get("annotations") or [],
             "rationale": known.get("rationale"),
+            **({RATIONALE_BY: known[RATIONALE_BY]} if RATIONALE_BY in known else {}),
         }
 
 
@@ -209,6 +210,9 @@ class Format:
         companion: name of a file that is read too where it lies beside an input file.
         under: name of the list of rows in a JSON file that is one object.
         read: makes the fields of a row that has other columns, and says which of them it read; raises `RowFault`.
+        other_key: key of rows that belong to this row's group, too, and cannot tell it; None: there are none.
+        dimensions: names of the dimensions where the command gives none.
+        dimension_counts: how many dimensions the command may name; empty: any number.
     """
 
     name: str
@@ -220,6 +224,9 @@ class Format:
     companion: str | None = None
     under: str | None = None
     read: "Callable[[Mapping[str, Any], TableOptions], tuple[dict[str, Any], frozenset[str]]] | None" = None
+    other_key: Callable[[Row], list[Any] | None] | None = None
+    dimensions: tuple[str, ...] = tuple(DEFAULT_DIMENSIONS)
+    dimension_counts: tuple[int, ...] = ()
 
     def fields_for(self, dimensions: Iterable[str]) -> list[str]:
         """The fields, given the names of the dimensions."""

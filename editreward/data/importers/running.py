@@ -21,7 +21,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from configuration_editreward import DEFAULT_DIMENSIONS, check_choice
+from configuration_editreward import check_choice
 from editreward.data.benchmark_items import BENCHMARK_FILE
 from editreward.data.importers.faults import ON_FAULT, Faults, RowFault
 from editreward.data.importers.formats import Assembly, Built, Format, Row
@@ -45,6 +45,7 @@ TABLES = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS rows (id INTEGER PRIMARY KEY, input INTEGER, number INTEGER, key TEXT, data TEXT);
 CREATE INDEX IF NOT EXISTS rows_by_key ON rows (key, id);
+CREATE TABLE IF NOT EXISTS other_keys (key TEXT, other TEXT, PRIMARY KEY (key, other));
 CREATE TABLE IF NOT EXISTS faults (id INTEGER PRIMARY KEY, line TEXT);
 CREATE TABLE IF NOT EXISTS fault_counts (severity TEXT, kind TEXT, number INTEGER, PRIMARY KEY (severity, kind));
 CREATE TABLE IF NOT EXISTS counts (name TEXT PRIMARY KEY, number INTEGER);
@@ -63,7 +64,7 @@ class ImportOptions:
         columns: names that the format's fields have in the input, where they differ.
         strip: prefix to take off image paths.
         split: split to write. Default: "test" for benchmarks, "train" otherwise.
-        dimensions: names of the dimensions, in the order in which the format numbers them.
+        dimensions: names of the dimensions, in the order in which the format numbers them. Default: the format's.
         on_fault: "stop": the first error ends the import. "list": what it concerns is left out and listed.
         origin, language: values for these columns. Default: the format's name, and "zh" or "en" by the script.
         decode: decode every image to be sure that it is whole, rather than read its header.
@@ -80,7 +81,7 @@ class ImportOptions:
     columns: Mapping[str, str] = field(default_factory=dict)
     strip: str = ""
     split: str | None = None
-    dimensions: Sequence[str] = tuple(DEFAULT_DIMENSIONS)
+    dimensions: Sequence[str] = ()
     on_fault: str = "stop"
     origin: str | None = None
     language: str | None = None
@@ -99,8 +100,12 @@ class ImportOptions:
         """The columns of the input by the fields of the format that they are for.
 
         Raises:
-            ValueError: `columns` names a field that there is not.
+            ValueError: `columns` names a field that there is not, or there are too many or too few dimensions.
         """
+        counts = format.dimension_counts
+        if counts and len(self.dimensions) not in counts:
+            wanted = " or ".join(map(str, counts))
+            raise ValueError(f"{format.name} has {wanted} dimensions, not {len(self.dimensions)} (--dimensions).")
         fields = {name: name for name in format.fields_for(self.dimensions)}
         for name in self.columns.keys() - fields.keys():
             raise ValueError(
@@ -164,6 +169,7 @@ def import_dataset(
         FileNotFoundError: there is no such input.
     """
     output, options = Path(output), options or ImportOptions()
+    options = replace(options, dimensions=options.dimensions or format.dimensions)
     fields = options.fields_of(format)
     inputs = [replace(source, under=format.under) for source in (*inputs, *_companions(format, inputs))]
     root = options.image_root(inputs)
@@ -326,6 +332,7 @@ class _Run:
         label, start, since_commit = self.labels[number], position["start"], 0
         counts: Counter[str] = Counter()
         pending: list[tuple[int, int, str, str]] = []
+        others: set[tuple[str, str]] = set()
         with tqdm(desc=f"Reading {label}", unit=" rows", initial=start, disable=self.hidden) as bar:
             for raw in read_rows(self.inputs[number], start, position["state"]):
                 row = Row(label, raw.number, {})
@@ -336,7 +343,9 @@ class _Run:
                         raise RowFault("broken-row", f"{raw.fault} (line {raw.line})" if raw.line else raw.fault)
                     row, read = self._fields(row, raw.values)
                     counts.update(f"ignored column {name}" for name in _ignored(raw.values, read))
-                    key = hashlib.sha256(json.dumps(self.format.key(row)).encode()).hexdigest()[:32]
+                    key = _hashed(self.format.key(row))
+                    if self.format.other_key is not None and (other := self.format.other_key(row)) is not None:
+                        others.add((key, _hashed(other)))
                     pending.append((number, raw.number, key, json.dumps(row.values, ensure_ascii=False)))
                 except RowFault as fault:
                     if fault.kind == "missing-column" and raw.number == 0 and raw.line is not None:
@@ -345,9 +354,9 @@ class _Run:
                 bar.update()
                 if since_commit == ROWS_PER_COMMIT:
                     position = {"start": raw.number + 1, "state": raw.state(), "done": False}
-                    self._commit_rows(number, pending, counts, position)
+                    self._commit_rows(number, pending, others, counts, position)
                     since_commit = 0
-            self._commit_rows(number, pending, counts, {"start": 0, "state": None, "done": True})
+            self._commit_rows(number, pending, others, counts, {"start": 0, "state": None, "done": True})
 
     def _fields(self, row: Row, values: Any) -> tuple[Row, frozenset[str]]:
         """A row with its fields, images as references, and the columns that they are from."""
@@ -363,23 +372,27 @@ class _Run:
         self,
         number: int,
         pending: list[tuple[int, int, str, str]],
+        others: set[tuple[str, str]],
         counts: Counter[str],
         position: dict[str, Any],
     ) -> None:
         """Record rows with their counts and faults, and where reading goes on; rows and counts start anew."""
         self.database.executemany("INSERT INTO rows (input, number, key, data) VALUES (?, ?, ?, ?)", pending)
+        self.database.executemany("INSERT OR IGNORE INTO other_keys VALUES (?, ?)", sorted(others))
         _save_counts(self.database, counts)
         _save_faults(self.database, self.faults)
         meta = [f"input-{number}", json.dumps(position)]
         self.database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta)
         self.database.commit()
         pending.clear()
+        others.clear()
         counts.clear()
 
     def _write(self) -> None:
         """Assemble the groups and write them, from the first on that is in no recorded shard."""
         find = self.database.execute
-        keys = [key for (key,) in find("SELECT key FROM rows GROUP BY key ORDER BY MIN(id)")]
+        alone = "key NOT IN (SELECT other FROM other_keys)"
+        keys = [key for (key,) in find(f"SELECT key FROM rows WHERE {alone} GROUP BY key ORDER BY MIN(id)")]
         number, done = find("SELECT COUNT(*), COALESCE(SUM(keys), 0) FROM shards").fetchone()
         self.ids = {group_id for (group_id,) in find("SELECT group_id FROM ids")}
         shards = self.work / "shards"
@@ -421,6 +434,10 @@ class _Run:
         return used
 
 
+def _hashed(key: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
+
+
 def _refer(row: Row, values: Any, fields: Mapping[str, str], format: Format, store: ImageStore) -> Row:
     """The fields of the format, images as references. `fields` maps them to columns of the input."""
     if not isinstance(values, Mapping):
@@ -441,7 +458,8 @@ def _ignored(values: Mapping[str, Any], used: frozenset[str]) -> Iterator[str]:
 
 
 def _rows_of(database: sqlite3.Connection, labels: Sequence[str], key: str) -> Iterator[Row]:
-    found = database.execute("SELECT input, number, data FROM rows WHERE key = ? ORDER BY id", [key])
+    keys = "SELECT ? UNION SELECT other FROM other_keys WHERE key = ?"
+    found = database.execute(f"SELECT input, number, data FROM rows WHERE key IN ({keys}) ORDER BY id", [key, key])
     for input, number, data in found:
         yield Row(labels[input], number, json.loads(data))
 
