@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -10,36 +9,9 @@ from editreward.data.importers import ImportFault
 from editreward.data.sources import load_groups
 from editreward.training.generative.answers import targets_of
 from tests.helpers.generative import published_prompts
-from tests.helpers.pictures import save
-from tests.helpers.published_rows import run, stored_groups
+from tests.helpers.published_rows import EDITSCORE_INSTRUCTION, editscore_row, editscore_rows, run, stored_groups
 
 FORMAT = "editscore-reward-data"
-INSTRUCTION = "give it a hat\nand a from 1 to 3 tie"
-
-
-def row(images: list[str], instruction: str | None, score: Any, reason: str = "because", high: int = 25) -> dict:
-    """A row in the form that EditScore's training reads; the wording of the question is ours."""
-    question = (
-        "<image>" * len(images) + f"Rate it.\nA score from 0 to {high} for this, a second score from 0 to {high}.\n"
-    )
-    if instruction is not None:
-        question += f"\nEditing instruction: {instruction}\n"
-    answer = json.dumps({"reasoning": reason, "score": score})
-    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
-    return {"conversations": turns, "images": images}
-
-
-def published_rows(root: Path) -> list[dict]:
-    """Two edits of one source and instruction, then another group; looks come first, as they may."""
-    for seed, name in enumerate(("source", "a", "b", "other", "c")):
-        save(root, f"{name}.png", seed)
-    return [
-        row(["a.png"], None, [20, 25], "smooth\nand clean"),
-        row(["source.png", "a.png"], INSTRUCTION, [25, 7], "a hat"),
-        row(["source.png", "b.png"], INSTRUCTION, [0, 24], "no hat"),
-        row(["b.png"], None, [3, 12], "a seam"),
-        row(["other.png", "c.png"], "make it blue", [13, 13], "half blue"),
-    ]
 
 
 def written(root: Path, rows: list[dict]) -> Path:
@@ -53,10 +25,10 @@ def mapped(score: float, high: float = 25) -> float:
 
 
 def test_rows_of_one_source_and_instruction_are_a_group_with_the_rows_about_the_looks_of_its_edits(tmp_path):
-    report = run(FORMAT, written(tmp_path, published_rows(tmp_path)), tmp_path / "out")
+    report = run(FORMAT, written(tmp_path, editscore_rows(tmp_path)), tmp_path / "out")
     assert (report["groups"], report["candidates"], report["errors"], report["notes"]) == (2, 3, {}, {})
     first, second = stored_groups(tmp_path / "out")
-    assert (first["instruction"], second["instruction"]) == (INSTRUCTION, "make it blue")
+    assert (first["instruction"], second["instruction"]) == (EDITSCORE_INSTRUCTION, "make it blue")
     assert [image["path"] for image in first["source_images"]] == ["source.png"]
     a, b = first["candidates"]
     names = ("success", "preservation", "naturalness", "artefacts")
@@ -69,7 +41,7 @@ def test_rows_of_one_source_and_instruction_are_a_group_with_the_rows_about_the_
 
 
 def test_what_is_learnt_is_the_answers_of_the_file(tmp_path):
-    rows = published_rows(tmp_path)
+    rows = editscore_rows(tmp_path)
     run(FORMAT, written(tmp_path, rows), tmp_path / "out")
     groups = load_groups(str(tmp_path / "out"))
     found = [json.loads(target.text) for group in groups for target in targets_of(group, [published_prompts()])]
@@ -79,7 +51,7 @@ def test_what_is_learnt_is_the_answers_of_the_file(tmp_path):
 
 
 def test_of_two_dimensions_each_is_the_smaller_score_of_an_answer(tmp_path):
-    file = written(tmp_path, published_rows(tmp_path))
+    file = written(tmp_path, editscore_rows(tmp_path))
     run(FORMAT, file, tmp_path / "out", dimensions=("instruction_following", "visual_quality"))
     a, _ = stored_groups(tmp_path / "out")[0]["candidates"]
     assert a["scores"] == {"instruction_following": mapped(7), "visual_quality": mapped(20)}
@@ -93,8 +65,8 @@ def test_other_numbers_of_dimensions_are_refused_before_anything_is_read(tmp_pat
 
 
 def test_the_scale_is_the_one_that_the_question_asks_for(tmp_path):
-    rows = published_rows(tmp_path)
-    rows[4] = row(["other.png", "c.png"], "make it blue", [7, 10], high=10)
+    rows = editscore_rows(tmp_path)
+    rows[4] = editscore_row(["other.png", "c.png"], "make it blue", [7, 10], high=10)
     run(FORMAT, written(tmp_path, rows), tmp_path / "out")
     (c,) = stored_groups(tmp_path / "out")[1]["candidates"]
     assert (c["scores"]["success"], c["scores"]["preservation"]) == (mapped(7, 10), 4)
@@ -137,15 +109,19 @@ QUESTION = "<image><image>Editing instruction: x"
     ],
 )
 def test_errors_name_the_row_and_the_field(tmp_path, change, message):
-    rows = published_rows(tmp_path)
+    rows = editscore_rows(tmp_path)
     rows[4] |= change
     with pytest.raises(ImportFault, match=f"row 4 of reward.json: .*{message}"):
         run(FORMAT, written(tmp_path, rows), tmp_path / "out")
 
 
 def test_rows_that_contradict_each_other_or_belong_nowhere_are_listed(tmp_path):
-    rows = published_rows(tmp_path)
-    rows += [row(["a.png"], None, [20, 24]), row(["b.png"], None, [3, 12], "again"), row(["lone.png"], None, [1, 2])]
+    rows = editscore_rows(tmp_path)
+    rows += [
+        editscore_row(["a.png"], None, [20, 24]),
+        editscore_row(["b.png"], None, [3, 12], "again"),
+        editscore_row(["lone.png"], None, [1, 2]),
+    ]
     report = run(FORMAT, written(tmp_path, rows), tmp_path / "out", on_fault="list")
     assert report["errors"] == {"contradictory-score": 1, "incomplete-group": 1}
     assert report["notes"] == {"duplicate-edit": 1}
@@ -153,4 +129,4 @@ def test_rows_that_contradict_each_other_or_belong_nowhere_are_listed(tmp_path):
     assert (a["scores"]["naturalness"], a["rationale"]) == (None, "SC: a hat")
     assert b["scores"]["artefacts"] == mapped(12) and b["rationale"] == "SC: no hat\nPQ: a seam"
     with pytest.raises(ImportFault, match="no row tells the source and the instruction of the edit 'lone.png'"):
-        run(FORMAT, written(tmp_path, [*published_rows(tmp_path), rows[-1]]), tmp_path / "lone")
+        run(FORMAT, written(tmp_path, [*editscore_rows(tmp_path), rows[-1]]), tmp_path / "lone")

@@ -30,6 +30,7 @@ from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
 from editreward.cli.command import build_parser, main
 from editreward.training.datasets import GroupDataArguments
+from tests.helpers.published_rows import editscore_rows
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -248,6 +249,8 @@ def test_commands_of_a_page_run_in_order(page, workplace, published_pairs, capsy
     if any("train.json" in words for words in runnable(page)):
         (workplace / "train.json").symlink_to(published_pairs / "pairs.json")
         (workplace / "images").symlink_to(published_pairs)
+    if any("reward.json" in words for words in runnable(page)):
+        (workplace / "reward.json").write_text(json.dumps(editscore_rows(workplace / "images")))
     for words in runnable(page):
         status = main(words[1:])
         said = capsys.readouterr().err

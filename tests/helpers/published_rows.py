@@ -1,5 +1,6 @@
 """Rows of published datasets as they come, and their import."""
 
+import json
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import pyarrow.parquet as pq
 
 from editreward.data.importers import FORMATS, ImportOptions, Source, import_dataset
 from tests.helpers.pictures import picture, save
+
+EDITSCORE_INSTRUCTION = "give it a hat\nand a from 1 to 3 tie"
 
 
 def run(name: str, file: Path | str, output: Path, **options: Any) -> dict[str, Any]:
@@ -65,4 +68,31 @@ def pair_rows(root: Path) -> list[dict[str, Any]]:
         row("images/x_src.jpg", "images/b.jpg", "images/c.jpg", (2, 4)),
         row("images/x_src.jpg", "images/a.jpg", "images/c.jpg", (2, 2)),
         row("images/y_src.jpg", "images/a.jpg", "images/b.jpg", (2, 4)),
+    ]
+
+
+def editscore_row(
+    images: list[str], instruction: str | None, score: Any, reason: str = "because", high: int = 25
+) -> dict[str, Any]:
+    """A row in the form that EditScore's training reads; the wording of the question is ours."""
+    question = (
+        "<image>" * len(images) + f"Rate it.\nA score from 0 to {high} for this, a second score from 0 to {high}.\n"
+    )
+    if instruction is not None:
+        question += f"\nEditing instruction: {instruction}\n"
+    answer = json.dumps({"reasoning": reason, "score": score})
+    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+    return {"conversations": turns, "images": images}
+
+
+def editscore_rows(root: Path) -> list[dict[str, Any]]:
+    """Two edits of one source and instruction, then another group; looks come first, as they may."""
+    for seed, name in enumerate(("source", "a", "b", "other", "c")):
+        save(root, f"{name}.png", seed)
+    return [
+        editscore_row(["a.png"], None, [20, 25], "smooth\nand clean"),
+        editscore_row(["source.png", "a.png"], EDITSCORE_INSTRUCTION, [25, 7], "a hat"),
+        editscore_row(["source.png", "b.png"], EDITSCORE_INSTRUCTION, [0, 24], "no hat"),
+        editscore_row(["b.png"], None, [3, 12], "a seam"),
+        editscore_row(["other.png", "c.png"], "make it blue", [13, 13], "half blue"),
     ]
