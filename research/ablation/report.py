@@ -20,7 +20,6 @@ COLUMNS = (
     ("instruction following, %", "accuracy_instruction_following", 100, 1),
     ("visual quality, %", "accuracy_visual_quality", 100, 1),
     ("log loss", "log_loss", 1, 3),
-    ("calibration error, %", "calibration_error", 100, 1),
 )
 
 WRITTEN = "<!-- written: {} -->\n{}<!-- end -->"
@@ -122,9 +121,8 @@ last command writes this page, but for the texts that are marked as written.
 | machine | {_listed(result["machine"] for result in results)} |
 
 **Columns.** Accuracy: pairs of test candidates with different sums of scores, ordered by the reward; per dimension,
-by the dimension's own mean. Log loss and calibration error (ten bins): of the preference probability on these pairs.
-± is the 95 % interval over seeds (Student's t). Differences are paired by
-seed; bold ones exclude 0, which one in twenty does by chance."""
+by the dimension's own mean. Log loss: of the preference probability on these pairs. ± is the 95 % interval over seeds
+(Student's t). Differences are paired by seed; bold ones exclude 0, which one in twenty does by chance."""
 
 
 def study_table(study: Study, arms: Arms) -> str:
