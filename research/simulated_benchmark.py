@@ -38,7 +38,7 @@ MODEL, SHUFFLED = "model", "shuffled"
 BLIND = (*LIKENESSES, *(f"-{name}" for name in LIKENESSES), SHUFFLED)
 """What does not read the instruction. With a minus: the less like the source, the better."""
 
-IN_DOCS = ("random", "coin", "pixels", "phash", SHUFFLED, MODEL)
+IN_DOCS = ("random", "coin", "pixels", SHUFFLED, MODEL)
 """Rows of the page's table; `tables.md` has all."""
 
 FOLLOWING, QUALITY = "instruction_following", "visual_quality"
