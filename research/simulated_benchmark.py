@@ -102,8 +102,8 @@ def main() -> None:
         before, rest = DOCS.read_text(encoding="utf-8").split(BEGIN)
         after = rest.split(END)[1]
         few = accuracy_table({name: results[name] for name in IN_DOCS})
-        all_categories = "\n".join(where.splitlines()[:3])
-        DOCS.write_text(f"{before}{BEGIN}\n{few}\n\n{gaps}\n\n{all_categories}\n{END}{after}", encoding="utf-8")
+        of_all = ("\n".join(table.splitlines()[:3]) for table in (gaps, where))  # without the rows of categories
+        DOCS.write_text("\n\n".join([f"{before}{BEGIN}\n{few}", *of_all]) + f"\n{END}{after}", encoding="utf-8")
         NUMBERS.parent.mkdir(exist_ok=True)
         NUMBERS.write_text(numbers(results), encoding="utf-8")
 
