@@ -51,7 +51,8 @@ class EditorScriptArguments:
         default=None,
         metadata={
             "help": "A scorer as `--scorer` takes it, the address of `editreward serve`, or 'truth' for simulated "
-            "rows. Default: the bundled tiny model. dpo: ranks the edits; without it their own scores do."
+            "rows ('truth:2' with Gaussian noise of that standard deviation, the same for the same image). "
+            "Default: the bundled tiny model. dpo: ranks the edits; without it their own scores do."
         },
     )
     reward_shaping: str | None = field(

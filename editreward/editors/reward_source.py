@@ -1,6 +1,7 @@
 """Who rewards the edits that a policy makes: a scorer in this process, a server, or the simulated world itself."""
 
 import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -81,7 +82,15 @@ class ServerReward:
 
 
 class TrueReward:
-    """What edits of simulated rows deserve, as an inspector sees it: the sum of both scores, 2..8."""
+    """What edits of simulated rows deserve, as an inspector sees it: the sum of both scores, 2..8.
+
+    Args:
+        noise: standard deviation of what is added to an edit's value; the same image of the same row always gets the
+            same.
+    """
+
+    def __init__(self, noise: float = 0.0) -> None:
+        self.noise = noise
 
     def __call__(
         self, rows: Sequence[SourceRow], sources: Sequence[Image.Image], edited: Sequence[Image.Image]
@@ -92,7 +101,13 @@ class TrueReward:
             name: np.array([getattr(one, name) for one in found], dtype=np.float32)
             for name in ("instruction_following", "visual_quality")
         }
-        return Rewarded(details["instruction_following"] + details["visual_quality"], {}, details)
+        values = details["instruction_following"] + details["visual_quality"]
+        if self.noise:
+            pairs = zip(rows, edited, strict=True)
+            keys = [zlib.crc32(edit.tobytes(), zlib.crc32(row.group_id.encode())) for row, edit in pairs]
+            drawn = [np.random.default_rng(key).standard_normal() for key in keys]
+            values += np.float32(self.noise) * np.array(drawn, dtype=np.float32)
+        return Rewarded(values, {}, details)
 
 
 def reward_source(
@@ -107,12 +122,16 @@ def reward_source(
     Raises:
         ValueError: there is no such scorer, or an option does not go with it.
     """
-    if spec == TRUTH or (spec or "").startswith(("http://", "https://")):
-        if shaping or guard:
-            raise ValueError(f"`reward_shaping` and `guard` are for a scorer in this process, not for {spec}.")
-    if spec == TRUTH:
-        return TrueReward()
-    if spec and spec.startswith(("http://", "https://")):
+    name, _, noise = (spec or "").partition(":")
+    remote = (spec or "").startswith(("http://", "https://"))
+    if (remote or name == TRUTH) and (shaping or guard):
+        raise ValueError(f"`reward_shaping` and `guard` are for a scorer in this process, not for {spec}.")
+    if name == TRUTH:
+        try:
+            return TrueReward(float(noise or 0))
+        except ValueError:
+            raise ValueError(f"The noise of {spec!r} is no number: write truth:2.5, for example.") from None
+    if spec and remote:
         from editreward.rewards.sources import token_of
 
         return ServerReward(spec, token_of(token_file))

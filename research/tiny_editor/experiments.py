@@ -4,18 +4,21 @@ Experiments of docs/editors.md: best-of-N, and reinforcement by several rewards.
     python -m research.tiny_editor.experiments best-of-n --output runs/experiments
     python -m research.tiny_editor.experiments reinforce --output runs/experiments --arms truth,bundled --seeds 0,1,2
 
-Both go on after a stop. The judge is the inspector that compares with the request; no arm optimises it.
+Both go on after a stop. The judge is the inspector that compares with the request; no arm optimises it. `truth-80` is
+the truth with as much noise as makes it order 80 % of the pairs of best-of-n's edits right: run that first.
 """
 
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import NormalDist
 
 import numpy as np
 import torch
 from PIL import Image
+from scipy.optimize import brentq
 
 from editreward.editors.adapters import EditAdapter, adapter_for
 from editreward.editors.editors import simulated_task
@@ -26,11 +29,68 @@ from editreward.editors.tiny.pipeline import TinyEditPipeline
 from editreward.editors.train import main as train
 from editreward.files import atomic_file
 from editreward.resources import resource
+from editreward.rewards import Gate, Shaping
 from editreward.simulation.inspectors.request import compare
 
 STEPS = 8
-REWARDS = {"truth": "truth", "bundled": None, "ssim": "ssim", "random": "random"}
-"""Arms and what `--reward` takes; None is the bundled reward model."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What rewards.
+
+    Attributes:
+        reward: as `--reward` takes it; None is the bundled reward model.
+        shaping: of it.
+    """
+
+    reward: str | None = None
+    shaping: Shaping | None = None
+
+    def options(self, folder: Path) -> list[str | None]:
+        """`--reward` and the file of `--reward_shaping`, which is written into a folder."""
+        if self.shaping is None:
+            return [self.reward, None]
+        path = folder / "shaping.yaml"
+        self.shaping.save(path)
+        return [self.reward, str(path)]
+
+
+BOTH = {"instruction_following": 0.5, "visual_quality": 0.5}
+ARMS = {
+    "truth": Arm("truth"),
+    "bundled": Arm(),
+    "lower": Arm(shaping=Shaping(dimension_weights=BOTH, lower_bound=1.0)),
+    "gate": Arm(shaping=Shaping(dimension_weights=BOTH, gate=Gate("visual_quality", floor=2.0))),
+    "ssim": Arm("ssim"),
+    "random": Arm("random"),
+}
+WEAK_TRUTH = "truth-"
+"""Followed by a percentage of pairs."""
+
+
+def arm_of(name: str, output: Path) -> Arm:
+    """An arm by name; a weak truth is fitted to the edits of best-of-n in `output`."""
+    if not name.startswith(WEAK_TRUTH):
+        return ARMS[name]
+    paths = sorted((output / "best-of-n").glob("*.json"))
+    if not paths:
+        raise FileNotFoundError(f"{name} is fitted to the edits of best-of-n: run that first, with the arm truth.")
+    truths = [np.array(json.loads(path.read_text())["scores"]["truth"]) for path in paths]
+    gaps = np.concatenate([np.abs(one[:, None] - one)[np.triu_indices(len(one), 1)] for one in truths])
+    return Arm(f"truth:{noise_for(float(name.removeprefix(WEAK_TRUTH)) / 100, gaps[gaps > 0]):.3f}")
+
+
+def noise_for(accuracy: float, gaps: np.ndarray) -> float:
+    """Standard deviation of a noise that leaves the order of so many pairs right, whose true scores part by `gaps`."""
+    normal = NormalDist()
+    levels, counts = np.unique(gaps, return_counts=True)
+
+    def excess(std: float) -> float:
+        right = [normal.cdf(gap / (std * 2**0.5)) for gap in levels]
+        return float(np.average(right, weights=counts)) - accuracy
+
+    return float(brentq(excess, 0.01, 1000.0))
 
 
 def load(folder: Path) -> EditAdapter:
@@ -65,7 +125,9 @@ def best_of_n(args: argparse.Namespace) -> None:
     folder = args.output / "best-of-n"
     folder.mkdir(parents=True, exist_ok=True)
     adapter, rows = load(args.editor), simulated_instructions("test", 0, args.tasks)
-    rewards: dict[str, Any] = {arm: reward_source(REWARDS[arm], check=False) for arm in args.arms.split(",")}
+    rewards = {
+        name: reward_source(*arm_of(name, args.output).options(folder), check=False) for name in args.arms.split(",")
+    }
     for index in range(args.tasks):
         path = folder / f"{index:05d}.json"
         found = json.loads(path.read_text()) if path.exists() else {"scores": {}}
@@ -84,12 +146,12 @@ def best_of_n(args: argparse.Namespace) -> None:
 
 
 def print_best_of_n(folder: Path, arms: Sequence[str], tasks: int, count: int) -> None:
-    """The table: share of right edits, and visual quality, by arm and N."""
+    """The table: pairs ordered as by the judge; share of right edits, and visual quality, by arm and N."""
     found = [json.loads((folder / f"{index:05d}.json").read_text()) for index in range(tasks)]
     grades = np.array([one["grades"] for one in found])
     sizes = [n for n in (1, 2, 4, 8, 16, 32, 64, 128, 256) if n <= count]
-    print("| arm | " + " | ".join(f"N = {n}" for n in sizes) + " |")
-    print("|---" * (len(sizes) + 1) + "|")
+    print("| arm | pairs | " + " | ".join(f"N = {n}" for n in sizes) + " |")
+    print("|---" * (len(sizes) + 2) + "|")
     for arm in arms:
         scores = np.array([one["scores"][arm] for one in found], dtype=float)
         scores = np.where(np.isnan(scores), -np.inf, scores)
@@ -102,7 +164,15 @@ def print_best_of_n(folder: Path, arms: Sequence[str], tasks: int, count: int) -
             right, quality = (chosen[..., 0] == 4).mean(1), chosen[..., 1].mean(1)
             low, high = interval(right)
             cells.append(f"{right.mean():.1%} ({low:.1%} to {high:.1%}), {quality.mean():.2f}")
-        print(f"| {arm} | " + " | ".join(cells) + " |")
+        print(f"| {arm} | {ordered(scores, grades.sum(2)):.1%} | " + " | ".join(cells) + " |")
+
+
+def ordered(scores: np.ndarray, grades: np.ndarray) -> float:
+    """Share of the pairs of a task's edits, (tasks, edits), that the judge tells apart and scores order as it does."""
+    first, second = np.triu_indices(scores.shape[1], 1)
+    truth = np.sign(grades[:, first] - grades[:, second])
+    same = np.sign(scores[:, first] - scores[:, second]) * truth
+    return float(((1 + same) / 2)[truth != 0].mean())
 
 
 def evaluate(folder: Path, tasks: int) -> np.ndarray:
@@ -129,8 +199,10 @@ def reinforce(args: argparse.Namespace) -> None:
             folder = args.output / f"{arm}-{seed}"
             words = ["--config", str(resource("configs/editors/tiny_grpo.yaml")), "--output_dir", str(folder)]
             words += ["--seed", str(seed), "--max_steps", str(args.steps), "--model_name_or_path", str(args.editor)]
-            if REWARDS[arm]:
-                words += ["--reward", str(REWARDS[arm]), "--reward_check", "false"]
+            folder.mkdir(parents=True, exist_ok=True)
+            reward, shaping = arm_of(arm, args.output).options(folder)
+            words += ["--reward", reward, "--reward_check", "false"] if reward else []
+            words += ["--reward_shaping", shaping] if shaping else []
             if not (folder / "editor").is_dir():
                 train(words)
             after = evaluate(folder / "editor", args.tasks)
@@ -168,7 +240,7 @@ def main() -> None:
     parser.add_argument("experiment", choices=["best-of-n", "reinforce", "agreement"])
     parser.add_argument("--output", type=Path, default=Path("runs/experiments"))
     parser.add_argument("--editor", type=Path, default=None, help="Folder; default: the bundled tiny editor.")
-    parser.add_argument("--arms", default="bundled,ssim,random,truth", help=f"Of {', '.join(REWARDS)}.")
+    parser.add_argument("--arms", default="bundled,ssim,random,truth", help=f"Of {', '.join(ARMS)} and truth-PERCENT.")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--tasks", type=int, default=500)
     parser.add_argument("--edits", type=int, default=64, help="best-of-n: edits of each task.")

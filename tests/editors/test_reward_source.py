@@ -68,6 +68,16 @@ def test_the_truth_is_the_sum_of_both_grades(rows, images):
     assert found.details["visual_quality"].tolist() == [4, 4, 4, 4] and found.values.tolist() == [5, 5, 5, 5]
 
 
+def test_a_noisy_truth_gives_an_image_the_same_value_every_time(rows, images):
+    _, edited = images
+    exact, noisy = (reward_source(spec)(rows, edited, edited).values for spec in ("truth", "truth:2"))
+    again = reward_source("truth:2")(rows[1:], edited[1:], edited[1:]).values
+    assert (noisy != exact).all() and np.abs(noisy - exact).max() < 12
+    np.testing.assert_array_equal(again, noisy[1:])
+    with pytest.raises(ValueError, match="'truth:much' is no number"):
+        reward_source("truth:much")
+
+
 def test_the_truth_knows_simulated_rows_only(rows, images):
     from dataclasses import replace
 

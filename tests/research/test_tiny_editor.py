@@ -1,9 +1,10 @@
 import json
 
 import numpy as np
+import pytest
 
 from research.tiny_editor.data import FOLLOWING, QUALITY, SIDE, WORDINGS, triple
-from research.tiny_editor.experiments import print_best_of_n
+from research.tiny_editor.experiments import arm_of, noise_for, ordered, print_best_of_n
 from research.tiny_editor.train import learning_rate
 
 
@@ -16,8 +17,8 @@ def test_best_of_n_takes_the_edit_with_the_highest_score_of_each_draw(tmp_path, 
         (tmp_path / f"{index:05d}.json").write_text(json.dumps(task))
     print_best_of_n(tmp_path, ["good", "bad"], 2, 4)
     good, bad = capsys.readouterr().out.splitlines()[2:]
-    assert [cell.split()[0] for cell in good.split(" | ")[1:]] == ["37.5%", "75.0%", "100.0%"]
-    assert [cell.split()[0] for cell in bad.split(" | ")[1:]] == ["37.5%", "0.0%", "0.0%"]
+    assert [cell.split()[0] for cell in good.split(" | ")[2:]] == ["37.5%", "75.0%", "100.0%"]
+    assert [cell.split()[0] for cell in bad.split(" | ")[2:]] == ["37.5%", "0.0%", "0.0%"]
     assert good.split(" | ")[-1].rstrip(" |").endswith(", 2.50")
 
 
@@ -34,3 +35,27 @@ def test_triples_are_as_imperfect_as_they_are_said_to_be():
 def test_the_learning_rate_rises_stays_and_falls():
     rates = [learning_rate(step, 1000, 1.0) for step in range(1000)]
     assert rates[0] < 0.05 and rates[100] == rates[690] == 1.0 and rates[850] < 0.6 and rates[-1] == 0.02
+
+
+def test_noise_leaves_the_share_of_pairs_in_order_that_was_asked_for():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(2, 9, size=4000).astype(float)
+    first, second = truth[:2000], truth[2000:]
+    parts = first != second
+    std = noise_for(0.7, np.abs(first - second)[parts])
+    noisy = first + std * rng.standard_normal(2000) - second - std * rng.standard_normal(2000)
+    assert np.mean((noisy * (first - second) > 0)[parts]) == pytest.approx(0.7, abs=0.03)
+
+
+def test_a_weak_truth_is_fitted_to_the_edits_of_best_of_n(tmp_path):
+    with pytest.raises(FileNotFoundError, match="run that first"):
+        arm_of("truth-80", tmp_path)
+    folder = tmp_path / "best-of-n"
+    folder.mkdir()
+    (folder / "00000.json").write_text(json.dumps({"scores": {"truth": [2, 4, 8, 8]}}))
+    assert arm_of("truth-80", tmp_path).reward.startswith("truth:")
+
+
+def test_pairs_are_ordered_as_by_the_judge():
+    assert ordered(np.array([[1.0, 2, 3]]), np.array([[4, 4, 8]])) == 1
+    assert ordered(np.array([[1.0, 1, 0]]), np.array([[4, 6, 6]])) == 0.25
