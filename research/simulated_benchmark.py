@@ -39,7 +39,7 @@ BLIND = (*LIKENESSES, *(f"-{name}" for name in LIKENESSES), SHUFFLED)
 """What does not read the instruction. With a minus: the less like the source, the better."""
 
 IN_DOCS = ("random", "coin", "pixels", SHUFFLED, MODEL)
-"""Rows of the page's table; `tables.md` has all."""
+"""Rows of the page's table, which has no columns by K; `tables.md` has all."""
 
 FOLLOWING, QUALITY = "instruction_following", "visual_quality"
 
@@ -101,25 +101,25 @@ def main() -> None:
     if args.docs:
         before, rest = DOCS.read_text(encoding="utf-8").split(BEGIN)
         after = rest.split(END)[1]
-        few = accuracy_table({name: results[name] for name in IN_DOCS})
+        few = accuracy_table({name: results[name] for name in IN_DOCS}, COLUMNS[3:])
         of_all = ("\n".join(table.splitlines()[:3]) for table in (gaps, where))  # without the rows of categories
         DOCS.write_text("\n\n".join([f"{before}{BEGIN}\n{few}", *of_all]) + f"\n{END}{after}", encoding="utf-8")
         NUMBERS.parent.mkdir(exist_ok=True)
         NUMBERS.write_text(numbers(results), encoding="utf-8")
 
 
-def accuracy_table(results: dict[str, BenchmarkResult]) -> str:
+def accuracy_table(results: dict[str, BenchmarkResult], columns: list[tuple[str, str, str]] = COLUMNS) -> str:
     """A row per scorer, then people and the exact scores themselves."""
     lines = [
-        f"| % (95 % interval) | {' | '.join(title for *_, title in COLUMNS)} |",
-        "|---" * (1 + len(COLUMNS)) + "|",
+        f"| % (95 % interval) | {' | '.join(title for *_, title in columns)} |",
+        "|---" * (1 + len(columns)) + "|",
     ]
     for result in results.values():
         found = by_name(result)
-        lines.append(row(result.model["name"], [found.get((name, subset)) for name, subset, _ in COLUMNS]))
+        lines.append(row(result.model["name"], [found.get((name, subset)) for name, subset, _ in columns]))
     found = by_name(results[MODEL])
     for name in (HUMAN, CEILING):
-        lines.append(row(f"*{name}*", [found.get((f"{name}, {kind}", subset)) for kind, subset, _ in COLUMNS]))
+        lines.append(row(f"*{name}*", [found.get((f"{name}, {kind}", subset)) for kind, subset, _ in columns]))
     return "\n".join(lines)
 
 

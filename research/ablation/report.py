@@ -70,7 +70,7 @@ def write_report(ablation: Ablation, results: Mapping[str, Result], config: str)
             pictures.append(draw_curves(study, arms, folder / f"{name}_curves.png"))
         files += pictures
         links = [f"![{study.title}]({path.relative_to(report.parent).as_posix()})" for path in pictures]
-        parts = [f"## {study.title}", study.about.strip(), study_table(study, arms)]
+        parts = [f"## {study.title}", study.about.strip(), study_table(study, arms, len(ablation.seeds_of(name)))]
         parts += [effects_table(study, arms)] if study.factors and all(arms.values()) else []
         parts += ["\n".join(links), block(name, written)]
         sections.append("\n\n".join(part for part in parts if part))
@@ -93,7 +93,7 @@ def arms_of(ablation: Ablation, study: str, results: Mapping[str, Result]) -> Ar
 def head(ablation: Ablation, results: Sequence[Result], config: str) -> str:
     """Title, how to run it, and what the numbers are."""
     train = [result["settings"]["train"] for result in results]
-    seconds = sum(result["train_seconds"] + result["evaluation_seconds"] for result in results)
+    hours = sum(result["train_seconds"] + result["evaluation_seconds"] for result in results) / 3600
     test_groups = _listed(result["metrics"]["test_groups"] for result in results)
     steps = sorted({result["steps"] for result in results})
     noise = _listed(f"{t.get('simulated_annotators', 0)} with noise {t.get('simulated_noise', 0):g}" for t in train)
@@ -113,7 +113,7 @@ last command writes this page, but for the texts that are marked as written.
 | | |
 |---|---|
 | recipe | `{ablation.recipe}`; each arm changes only what its row says |
-| runs | {len(results)}, {seconds / 3600:.1f} hours in all; {_range(steps)} optimizer steps each |
+| runs | {len(results)} ({len(ablation.seeds)} seeds an arm), {hours:.1f} hours in all; {_range(steps)} optimizer steps each |
 | annotators | {noise} (probability of being off by one point) |
 | test | {test_groups} held-out groups of `{ablation.evaluation.test_set}`, exact scores, the same for all runs |
 | commits | {_listed(str(result.get("commit")) for result in results)} |
@@ -125,11 +125,11 @@ by the dimension's own mean. Log loss: of the preference probability on these pa
 (Student's t). Differences are paired by seed; bold ones exclude 0, which one in twenty does by chance."""
 
 
-def study_table(study: Study, arms: Arms) -> str:
-    """A row for each arm that has a run; the others are named below."""
+def study_table(study: Study, arms: Arms, seeds: int) -> str:
+    """A row for each arm that has a run, with the number of its seeds where some are missing; others are named below."""
     base = arms[study.base]
     with_paper = any(arm.paper for arm in study.arms.values())
-    headings = ["arm", "seeds", "accuracy, %", f"difference to *{study.arms[study.base].label}*"]
+    headings = ["arm", "accuracy, %", f"difference to *{study.arms[study.base].label}*"]
     headings += [heading for heading, *_ in COLUMNS]
     headings += [f"paper: {study.paper}"] if with_paper else []
     lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
@@ -137,7 +137,8 @@ def study_table(study: Study, arms: Arms) -> str:
         by_seed = arms[name]
         if not by_seed:
             continue
-        row = [arm.label, str(len(by_seed)), cell(estimate(metric(by_seed, "accuracy", 100)), 1)]
+        missing_seeds = "" if len(by_seed) == seeds else f" ({len(by_seed)} of {seeds} seeds)"
+        row = [arm.label + missing_seeds, cell(estimate(metric(by_seed, "accuracy", 100)), 1)]
         if name == study.base:
             row.append("base")
         else:
