@@ -94,6 +94,7 @@ def head(ablation: Ablation, results: Sequence[Result], config: str) -> str:
     """Title, how to run it, and what the numbers are."""
     train = [result["settings"]["train"] for result in results]
     hours = sum(result["train_seconds"] + result["evaluation_seconds"] for result in results) / 3600
+    runs = f"{len(results)} ({len(ablation.seeds)} seeds an arm)"
     test_groups = _listed(result["metrics"]["test_groups"] for result in results)
     steps = sorted({result["steps"] for result in results})
     noise = _listed(f"{t.get('simulated_annotators', 0)} with noise {t.get('simulated_noise', 0):g}" for t in train)
@@ -113,7 +114,7 @@ last command writes this page, but for the texts that are marked as written.
 | | |
 |---|---|
 | recipe | `{ablation.recipe}`; each arm changes only what its row says |
-| runs | {len(results)} ({len(ablation.seeds)} seeds an arm), {hours:.1f} hours in all; {_range(steps)} optimizer steps each |
+| runs | {runs}, {hours:.1f} hours in all; {_range(steps)} optimizer steps each |
 | annotators | {noise} (probability of being off by one point) |
 | test | {test_groups} held-out groups of `{ablation.evaluation.test_set}`, exact scores, the same for all runs |
 | commits | {_listed(str(result.get("commit")) for result in results)} |
@@ -126,7 +127,7 @@ by the dimension's own mean. Log loss: of the preference probability on these pa
 
 
 def study_table(study: Study, arms: Arms, seeds: int) -> str:
-    """A row for each arm that has a run, with the number of its seeds where some are missing; others are named below."""
+    """A row for each arm that has a run, with the number of seeds where some are missing; others are named below."""
     base = arms[study.base]
     with_paper = any(arm.paper for arm in study.arms.values())
     headings = ["arm", "accuracy, %", f"difference to *{study.arms[study.base].label}*"]
