@@ -1,7 +1,7 @@
 """`benchmark.jsonl`: what a benchmark asks about the groups of a dataset, beside what the groups themselves hold.
 
 One JSON object a line, the fields of `BenchmarkItem`. An item is what the benchmark's protocol counts as one: a pair,
-a tuple, or one image with a score. docs/importing.md describes the fields.
+a tuple, or one image with a score.
 """
 
 import json
