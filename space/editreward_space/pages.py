@@ -63,7 +63,7 @@ def ranking_page(
     return (
         f'<section class="er-result" aria-label="Ranking"><p class="er-answer" role="status">Best of {len(names)}: '
         f"<b>{winner}</b>{sure}.{doubt(scores.probability)}</p>"
-        f'<div class="er-task"><figure class="er-sources">{shown}<figcaption>Source</figcaption></figure>'
+        f'<div class="er-task"><figure><div class="er-sources">{shown}</div><figcaption>Source</figcaption></figure>'
         f'<blockquote class="er-instruction" dir="auto">{escape(instruction)}</blockquote></div>'
         f'<div class="er-cards">{cards}</div></section>'
     )
@@ -84,6 +84,11 @@ def doubt(probability: float | None) -> str:
     if probability is None or probability >= 0.5:
         return ""
     return f" The model does not know: with {_percent(1 - probability)} another one is the best."
+
+
+def doubt_between_two(probability: float) -> str:
+    """What to add where each of two edits is nearly as probable to be the better one."""
+    return " The model does not know which is better." if 0.4 < probability < 0.6 else ""
 
 
 def _percent(probability: float) -> str:
@@ -155,17 +160,17 @@ def comparison_page(
     one, other = scores.scores
     rows = "".join(
         f'<tr><th scope="row">{escape(title(name))}</th><td>{_chance(by_dimension.get(name))}</td>'
-        f"<td>{one.dimensions[name]}</td><td>{other.dimensions[name]}</td></tr>"
+        f"<td>{_figure(one.dimensions[name])}</td><td>{_figure(other.dimensions[name])}</td></tr>"
         for name in one.dimensions
     )
-    rewards = "".join(f"<td>{score.overall or reward(score)}</td>" for score in (one, other))
+    rewards = "".join(f"<td>{_figure(score.overall or reward(score))}</td>" for score in (one, other))
     overall_is = "from 1 to 4, too" if one.overall else "raw rewards"
     answer = (
         ""
         if overall is None
         else (
             f"The first edit is preferred with a probability of <b>{_percent(overall)}</b>, the second with "
-            f"{_percent(1 - overall)}."
+            f"{_percent(1 - overall)}.{doubt_between_two(overall)}"
         )
     )
     scale = "1 to 4" if comparison["calibrated"] else "uncalibrated"
@@ -183,6 +188,12 @@ def comparison_page(
         f'{rewards}</tr></tbody></table></div><p class="er-faint">Dimensions: {scale}. Overall: {overall_is}. What '
         "follows a ± is a standard deviation.</p></section>"
     )
+
+
+def _figure(score: DimensionScore | str) -> str:
+    """A score; on a phone the standard deviation stands below it."""
+    mean, plus_minus, std = str(score).partition(" ± ")
+    return f'{mean} <span class="er-std">± {std}</span>' if plus_minus else mean
 
 
 def _chance(probability: float | None) -> str:

@@ -28,6 +28,7 @@ HIDDEN = gr.update(visible=False)
 
 def rank_tab(service: Service, page: gr.Blocks) -> None:
     """Any number of edits of one source, in ranked order."""
+    gr.HTML('<a href="#rank-result">See the ranking ↓</a>', elem_id="rank-jump")  # phones only
     fit: dict[str, Any] = {"type": "filepath", "fit_columns": False, "object_fit": "contain"}
     with gr.Row():
         with gr.Column(scale=2, min_width=300):

@@ -676,6 +676,11 @@ def test_the_histogram_counts_every_score_once():
     pages.histogram("one value", [2.0], calibrated=False)
 
 
+@pytest.mark.parametrize(("probability", "doubts"), [(0.5, True), (0.42, True), (0.61, False), (0.02, False)])
+def test_two_edits_alike_are_told_from_a_clear_case(probability, doubts):
+    assert ("does not know" in pages.doubt_between_two(probability)) == doubts
+
+
 # What is stored
 
 

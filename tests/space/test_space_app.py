@@ -494,7 +494,7 @@ def test_upload_rank_look_and_come_back_in_the_browser(browser, scorer, tmp_path
     # Results survive another tab, and can be kept.
     before = titles(browser)
     browser.tab("About")
-    browser.wait(lambda: "What the scores mean" in browser.text("body") and not titles(browser))
+    browser.wait(lambda: "How to read the scores" in browser.text("body") and not titles(browser))
     assert "editreward-tiny" in browser.text("body") and "40 megapixels" in browser.text("body")
     browser.tab("Rank")
     browser.wait(lambda: titles(browser) == before)
@@ -511,7 +511,7 @@ def test_examples_errors_and_comparing_in_the_browser(browser, scorer):
     browser.click("#rank-button")
     browser.wait(lambda: "There is no source image" in browser.text("#rank-result [role=alert]"))
     browser.tab("Compare")
-    browser.wait(lambda: [b.click() or b for b in browser.find("button") if b.text == "Simulated scene"])
+    browser.click(".er-examples tbody tr")
     browser.wait(lambda: len(browser.find(".image-frame img, [data-testid=image] img")) >= 3)
     browser.wait(lambda: browser.find("textarea")[0].get_attribute("value") == INSTRUCTION)
     browser.click("#compare-button")
@@ -623,12 +623,22 @@ def test_two_users_at_once_see_their_own_results_only(browser, driver, tmp_path)
 def test_a_phone_shows_everything_within_its_width_and_with_contrast(browser, driver, theme):
     metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
     try:
         driver.get(f"{browser.base}?__theme={theme}")
-        browser.wait(lambda: browser.find("#rank-button"))
+        browser.wait(lambda: browser.find("#rank-jump a"))  # the example is ranked, but out of sight
         browser.rank(SCENE[0], INSTRUCTION, *SCENE[1:3])
         browser.wait(lambda: len(titles(browser)) == 2)
+        wide = "return [...document.querySelectorAll('html, .er-scroll, .grid-wrap')].filter((one) => one.offsetParent"
+        wide += " !== null && one.scrollWidth > one.clientWidth).map((one) => one.className)"
         assert driver.execute_script("return document.documentElement.scrollWidth") <= 390
+        assert driver.execute_script(wide) == []
+        small = (
+            "return [...document.querySelectorAll('.gallery-container button, .er-buttons button, #rank-jump a')]"
+            ".filter((one) => one.offsetParent).map((one) => one.getBoundingClientRect())"
+            ".filter((box) => Math.min(box.width, box.height) < 24).length"
+        )
+        assert driver.execute_script(small) == 0  # WCAG 2.2, 2.5.8
         for card in browser.find(".er-card"):
             assert card.rect["x"] >= 0 and card.rect["x"] + card.rect["width"] <= 390
         colours = (
@@ -640,7 +650,12 @@ def test_a_phone_shows_everything_within_its_width_and_with_contrast(browser, dr
         light, dark = sorted((luminance(text), luminance(ground)), reverse=True)
         assert (light + 0.05) / (dark + 0.05) > 4.5  # WCAG 2.2, 1.4.3
         assert (luminance(ground) > 0.5) == (theme == "light")
+        browser.tab("Compare")
+        browser.click(".er-examples tbody tr")
+        browser.wait(lambda: browser.find("#compare-result table"))
+        assert driver.execute_script(wide) == []
     finally:
+        driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
         driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
