@@ -15,7 +15,7 @@ from statistics import fmean
 
 import pytest
 from datasets import Dataset
-from PIL import Image
+from PIL import Image, ImageFile
 
 from configuration_editreward import DEFAULT_DIMENSIONS
 from editreward.annotation import assignment as assigning
@@ -699,6 +699,39 @@ def test_a_group_with_a_broken_image_is_given_to_nobody_and_listed(database, tmp
     assert list(database.faults()) == ["work-1"]
     assert cli.main(["annotate", "people", "--database", str(database.path)]) == 0
     assert "Group 'work-1', candidate 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("fails_at", ["_open", "load"])
+@pytest.mark.parametrize("error", [AssertionError, RecursionError, ZeroDivisionError, SystemError, MemoryError])
+def test_whatever_a_plugin_of_pillow_raises_concerns_that_group_only(database, monkeypatch, capsys, error, fails_at):
+    def fail(self):
+        raise error("odd")
+
+    class Odd(ImageFile.ImageFile):
+        format = "JXL"
+
+        def _open(self):
+            self._size, self._mode = (8, 8), "RGB"
+
+    Image.init()
+    monkeypatch.setattr(Odd, fails_at, fail)
+    monkeypatch.setattr(Image, "OPEN", dict(Image.OPEN))
+    monkeypatch.setattr(Image, "ID", list(Image.ID))
+    Image.register_open("JXL", Odd, lambda start: start.startswith(b"odd"))
+    broken = group("work-1")
+    broken["candidates"][2]["image"] = {"bytes": b"odd image", "path": None}
+    store = GroupStore()
+    store.add(dataset(group("work-0"), broken, group("work-2")), "work", "groups")
+    flow = workflow(database, store, each=2)
+    for annotator in ("ada", "grace"):
+        assert {page.assignment.group_id for page in rate_all(flow, annotator)} == {"work-0", "work-2"}
+    assert list(database.faults()) == ["work-1"]
+    assert cli.main(["annotate", "people", "--database", str(database.path)]) == 0
+    assert "Group 'work-1', candidate 2: the image cannot be read" in (told := capsys.readouterr().out)
+    assert error.__name__ in told
+    with pytest.raises(ValueError, match="'work-1', candidate 2: the image cannot be read"):
+        store.image("work-1", "candidate", 2)
+    assert store.image("work-1", "candidate", 1)[1] == "image/png"
 
 
 def test_another_dataset_under_the_same_ids_is_refused(database, tmp_path):
