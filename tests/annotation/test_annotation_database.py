@@ -19,7 +19,7 @@ from PIL import Image, ImageFile
 
 from configuration_editreward import DEFAULT_DIMENSIONS
 from editreward.annotation import assignment as assigning
-from editreward.annotation import people
+from editreward.annotation import pages, people
 from editreward.annotation.adjudication import Adjudication, DisputedTuple, check_ranks, read_tuples
 from editreward.annotation.assignment import Policy, is_gold_turn, shuffled_order
 from editreward.annotation.database import IDLE_SECONDS, BusyError, Database, connection
@@ -363,6 +363,13 @@ def test_what_a_scorer_says_is_shown_to_who_has_rated_and_closes_the_rating(data
         assert not flow.save_draft("ada", page.assignment.id, seen.assignment.version, 0, NAMES[0], 1)
     plain = Workflow(database, store, PROTOCOL, Policy(CalibrationTerms(groups=2)))
     assert not any(plain.show("ada", one.id).reasons for one in database.assignments("ada"))
+
+
+def test_what_a_scorer_says_is_text_on_the_page():
+    assert pages.reasons_note("<b>no</b> hat\nSC: x") == (
+        '<p class="reasons">A scorer says: &lt;b&gt;no&lt;/b&gt; hat<br>SC: x</p>'
+    )
+    assert pages.reasons_note("") == ""
 
 
 def test_gold_groups_look_like_work(database):

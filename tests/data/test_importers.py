@@ -645,8 +645,12 @@ def without_names(groups: list[dict]) -> list[dict]:
     return plain
 
 
-def test_importing_the_export_gives_the_same_groups(tmp_path):
-    write_groups(odd_groups(), tmp_path / "groups")
+@pytest.mark.parametrize("by_scorer", [False, True])
+def test_importing_the_export_gives_the_same_groups(by_scorer, tmp_path):
+    groups = odd_groups()
+    for candidate in groups[0]["candidates"] if by_scorer else ():
+        candidate["rationale_by"] = candidate["rationale"] and "a judge"
+    write_groups(groups, tmp_path / "groups")
     before = list(raw_groups(load_groups(tmp_path / "groups")))
     counts = export_pairs(before, tmp_path / "pairs", DIMENSIONS)
     assert counts == {"groups": 3, "candidates": 9, "pairs": 6 + 2, "ties": 1, "groups_without_pairs": 1}

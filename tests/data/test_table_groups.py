@@ -168,6 +168,15 @@ def test_scores_of_annotators_are_kept_and_their_means_taken(folder):
     assert [(fault["kind"], fault["row"]) for fault in faults] == [("duplicate-edit", 3), ("contradictory-score", 5)]
 
 
+def test_a_rationale_that_a_scorer_wrote_stays_marked_as_its(folder):
+    head = ["instruction", "source", "edited", "rationale", "rationale_by"]
+    rows = [["x", "cat.png", "a.png", "a seam", "a judge"], ["x", "cat.png", "b.png", "no hat", ""]]
+    (group,), _, _ = imported(folder, [head, *rows])
+    assert [one["rationale_by"] for one in group["candidates"]] == ["a judge", None]
+    (group,), _, _ = imported(folder, [head[:4], *(row[:4] for row in rows)])
+    assert "rationale_by" not in group["candidates"][0] and group["candidates"][0]["rationale"] == "a seam"
+
+
 def test_another_scale_is_mapped_and_other_columns_are_taken_by_their_names(folder):
     rows = [["text", "picture", "made", "stars"], ["x", "cat.png", "a.png", 10], ["x", "cat.png", "b.png", 5]]
     columns = {"instruction": "text", "source": "picture", "edited": "made", "overall": "stars"}

@@ -12,6 +12,7 @@ from typing import Any
 
 from editreward.data.importers.formats import UNKNOWN, Assembly, Built, Format, Row, short_hash
 from editreward.data.importers.table_edits import NAMES, TableOptions, read_edits
+from editreward.data.schema import RATIONALE_BY
 from processing_editreward import clean_instruction
 
 
@@ -22,6 +23,9 @@ def read(values: Mapping[str, Any], options: TableOptions) -> tuple[dict[str, An
     del fields["columns"]
     fields["edited"] = [edit.pop("image") for edit in fields["edits"]]
     fields["source"] = fields.pop("sources")
+    if RATIONALE_BY not in row.columns:
+        for edit in fields["edits"]:
+            del edit[RATIONALE_BY]
     return fields, frozenset(name for names in row.columns.values() for name in names)
 
 
@@ -77,6 +81,7 @@ def _candidate(edit: Mapping[str, Any]) -> dict[str, Any]:
         "editor": edit.get("editor") or UNKNOWN,
         "seed": edit.get("seed"),
         "rationale": edit.get("rationale"),
+        **({RATIONALE_BY: edit[RATIONALE_BY]} if RATIONALE_BY in edit else {}),
         "told": {},  # scores by annotator; None: nobody in particular
     }
 

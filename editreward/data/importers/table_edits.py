@@ -75,11 +75,12 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "language": ("language", "lang"),
     "annotator": ("annotator", "rater", "annotator_id"),
     "rationale": ("rationale", "reason", "comment"),
+    "rationale_by": ("rationale_by",),
 }
 """Names of columns by what they hold. A dimension's scores are in a column of its name, with or without `score` before
 or after it."""
 
-PER_EDIT = ("edited", "editor", "seed", "rationale")
+PER_EDIT = ("edited", "editor", "seed", "rationale", "rationale_by")
 """Fields that each edit of a row has its own of."""
 
 UNKNOWN_SCORES = ("", "-", "nan", "na", "n/a", "none", "null")
@@ -125,6 +126,7 @@ class Edit:
     editor: str | None = None
     seed: int | None = None
     rationale: str | None = None
+    rationale_by: str | None = None
     scores: Mapping[str, float | None] = field(default_factory=dict)
 
 
@@ -249,6 +251,7 @@ def _edits(values: Mapping[str, Any], columns: Mapping[str, Sequence[str]], opti
                 _as_text(told["editor"][place], "editor"),
                 _seed(told["seed"][place]),
                 _as_text(told["rationale"][place], "rationale"),
+                _as_text(told["rationale_by"][place], "rationale_by"),
                 {name: _score(told[name][place], name, options.scale) for name in options.dimensions},
             )
         )
