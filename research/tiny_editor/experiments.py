@@ -47,13 +47,13 @@ class Arm:
     reward: str | None = None
     shaping: Shaping | None = None
 
-    def options(self, folder: Path) -> list[str | None]:
+    def options(self, folder: Path) -> tuple[str | None, str | None]:
         """`--reward` and the file of `--reward_shaping`, which is written into a folder."""
         if self.shaping is None:
-            return [self.reward, None]
+            return self.reward, None
         path = folder / "shaping.yaml"
         self.shaping.save(path)
-        return [self.reward, str(path)]
+        return self.reward, str(path)
 
 
 BOTH = {"instruction_following": 0.5, "visual_quality": 0.5}
@@ -125,9 +125,10 @@ def best_of_n(args: argparse.Namespace) -> None:
     folder = args.output / "best-of-n"
     folder.mkdir(parents=True, exist_ok=True)
     adapter, rows = load(args.editor), simulated_instructions("test", 0, args.tasks)
-    rewards = {
-        name: reward_source(*arm_of(name, args.output).options(folder), check=False) for name in args.arms.split(",")
-    }
+    rewards = {}
+    for name in args.arms.split(","):
+        spec, shaping = arm_of(name, args.output).options(folder)
+        rewards[name] = reward_source(spec, shaping, check=False)
     for index in range(args.tasks):
         path = folder / f"{index:05d}.json"
         found = json.loads(path.read_text()) if path.exists() else {"scores": {}}

@@ -1,6 +1,6 @@
 """Train the inspector that compares with the request, on scored candidates of the simulated world.
 
-    python -m research.tiny_editor.inspector --candidates runs/inspector --groups 20000 --epochs 8
+    python -m research.tiny_editor.inspector --candidates runs/inspector --groups 9000
 
 Candidates are rendered once, in parts; the same command goes on after a stop of that.
 """
@@ -24,7 +24,7 @@ from editreward.simulation.groups import SimulatedGroup
 from editreward.simulation.inspectors.request import SIDE, WEIGHTS, Comparison, beside
 
 CHUNK = 500
-BATCH = 128
+BATCH = 64
 FADED = ((0.75, 4), (0.45, 3), (0.2, 2), (0.0, 1))
 """How far a source faded into the right edit must be for which instruction-following score."""
 
@@ -33,7 +33,7 @@ def candidates(group: SimulatedGroup, rng: Random) -> list[tuple[Image.Image, in
     """A group's candidates as an editor of `SIDE` pixels or of twice as many makes them, and one half-done edit."""
     made = []
     for one in group.candidates:
-        following, quality = one.scores["instruction_following"], one.scores["visual_quality"]
+        following, quality = (int(one.scores[name]) for name in ("instruction_following", "visual_quality"))
         image = one.image
         if rng.random() < 0.7:
             image = render_scene(one.scene, 2 * SIDE).reduce(2)
@@ -60,7 +60,7 @@ def render(folder: Path, groups: int) -> None:
         for seed in range(start, start + CHUNK):
             rng, group = Random(f"inspector {seed}"), simulate_group(seed, "train", candidates=5)
             for image, following, quality in candidates(group, rng):
-                seen.append(beside(group.task, image)[:9].astype(np.uint8))
+                seen.append(beside(group.task, image))
                 scores.append((following, quality))
         with atomic_file(path) as part, open(part, "wb") as file:
             np.savez(file, seen=np.array(seen), scores=np.array(scores, dtype=np.uint8))
@@ -69,9 +69,9 @@ def render(folder: Path, groups: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--candidates", type=Path, required=True)
-    parser.add_argument("--groups", type=int, default=20000)
-    parser.add_argument("--epochs", type=float, default=8)
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--groups", type=int, default=9000)
+    parser.add_argument("--epochs", type=float, default=4)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
     args = parser.parse_args()
     render(args.candidates, args.groups)
     files = [np.load(path) for path in sorted(args.candidates.glob("*.npz"))]
@@ -83,7 +83,6 @@ def main() -> None:
     for step in range(steps):
         rows = rng.integers(len(seen), size=BATCH)
         images = torch.from_numpy(seen[rows]).float()
-        images = torch.cat([images, images[:, :3] - images[:, 3:6], images[:, :3] - images[:, 6:]], dim=1)
         if rng.random() < 0.5:
             images = images.flip(3)
         loss = F.cross_entropy(network(images).transpose(1, 2), torch.from_numpy(scores[rows]).long() - 1)

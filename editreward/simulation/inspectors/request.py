@@ -42,26 +42,29 @@ def compare(task: EditTask, image: Image.Image) -> Grades:
 
 
 class Comparison(nn.Module):
-    """Convolutions over what `beside` gives, to logits of the scores 1..4 of both dimensions: (batch, 2, 4)."""
+    """Convolutions over an image beside its source and request, to logits of both scores.
+
+    It sees the three differences, small ones enlarged (asinh), and the image.
+    """
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
-
-        def step(a: int, b: int, side: int, stride: int) -> list[nn.Module]:
-            return [nn.Conv2d(a, b, side, stride, side // 2), nn.GroupNorm(4, b), nn.SiLU()]
-
-        self.layers = nn.Sequential(
-            *step(15, width, 5, 2),
-            *step(width, 2 * width, 3, 2),
-            *step(2 * width, 2 * width, 3, 1),
-            *step(2 * width, 3 * width, 3, 2),
-            *step(3 * width, 3 * width, 3, 1),
-        )
+        a, b, c = width, 2 * width, 3 * width
+        sizes = [(12, a, 5, 2), (a, b, 3, 2), (b, b, 3, 1), (b, c, 3, 2), (c, c, 3, 1)]
+        convolutions = [nn.Conv2d(i, o, side, stride, side // 2) for i, o, side, stride in sizes]
+        self.layers = nn.Sequential(*(layer for one in convolutions for layer in (one, nn.SiLU())))
         self.head = nn.Sequential(nn.Linear(6 * width, 4 * width), nn.SiLU(), nn.Linear(4 * width, 8))
 
     def forward(self, images: Tensor) -> Tensor:
-        """`images`: (batch, 15, side, side) of 0..255, differences of -255..255."""
-        found = self.layers(images / 64).flatten(2)
+        """Logits of the scores 1..4 of instruction following and visual quality, (batch, 2, 4).
+
+        Args:
+            images: what `beside` gives, float, (batch, 9, side, side).
+        """
+        image, source, request = images.split(3, dim=1)
+        differences = torch.cat([image - source, image - request, request - source], dim=1)
+        seen = torch.cat([(differences / 4).asinh() / 2, image / 128 - 1], dim=1)
+        found = self.layers(seen).flatten(2)
         return self.head(torch.cat([found.mean(2), found.amax(2)], dim=1)).unflatten(1, (2, 4))
 
 
@@ -73,14 +76,14 @@ def _network() -> Comparison:
 
 
 def beside(task: EditTask, image: Image.Image) -> np.ndarray:
-    """Image, source and request, and the image minus each of these, int16 (15, side, side).
+    """Image, source and request, uint8 (9, side, side).
 
     An object that is added or moved may lie anywhere within its place: the request is the nearest drawing.
     """
     pixels = np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.int16)
-    source = _drawn(task.source)
     request = min((_drawn(scene) for scene in _requests(task)), key=lambda one: float(np.abs(pixels - one).mean()))
-    return np.concatenate([pixels, source, request, pixels - source, pixels - request], axis=2).transpose(2, 0, 1)
+    made = np.concatenate([pixels, _drawn(task.source), request], axis=2).transpose(2, 0, 1)
+    return made.astype(np.uint8)
 
 
 @lru_cache(maxsize=256)
