@@ -1,9 +1,10 @@
 """Configuration of an EditReward model: a vision-language backbone with Gaussian reward heads."""
 
+import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 if TYPE_CHECKING:
     # `custom_pipelines` names it. transformers saves and downloads the files that a file imports.
@@ -28,7 +29,7 @@ STD_FIELDS = ("std_factor", "groups", "coverage_50", "coverage_80", "coverage_95
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
 
-def load_tokenizer(name_or_path: Any, **kwargs: Any) -> Any:
+def load_tokenizer(name_or_path: str | os.PathLike[str], **kwargs: object) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or repository, without running code of theirs and without asking whether to.
 
     Raises:
@@ -45,7 +46,7 @@ def load_tokenizer(name_or_path: Any, **kwargs: Any) -> Any:
         ) from error
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     """Whether a value is a finite number: neither text nor a truth value, NaN or infinity."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
 
@@ -81,7 +82,16 @@ def reward_tokens(layout: str, dimensions: list[str]) -> list[str]:
     return [f"<|Reward_{name}|>" for name in dimensions]
 
 
-def calibrated_score(line: dict[str, float] | None, mean: float, std: float) -> dict[str, Any]:
+class ScoreFields(TypedDict):
+    """A score, and whether its mean and its standard deviation were fitted to people's ratings."""
+
+    mean: float
+    std: float
+    calibrated: bool
+    std_calibrated: bool
+
+
+def calibrated_score(line: dict[str, float] | None, mean: float, std: float) -> ScoreFields:
     """A score by a calibration: `mean`, `std`, and whether either is `calibrated` and `std_calibrated`."""
     scale = line or {"intercept": 0.0, "slope": 1.0}
     return {
@@ -148,7 +158,7 @@ class EditRewardConfig(PreTrainedConfig):
     preference_link: str = "logistic"
     calibration: dict[str, dict[str, float]] | None = None
 
-    def __post_init__(self, **kwargs: Any) -> None:
+    def __post_init__(self, **kwargs: object) -> None:
         if self.backbone_config is None:
             # transformers builds default configurations, to save only what differs from them.
             self.backbone_config = AutoConfig.for_model("qwen2_5_vl")
@@ -211,7 +221,7 @@ class EditRewardConfig(PreTrainedConfig):
                 )
 
     @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: object) -> Any:
         """As in transformers, but another model's configuration is an error.
 
         Raises:
@@ -225,12 +235,12 @@ class EditRewardConfig(PreTrainedConfig):
         return super().from_dict(config_dict, **kwargs)
 
     @property
-    def custom_pipelines(self) -> dict[str, dict[str, Any]]:
+    def custom_pipelines(self) -> dict[str, dict[str, object]]:
         """What `transformers.pipeline` builds for the task `edit-reward`."""
         # Made anew each time: `pipeline` puts classes in place of the names.
         return {"edit-reward": {"impl": "pipeline_editreward.EditRewardPipeline", "pt": ["AutoModel"]}}
 
-    def scores(self, means: list[float], stds: list[float]) -> dict[str, dict[str, Any]]:
+    def scores(self, means: list[float], stds: list[float]) -> dict[str, ScoreFields]:
         """A candidate's scores by dimension, on the rubric's 1..4 scale where the calibration knows it.
 
         Args:
@@ -242,7 +252,7 @@ class EditRewardConfig(PreTrainedConfig):
             for name, mean, std in zip(self.dimensions, means, stds, strict=True)
         }
 
-    def overall_score(self, reward: float, reward_std: float) -> dict[str, Any] | None:
+    def overall_score(self, reward: float, reward_std: float) -> ScoreFields | None:
         """A candidate's reward on the rubric's 1..4 scale, as an entry of `scores`; `None` of an uncalibrated model.
 
         Args:
@@ -277,7 +287,7 @@ class EditRewardConfig(PreTrainedConfig):
         output["backbone_config"].pop("_name_or_path", None)
         return output
 
-    def get_text_config(self, *args: Any, **kwargs: Any) -> PreTrainedConfig:
+    def get_text_config(self, *args: object, **kwargs: object) -> PreTrainedConfig:
         """Configuration of the backbone's language model."""
         return self.backbone_config.get_text_config(*args, **kwargs)
 

@@ -5,11 +5,11 @@ import functools
 import re
 import time
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os.path import commonprefix
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from transformers import (
     AutoConfig,
     BatchFeature,
     PreTrainedConfig,
+    PreTrainedTokenizerBase,
     ProcessorMixin,
     Qwen2VLImageProcessorPil,
 )
@@ -34,6 +35,7 @@ try:
         HUB_ARGUMENTS,
         LAYOUTS,
         POSITION_SCHEMES,
+        EditRewardConfig,
         check_choice,
         check_dimensions,
         is_number,
@@ -48,6 +50,7 @@ except ImportError:  # Installed beside the `editreward` package, these files ar
         HUB_ARGUMENTS,
         LAYOUTS,
         POSITION_SCHEMES,
+        EditRewardConfig,
         check_choice,
         check_dimensions,
         is_number,
@@ -286,6 +289,9 @@ class _Packer:
         self.next_position[segment] = next_position
 
 
+T = TypeVar("T")
+
+
 class _LimitedTemplates:
     """What transformers renders chat templates with, Jinja's sandbox, within limits of size, steps and time.
 
@@ -297,7 +303,7 @@ class _LimitedTemplates:
     end: float
 
     @classmethod
-    def render(cls, template: str, **variables: Any) -> str:
+    def render(cls, template: str, **variables: object) -> str:
         """The rendered template.
 
         Raises:
@@ -333,9 +339,10 @@ class _LimitedTemplates:
             raise SecurityError("it takes too many steps")
         return ""
 
-    def weighed(self, value: Any) -> Any:
+    def weighed(self, value: T) -> T:
         """The value, unless it is too large once it is written out."""
-        left, values = MAX_TEMPLATE_CHARACTERS, [value]
+        left = MAX_TEMPLATE_CHARACTERS
+        values: list[object] = [value]
         while values:
             one = values.pop()
             left -= len(one) if isinstance(one, str) else one.bit_length() // 8 if isinstance(one, int) else 1
@@ -361,11 +368,11 @@ class _LimitedTemplates:
         if size > MAX_TEMPLATE_CHARACTERS:
             raise SecurityError(f"it makes a value of more than {MAX_TEMPLATE_CHARACTERS:,} characters")
 
-    def _weighing(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _weighing(self, function: Callable[..., object]) -> Callable[..., object]:
         """A filter that weighs what it takes and returns."""
 
         @functools.wraps(function)  # with Jinja's marks of what it is passed first
-        def weighing(*arguments: Any, **named: Any) -> Any:
+        def weighing(*arguments: object, **named: object) -> object:
             self.tick()
             own = [one for one in arguments if not isinstance(one, (Environment, Context, EvalContext))]
             for one in (*own, *named.values()):
@@ -377,7 +384,7 @@ class _LimitedTemplates:
 
         return weighing
 
-    def call(self, context: Any, function: Any, *arguments: Any, **named: Any) -> Any:
+    def call(self, context: Context, function: Callable[..., object], *arguments: object, **named: object) -> object:
         """Call what a template calls: functions and macros, and of texts the methods that templates need."""
         self.tick()
         owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
@@ -394,7 +401,7 @@ class _LimitedTemplates:
         result = super().call(context, function, *arguments, **named)  # type: ignore[misc]
         return result if owner is self or isinstance(result, range) else self.weighed(result)
 
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Multiply, raise or take a remainder where that stays small; no text is formatted."""
         number = next((one for one in (left, right) if isinstance(one, int)), 0)
         sized = next((one for one in (left, right) if hasattr(one, "__len__")), None)
@@ -408,7 +415,7 @@ class _LimitedTemplates:
         """As in Jinja, with a step counted in every round of a loop and every call, and what is stored weighed."""
         template: nodes.Template = super()._parse(source, name, filename)  # type: ignore[misc]
 
-        def calls(method: str, *arguments: Any) -> nodes.Call:
+        def calls(method: str, *arguments: nodes.Node) -> nodes.Call:
             return nodes.Call(nodes.EnvironmentAttribute(method), list(arguments), [], None, None)
 
         found: Any = template.find_all((nodes.For, nodes.Macro, nodes.CallBlock))
@@ -550,7 +557,7 @@ class EditRewardProcessor(ProcessorMixin):
         cls,
         name_or_path: str | Path,
         *,
-        tokenizer: Any = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
         dimensions: list[str] | None = None,
         layout: str = "compact",
         position_scheme: str = "mrope",
@@ -560,7 +567,7 @@ class EditRewardProcessor(ProcessorMixin):
         image_mode: str = "upright",
         instruction_mode: str = "clean",
         pixels: int = DEFAULT_PIXELS,
-        hub_kwargs: dict[str, Any] | None = None,
+        hub_kwargs: Mapping[str, object] | None = None,
     ) -> "EditRewardProcessor":
         """Processor of a new reward model on the vision-language model `name_or_path` (a folder or Hub id).
 
@@ -602,8 +609,8 @@ class EditRewardProcessor(ProcessorMixin):
 
     @classmethod
     def _get_arguments_from_pretrained(
-        cls, pretrained_model_name_or_path: Any, processor_dict: dict[str, Any] | None = None, **kwargs: Any
-    ) -> list[Any]:
+        cls, pretrained_model_name_or_path: str | Path, processor_dict: dict[str, Any] | None = None, **kwargs: object
+    ) -> list[Qwen2VLImageProcessorPil | PreTrainedTokenizerBase]:
         # The image processor is built by class: an auto class would take the torchvision one where that is installed,
         # whose pixels differ.
         if not processor_dict or "image_processor" not in processor_dict:
@@ -621,7 +628,7 @@ class EditRewardProcessor(ProcessorMixin):
         tokenizer = load_tokenizer(pretrained_model_name_or_path, **kwargs)
         return [Qwen2VLImageProcessorPil(**settings), tokenizer]
 
-    def check_config(self, config: Any) -> None:
+    def check_config(self, config: EditRewardConfig) -> None:
         """Raise a `ValueError` unless a model of this configuration was made with a processor like this one."""
         for field in ("dimensions", "layout", "position_scheme"):
             ours, theirs = getattr(self, field), getattr(config, field)
@@ -720,7 +727,7 @@ class EditRewardProcessor(ProcessorMixin):
         return self.collate([self.pack(*group, name=f"groups[{i}].") for i, group in enumerate(groups)])
 
     def pack(
-        self, source: Any, edited: Any, instruction: str, name: str = "", skip_broken: bool = False
+        self, source: object, edited: object, instruction: str, name: str = "", skip_broken: bool = False
     ) -> PackedGroup:
         """Pack one group; see `__call__` for what is not here.
 
@@ -781,7 +788,7 @@ class EditRewardProcessor(ProcessorMixin):
         return group
 
     def _images(
-        self, sources: Sequence[Any], candidates: Sequence[Any], name: str, skip_broken: bool
+        self, sources: Sequence[object], candidates: Sequence[object], name: str, skip_broken: bool
     ) -> tuple[list[Image.Image], dict[int, ImageError]]:
         """The images of a group as the model sees them, and what is wrong with candidates that are left out."""
         source_names = [f"{name}source[{i}]" if len(sources) > 1 else f"{name}source" for i in range(len(sources))]
@@ -799,7 +806,7 @@ class EditRewardProcessor(ProcessorMixin):
             raise broken[0]
         return images, broken
 
-    def prepare(self, image: Any, name: str = "image") -> Image.Image:
+    def prepare(self, image: object, name: str = "image") -> Image.Image:
         """An image as the model sees it: RGB by `image_mode`, resized to the pixel budget.
 
         Takes and raises what `load_image` does.
@@ -922,7 +929,7 @@ class EditRewardProcessor(ProcessorMixin):
 
     def _render_turns(self, content: list[dict[str, str]]) -> tuple[str, str]:
         """Text of the turns before and after the edited image, the last one of the user's `content`."""
-        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        messages: list[dict[str, object]] = [{"role": "user", "content": content}]
         if self.system_prompt is not None:
             messages.insert(0, {"role": "system", "content": [_text(self.system_prompt)]})
         rendered = _LimitedTemplates.render(
@@ -970,7 +977,7 @@ class EditRewardProcessor(ProcessorMixin):
                 runs[-1] += self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return runs
 
-    def _append(self, packer: _Packer, segment: int, runs: list[list[int]], grids: Any) -> None:
+    def _append(self, packer: _Packer, segment: int, runs: list[list[int]], grids: Iterator[list[int]]) -> None:
         """Append token runs with an image between each two; `grids` yields the patch grid of the next image."""
         merge = self.image_processor.merge_size
         for index, run in enumerate(runs):
@@ -1023,7 +1030,7 @@ def _text(text: str) -> dict[str, str]:
     return {"type": "text", "text": text.replace("{text_prompt}", _INSTRUCTION)}
 
 
-def _check_image_processor(images: Any) -> None:
+def _check_image_processor(images: Qwen2VLImageProcessorPil) -> None:
     """Raise a `ValueError` for settings that no model has, and that would need memory without end."""
     sizes = [images.patch_size, images.merge_size, images.temporal_patch_size]
     if not all(type(size) is int and 1 <= size <= MAX_PATCH_SIZE for size in sizes):
@@ -1037,7 +1044,7 @@ def _check_image_processor(images: Any) -> None:
         raise ValueError("The image processor's mean, standard deviation and scale must be finite numbers.")
 
 
-def add_reward_tokens(tokenizer: Any, layout: str, dimensions: Sequence[str]) -> None:
+def add_reward_tokens(tokenizer: PreTrainedTokenizerBase, layout: str, dimensions: Sequence[str]) -> None:
     """Add the reward tokens of a layout to a tokenizer that lacks them, as special tokens."""
     tokens = list(dict.fromkeys(reward_tokens(layout, list(dimensions))))
     tokenizer.add_special_tokens({"extra_special_tokens": tokens}, replace_extra_special_tokens=False)

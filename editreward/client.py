@@ -19,11 +19,14 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from PIL import Image
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TIMEOUT_HEADER = "X-Timeout-Seconds"
 """Tells the server how long the client will wait: a request past that costs no pass through the model."""
@@ -71,7 +74,7 @@ class NoReward(RuntimeError):
 # Images and requests
 
 
-def encode(image: Any) -> bytes:
+def encode(image: object) -> bytes:
     """The bytes of an image file, without loss.
 
     Args:
@@ -97,13 +100,13 @@ def encode(image: Any) -> bytes:
     return content.getvalue()
 
 
-def _pixels(image: Any) -> Any:
+def _pixels(image: object) -> np.ndarray:
     """An array or tensor as uint8, channels last."""
     import numpy as np
 
     if hasattr(image, "detach"):
-        image = image.detach().cpu()
-        image = image.float().numpy() if image.dtype.is_floating_point else image.numpy()
+        tensor = image.detach().cpu()
+        image = tensor.float().numpy() if tensor.dtype.is_floating_point else tensor.numpy()
     array = np.asarray(image)
     if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[-1] not in (1, 3, 4):
         array = np.moveaxis(array, 0, -1)
@@ -121,13 +124,13 @@ def _pixels(image: Any) -> Any:
     return np.ascontiguousarray((array.clip(0, 1) * 255).round().astype(np.uint8))
 
 
-def text_of(image: Any) -> str:
+def text_of(image: object) -> str:
     """An image as requests carry it: base64 of `encode`."""
     return base64.b64encode(encode(image)).decode("ascii")
 
 
 def gathered(
-    sources: Sequence[Any], edited: Sequence[Any], instructions: Sequence[str]
+    sources: Sequence[object], edited: Sequence[object], instructions: Sequence[str]
 ) -> tuple[list[dict[str, Any]], list[list[int]]]:
     """Groups of a request, and the positions of their candidates among the edits.
 
@@ -213,11 +216,10 @@ class _Tries:
         self.deadline = time.monotonic() + timeout
         self.count = self.failures = 0
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """Of the next try."""
+    def options(self) -> tuple[float, dict[str, str]]:
+        """Timeout and headers of the next try."""
         left = max(self.deadline - time.monotonic(), 0.001)
-        return {"timeout": left, "headers": {TIMEOUT_HEADER: f"{left:.3f}"}}
+        return left, {TIMEOUT_HEADER: f"{left:.3f}"}
 
     def delay_after(self, answer: httpx.Response | httpx.TransportError) -> float | None:
         """Seconds until the next try; None if the answer is final.
@@ -294,7 +296,9 @@ class Client:
         """
         return self._score([_encoded(group) for group in groups])
 
-    def rewards(self, *, sources: Sequence[Any], edited: Sequence[Any], instructions: Sequence[str]) -> list[float]:
+    def rewards(
+        self, *, sources: Sequence[object], edited: Sequence[object], instructions: Sequence[str]
+    ) -> list[float]:
         """Rewards of edits, shaped as the server was told.
 
         Args:
@@ -315,17 +319,16 @@ class Client:
             found += self._ask("POST", "/v1/score", {"groups": part})["groups"]
         return found
 
-    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+    def _ask(self, method: str, path: str, body: object = None) -> Any:
         tries = self._connection.tries(path)
         content = None if body is None else json.dumps(body).encode()
         while True:
             answer: httpx.Response | httpx.TransportError
             try:
-                options = tries.options
-                headers = options["headers"] | ({"Content-Type": "application/json"} if content else {})
-                answer = self._http.request(
-                    method, tries.url, content=content, headers=headers, timeout=options["timeout"]
-                )
+                timeout, headers = tries.options()
+                if content:
+                    headers["Content-Type"] = "application/json"
+                answer = self._http.request(method, tries.url, content=content, headers=headers, timeout=timeout)
             except httpx.TransportError as error:
                 answer = error
             delay = tries.delay_after(answer)
@@ -363,7 +366,7 @@ class AsyncClient:
         return await self._score(encoded)
 
     async def rewards(
-        self, *, sources: Sequence[Any], edited: Sequence[Any], instructions: Sequence[str]
+        self, *, sources: Sequence[object], edited: Sequence[object], instructions: Sequence[str]
     ) -> list[float]:
         """As `Client.rewards`."""
         groups, places = await asyncio.to_thread(gathered, sources, edited, instructions)
@@ -373,17 +376,16 @@ class AsyncClient:
         asked = (self._ask("POST", "/v1/score", {"groups": part}) for part in portions(groups))
         return [one for answer in await asyncio.gather(*asked) for one in answer["groups"]]
 
-    async def _ask(self, method: str, path: str, body: Any = None) -> Any:
+    async def _ask(self, method: str, path: str, body: object = None) -> Any:
         tries = self._connection.tries(path)
         content = None if body is None else json.dumps(body).encode()
         while True:
             answer: httpx.Response | httpx.TransportError
             try:
-                options = tries.options
-                headers = options["headers"] | ({"Content-Type": "application/json"} if content else {})
-                answer = await self._http.request(
-                    method, tries.url, content=content, headers=headers, timeout=options["timeout"]
-                )
+                timeout, headers = tries.options()
+                if content:
+                    headers["Content-Type"] = "application/json"
+                answer = await self._http.request(method, tries.url, content=content, headers=headers, timeout=timeout)
             except httpx.TransportError as error:
                 answer = error
             delay = tries.delay_after(answer)
@@ -411,15 +413,18 @@ def _encoded(group: dict[str, Any]) -> dict[str, Any]:
 
 def flow_grpo_reward(
     rewards: Callable[..., list[float]],
-) -> Callable[..., tuple[list[float], dict[str, Any]]]:
+) -> Callable[..., tuple[list[float], dict[str, object]]]:
     """The reward function of flow_grpo and DiffusionNFT: `fn(images, prompts, metadata, ref_images=None)`.
 
     It raises where an edit has no reward: a NaN would spoil its group, and a 0 would be learnt from.
     """
 
     def reward(
-        images: Any, prompts: Sequence[str], metadata: Any = None, ref_images: Any = None
-    ) -> tuple[list[float], dict[str, Any]]:
+        images: Sequence[object],
+        prompts: Sequence[str],
+        metadata: object = None,
+        ref_images: Sequence[object] | None = None,
+    ) -> tuple[list[float], dict[str, object]]:
         if ref_images is None:
             raise ValueError(
                 "An edit cannot be judged without its source. Pass `ref_images` on: in flow_grpo/rewards.py, "
@@ -432,21 +437,21 @@ def flow_grpo_reward(
 
 def edit_r1_reward(
     rewards: Callable[..., list[float]],
-) -> Callable[..., tuple[list[float], dict[str, Any]]]:
+) -> Callable[..., tuple[list[float], dict[str, object]]]:
     """The reward function of Edit-R1: `fn(ref_images, images, prompts, metadatas)`, the sources first. It raises."""
 
     def reward(
-        ref_images: Any, images: Any, prompts: Sequence[str], metadatas: Any = None
-    ) -> tuple[list[float], dict[str, Any]]:
+        ref_images: Sequence[object], images: Sequence[object], prompts: Sequence[str], metadatas: object = None
+    ) -> tuple[list[float], dict[str, object]]:
         return rewards(sources=ref_images, edited=images, instructions=prompts), {}
 
     return reward
 
 
 def evaluate_images(
-    input_images: Sequence[Any],
-    output_image: Sequence[Any],
-    meta_datas: Sequence[Any],
+    input_images: Sequence[object],
+    output_image: Sequence[object],
+    meta_datas: Sequence[str | bytes | Mapping[str, Any]],
     proxy_host: str = "127.0.0.1",
     proxy_port: int = 8000,
     server_type: str = "vlm",

@@ -3,10 +3,9 @@
 import ast
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -324,6 +323,6 @@ def _build(
     return model
 
 
-def _some(names: list[Any]) -> str:
+def _some(names: Sequence[object]) -> str:
     shown = ", ".join(map(str, names[:8]))
     return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown or "nothing"

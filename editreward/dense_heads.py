@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
 from transformers.utils import cached_file
 
 from configuration_editreward import HUB_ARGUMENTS
@@ -129,7 +129,7 @@ class DenseHeads(nn.Module):
         save_file(weights, Path(folder) / HEADS_FILE, metadata)
 
     @classmethod
-    def load(cls, name: str | Path, **hub_options: Any) -> "DenseHeads":
+    def load(cls, name: str | Path, **hub_options: object) -> "DenseHeads":
         """Those that stand beside a model, in float32; arguments and errors as for [`find`].
 
         Raises:
@@ -144,7 +144,7 @@ class DenseHeads(nn.Module):
         return heads
 
     @classmethod
-    def find(cls, name: str | Path, **hub_options: Any) -> "DenseHeads | None":
+    def find(cls, name: str | Path, **hub_options: object) -> "DenseHeads | None":
         """Those that stand beside a model, in float32, if there are any.
 
         Args:
@@ -200,7 +200,7 @@ class LayerStates:
         self._inputs: Tensor | None = None
         self._outputs: dict[int, Tensor] = {}
 
-    def watch(self, language_model: Any) -> list[RemovableHandle]:
+    def watch(self, language_model: PreTrainedModel) -> list[RemovableHandle]:
         """Hook into a language model; the handles end it."""
         return [
             language_model.register_forward_pre_hook(self._keep_inputs, with_kwargs=True),
@@ -210,10 +210,12 @@ class LayerStates:
             ),
         ]
 
-    def _keep_inputs(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _keep_inputs(self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, Tensor]) -> None:
         self._inputs = kwargs["inputs_embeds"]
 
-    def _keep_output(self, number: int, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def _keep_output(
+        self, number: int, module: nn.Module, inputs: tuple[object, ...], output: Tensor | tuple[Tensor, ...]
+    ) -> None:
         self._outputs[number] = output[0] if isinstance(output, tuple) else output
 
     def take(self) -> tuple[Tensor, dict[int, Tensor]]:

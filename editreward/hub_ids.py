@@ -1,7 +1,6 @@
 """Names on the Hub: ids of repositories, how to tell them from paths of this machine, and the task of our models."""
 
 import os
-from typing import Any
 
 from huggingface_hub.utils import HFValidationError, validate_repo_id  # type: ignore[attr-defined]
 
@@ -16,7 +15,7 @@ def check_hub_id(name: str) -> None:
         raise ValueError(f"{name!r} is no id of a Hub repository: {error}") from error
 
 
-def is_hub_id(name: Any) -> bool:
+def is_hub_id(name: object) -> bool:
     """Whether `name` may be the id of a repository on the Hub: it looks like one, and there is no such path here."""
     if not isinstance(name, str) or os.path.exists(name):
         return False

@@ -141,7 +141,7 @@ class _Moved(ModuleType):
                 return found
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         for place in () if name.startswith("__") else self.__dict__["_places"]:
             module = importlib.import_module(place)
             if hasattr(module, RENAMED.get(name, name)):

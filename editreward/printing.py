@@ -6,7 +6,7 @@ Each is shown as JSON writes it, such as `\\u001b`.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, TextIO
 
@@ -37,7 +37,7 @@ class _Stream:
         self._stream.write(self._refused.sub(_shown, text))
         return len(text)
 
-    def writelines(self, lines: Any) -> None:
+    def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
             self.write(line)
 

@@ -6,7 +6,6 @@ A name says nothing: a dataset at the same path may have been made anew. So cont
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -17,7 +16,7 @@ SAMPLE_BYTES = 2**20
 """Of a longer file than all samples together, samples are hashed: so many, of so many bytes, ends included."""
 
 
-def file_fingerprint(path: Path) -> list[Any]:
+def file_fingerprint(path: Path) -> list[str | int]:
     """Size and SHA-256, in hexadecimal, of a file's content; neither its name nor its time. Reads at most 64 MiB."""
     size = path.stat().st_size
     digest = hashlib.sha256()
@@ -32,7 +31,7 @@ def file_fingerprint(path: Path) -> list[Any]:
     return [size, digest.hexdigest()]
 
 
-def folder_fingerprint(folder: Path, pattern: str = "*") -> list[Any]:
+def folder_fingerprint(folder: Path, pattern: str = "*") -> list[list[str | int]]:
     """Names and fingerprints of the files in a folder and below it that match."""
     files = sorted(path for path in folder.rglob(pattern) if path.is_file())
     return [[path.relative_to(folder).as_posix(), *file_fingerprint(path)] for path in files]

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import yaml
 from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
@@ -126,7 +126,7 @@ def _fault(error: ErrorDetails) -> str:
     return f"{place} {what}" if place else f"it {what}"
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     if isinstance(value, Mapping | Sequence) and not isinstance(value, str) and len(value) > 5:
         return f"a {type(value).__name__} of {len(value)}"
     text = repr(value)

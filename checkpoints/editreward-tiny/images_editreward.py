@@ -7,6 +7,7 @@ import io
 import math
 import os
 import re
+import socket
 import ssl
 import stat
 import struct
@@ -99,7 +100,7 @@ class ImageHeader:
 
 
 def load_image(
-    image: Any, name: str = "image", image_mode: str = "upright", draft_pixels: int | None = None
+    image: object, name: str = "image", image_mode: str = "upright", draft_pixels: int | None = None
 ) -> Image.Image:
     """Turn any common form of an image into an upright 8-bit RGB `PIL.Image`.
 
@@ -136,14 +137,14 @@ def load_image(
         return upright
 
 
-def stored_image(image: Any, name: str = "image") -> Image.Image:
+def stored_image(image: object, name: str = "image") -> Image.Image:
     """An image decoded in its own mode, neither turned nor converted; arguments and errors as for `load_image`."""
     with _naming(image, name), _opened(image) as opened:
         opened.load()
         return opened
 
 
-def image_header(image: Any, name: str = "image") -> ImageHeader:
+def image_header(image: object, name: str = "image") -> ImageHeader:
     """Format and size of an image, without decoding it where it is a file.
 
     Args:
@@ -160,7 +161,7 @@ def image_header(image: Any, name: str = "image") -> ImageHeader:
         return ImageHeader(opened.format, *opened.size, is_plain)
 
 
-def image_size(image: Any, name: str = "image") -> tuple[int, int]:
+def image_size(image: object, name: str = "image") -> tuple[int, int]:
     """Height and width of an image as it is stored, from its header alone where it is a file; see `image_header`."""
     header = image_header(image, name)
     return header.height, header.width
@@ -181,7 +182,7 @@ def unstacked(values: Any, ndim: int) -> Any:
 
 
 @contextmanager
-def _naming(image: Any, name: str) -> Iterator[None]:
+def _naming(image: object, name: str) -> Iterator[None]:
     """Have whatever goes wrong with an image become an `ImageError` that names it."""
     if isinstance(image, (str, Path)):
         name = f"{name} ({_shortened(str(image))!r})"
@@ -300,7 +301,7 @@ def _data_of(url: str) -> bytes:
 class _TimedReads(io.RawIOBase):
     """Reads of a socket, which all together end by a deadline (`time.monotonic`)."""
 
-    def __init__(self, sock: Any, raw: Any, deadline: float) -> None:
+    def __init__(self, sock: socket.socket, raw: io.RawIOBase, deadline: float) -> None:
         self._sock, self._raw, self._deadline = sock, raw, deadline
 
     def readable(self) -> bool:
@@ -319,7 +320,7 @@ class _TimedReads(io.RawIOBase):
 class _TimedResponse(http.client.HTTPResponse):
     """A response whose headers and body arrive by a deadline."""
 
-    def __init__(self, sock: Any, *args: Any, deadline: float, **options: Any) -> None:
+    def __init__(self, sock: socket.socket, *args: Any, deadline: float, **options: Any) -> None:
         super().__init__(sock, *args, **options)
         self.fp = io.BufferedReader(_TimedReads(sock, self.fp.detach(), deadline))  # type: ignore[attr-defined]
 
@@ -336,7 +337,7 @@ def _download(url: str) -> bytes:
     deadline = time.monotonic() + MAX_DOWNLOAD_SECONDS
 
     def connection(kind: Callable[..., http.client.HTTPConnection]) -> Callable[..., http.client.HTTPConnection]:
-        def connect(host: str, **options: Any) -> http.client.HTTPConnection:
+        def connect(host: str, **options: object) -> http.client.HTTPConnection:
             made = kind(host, **{**options, "timeout": _seconds_left(deadline)})
             made.response_class = functools.partial(_TimedResponse, deadline=deadline)  # type: ignore[assignment]
             return made
@@ -344,11 +345,11 @@ def _download(url: str) -> bytes:
         return connect
 
     class Http(urllib.request.HTTPHandler):
-        def http_open(self, req: urllib.request.Request) -> Any:
+        def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
             return self.do_open(connection(http.client.HTTPConnection), req)  # type: ignore[arg-type]
 
     class Https(urllib.request.HTTPSHandler):
-        def https_open(self, req: urllib.request.Request) -> Any:
+        def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
             secure = functools.partial(http.client.HTTPSConnection, context=ssl.create_default_context())
             return self.do_open(connection(secure), req)  # type: ignore[arg-type]
 
@@ -567,7 +568,7 @@ def _most(image: Image.Image) -> int:
     return 65535 if image.format == "PPM" or high > 255 else 255  # PPM is scaled to 16 bits by Pillow
 
 
-def _narrowed(strip: Image.Image, most: int, transparent: Any) -> Image.Image:
+def _narrowed(strip: Image.Image, most: int, transparent: object) -> Image.Image:
     """A strip of a wide grey image in 8 bits, its transparent level white."""
     levels = np.asarray(strip)
     grey = _eight_bits(levels, most)

@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -51,7 +51,7 @@ def tree_flex_forward(
     value: torch.Tensor,
     attention_mask: BlockMask,
     scaling: float | None = None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Flex attention under a ready block mask, in the form of transformers' attention functions."""
     if query.device.type != "cpu":
@@ -107,7 +107,7 @@ def tree_blocks_forward(
     attention_mask: None,
     scaling: float | None = None,
     tree_blocks: "TreeBlocks | None" = None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> tuple[torch.Tensor, None]:
     """Tree attention without most of what the tree forbids, in the form of transformers' attention functions.
 
@@ -159,7 +159,7 @@ def packed_vision_forward(
     attention_mask: None,
     scaling: float | None = None,
     cu_seq_lens_q: torch.Tensor | None = None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> tuple[torch.Tensor, None]:
     """Attention within each image or window of a batch, `(1, heads, patches, head_dim)`, all of a length at once."""
     runs: dict[int, torch.Tensor | None] = {query.shape[2]: None}
@@ -424,7 +424,7 @@ class BatchPlan:
         places, index, ancestors = map(change, (self.visual_places, self.visual_index, self.ancestors))
         return BatchPlan(self.visual_tokens, places, index, ancestors, self.blocks and self.blocks.map(change))
 
-    def to(self, device: Any, non_blocking: bool = True) -> "BatchPlan":
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> "BatchPlan":
         """The plan on a device."""
         return self.map(lambda x: x.to(device, non_blocking=non_blocking))
 
@@ -446,6 +446,13 @@ def check_visual_tokens(places: int, found: int) -> None:
             f"`input_ids` has places for {places} visual tokens, the images give {found}. "
             "Pass the processor's output unchanged."
         )
+
+
+def check_no_arguments(given: Mapping[str, object]) -> None:
+    """Raise a `TypeError` for what wrappers pass to every model, unless it is None or `return_dict`."""
+    unknown = sorted(name for name, value in given.items() if value is not None and name != "return_dict")
+    if unknown:
+        raise TypeError(f"`EditRewardModel.forward` has no argument {', '.join(unknown)}.")
 
 
 @dataclass
@@ -485,7 +492,7 @@ class _Sequences:
             positions=torch.stack([path_of_token, token_columns], dim=-1),
         )
 
-    def attention_inputs(self, attention: str, prefix: Prefix | None = None) -> dict[str, Any]:
+    def attention_inputs(self, attention: str, prefix: Prefix | None = None) -> dict[str, object]:
         """The tree in the form that an attention function takes."""
         if attention == TREE_BLOCKS:
             tree_blocks = self.blocks or TreeBlocks.of(self.segment_ids, self.ancestors)
@@ -517,7 +524,7 @@ def choose_packing(packing: str | None, attention: str, prefix: Prefix | None = 
     return packing
 
 
-def _type_of_base(base: str, adapter: str | Path, config: EditRewardConfig, hub_kwargs: dict[str, Any]) -> str:
+def _type_of_base(base: str, adapter: str | Path, config: EditRewardConfig, hub_kwargs: Mapping[str, object]) -> str:
     """The model type of what an adapter with this configuration sits on.
 
     Raises:
@@ -569,7 +576,7 @@ class RewardHeads(nn.Module):
                 return self.mlps[0](hidden_states)
             return torch.stack([mlp(hidden_states[:, i]) for i, mlp in enumerate(self.mlps)], dim=1)
 
-    def _apply(self, fn: Any, recurse: bool = True) -> "RewardHeads":
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "RewardHeads":
         # `model.to(torch.bfloat16)`, `.half()` and the like move the heads, and leave them in float32.
         def apply_keeping_precision(tensor: torch.Tensor) -> torch.Tensor:
             target = fn(tensor.new_empty(0)) if tensor.is_floating_point() else None
@@ -635,9 +642,9 @@ class EditRewardModel(PreTrainedModel):
         *,
         dtype: torch.dtype | str = "auto",
         attn_implementation: str | None = None,
-        quantization_config: Any = None,
-        hub_kwargs: dict[str, Any] | None = None,
-        **config: Any,
+        quantization_config: object = None,
+        hub_kwargs: Mapping[str, object] | None = None,
+        **config: object,
     ) -> "EditRewardModel":
         """Start a reward model from a vision-language model, with heads and reward tokens but no language-model head.
 
@@ -687,7 +694,7 @@ class EditRewardModel(PreTrainedModel):
         return model
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: object, **kwargs: Any) -> Any:
         """As in transformers, but a checkpoint that lacks weights is an error, and heads are never quantized.
 
         The folder or repository may be that of an adapter (LoRA), which needs peft: the model that it names is loaded
@@ -710,7 +717,7 @@ class EditRewardModel(PreTrainedModel):
         if adapter is not None:
             model = cls.load_adapted(adapter, **kwargs).get_base_model()
             model._hf_peft_config_loaded = True  # saved as an adapter again
-            info: dict[str, Any] = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set()}
+            info: dict[str, set[str]] = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set()}
             return (model, info) if with_info else model
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         missing = sorted(info["missing_keys"])
@@ -780,7 +787,7 @@ class EditRewardModel(PreTrainedModel):
         return adapted.eval()
 
     @classmethod
-    def _load_base(cls, base: str, base_type: str, config: EditRewardConfig, **loading: Any) -> "EditRewardModel":
+    def _load_base(cls, base: str, base_type: str, config: EditRewardConfig, **loading: object) -> "EditRewardModel":
         """What an adapter sits on: an EditReward model, or a vision-language model, which gets fresh heads."""
         if base_type == config.model_type:
             return cls.from_pretrained(base, config=config, **loading)
@@ -791,13 +798,13 @@ class EditRewardModel(PreTrainedModel):
             model.resize_token_embeddings(rows, mean_resizing=False)
         return model
 
-    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | Path, *args: object, **kwargs: object) -> None:
         """As in transformers; beside an adapter's weights it saves the configuration too, to load it from there."""
         super().save_pretrained(save_directory, *args, **kwargs)
         if self._hf_peft_config_loaded and kwargs.get("is_main_process", True):
             self.config.save_pretrained(save_directory)
 
-    def set_attn_implementation(self, attn_implementation: str | dict, *args: Any, **kwargs: Any) -> None:
+    def set_attn_implementation(self, attn_implementation: str | dict, *args: object, **kwargs: object) -> None:
         """As in transformers: `sdpa`, `flex_attention`, `eager` or a flash attention."""
         if isinstance(attn_implementation, dict):
             raise ValueError("`attn_implementation` is one name for the whole model here, not a dictionary.")
@@ -845,7 +852,7 @@ class EditRewardModel(PreTrainedModel):
         hidden_positions: torch.Tensor | None = None,
         packing: str | None = None,
         plan: BatchPlan | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> EditRewardOutput:
         """Score packed groups, as [`EditRewardProcessor`] makes them.
 
@@ -875,9 +882,7 @@ class EditRewardModel(PreTrainedModel):
                 the GPU a few times.
             kwargs: Arguments that wrappers pass to every model: all must be None.
         """
-        unknown = sorted(name for name, value in kwargs.items() if value is not None and name != "return_dict")
-        if unknown:
-            raise TypeError(f"`EditRewardModel.forward` has no argument {', '.join(unknown)}.")
+        check_no_arguments(kwargs)
         attention = self.config.get_text_config()._attn_implementation
         packing = choose_packing(packing, attention, prefix)
         if image_features is None:
@@ -885,10 +890,7 @@ class EditRewardModel(PreTrainedModel):
                 raise ValueError("Pass the images, as `pixel_values` or `image_features`.")
             image_features = self.encode_images(pixel_values, image_grid_thw)
         sizes = [image.shape[1] for image in image_features]
-        if plan is None:
-            plan = self._plan(input_ids, segment_parents, sizes, image_index)
-        plan = plan.to(input_ids.device)
-        check_visual_tokens(plan.visual_tokens, sum(sizes))
+        plan = self._plan(plan, input_ids, segment_parents, sizes, image_index)
 
         positions = reward_positions.flatten(0, 1)
         reward_count = len(positions)
@@ -920,15 +922,23 @@ class EditRewardModel(PreTrainedModel):
 
     def _plan(
         self,
+        plan: BatchPlan | None,
         input_ids: torch.Tensor,
         segment_parents: torch.Tensor,
         image_sizes: Sequence[int],
         image_index: torch.Tensor | None,
     ) -> BatchPlan:
-        """The plan of a batch that came without one."""
-        index = range(len(image_sizes)) if image_index is None else image_index.tolist()
-        image_token_id = self.config.backbone_config.image_token_id
-        return BatchPlan.of(input_ids, segment_parents, image_token_id, image_sizes, index)
+        """The plan that a batch came with, or one made here, on the batch's device.
+
+        Raises:
+            ValueError: If the images give another number of visual tokens than there are places for.
+        """
+        if plan is None:
+            index = range(len(image_sizes)) if image_index is None else image_index.tolist()
+            image_token_id = self.config.backbone_config.image_token_id
+            plan = BatchPlan.of(input_ids, segment_parents, image_token_id, image_sizes, index)
+        check_visual_tokens(plan.visual_tokens, sum(image_sizes))
+        return plan.to(input_ids.device)
 
     def _hidden_states(
         self,
@@ -955,7 +965,7 @@ class EditRewardModel(PreTrainedModel):
         )
         if packing == "unpacked":
             sequences = sequences.unpack()
-        visual_inputs: dict[str, Any] = {}
+        visual_inputs: dict[str, torch.Tensor | list[torch.Tensor]] = {}
         if deepstack:
             visual_mask = sequences.visual_index >= 0
             picked = visual_order if packing == "tree" else sequences.visual_index[visual_mask]

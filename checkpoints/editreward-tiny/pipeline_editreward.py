@@ -18,13 +18,19 @@ class EditRewardPipeline(Pipeline):
     _load_feature_extractor = False
     _load_video_processor = False
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self.processor.check_config(self.model.config)
         self.tokenizer = self.processor.tokenizer  # transformers asks for one before it makes batches
 
     def __call__(
-        self, inputs: Any = None, *, source: Any = None, edited: Any = None, instruction: Any = None, **kwargs: Any
+        self,
+        inputs: object = None,
+        *,
+        source: object = None,
+        edited: object = None,
+        instruction: object = None,
+        **kwargs: object,
     ) -> Any:
         """Score one group or several.
 
@@ -54,34 +60,34 @@ class EditRewardPipeline(Pipeline):
             return super().__call__(list(inputs), **kwargs) if inputs else []
         return super().__call__(inputs, **kwargs)
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: object) -> None:
         """Save the model with its processor, which transformers would leave out."""
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
 
-    def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    def _sanitize_parameters(self, **kwargs: object) -> tuple[dict[str, object], dict[str, object], dict[str, object]]:
         if kwargs:
             raise TypeError(f"The edit-reward pipeline has no argument {', '.join(map(repr, sorted(kwargs)))}.")
         return {}, {}, {}
 
-    def preprocess(self, inputs: Any) -> dict[str, Any]:
+    def preprocess(self, inputs: object) -> dict[str, object]:
         if not isinstance(inputs, dict) or set(inputs) != set(FIELDS):
             found = ", ".join(map(str, inputs)) if isinstance(inputs, dict) else type(inputs).__name__
             raise ValueError(f"A group is a dictionary with {', '.join(FIELDS)}; got {found or 'an empty one'}.")
         return {"group": self.processor.pack(**inputs)}
 
-    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
+    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, object]:
         group = model_inputs["group"]
         is_batch = isinstance(group, list)  # several groups were collated; the results are taken apart again
         groups = group if is_batch else [group]
         output = self.model(**self.processor.collate(groups).to(self.device))
         fields = zip(*(output[name].tolist() for name in ("mean", "log_std", "reward", "reward_std")), strict=True)
-        scores: list[list[Any]] = [[] for _ in groups]
+        scores: list[list[object]] = [[] for _ in groups]
         for index, score in zip(output.group_index.tolist(), fields, strict=True):
             scores[index].append(score)
         return {"scores": scores if is_batch else scores[0]}
 
-    def postprocess(self, model_outputs: dict[str, Any]) -> dict[str, Any]:
+    def postprocess(self, model_outputs: dict[str, Any]) -> dict[str, object]:
         config = self.model.config
         rewards = [reward for _, _, reward, _ in model_outputs["scores"]]
         candidates = [

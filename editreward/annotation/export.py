@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any
 
 from datasets import Dataset
 
@@ -123,7 +122,7 @@ def _with_annotations(
     raters: Mapping[str, Mapping[int, Mapping[str, float]]],
     names: Mapping[str, str],
     dimensions: list[str],
-) -> dict[str, Any]:
+) -> GroupRow:
     candidates = []
     for index, candidate in enumerate(row["candidates"]):
         new = [

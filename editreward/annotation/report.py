@@ -6,13 +6,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from editreward.annotation.quality import KnownAnswers, Quality, References
 from editreward.annotation.report_plots import agreement_plots, annotator_plots, kappa_plot
 from editreward.groups.rating_files import ratings_of_group
 from editreward.groups.ratings import Rating
-from editreward.groups.rows import GroupRow
+from editreward.groups.rows import GroupRows
 from editreward.reports.page import Cell, Page, Section, Strong, Table
 
 ROWS_SHOWN = 100
@@ -45,13 +44,12 @@ def write_report(
     return [page, data]
 
 
-def as_json(quality: Quality) -> dict[str, Any]:
+def as_json(quality: Quality) -> dict[str, object]:
     """The report as JSON data; what is undefined is null."""
-    result: dict[str, Any] = _without_nan(asdict(quality))
-    return result
+    return {name: _without_nan(value) for name, value in asdict(quality).items()}
 
 
-def _without_nan(value: Any) -> Any:
+def _without_nan(value: object) -> object:
     if isinstance(value, dict):
         return {name: _without_nan(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -168,7 +166,7 @@ def as_text(quality: Quality) -> str:
     return "\n".join(lines + [f"Note: {note}" for note in quality.notes])
 
 
-def ratings_of_dataset(rows: Sequence[GroupRow] | Any) -> list[Rating]:
+def ratings_of_dataset(rows: GroupRows) -> list[Rating]:
     """The ratings in the `annotations` of rows as `raw_groups` gives them.
 
     Raises:
@@ -184,7 +182,7 @@ def ratings_of_dataset(rows: Sequence[GroupRow] | Any) -> list[Rating]:
     return ratings
 
 
-def references_of_dataset(rows: Sequence[GroupRow] | Any) -> dict[str, list[dict[str, float]]]:
+def references_of_dataset(rows: GroupRows) -> dict[str, list[dict[str, float]]]:
     """Known answers out of the `scores` of rows as `raw_groups` gives them."""
     return {
         row["group_id"]: [

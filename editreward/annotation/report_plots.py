@@ -1,9 +1,11 @@
 """The plots of the quality report."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +16,9 @@ from editreward.reports.plots import bars_plot, confusion_plot, shortened
 from editreward.reports.style import LIGHT, Palette
 from editreward.statistics.agreement import Agreement
 from editreward.statistics.estimate import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NAME = 24
 """Characters of an annotator's name in a plot."""
@@ -30,7 +35,7 @@ def agreement_plots(agreements: Sequence[Agreement]) -> list[Plot]:
         "Krippendorff's alpha": {one.dimension: one.alpha for one in agreements},
     }
 
-    def draw(figure: Any, palette: Palette) -> None:
+    def draw(figure: Figure, palette: Palette) -> None:
         bars_plot(figure, palette, series, {}, "share, or alpha")
 
     alt = "; ".join(f"{name}: " + ", ".join(f"{d} {e}" for d, e in of.items()) for name, of in series.items())
@@ -69,7 +74,7 @@ def annotator_plots(quality: Quality, ratings: Sequence[Rating], references: Ref
     return plots
 
 
-def _draw_confusion(figure: Any, palette: Palette, agreements: Sequence[Agreement]) -> None:
+def _draw_confusion(figure: Figure, palette: Palette, agreements: Sequence[Agreement]) -> None:
     tables = {one.dimension: (one.scores, np.array(one.confusion, dtype=float)) for one in agreements}
     confusion_plot(figure, palette, tables, "another annotator", "one annotator, % of row")
 
@@ -90,7 +95,7 @@ def kappa_plot(entry: Agreement) -> Plot:
     return Plot(title, f"{title}: as in the table", partial(_draw_kappa, names=names, table=table), side + 0.6, side)
 
 
-def _draw_kappa(figure: Any, palette: Palette, names: Sequence[str], table: np.ndarray) -> None:
+def _draw_kappa(figure: Figure, palette: Palette, names: Sequence[str], table: np.ndarray) -> None:
     axes = figure.subplots()
     image = axes.imshow(np.ma.masked_invalid(table), cmap="RdYlBu", vmin=-1, vmax=1)
     for (i, j), kappa in np.ndenumerate(table):
@@ -103,7 +108,7 @@ def _draw_kappa(figure: Any, palette: Palette, names: Sequence[str], table: np.n
 
 
 def _draw_scores(
-    figure: Any, palette: Palette, ratings: Sequence[Rating], dimensions: Sequence[str], names: Sequence[str]
+    figure: Figure, palette: Palette, ratings: Sequence[Rating], dimensions: Sequence[str], names: Sequence[str]
 ) -> None:
     """Shares of the scores that each annotator gives."""
     shown = names[:MOST]
@@ -126,7 +131,10 @@ def _draw_scores(
 
 
 def _draw_drift(
-    figure: Any, palette: Palette, differences: Mapping[str, Mapping[str, Sequence[Difference]]], quality: Quality
+    figure: Figure,
+    palette: Palette,
+    differences: Mapping[str, Mapping[str, Sequence[Difference]]],
+    quality: Quality,
 ) -> None:
     """Running mean of the difference from the others over each annotator's groups; flagged ones stand out."""
     panels = figure.subplots(len(quality.dimensions), 1, squeeze=False)[:, 0]
@@ -155,7 +163,7 @@ def _draw_drift(
 
 
 def _draw_times(
-    figure: Any, palette: Palette, ratings: Sequence[Rating], names: Sequence[str], fast_seconds: float
+    figure: Figure, palette: Palette, ratings: Sequence[Rating], names: Sequence[str], fast_seconds: float
 ) -> None:
     """Seconds per candidate of each annotator's groups."""
     shown = names[:MOST]

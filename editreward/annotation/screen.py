@@ -2,9 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import gradio as gr
+from gradio.blocks import Block
 
 from editreward.annotation import pages
 from editreward.annotation.database import BusyError
@@ -12,11 +13,11 @@ from editreward.groups.protocol import Protocol
 
 PageType = TypeVar("PageType")
 
-Updates = dict[Any, Any]
+Updates = dict[Block, object]
 """What has to change on the screen, by part."""
 
 # Requests are short: what takes time is people. None waits for another one, and none is dropped.
-EVENT_OPTIONS: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
+EVENT_OPTIONS: dict[str, object] = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
 
 
 class Screen(ABC, Generic[PageType]):

@@ -16,6 +16,7 @@ from datasets import Dataset
 from editreward.data import sources
 from editreward.data.schema import RATIONALE_BY, SCORE_RANGE
 from editreward.groups.ratings import Purpose
+from editreward.groups.rows import GroupRow
 from editreward.resuming import row_digest
 from images_editreward import ImageError, image_header, load_image
 
@@ -94,11 +95,11 @@ class GroupStore:
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
 
-    def _read_row(self, group_id: str) -> dict[str, Any]:
+    def _read_row(self, group_id: str) -> GroupRow:
         if group_id not in self._places:
             raise LookupError(f"Group {group_id!r} is in none of the datasets that are served.")
         dataset, index = self._places[group_id]
-        row: dict[str, Any] = dataset[index : index + 1].to_pylist()[0]
+        row: GroupRow = dataset[index : index + 1].to_pylist()[0]
         return row
 
     def instruction(self, group_id: str) -> str:
@@ -109,7 +110,7 @@ class GroupStore:
         """How many source images a group has."""
         return len(self._row(group_id)["source_images"] or [])
 
-    def annotations(self, group_id: str) -> list[list[dict[str, Any]]]:
+    def annotations(self, group_id: str) -> list[list[GroupRow]]:
         """The dataset's own annotations, for each candidate."""
         return [candidate["annotations"] or [] for candidate in self._row(group_id)["candidates"]]
 

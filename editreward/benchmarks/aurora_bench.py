@@ -5,7 +5,6 @@ with different results for one and the same model: import each into a folder of 
 """
 
 from dataclasses import replace
-from typing import Any
 
 from editreward.benchmarks.benchmark import Benchmark
 from editreward.benchmarks.measures import Measure
@@ -20,7 +19,7 @@ ABOUT = "pairs with ties, and ratings (AURORA-Bench)"
 POINT = PointFields(instruction="prompt", source="input", edited="gen")
 
 
-def key(row: Row) -> list[Any]:
+def key(row: Row) -> list[str]:
     """The part of the benchmark, source and instruction."""
     return ["pointwise", *POINT.key(row)] if "gen" in row.values else ["pairwise", *pairwise.key(row)]
 

@@ -13,7 +13,7 @@ different verdicts is left out.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -267,7 +267,7 @@ def _build_tuple(
     instruction: str,
     source: str,
     images: list[str],
-    candidates: dict[str, dict[str, Any]],
+    candidates: Mapping[str, Mapping[str, object]],
     verdicts: dict[tuple[str, str], Verdict],
     details: dict[str, Any],
     assembly: Assembly,
@@ -310,7 +310,7 @@ def _assemble_json(rows: list[Row], assembly: Assembly) -> list[Built]:
     _check_transitive(row, verdicts, assembly)
     name = f"{assembly.name}-{short_hash(source, instruction, images)}"
     subset, details = f"{len(images)}pair", {"ranking": text}
-    candidates: dict[str, dict[str, Any]] = {image: {} for image in images}
+    candidates: dict[str, dict[str, object]] = {image: {} for image in images}
     built = _build_tuple([row], name, subset, instruction, source, images, candidates, verdicts, details, assembly)
     return [] if built is None else [built]
 

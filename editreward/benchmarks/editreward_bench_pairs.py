@@ -5,8 +5,6 @@ A row has `instruction`, `source_image`, `candidate_1`, `candidate_2`, `ranking`
 Where there is no ranking, the sums of the scores are compared. Nothing tells which rows belong to one tuple.
 """
 
-from typing import Any
-
 from editreward.benchmarks.benchmark import Benchmark
 from editreward.benchmarks.editreward_bench import SIDES, parse_ranking, scores_of, verdict_of
 from editreward.benchmarks.measures import Measure
@@ -19,7 +17,7 @@ from editreward.data.importers.pairwise import JudgedPair, build_pairs, differen
 ABOUT = "pairs with ties, by themselves (EditReward-Bench of TIGER-Lab)"
 
 
-def key(row: Row) -> list[Any]:
+def key(row: Row) -> list[str]:
     """Source and instruction."""
     return [row.image("source_image"), row.text("instruction")]
 

@@ -4,8 +4,6 @@ Each dimension is judged on pairs of its own, so a group holds the pairs of one 
 dimension's, not those of the edit as a whole.
 """
 
-from typing import Any
-
 import numpy as np
 
 from editreward.benchmarks.benchmark import Benchmark
@@ -21,9 +19,9 @@ DIMENSIONS = ("IA", "VC", "VQ")
 LABELS = ("preference", "tie")
 
 
-def key(row: Row) -> list[Any]:
+def key(row: Row) -> tuple[list[str], str, str]:
     """Sources (several for multi-image edits), instruction, dimension."""
-    return [row.images("source_image"), row.text("prompt"), row.choice("dimension", DIMENSIONS)]
+    return row.images("source_image"), row.text("prompt"), row.choice("dimension", DIMENSIONS)
 
 
 def assemble(rows: list[Row], assembly: Assembly) -> list[Built]:

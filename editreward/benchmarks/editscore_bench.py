@@ -7,7 +7,6 @@ dimension's.
 
 import io
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -34,7 +33,7 @@ TASK_GROUPS = {
 TASKS = tuple(task for tasks in TASK_GROUPS.values() for task in tasks)
 
 
-def key(row: Row) -> list[Any]:
+def key(row: Row) -> list[str]:
     """Source, instruction, task, dimension."""
     task, dimension = row.choice("task_type", TASKS), row.choice("dimension", DIMENSIONS)
     return [row.image("input_image"), row.text("instruction"), task, dimension]

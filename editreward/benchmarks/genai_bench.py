@@ -5,8 +5,6 @@ The form of the paper is that of `data.importers.pairwise`. The other, with the 
 `vote_type`: "leftvote", "rightvote", "tievote", or "bothbad_vote", which is a tie.
 """
 
-from typing import Any
-
 from editreward.benchmarks.benchmark import Benchmark
 from editreward.benchmarks.protocols import pairs_with_ties
 from editreward.benchmarks.published import PAPER, Published
@@ -20,7 +18,7 @@ VOTES: dict[str, Verdict] = {"leftvote": "first", "rightvote": "second", "tievot
 VOTE_IMAGES = ("source_image", "left_output_image", "right_output_image")
 
 
-def key(row: Row) -> list[Any]:
+def key(row: Row) -> list[str]:
     """Source and instruction."""
     if "vote_type" in row.values:
         return [row.image("source_image"), row.text("instruct_prompt")]

@@ -207,7 +207,7 @@ class Measure:
     chance: float | None = None
     coin: float | None = None
     column: str | None = None
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, object] = field(default_factory=dict)
     lower_is_better: bool = False
 
     @property

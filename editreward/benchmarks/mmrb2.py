@@ -8,7 +8,6 @@ Parquet form has `pair_id`, `prompt_text` with a "<image_1>" for each image, `pr
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,7 @@ ONE, SEVERAL = "one source image", "several source images"
 PLACEHOLDER = re.compile(r"<image_(\d+)>")
 
 
-def key(row: Row) -> list[Any]:
+def key(row: Row) -> list[object]:
     """Sources and instruction."""
     return list(_prompt(row))
 
@@ -72,14 +71,11 @@ def _instruction(parts: Sequence[tuple[str, str]]) -> str:
     return " ".join(words)
 
 
-def _content(row: Row, content: Any, name: str) -> list[tuple[str, str]]:
+def _content(row: Row, content: object, name: str) -> list[tuple[str, str]]:
     """Texts and images of a list such as [["text", "..."], ["image", "images/1.jpg"]]. Raises `RowFault`."""
-    parts = [part for part in content or () if isinstance(part, list | tuple) and len(part) == 2]
-    if (
-        not isinstance(content, list)
-        or len(parts) != len(content)
-        or any(p[0] not in ("text", "image") for p in parts)
-    ):
+    given = content if isinstance(content, list) else []
+    parts = [part for part in given if isinstance(part, list | tuple) and len(part) == 2]
+    if not isinstance(content, list) or len(parts) != len(given) or any(p[0] not in ("text", "image") for p in parts):
         raise RowFault("wrong-type", f'{name} must be a list of ["text" or "image", value]')
     if not all(isinstance(value, str) and value.strip() for _, value in parts):
         raise RowFault("wrong-type", f"{name} has an empty part")

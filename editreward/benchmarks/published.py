@@ -4,7 +4,6 @@ Each benchmark's file has its own.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Published:
     rows: dict[str, tuple[float | None, ...]]
     note: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As JSON data."""
         rows = {method: dict(zip(self.columns, values, strict=True)) for method, values in self.rows.items()}
         return {"source": self.source, "note": self.note, "rows": rows}

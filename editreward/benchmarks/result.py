@@ -33,7 +33,7 @@ class BenchmarkResult:
     environment: dict[str, Any]
     answers: Answers
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As JSON data."""
         return {
             "version": RESULT_VERSION,

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from typing import Any, cast
+from typing import cast
 
 from editreward.benchmarks import protocols
 from editreward.benchmarks.benchmark import Benchmark, BenchmarkData
@@ -216,7 +216,7 @@ def _ids(kind: str, items: Sequence[BenchmarkItem]) -> dict[str, list[str]]:
     return {kind: [item.item_id for item in items]} if items else {}
 
 
-def _about_scorer(scorer: Scorer | PairwiseJudge, calibrated: bool, options: RunOptions) -> dict[str, Any]:
+def _about_scorer(scorer: Scorer | PairwiseJudge, calibrated: bool, options: RunOptions) -> dict[str, object]:
     return {
         "name": scorer.name + (", instructions shuffled" if options.shuffle_instructions else ""),
         "kind": "judge of pairs" if is_judge(scorer) else "scorer",
@@ -229,7 +229,7 @@ def _about_scorer(scorer: Scorer | PairwiseJudge, calibrated: bool, options: Run
 
 def _about_data(
     data: BenchmarkData, questions: Questions, replies: Replies, left_out: dict[str, list[str]]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     inspection, items = questions.inspection, replies.answers.items
     listed = [asdict(fault) for fault in inspection.faults[:LISTED_FAULTS]]
     return {
@@ -263,12 +263,12 @@ def usable_items(
             left_out.setdefault(fault, []).append(item.item_id)
         else:
             kept.append(item)
-    said: dict[Any, set[Any]] = {}
+    said: dict[object, set[object]] = {}
     for item in kept:
         for place, statement in _statements(item):
             said.setdefault(place, set()).add(statement)
     usable: list[BenchmarkItem] = []
-    seen: set[Any] = set()
+    seen: set[object] = set()
     for item in kept:
         statements = _statements(item)
         same = (item.group_id, item.subset, item.dimension, frozenset(statements))
@@ -295,12 +295,12 @@ def _item_fault(item: BenchmarkItem, group: GroupRecord | None) -> str | None:
     return None
 
 
-def _statements(item: BenchmarkItem) -> list[tuple[Any, Any]]:
+def _statements(item: BenchmarkItem) -> list[tuple[object, object]]:
     """What an item says, as (about what, what), the same for either order of a pair."""
     about = (item.group_id, item.dimension)
     if item.score is not None:
         return [((*about, item.subset, item.candidates[0]), item.score)]
-    found = []
+    found: list[tuple[object, object]] = []
     for c in item.comparisons:
         winner = {"first": c.first, "second": c.second, "tie": None}[c.verdict]
         found.append(((*about, frozenset((c.first, c.second))), winner))

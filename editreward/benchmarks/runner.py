@@ -151,8 +151,7 @@ class Runner:
             limit: read only the first so many.
         """
         found = self._inspect(rows, limit) if self.processes.is_main else None
-        inspection: Inspection = self.processes.from_main(found)
-        return inspection
+        return self.processes.from_main(found)
 
     def _inspect(self, rows: GroupRows, limit: int | None) -> Inspection:
         store = self._store(f"check {CHECK_VERSION}", CHECKS)
@@ -291,7 +290,7 @@ class Runner:
         )
         return {pair: found[key] for pair, key in keys.items()}
 
-    def environment(self) -> dict[str, Any]:
+    def environment(self) -> dict[str, object]:
         """What a result says of where it was made: versions of libraries, number of processes, and the time."""
         return {
             "editreward": __version__,
@@ -318,7 +317,7 @@ class Runner:
             stored = store.read() if store else {}
             found = {key: from_row(stored[key]) for key in wanted if key in stored}
         # One process says what is missing: another might read what this one has written meanwhile.
-        found = dict(self.processes.from_main(found))
+        found = self.processes.from_main(found)
         missing = [key for key in wanted if key not in found][self.processes.index :: self.processes.count]
         answered: dict[str, Any] = {}
         with tqdm(total=len(missing), desc=title, unit=unit, disable=self._hidden) as bar:
@@ -453,7 +452,7 @@ def _as_fault(row: GroupRow, number: int, fault: tuple[str, str, str]) -> Fault:
     return Fault(kind, "", number, row["group_id"] or None, place, message)
 
 
-def _check_count(name: str, answers: Sequence[Any], asked: Sequence[Any]) -> None:
+def _check_count(name: str, answers: Sequence[object], asked: Sequence[object]) -> None:
     if len(answers) != len(asked):
         raise ValueError(f"{name} returned {len(answers)} answers to {len(asked)} questions.")
 

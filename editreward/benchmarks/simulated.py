@@ -29,6 +29,7 @@ from editreward.data.sources import StoredRows, stream_splits
 from editreward.data.storage import write_groups
 from editreward.files import alone_at
 from editreward.groups.ratings import Rating
+from editreward.groups.rows import GroupRow
 from editreward.resources import resource
 from editreward.scorers.fingerprints import content_hash, versions
 from editreward.simulation import WORLDS, annotate, novelty_in_words, simulate_groups
@@ -163,7 +164,7 @@ class SimulatedBenchmark:
         found = {**hashes(folder), "made_with": versions(*PACKAGES)}
         (folder / FOUND_FILE).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
-    def annotated(self, exact: dict[str, dict[str, Any]] | None = None) -> Iterator[dict[str, Any]]:
+    def annotated(self, exact: dict[str, dict[str, Any]] | None = None) -> Iterator[GroupRow]:
         """Rows of the pool with annotations. What else is known of each group is put into `exact`, by its id."""
         for group in simulate_groups(self.pool, self.split, self.seed, self.candidates, self.size, 0.0, self.world):
             row = group.to_row()
@@ -254,7 +255,7 @@ def make_data(request: DataRequest) -> BenchmarkData:
         )
     described, processes = SimulatedBenchmark.from_json(file), request.processes
     made = described.load(request.cache, request.progress) if processes.is_main else None
-    folder: Path = processes.from_main(made)
+    folder = processes.from_main(made)
     items = list(read_benchmark(folder / GROUPS_FOLDER))
     tags = {item.group_id: _novelties(item, described.world) for item in items}
     rows = StoredRows(str(folder / GROUPS_FOLDER))

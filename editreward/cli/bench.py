@@ -8,7 +8,6 @@ list `add_NAME` in `BENCH_COMMANDS`.
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from editreward.benchmarks.registry import BENCHMARKS
 from editreward.cli.bench_compare import add_compare
@@ -18,7 +17,7 @@ from editreward.cli.commands import Commands
 from editreward.cli.paths import reads
 from editreward.cli.scorer_options import add_scorer_options, scorer_or_judge_of
 
-BENCH_COMMANDS: tuple[Callable[[Any], None], ...] = (
+BENCH_COMMANDS: tuple[Callable[[Commands], None], ...] = (
     add_compare,  # one a line
     add_robustness,
 )

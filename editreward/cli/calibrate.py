@@ -1,12 +1,14 @@
 """`editreward calibrate`: put any scorer onto the scale of people's ratings."""
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editreward.cli.commands import Commands
 from editreward.cli.paths import reads
 from editreward.cli.scorer_options import add_scorer_options, options_of_scores, scorer_of
+from editreward.groups.rows import GroupRow
 
 if TYPE_CHECKING:
     from editreward.scorers.calibrating import Fit
@@ -60,7 +62,7 @@ def run_calibrate(args: argparse.Namespace) -> None:
     print(f"\nSaved in {args.output or folder / 'config.json'}.")
 
 
-def labelled_rows(args: argparse.Namespace) -> Any:
+def labelled_rows(args: argparse.Namespace) -> Iterator[GroupRow]:
     """The rows to fit on, images as they are stored."""
     from editreward.data.sources import numbered_rows
 

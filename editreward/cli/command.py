@@ -25,6 +25,7 @@ from editreward.cli.annotate import add_annotate
 from editreward.cli.bench import add_bench
 from editreward.cli.best_of import add_best_of
 from editreward.cli.calibrate import add_calibrate
+from editreward.cli.commands import Commands
 from editreward.cli.compare_editors import add_compare_editors
 from editreward.cli.completion import add_completion
 from editreward.cli.convert import add_convert
@@ -59,7 +60,7 @@ EXTRAS = {
 """Extra of the package that a command needs, where it has not the command's own name."""
 
 
-COMMANDS: tuple[Callable[[Any], None], ...] = (
+COMMANDS: tuple[Callable[[Commands], None], ...] = (
     add_score,
     add_serve,
     add_demo,
@@ -131,7 +132,7 @@ class OneLineErrorParser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """Parser of the whole command."""
-    parser = OneLineErrorParser(
+    parser: argparse.ArgumentParser = OneLineErrorParser(
         prog="editreward",
         usage="%(prog)s [--help] [--version] COMMAND ... (see COMMAND --help)",
         formatter_class=CompactFormatter,
@@ -150,7 +151,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_debug_option(commands: Any) -> None:
+def add_debug_option(commands: Commands) -> None:
     """Give `--debug` to every command, and to those of a group of commands."""
     for command in commands.choices.values():
         groups = [action for action in command._actions if isinstance(action, argparse._SubParsersAction)]

@@ -1,7 +1,6 @@
 """`editreward completion`: completion of commands, options and files for a shell."""
 
 import argparse
-from typing import Any
 
 from editreward.cli.commands import Commands
 
@@ -32,7 +31,7 @@ def run_completion(args: argparse.Namespace) -> None:
     print(shtab.complete(parser, shell=args.shell))
 
 
-def _complete_files(parser: argparse.ArgumentParser, kinds: dict[tuple[str, ...], Any]) -> None:
+def _complete_files(parser: argparse.ArgumentParser, kinds: dict[tuple[str, ...], object]) -> None:
     """Note at every option that takes a file or a folder that it does."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):

@@ -2,8 +2,9 @@
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from editreward.cli.commands import Commands
 from editreward.cli.data_options import add_preset_option, add_table_options, columns_of
@@ -185,7 +186,10 @@ def _pairs(texts: list[str], option: str) -> list[tuple[str, str]]:
     return [(name, value) for name, _, value in pairs]
 
 
-def _number(text: str, option: str, kind: Any) -> Any:
+Number = TypeVar("Number", int, float)
+
+
+def _number(text: str, option: str, kind: Callable[[str], Number]) -> Number:
     try:
         return kind(text)
     except ValueError as error:

@@ -5,7 +5,6 @@ needs. To add one, write the pair, in a module of this folder, and list `add_NAM
 """
 
 from collections.abc import Callable
-from typing import Any
 
 from editreward.cli.commands import Commands
 from editreward.cli.data_bench import add_build_bench
@@ -14,7 +13,7 @@ from editreward.cli.data_import import add_contamination, add_export, add_flag, 
 from editreward.cli.data_publish import add_publish
 from editreward.cli.data_stats import add_stats
 
-DATA_COMMANDS: tuple[Callable[[Any], None], ...] = (
+DATA_COMMANDS: tuple[Callable[[Commands], None], ...] = (
     add_check,  # one a line
     add_import,
     add_export,

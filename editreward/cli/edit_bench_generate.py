@@ -3,7 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from editreward.benchmarks.editing.imgedit_judging import ImgEdit
 from editreward.benchmarks.editing.judging import Edit
@@ -14,11 +14,14 @@ from editreward.editors.store import CandidateStore
 from editreward.files import write_bytes
 from images_editreward import load_image
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 GENERATED = "generation"
 """Folder of the results in which candidates are made; it tells what was made with which settings."""
 
 
-def instructions_of(edits: Sequence[Edit], rows: Any) -> Instructions:
+def instructions_of(edits: Sequence[Edit], rows: "Dataset") -> Instructions:
     """GEdit-Bench's rows as instructions for editors.
 
     Args:

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 NO_FILES = ("http://", "https://", "data:")
 SIMULATED = "simulated"
@@ -44,7 +43,7 @@ def check_paths(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
                 check(name, str(option))
 
 
-def _names(value: Any) -> Iterator[str]:
+def _names(value: object) -> Iterator[str]:
     for item in value if isinstance(value, list | tuple) else [value]:
         if isinstance(item, str) and item:
             yield item

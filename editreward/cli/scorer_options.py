@@ -1,7 +1,6 @@
 """The one `--scorer` of every command that scores, and the options that go with it."""
 
 import argparse
-from typing import Any
 
 from editreward.cli.paths import reads
 from editreward.groups import PairwiseJudge, Scorer
@@ -16,7 +15,7 @@ class _OneScorer(argparse.Action):
     """`--scorer`, also called `--model`: of two, one would be ignored."""
 
     def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, option: str | None = None
     ) -> None:
         if getattr(namespace, self.dest) is not None:
             parser.error("--scorer and --model are one option: give it once (a CLIP checkpoint is clip:MODEL)")
@@ -95,13 +94,13 @@ def scorer_or_judge_of(args: argparse.Namespace, device: str | None = None) -> S
     return load_scorer_or_judge(args.scorer, **_options(args, device))
 
 
-def options_of_scores(args: argparse.Namespace) -> dict[str, Any]:
+def options_of_scores(args: argparse.Namespace) -> dict[str, object]:
     """The given options that decide what the scores are: what a file that names the scorer has to keep."""
     given = _options(args, None)
     return {name: given[name] for name in DECIDING_OPTIONS if given[name] is not None}
 
 
-def _options(args: argparse.Namespace, device: str | None) -> dict[str, Any]:
+def _options(args: argparse.Namespace, device: str | None) -> dict[str, object]:
     return {
         "device": args.device,
         "default_device": device,

@@ -2,11 +2,14 @@
 
 import argparse
 import os
-from typing import Any
+from typing import TYPE_CHECKING
 
 from editreward.cli.commands import Commands
 from editreward.cli.paths import reads
 from editreward.cli.scorer_options import add_scorer_options, scorer_of
+
+if TYPE_CHECKING:
+    from editreward.serving.settings import Settings
 
 
 def add_serve(commands: Commands) -> None:
@@ -106,7 +109,7 @@ def _serve_on_ray(args: argparse.Namespace) -> None:
     run_until_signal(args.host, args.port, application(arguments, num_replicas=args.replicas))
 
 
-def settings_of(args: argparse.Namespace, token: str | None) -> Any:
+def settings_of(args: argparse.Namespace, token: str | None) -> "Settings":
     """The `Settings` that the options ask for."""
     from editreward.serving.settings import Limits, Settings
     from editreward.serving.urls import check_prefix

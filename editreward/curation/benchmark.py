@@ -207,9 +207,7 @@ def _pool(
     return _Pool(shared, other, tuples)
 
 
-def _annotated_groups(
-    rows: Iterable[dict[str, Any]], dimensions: Sequence[str], name: object
-) -> dict[str, AnnotatedGroup]:
+def _annotated_groups(rows: Iterable[GroupRow], dimensions: Sequence[str], name: object) -> dict[str, AnnotatedGroup]:
     groups: dict[str, AnnotatedGroup] = {}
     for row in rows:
         if row["group_id"] in groups:
@@ -229,7 +227,7 @@ def _check_rankings(rankings: Sequence[TupleRanking], groups: Mapping[str, Annot
         check_ranking(ranking, groups[ranking.group_id])
 
 
-def _rows(datasets: Sequence[Dataset | IterableDataset]) -> Iterator[dict[str, Any]]:
+def _rows(datasets: Sequence[Dataset | IterableDataset]) -> Iterator[GroupRow]:
     for dataset in datasets:
         yield from raw_groups(dataset)
 
@@ -293,7 +291,7 @@ def _pending_line(item: BenchmarkTuple) -> str:
 
 
 def _write(
-    rows: Iterable[dict[str, Any]],
+    rows: Iterable[GroupRow],
     chosen: Mapping[str, BenchmarkTuple],
     groups: Mapping[str, AnnotatedGroup],
     dimensions: Sequence[str],
@@ -328,7 +326,7 @@ def _write(
     _write_lines(groups_folder / BENCHMARK_FILE, lines)
 
 
-def tuple_group(row: GroupRow, item: BenchmarkTuple, group: AnnotatedGroup, order: Sequence[int]) -> dict[str, Any]:
+def tuple_group(row: GroupRow, item: BenchmarkTuple, group: AnnotatedGroup, order: Sequence[int]) -> GroupRow:
     """The row of our schema for a tuple: a group of its own, named after the tuple.
 
     Scores are the means over all annotations. `preferences` holds the label, which may differ from the order of the

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from itertools import combinations
@@ -135,7 +135,9 @@ def check_group(group: GroupRow, split: str = "train", row: int = 0) -> list[Fau
     return [Fault(kind, split, row, group["group_id"] or None, place, message) for kind, place, message in found]
 
 
-def _image_faults(sources: list[Any], candidates: list[Any]) -> Iterator[tuple[str, str, str]]:
+def _image_faults(
+    sources: Sequence[GroupRow | None], candidates: Sequence[GroupRow | None]
+) -> Iterator[tuple[str, str, str]]:
     if not sources:
         yield "missing_image", "source_images", "there is none"
     digests: dict[str, bytes] = {}
@@ -202,6 +204,6 @@ def _preference_faults(preferences: list[GroupRow], candidates: int) -> Iterator
         yield "contradictory_preferences", "preferences", f"go in a circle: {circle}"
 
 
-def fault_as_json(fault: Fault) -> dict[str, Any]:
+def fault_as_json(fault: Fault) -> dict[str, object]:
     """A fault as `editreward data check --json` prints it."""
     return asdict(fault)

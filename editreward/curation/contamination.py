@@ -4,7 +4,6 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -49,7 +48,7 @@ class Prints:
     groups: int = 0
     sources: list[SourceOf] = field(default_factory=list)
     instructions: dict[str, list[str]] = field(default_factory=dict)
-    unreadable: list[dict[str, Any]] = field(default_factory=list)
+    unreadable: list[dict[str, object]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class Curation:
     exclude: Sequence[str] = ()
     labels: int = 0
     seed: int = 0
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.risk is not None and (self.selection.top_k is not None or self.selection.top_share is not None):
@@ -323,7 +323,7 @@ def _select_and_write(scorer: Scorer, source: GroupSource, output: Path, curatio
     return outcome
 
 
-def decisions(kept: Kept, selection: Selection) -> Iterator[dict[str, object]]:
+def decisions(kept: Kept, selection: Selection) -> Iterator[dict[str, Any]]:
     """What became of each edit, in the order of the source."""
     for index, edit in enumerate(kept.edits):
         score = score_of(edit, selection) if edit.means else None
@@ -387,7 +387,7 @@ def _write(
     return writer.shards, groups, len(to_label)
 
 
-def _kept_row(edit: ScoredEdit, row: GroupRow, selection: Selection, dimensions: Sequence[str]) -> dict[str, Any]:
+def _kept_row(edit: ScoredEdit, row: GroupRow, selection: Selection, dimensions: Sequence[str]) -> dict[str, object]:
     scores = {"scores": {name: edit.means.get(name) for name in dimensions}} if dimensions else {}
     return {
         "id": edit.id,
@@ -406,7 +406,7 @@ def _kept_row(edit: ScoredEdit, row: GroupRow, selection: Selection, dimensions:
     }
 
 
-def _label_row(edit: ScoredEdit, row: GroupRow) -> dict[str, Any]:
+def _label_row(edit: ScoredEdit, row: GroupRow) -> GroupRow:
     candidate = {"image": encode_image(row["candidates"][edit.place]["image"]), "editor": edit.editor}
     return {
         "group_id": f"{edit.group_id}-{edit.place}",

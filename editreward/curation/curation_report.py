@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
@@ -142,7 +142,7 @@ def _distributions(kept: Kept, selection: Selection) -> Section:
     left = set(kept.left)
     scored = [(index, edit) for index, edit in enumerate(kept.edits) if not edit.error]
     names = list(dict.fromkeys([selection.by, *(scored[0][1].means if scored else ())]))
-    values: dict[str, Mapping[str, Any]] = {}
+    values: dict[str, Mapping[str, np.ndarray]] = {}
     for name in names:
         parts = {
             "kept": np.array([edit.means[name] for index, edit in scored if index in left]),

@@ -15,7 +15,7 @@ import numpy as np
 
 from editreward.curation.contamination import normalise_text
 from editreward.curation.curate import scored_edits
-from editreward.curation.selection import OVERALL
+from editreward.curation.selection import OVERALL, ScoredEdit
 from editreward.data.schema import language_of
 from editreward.statistics.estimate import Estimate, Share
 from editreward.statistics.resampling import holm, ratio_estimates, share_of, share_of_rows, shares_by
@@ -89,13 +89,13 @@ def cases_of(records: Iterable[Mapping[str, Any]], editors: Sequence[str]) -> li
         records: of scores, as `editreward.curation.curate.read_records` yields them.
         editors: whom to compare; none: all that there are.
     """
-    groups: dict[tuple[str, str], list[Any]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[ScoredEdit]] = defaultdict(list)
     for edit in scored_edits(iter(records)):
         if not edit.error and (not editors or edit.editor in editors):
             groups[edit.source or f"group {edit.row}", normalise_text(edit.instruction)].append(edit)
     cases = []
     for key, edits in groups.items():
-        of_editor: dict[str, list[Any]] = defaultdict(list)
+        of_editor: dict[str, list[ScoredEdit]] = defaultdict(list)
         for edit in edits:
             of_editor[edit.editor].append(edit)
         if len(of_editor) > 1:

@@ -9,7 +9,6 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from editreward.data.rows import edit_group
 from editreward.data.schema import RATIONALE_BY
@@ -18,6 +17,7 @@ from editreward.files import alone_at, write_json
 from editreward.groups import CandidateScore, GroupScores, Pass, Scorer
 from editreward.groups.ratings import SCORE_RANGE
 from editreward.groups.rows import GroupRow
+from editreward.groups.scores import Unscored
 from editreward.scorers.prompts import Prompt, PromptSet
 
 GROUPS_PER_CALL = 8
@@ -95,7 +95,7 @@ class _Writing:
     replace: bool
     counts: Counts = field(default_factory=Counts)
 
-    def rows(self, rows: Iterable[GroupRow]) -> Iterator[dict[str, Any]]:
+    def rows(self, rows: Iterable[GroupRow]) -> Iterator[GroupRow]:
         batch: list[GroupRow] = []
         for row in rows:
             batch.append(row)
@@ -104,7 +104,7 @@ class _Writing:
                 batch = []
         yield from self._batch(batch)
 
-    def _batch(self, rows: Sequence[GroupRow]) -> Iterator[dict[str, Any]]:
+    def _batch(self, rows: Sequence[GroupRow]) -> Iterator[GroupRow]:
         asked = [row for row in rows if any(self._is_wanted(candidate) for candidate in row["candidates"])]
         answers = iter(self.scorer([edit_group(row) for row in asked]) if asked else ())
         for row in rows:
@@ -124,7 +124,7 @@ class _Writing:
     def _is_wanted(self, candidate: GroupRow) -> bool:
         return self.replace or not (candidate.get("rationale") or "").strip()
 
-    def _rationale(self, score: Any, annotated: Mapping[str, float | None]) -> str:
+    def _rationale(self, score: CandidateScore | Unscored | None, annotated: Mapping[str, float | None]) -> str:
         """A part for each prompt of which an answer is kept, headed by its dimension."""
         if not isinstance(score, CandidateScore) or not score.passes:
             self.counts.unreadable += 1

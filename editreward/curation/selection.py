@@ -8,7 +8,6 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from editreward.curation.contamination import normalise_text
 from editreward.data.images import near_groups
@@ -223,7 +222,7 @@ def _first_of_id(kept: Kept) -> list[int]:
     return chosen
 
 
-def _near(kept: Kept) -> dict[int, Any]:
+def _near(kept: Kept) -> dict[int, object]:
     """What nearly equal edits share: source, edited image and instruction. Those without prints share nothing."""
     edits = [kept.edits[index] for index in kept.left]
     sources, images = near_groups([edit.source_hash for edit in edits]), near_groups([edit.hash for edit in edits])
@@ -233,7 +232,7 @@ def _near(kept: Kept) -> dict[int, Any]:
     }
 
 
-def _best_of_each(kept: Kept, score: Mapping[int, float], keys: Mapping[int, Any], number: int) -> list[int]:
+def _best_of_each(kept: Kept, score: Mapping[int, float], keys: Mapping[int, object], number: int) -> list[int]:
     of_key = defaultdict(list)
     for index in kept.left:
         of_key[keys[index]].append(index)

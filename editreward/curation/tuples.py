@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import Any, Literal
+from typing import Literal
 
 from editreward.data.images import NEAR_BITS, near_groups, perceptual_hash, read_image
 from editreward.groups.ratings import TupleRanking
@@ -287,7 +287,7 @@ def candidate_tuples(
         annotators: how many must have rated all candidates of a tuple.
         seed: decides between equally difficult ones.
     """
-    best: dict[tuple[int, Any], BenchmarkTuple] = {}
+    best: dict[tuple[int, object], BenchmarkTuple] = {}
     for size in SIZES:
         for candidates in combinations(range(len(group.means)), size):
             labelled = label_tuple(group, candidates, annotators)

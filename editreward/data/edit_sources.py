@@ -17,21 +17,21 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import pyarrow.parquet as pq
 
 from editreward.data.importers.faults import RowFault
 from editreward.data.importers.images import ImageStore
 from editreward.data.importers.reading import Source, read_rows
-from editreward.data.importers.table_edits import EditRow, TableOptions, read_edits
+from editreward.data.importers.table_edits import Cell, EditRow, TableOptions, read_edits
 from editreward.data.presets import preset_columns
 from editreward.data.shards import is_shard, shard_rows
 from editreward.data.sources import COLUMNS, load_groups, number_of_rows, numbered_rows, simulated_world
 from editreward.data.table_groups import TableFault, TableGroups
 from editreward.data.tables import TABLE_SUFFIXES, TEXT_SUFFIXES, TableRow, read_table
 from editreward.files import write_lines
-from editreward.groups.rows import GroupRow
+from editreward.groups.rows import GroupRow, ImageRecord
 from processing_editreward import clean_instruction
 
 NOT_TABLES = ("dataset_info.json", "state.json", "dataset_dict.json")
@@ -161,7 +161,7 @@ class StreamedGroups:
             if number >= start and (number - start) % step == 0:
                 yield number, self._group(number, list(rows), store)
 
-    def _edits(self, store: ImageStore) -> Iterator[tuple[TableRow, EditRow, tuple[Any, ...]]]:
+    def _edits(self, store: ImageStore) -> Iterator[tuple[TableRow, EditRow, tuple[object, ...]]]:
         """The rows that can be read, and what makes those of a group equal."""
         for row in rows_of(self.source, self.files, self.options):
             self.rows += 1
@@ -180,10 +180,10 @@ class StreamedGroups:
             yield row, edits, (edits.group, sources, clean_instruction(edits.instruction))
 
     def _group(
-        self, number: int, rows: list[tuple[TableRow, EditRow, tuple[Any, ...]]], store: ImageStore
-    ) -> dict[str, Any]:
+        self, number: int, rows: list[tuple[TableRow, EditRow, tuple[object, ...]]], store: ImageStore
+    ) -> GroupRow:
         first_row, first, _ = rows[0]
-        candidates: dict[Any, dict[str, Any]] = {}
+        candidates: dict[object, GroupRow] = {}
         for row, edits, _ in rows:
             for edit in edits.edits:  # an image that several rows have is there once
                 image = _record(edit.image, store)
@@ -289,14 +289,14 @@ def rows_of(source: str, files: Sequence[Path], options: SourceOptions) -> Itera
             raise ValueError(f"{file} is neither a table nor a shard: it must end in {endings}.")
 
 
-def _content(cell: Any) -> Any:
+def _content(cell: Cell) -> str | bytes | None:
     """What tells images apart: their bytes or their path."""
     if isinstance(cell, Mapping):
         return cell.get("bytes") or cell.get("path")
     return cell
 
 
-def _record(cell: Any, store: ImageStore) -> dict[str, Any]:
+def _record(cell: Cell, store: ImageStore) -> ImageRecord:
     """An image as rows hold it, `{"bytes", "path"}`; its path is the one that the source has."""
     if isinstance(cell, str):
         return {"bytes": store.find(cell).read_bytes(), "path": cell}
@@ -305,6 +305,6 @@ def _record(cell: Any, store: ImageStore) -> dict[str, Any]:
     return {"bytes": bytes(cell), "path": None}
 
 
-def _shown(cell: Any) -> str:
+def _shown(cell: Cell) -> str:
     path = cell.get("path") if isinstance(cell, Mapping) else cell
     return path if isinstance(path, str) else "embedded"

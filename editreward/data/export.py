@@ -84,7 +84,7 @@ def export_pairs(
     return dict(counts)
 
 
-def _write_images(group: GroupRow, folder: Path) -> dict[str, Any]:
+def _write_images(group: GroupRow, folder: Path) -> GroupRow:
     """Write the images of a group; returns it with paths relative to `folder` in their place, and model names."""
     place = Path(IMAGES_FOLDER) / _file_name(group["group_id"])
     (folder / place).mkdir(parents=True, exist_ok=True)

@@ -4,21 +4,20 @@ All functions take RGB images.
 """
 
 import io
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 
-def encoded(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
+def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
     """The image's file; options as for Pillow's `Image.save`."""
     out = io.BytesIO()
     image.save(out, format, **({"compress_level": 1} if format == "PNG" else {}) | options)
     return out.getvalue()
 
 
-def recoded(image: Image.Image, format: str, **options: Any) -> Image.Image:
+def recoded(image: Image.Image, format: str, **options: object) -> Image.Image:
     """Saved and opened again."""
     return Image.open(io.BytesIO(encoded(image, format, **options))).convert("RGB")
 

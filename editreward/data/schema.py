@@ -11,7 +11,7 @@ from datasets import Features, Image, List, Value
 from configuration_editreward import DEFAULT_DIMENSIONS
 from editreward.data.images import LINKED
 from editreward.groups.ratings import SCORE_RANGE as SCORE_RANGE
-from editreward.groups.rows import GroupRow
+from editreward.groups.rows import GroupRow, ImageRecord
 
 PYTHON_TYPES: dict[str, tuple[type, ...]] = {"string": (str,), "int64": (Integral,), "float64": (Real,)}
 """What a field of a row may be."""
@@ -106,12 +106,12 @@ def check_features(features: Features | None, name: object) -> Features:
     return expected
 
 
-def column_shapes(schema: pa.Schema) -> dict[str, Any]:
+def column_shapes(schema: pa.Schema) -> dict[str, object]:
     """For each column its lists and fields, whatever types they hold in the end."""
     return {field.name: _shape(field.type) for field in schema}
 
 
-def _shape(kind: pa.DataType) -> Any:
+def _shape(kind: pa.DataType) -> object:
     if pa.types.is_struct(kind):
         return {field.name: _shape(field.type) for field in kind}
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
@@ -140,7 +140,7 @@ def encode_group(group: GroupRow, features: Features) -> dict[str, Any]:
     return encoded
 
 
-def _encode(value: Any, feature: Any, place: str) -> Any:
+def _encode(value: Any, feature: object, place: str) -> Any:
     if isinstance(feature, dict):
         if value is not None and not isinstance(value, Mapping):
             raise ValueError(f"{place} must be a mapping, not {type(value).__name__}")
@@ -171,7 +171,7 @@ def language_of(text: str) -> str:
     return "zh" if CHINESE.search(text) else "en"
 
 
-def encode_image(image: Any) -> dict[str, Any]:
+def encode_image(image: object) -> ImageRecord:
     """An image as `{"bytes", "path"}`, from any form that `datasets.Image` encodes: path, bytes, PIL, numpy, or this.
 
     A PIL image that was opened from a file is stored as that file, hence without another loss of quality. An array or
@@ -188,5 +188,5 @@ def encode_image(image: Any) -> dict[str, Any]:
         from processing_editreward import load_image
 
         image = load_image(image, "the array")
-    encoded: dict[str, Any] = Image().encode_example(image)
+    encoded: ImageRecord = Image().encode_example(image)
     return encoded

@@ -14,7 +14,6 @@ import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from editreward.data.tables import TableRow
 
@@ -40,7 +39,7 @@ def shard_rows(path: Path) -> Iterator[TableRow]:
         path: a tar file, compressed or not.
     """
     key: str | None = None
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     fault, number = "", 0
     try:
         with tarfile.open(path, "r|*") as archive:
@@ -76,12 +75,14 @@ def _has_end(path: Path) -> bool:
         return file.read() == bytes(END_BYTES)
 
 
-def _row(number: int, path: Path, key: str, values: dict[str, Any], fault: str) -> TableRow:
+def _row(number: int, path: Path, key: str, values: dict[str, object], fault: str) -> TableRow:
     named = {"__key__": f"{path.name}/{key.removeprefix('./')}", **values}
     return TableRow(number, named, file=path.name, fault=fault)
 
 
-def _columns(archive: tarfile.TarFile, member: tarfile.TarInfo, ending: str, values: dict[str, Any]) -> dict[str, Any]:
+def _columns(
+    archive: tarfile.TarFile, member: tarfile.TarInfo, ending: str, values: dict[str, object]
+) -> dict[str, object]:
     """What a member adds to its sample. Raises a `ValueError` for one that cannot be read."""
     if member.size > MAX_MEMBER_BYTES:
         raise ValueError(f"{member.name} has {member.size:,} bytes, more than {MAX_MEMBER_BYTES:,}")

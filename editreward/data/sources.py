@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import (
     Dataset,
+    DatasetBuilder,
     Features,
     IterableDataset,
     get_dataset_split_names,
@@ -109,7 +110,7 @@ def load_groups(
         dataset = _saved_split(path, split)
         dataset = dataset.to_iterable_dataset() if streaming else dataset
     else:
-        options: dict[str, Any] = {"split": split, "streaming": streaming}
+        options: dict[str, object] = {"split": split, "streaming": streaming}
         if streaming:  # pyarrow's default keeps what it has read of a file in memory until the file's end
             options["fragment_scan_options"] = ParquetFragmentScanOptions(pre_buffer=False)
         if path.suffix == ".parquet":
@@ -168,7 +169,7 @@ class SimulatedGroups:
         if self.noise > 0 and self.annotators == 0:
             raise ValueError(f"`--simulated_noise` {self.noise} needs annotators: set `--simulated_annotators`.")
 
-    def row(self, number: int, split: str) -> dict[str, Any]:
+    def row(self, number: int, split: str) -> GroupRow:
         """The group of a number as a row, images as PIL images."""
         is_contrast = Random(f"contrast {number // 2}").random() < self.contrast
         if is_contrast:
@@ -188,7 +189,7 @@ class SimulatedGroups:
     def dataset(self, split: str) -> Dataset:
         """A column of numbers, and a transform that renders the groups when they are read."""
 
-        def render(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
+        def render(batch: dict[str, list[int]]) -> dict[str, list[object]]:
             rows = [self.row(number, split) for number in batch["seed"]]
             return {column: [row[column] for row in rows] for column in rows[0]}
 
@@ -199,7 +200,7 @@ class SimulatedGroups:
         """The same as a stream, whose parts workers share."""
         dataset = self.dataset(split)
 
-        def read(first: list[int]) -> Iterator[dict[str, Any]]:
+        def read(first: list[int]) -> Iterator[GroupRow]:
             for start in first:
                 for index in range(start, min(start + GROUPS_PER_SHARD, len(dataset))):
                     yield dataset[index]
@@ -287,7 +288,7 @@ def numbered_rows(
     return islice(rows, 0, None if limit is None else max(0, limit - start), step)
 
 
-def _read(name: object, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _read(name: object, rows: Iterable[GroupRow]) -> Iterator[GroupRow]:
     """Rows of a dataset, whose row groups may be too large."""
     with naming_large_row_groups(str(name)):
         yield from rows
@@ -309,9 +310,16 @@ def number_of_rows(name: str, split: str = "train", revision: str | None = None)
     return None if known is None else int(known.num_examples)
 
 
+DatasetOrBuilder = TypeVar("DatasetOrBuilder", bound="Dataset | IterableDataset | DatasetBuilder")
+
+
 def _load_repository(
-    load: Callable[..., Any], name: str, config: str | None, revision: str | None, options: dict[str, Any]
-) -> Any:
+    load: Callable[..., DatasetOrBuilder],
+    name: str,
+    config: str | None,
+    revision: str | None,
+    options: dict[str, object],
+) -> DatasetOrBuilder:
     try:
         return load(name, name=config, revision=revision, **options)
     except ValueError as error:
@@ -402,7 +410,7 @@ def features_of(dataset: Dataset | IterableDataset) -> Features:
     return dataset.features if dataset.features is not None else dataset._resolve_features().features
 
 
-def raw_groups(dataset: Dataset | IterableDataset) -> Iterator[dict[str, Any]]:
+def raw_groups(dataset: Dataset | IterableDataset) -> Iterator[GroupRow]:
     """The rows of a dataset as they are stored, images as `{"bytes", "path"}`: nothing is decoded or encoded again."""
     iterable = dataset.to_iterable_dataset() if isinstance(dataset, Dataset) else dataset
     yield from iterable.decode(False)
@@ -418,7 +426,7 @@ class StoredRows:
 
     name: str
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[GroupRow]:
         for dataset in stream_splits(self.name).values():
             yield from _read(self.name, raw_groups(dataset))
 

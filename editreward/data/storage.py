@@ -68,7 +68,7 @@ def write_groups(
     return writer.shards
 
 
-def filled_in(group: GroupRow, group_id: str) -> dict[str, Any]:
+def filled_in(group: GroupRow, group_id: str) -> dict[str, object]:
     """A row with the columns that can be told from the others, where they are left out.
 
     `origin` and `category`, and a candidate's `editor`, are "unknown"; `language` is that of the instruction's script.
@@ -78,7 +78,7 @@ def filled_in(group: GroupRow, group_id: str) -> dict[str, Any]:
         group_id: what to call it if it has no `group_id`.
     """
     instruction = group.get("instruction")
-    filled: dict[str, Any] = {"group_id": group_id, "origin": UNKNOWN, "category": UNKNOWN, **group}
+    filled: dict[str, object] = {"group_id": group_id, "origin": UNKNOWN, "category": UNKNOWN, **group}
     filled.setdefault("language", language_of(instruction) if isinstance(instruction, str) else None)
     candidates = filled.get("candidates")
     if isinstance(candidates, Sequence) and not isinstance(candidates, str | bytes):
@@ -112,7 +112,7 @@ class ShardWriter:
         self.folder, self.split, self.max_shard_bytes = Path(folder) / "data", split, max_shard_bytes
         self.features = features
         self.shards: list[Path] = []
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[dict[str, object]] = []
         self._number = 0
         self._parts: list[Path] = []
         self._writer: pq.ParquetWriter | None = None
@@ -120,7 +120,7 @@ class ShardWriter:
         self._lock = lock(self.folder / f"{split}.parquet")
         remove_parts(self.folder, f"{split}-?????.parquet")
 
-    def write(self, row: Mapping[str, Any]) -> None:
+    def write(self, row: Mapping[str, object]) -> None:
         """Add one row, which has all columns."""
         self._rows.append(dict(row))
         self._number += 1
@@ -183,7 +183,7 @@ class ShardWriter:
             self._writer.close()
             self._writer = None
 
-    def _encode(self, rows: list[dict[str, Any]]) -> pa.Table:
+    def _encode(self, rows: list[dict[str, object]]) -> pa.Table:
         """Rows with the images inside: the Parquet writers of `datasets` and pyarrow keep paths as they are."""
         schema, tables = self.features.arrow_schema, []
         for row in rows:

@@ -10,12 +10,12 @@ import json
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self, TypedDict
 
 from editreward.data.importers.faults import RowFault
 from editreward.data.importers.formats import short_hash
@@ -114,7 +114,7 @@ class TableGroups:
         self._rows = read_table(self.path, encoding=encoding, separator=separator)
         self.rows = 0
         self.faults: list[TableFault] = []
-        self.columns: Mapping[str, Any] = {}
+        self.columns: Mapping[str, Sequence[str]] = {}
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="editreward-table-")
@@ -153,7 +153,7 @@ class TableGroups:
                 database.execute("BEGIN")
         database.execute("COMMIT")
 
-    def _refer(self, row: TableRow) -> tuple[str, dict[str, Any]]:
+    def _refer(self, row: TableRow) -> tuple[str, "KeptRow"]:
         """The key of a row's group, and what is kept of the row. Raises `RowFault`."""
         if row.fault:
             raise RowFault("broken-row", row.fault)
@@ -166,7 +166,7 @@ class TableGroups:
         key = hashlib.sha256(json.dumps([read.group, sources, instruction]).encode()).hexdigest()
         return key, _kept(row, read, sources, edited)
 
-    def _found(self, cell: Any) -> str:
+    def _found(self, cell: object) -> str:
         """The reference of an image that is there. Raises `RowFault`."""
         reference = self._store.refer(cell)
         if not isinstance(reference, str):
@@ -221,9 +221,9 @@ class TableGroups:
                 },
             )
 
-    def _group(self, number: int, rows: list[dict[str, Any]]) -> TableGroup:
+    def _group(self, number: int, rows: "list[KeptRow]") -> TableGroup:
         first = rows[0]
-        edits: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+        edits: dict[str, tuple[KeptRow, KeptEdit]] = {}
         for row in rows:
             for edit in row["edits"]:  # an image that several rows have is there once
                 edits.setdefault(edit["image"], (row, edit))
@@ -238,7 +238,26 @@ class TableGroups:
         return TableGroup(number, group, first["category"], sources, candidates)
 
 
-def _kept(row: TableRow, read: EditRow, sources: list[str], edited: list[str]) -> dict[str, Any]:
+class KeptEdit(TypedDict):
+    """An edit of a row that is kept: the reference of its image."""
+
+    image: str
+    editor: str | None
+
+
+class KeptRow(TypedDict):
+    """What is kept of a row until its group is asked for; images are references."""
+
+    place: str
+    group: str | None
+    id: str | None
+    category: str | None
+    instruction: str
+    sources: list[str]
+    edits: list[KeptEdit]
+
+
+def _kept(row: TableRow, read: EditRow, sources: list[str], edited: list[str]) -> KeptRow:
     return {
         "place": row.place,
         "group": read.group,

@@ -22,7 +22,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 CSV_SUFFIXES = (".csv", ".tsv")
 JSON_LINES_SUFFIXES = (".jsonl", ".ndjson")
@@ -78,7 +81,7 @@ class TableRow:
     """
 
     number: int
-    values: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, object] = field(default_factory=dict)
     line: int | None = None
     fault: str = ""
     file: str = ""
@@ -295,7 +298,7 @@ def _json_line_rows(path: Path, encoding: str) -> Iterator[TableRow]:
             number += 1
 
 
-def _json_row(number: int, values: Any, line: int | None = None) -> TableRow:
+def _json_row(number: int, values: object, line: int | None = None) -> TableRow:
     if not isinstance(values, dict):
         fault = f"it must be an object, {{...}}, not {type(values).__name__}"
         return TableRow(number, line=line, fault=fault)
@@ -334,7 +337,7 @@ def _parquet_rows(path: Path) -> Iterator[TableRow]:
             yield TableRow(number, values)
 
 
-def parquet_rows(table: Any, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+def parquet_rows(table: "pq.ParquetFile", start: int = 0) -> Iterator[tuple[int, dict[str, object]]]:
     """Rows of an open `pyarrow.parquet.ParquetFile` with their numbers, from `start` on, a few in memory at a time."""
     place = 0
     for group in range(table.num_row_groups):

@@ -6,10 +6,11 @@ A new pipeline is one subclass of `EditAdapter`, and a line in `ADAPTERS`.
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import torch
+from diffusers import DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ def repeat(conditions: Mapping[str, Tensor], times: int) -> Conditions:
     return {name: one.repeat_interleave(times, 0) for name, one in conditions.items()}
 
 
-def select(conditions: Mapping[str, Tensor], index: Any) -> Conditions:
+def select(conditions: Mapping[str, Tensor], index: int | slice | Tensor) -> Conditions:
     """Some of the samples."""
     return {name: one[index] for name, one in conditions.items()}
 
@@ -44,7 +45,7 @@ class EditAdapter(ABC):
     lora_targets: ClassVar[tuple[str, ...]]
     needs: ClassVar[tuple[str, ...]] = ("transformer", "scheduler", "tokenizer")
 
-    def __init__(self, pipeline: Any, resolution: int, guidance: float) -> None:
+    def __init__(self, pipeline: DiffusionPipeline, resolution: int, guidance: float) -> None:
         for name in self.needs:
             if getattr(pipeline, name, None) is None:
                 raise ValueError(
@@ -153,7 +154,7 @@ class LatentAdapter(EditAdapter):
 
     needs: ClassVar[tuple[str, ...]] = ("transformer", "scheduler", "tokenizer", "text_encoder", "vae")
 
-    def __init__(self, pipeline: Any, resolution: int, guidance: float) -> None:
+    def __init__(self, pipeline: DiffusionPipeline, resolution: int, guidance: float) -> None:
         super().__init__(pipeline, resolution, guidance)
         multiple = 2 * pipeline.vae_scale_factor
         if resolution % multiple:
@@ -337,7 +338,7 @@ ADAPTERS: dict[str, type[EditAdapter]] = {
 """By the name of the pipeline's class."""
 
 
-def adapter_for(pipeline: Any, resolution: int, guidance: float) -> EditAdapter:
+def adapter_for(pipeline: DiffusionPipeline, resolution: int, guidance: float) -> EditAdapter:
     """The adapter of a pipeline.
 
     Raises:

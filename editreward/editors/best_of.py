@@ -38,6 +38,8 @@ from editreward.scorers.registry import load_scorer
 from images_editreward import image_header
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from editreward.editors.best_of_report import Report
 
 MANIFEST = "metadata.jsonl"
@@ -344,7 +346,7 @@ def _write_winner(folder: Path, choice: Choice, row: GroupRow) -> dict[str, obje
     names = [stem] if len(images) == 1 else [f"{stem}-{number}" for number in range(len(images))]
     sources = [_write_image(folder, f"sources/{name}", image) for name, image in zip(names, images, strict=True)]
     one_or_all = {"source_file_name": sources[0]} if len(sources) == 1 else {"source_file_names": sources}
-    told: dict[str, Sequence[Any]] = {
+    told: dict[str, Sequence[object]] = {
         "score": choice.scores,
         "std": choice.stds,
         "probability_best": choice.probabilities,
@@ -366,9 +368,10 @@ def _write_winner(folder: Path, choice: Choice, row: GroupRow) -> dict[str, obje
     }
 
 
-def _write_image(folder: Path, stem: str, image: Any) -> str:
+def _write_image(folder: Path, stem: str, image: "GroupRow | Image.Image") -> str:
     """Write an image as it is stored. Returns its path in the folder."""
     content = encode_image(image)["bytes"]
+    assert content is not None
     name = f"{stem}.{extension_of(image_header(content))}"
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_bytes(content)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -131,7 +131,7 @@ def report_of(
     sources = {name: [choice.source for choice in known] for name, known in used.items()}
     targets = {name: [MEASURES[name](choice) for choice in known] for name, known in used.items()}
     main = "by the lower bound" if lower_bound else "by the score"
-    rules: dict[str, Any] = {main: lambda choice: choice.keys}
+    rules: dict[str, Callable[[Choice], Sequence[float]]] = {main: lambda choice: choice.keys}
     if lower_bound:
         rules["by the score"] = lambda choice: choice.scores
     worth = {
@@ -196,7 +196,7 @@ def _is_best(choice: "Choice", values: Sequence[float]) -> bool:
     return values[choice.best] >= max(values)
 
 
-def _agreement(choices: Sequence["Choice"], of: Any) -> Share:
+def _agreement(choices: Sequence["Choice"], of: Callable[["Choice"], Sequence[float]]) -> Share:
     told = [choice for choice in choices if of(choice)]
     return share_of_rows([_is_best(choice, of(choice)) for choice in told], [choice.source for choice in told])
 
@@ -330,7 +330,7 @@ def _examples(report: Report) -> list[Section]:
     return sections
 
 
-def as_json(found: "BestOf") -> dict[str, Any]:
+def as_json(found: "BestOf") -> dict[str, object]:
     """The numbers of the report; those that are undefined are null."""
     report = found.report
     plain = {
@@ -352,10 +352,10 @@ def as_json(found: "BestOf") -> dict[str, Any]:
         "seconds_per_image": dict(report.seconds),
         "repeated_candidates": report.repeated,
     }
-    return _without_nan(plain)
+    return {name: _without_nan(value) for name, value in plain.items()}
 
 
-def _without_nan(value: Any) -> Any:
+def _without_nan(value: object) -> object:
     if isinstance(value, dict):
         return {key: _without_nan(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

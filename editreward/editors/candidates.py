@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from editreward.data.table_groups import TableFault
 from editreward.editors.editors import Editor
@@ -61,7 +60,7 @@ class CandidateGroups:
         for number in range(start, stop, step):
             yield number, self._row(number)
 
-    def _row(self, number: int) -> dict[str, Any]:
+    def _row(self, number: int) -> dict[str, object]:
         group_id = self.instructions.ids[number]
         try:
             row = self.instructions.read(number)
@@ -77,7 +76,7 @@ class CandidateGroups:
             "candidates": [self._candidate(key) for key in keys],
         }
 
-    def _candidate(self, key: tuple[str, str, int]) -> dict[str, Any]:
+    def _candidate(self, key: tuple[str, str, int]) -> dict[str, object]:
         group_id, name, seed = key
         (editor,) = (one for one in self.editors if one.name == name)
         scores = getattr(editor, "scores", None)
@@ -94,7 +93,7 @@ class CandidateGroups:
         return seconds_of(self.store, self._seeds)
 
 
-def seconds_of(store: CandidateStore, editors: Sequence[str] | Mapping[str, Any] = ()) -> dict[str, list[float]]:
+def seconds_of(store: CandidateStore, editors: Iterable[str] = ()) -> dict[str, list[float]]:
     """How long each image of a store took, by editor, where that is known; of all editors where none is named."""
     found: dict[str, list[float]] = {}
     for record in store.read().values():

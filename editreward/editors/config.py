@@ -1,7 +1,7 @@
 """The YAML file of editors as `configs/editors.yaml` describes it: its entries, checked by pydantic."""
 
 import re
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, Field, StrictBool, model_validator
 
@@ -48,8 +48,8 @@ class PipelineEntry(BaseModel):
     checkpoint: str
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     placement: Literal["device", "model_offload", "sequential_offload"] = "device"
-    load: dict[str, Any] = {}
-    call: dict[str, Any] = {}
+    load: dict[str, object] = {}
+    call: dict[str, object] = {}
     image_argument: str = "image"
     prompt_argument: str = "prompt"
     image_list: StrictBool = False
@@ -84,7 +84,7 @@ class SimulatedEntry(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _skill_by_name(cls, entry: dict[str, Any]) -> dict[str, Any]:
+    def _skill_by_name(cls, entry: dict[str, object]) -> dict[str, object]:
         if entry["simulated"] is not True:
             return entry
         if entry["name"] not in EDITORS:
@@ -132,7 +132,7 @@ class EditorsFile(BaseModel):
 
     model_config = KNOWN_ENTRIES_ONLY
     editors: Annotated[list[NamedEntry], Field(min_length=1)]
-    seeds: Any = None
+    seeds: object = None
 
     def entries(self, where: str) -> list[Entry]:
         """The editors, each checked by its kind.

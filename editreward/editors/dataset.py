@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from editreward.data.images import pixel_digest, read_image
 from editreward.data.storage import GroupWriter
@@ -179,7 +178,7 @@ def _distinct(records: Sequence[Record], pixels: set[str]) -> list[Record]:
     return [record for digest, record in first.items() if digest not in pixels]
 
 
-def _group(row: SourceRow, candidates: Sequence[Record], store: CandidateStore) -> dict[str, Any]:
+def _group(row: SourceRow, candidates: Sequence[Record], store: CandidateStore) -> dict[str, object]:
     return {
         "group_id": row.group_id,
         "origin": row.origin,

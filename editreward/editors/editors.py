@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from PIL import Image
 
@@ -25,6 +25,8 @@ from images_editreward import image_size, load_image
 
 if TYPE_CHECKING:
     import torch
+    from diffusers import DiffusionPipeline
+    from diffusers.utils import BaseOutput
 
 SIMULATED_ID = re.compile(r"simulated-(?:(collage)-)?(train|validation|test)-(\d{6,})")
 
@@ -79,8 +81,8 @@ class PipelineEditor:
     checkpoint: str
     dtype: str | None = None
     placement: str = "device"
-    load_arguments: dict[str, Any] = field(default_factory=dict)
-    call_arguments: dict[str, Any] = field(default_factory=dict)
+    load_arguments: dict[str, object] = field(default_factory=dict)
+    call_arguments: dict[str, object] = field(default_factory=dict)
     image_argument: str = "image"
     prompt_argument: str = "prompt"
     image_list: bool = False
@@ -291,7 +293,7 @@ def _editor(entry: Entry, folder: Path) -> Editor:
     return PipelineEditor(**fields, load_arguments=load, call_arguments=call)
 
 
-def pipeline_class(name: str) -> Any:
+def pipeline_class(name: str) -> "type[DiffusionPipeline]":
     module_name, _, class_name = name.rpartition(".")
     try:
         module = importlib.import_module(module_name or "diffusers")
@@ -313,7 +315,7 @@ def resize(image: Image.Image, pixels: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def _checked_image(output: Any) -> Image.Image:
+def _checked_image(output: "BaseOutput") -> Image.Image:
     image = output.images[0]
     if not isinstance(image, Image.Image):
         raise TypeError(f"the pipeline returned a {type(image).__name__}, not a PIL image")

@@ -24,6 +24,7 @@ from editreward.data.importers.table_edits import TableOptions, read_edits
 from editreward.data.sources import load_rows, simulated_world
 from editreward.data.storage import ROWS_PER_BATCH
 from editreward.data.tables import TEXT_SUFFIXES, read_table
+from editreward.groups.rows import ImageRecord
 from editreward.simulation import SPLITS, simulate_group
 from editreward.simulation import groups as simulated_groups
 from images_editreward import load_image
@@ -257,10 +258,10 @@ def _made_ids(dataset: Dataset, image_column: str, instructions: list[str], fold
     for images, instruction in zip(_column(dataset, image_column), instructions, strict=True):
         names = []
         for record in _records(images):
-            if record and record.get("bytes") is not None:
-                names.append(hashlib.sha256(record["bytes"]).hexdigest())
-            elif record and record.get("path"):
-                path = Path(record["path"])
+            if record and (content := record.get("bytes")) is not None:
+                names.append(hashlib.sha256(content).hexdigest())
+            elif record and (stored := record.get("path")):
+                path = Path(stored)
                 inside = path.is_relative_to(folder.resolve())
                 names.append((path.relative_to(folder.resolve()) if inside else path).as_posix())
         ids.append(made_id(names, instruction))
@@ -299,24 +300,25 @@ def _column(dataset: Dataset, name: str) -> Iterator[Any]:
         yield from batch[name].to_pylist()
 
 
-def _records(images: Any) -> list[dict[str, Any] | None]:
+def _records(images: ImageRecord | list[ImageRecord | None] | None) -> list[ImageRecord | None]:
     """The images of a row as {"bytes", "path"}, whether its column holds one or a list."""
     return images or [] if isinstance(images, list | None) else [images]
 
 
-def _file_bytes(record: dict[str, Any] | None, name: str) -> bytes:
+def _file_bytes(record: ImageRecord | None, name: str) -> bytes:
     """The file of a source image: its bytes, or, in a folder of images, a file of that folder and no other."""
-    if record and record.get("bytes") is not None:
-        return bytes(record["bytes"])
-    if not record or not record.get("path"):
+    if record and (content := record.get("bytes")) is not None:
+        return bytes(content)
+    stored = record.get("path") if record else None
+    if not stored:
         raise ValueError("the row has no source image")
-    path = os.path.abspath(record["path"])
+    path = os.path.abspath(stored)
     if not any(path.startswith(os.path.join(os.path.abspath(root), "")) for root in _roots(name)):
-        raise ValueError(f"{LINKED} (it holds {record['path']!r}, which is no file of {name})")
+        raise ValueError(f"{LINKED} (it holds {stored!r}, which is no file of {name})")
     try:
         return Path(path).read_bytes()
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no source image {record['path']}") from error
+        raise FileNotFoundError(f"there is no source image {stored}") from error
 
 
 def _roots(name: str) -> list[Path]:

@@ -4,7 +4,7 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -36,7 +36,7 @@ class RewardSource(Protocol):
 
     def __call__(
         self, rows: Sequence[SourceRow], sources: Sequence[Image.Image], edited: Sequence[Image.Image]
-    ) -> Any:
+    ) -> Rewarded:
         """`Rewarded` of edits: for each its row, and the source as the editor saw it."""
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -84,7 +84,7 @@ def process_state() -> "PartialState":
 
     processes = int(os.environ.get("WORLD_SIZE", 1))
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or (processes > 1 and not torch.accelerator.is_available())
-    options: dict[str, Any] = {}
+    options: dict[str, object] = {}
     if processes > 1:
         options["timeout"] = WAIT
         if not cpu and torch.cuda.is_available():

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -329,7 +328,7 @@ class Grpo:
         return loss, logged | {"loss": loss.item()}
 
 
-def _answer(future: "Future[Any]", trainer: EditorTrainer) -> Rewarded:
+def _answer(future: "Future[Rewarded]", trainer: EditorTrainer) -> Rewarded:
     """What the reward says; what it raises ends the run, but for what was trained."""
     try:
         found: Rewarded = future.result()

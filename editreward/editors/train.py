@@ -15,17 +15,18 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from diffusers import DiffusionPipeline
 from transformers import set_seed
 from trl import TrlParser
 
 from editreward.editors.adapters import adapter_for
 from editreward.editors.arguments import EditorScriptArguments, EditorTrainingArguments
 from editreward.editors.editors import pipeline_class
-from editreward.editors.reward_source import TrueReward, reward_source
+from editreward.editors.instructions import SourceRow
+from editreward.editors.reward_source import RewardSource, TrueReward, reward_source
 from editreward.editors.stages import Dpo, Grpo, Sft
 from editreward.editors.trainer import EditorTrainer, Stage
 from editreward.editors.training_data import first_rows, groups_of, instructions_of, pairs, triples
@@ -36,7 +37,7 @@ from editreward.training.script_help import check_config, run_script
 BUNDLED = "checkpoints/tiny-editor"
 
 
-def load_pipeline(script: EditorScriptArguments, device: torch.device) -> Any:
+def load_pipeline(script: EditorScriptArguments, device: torch.device) -> DiffusionPipeline:
     """The pipeline to train.
 
     Raises:
@@ -63,10 +64,10 @@ def _bundled() -> str:
         ) from error
 
 
-def stage_of(script: EditorScriptArguments, args: EditorTrainingArguments) -> tuple[Stage, list[Any]]:
+def stage_of(script: EditorScriptArguments, args: EditorTrainingArguments) -> tuple[Stage, Sequence[SourceRow]]:
     """The stage with its data, and the rows for sample grids."""
 
-    def reward() -> Any:
+    def reward() -> RewardSource:
         return reward_source(
             script.reward, script.reward_shaping, script.reward_token_file, script.guard, script.reward_check
         )

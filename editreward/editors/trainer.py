@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from diffusers import ModelMixin
 from PIL import Image
 from torch import Tensor, nn
 
@@ -38,7 +39,7 @@ class Stage(Protocol):
         """Do a step, updates included, and give what to log."""
 
 
-def add_lora(transformer: Any, rank: int, alpha: int, targets: Sequence[str]) -> None:
+def add_lora(transformer: ModelMixin, rank: int, alpha: int, targets: Sequence[str]) -> None:
     """Freeze a transformer and put LoRA beside its linear layers."""
     from peft import LoraConfig
 
@@ -74,7 +75,7 @@ class EditorTrainer:
         adapter.device = accelerator.device
         for part in adapter.frozen_modules():
             part.requires_grad_(False).eval().to(accelerator.device)
-        transformer: Any = adapter.transformer.to(accelerator.device)
+        transformer: ModelMixin = adapter.transformer.to(accelerator.device)
         self.reference_copy: nn.Module | None = None
         if args.lora_rank:
             add_lora(transformer, args.lora_rank, args.lora_alpha, adapter.lora_targets)
@@ -109,7 +110,7 @@ class EditorTrainer:
     @contextmanager
     def reference(self) -> Iterator[Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor]]:
         """The velocity of the editor that training started from, without gradients."""
-        plain: Any = self.plain
+        plain: ModelMixin = self.plain
         transformer = plain if self.reference_copy is None else self.reference_copy
         if self.reference_copy is None:
             plain.disable_adapters()
@@ -193,7 +194,7 @@ class EditorTrainer:
         gathered = gather_object([logged])
         if not self.accelerator.is_main_process:
             return
-        entry: dict[str, Any] = {"step": self.done}
+        entry: dict[str, object] = {"step": self.done}
         for name in dict.fromkeys(name for one in gathered for name in one):
             known = [one[name] for one in gathered if not math.isnan(one.get(name, math.nan))]
             entry[name] = round(float(np.mean(known)), 6) if known else None

@@ -1,10 +1,10 @@
 """Rows of a dataset as the training stages take them."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
+from datasets import Dataset
 from PIL import Image
 
 from editreward.data.sources import SIMULATED, SimulatedGroups, load_groups
@@ -12,6 +12,7 @@ from editreward.editors.arguments import EditorScriptArguments
 from editreward.editors.instructions import Instructions, SourceRow, open_instructions
 from editreward.editors.reward_source import RewardSource
 from editreward.editors.stages import Edit
+from editreward.groups.rows import GroupRow
 from images_editreward import load_image
 
 
@@ -31,7 +32,7 @@ def first_rows(instructions: Instructions, count: int) -> list[SourceRow]:
     return [instructions.read(index) for index in range(min(count, len(instructions.ids)))]
 
 
-def groups_of(script: EditorScriptArguments) -> Any:
+def groups_of(script: EditorScriptArguments) -> Dataset:
     """Edit groups with candidates, for sft and dpo."""
     limit = script.dataset_limit
     if script.dataset_name == SIMULATED:
@@ -46,12 +47,12 @@ def groups_of(script: EditorScriptArguments) -> Any:
     return groups.select(range(script.dataset_offset, stop))
 
 
-def image_of(cell: Any, name: str) -> Image.Image:
+def image_of(cell: object, name: str) -> Image.Image:
     """An image of a row, RGB."""
     return load_image(cell["bytes"] if isinstance(cell, dict) and cell.get("bytes") else cell, name)
 
 
-def triples(groups: Any) -> tuple[Callable[[int], Edit], int]:
+def triples(groups: Dataset) -> tuple[Callable[[int], Edit], int]:
     """Every edit of every group, to be imitated: how to read one, and how many there are."""
     places = [(row, place) for row, count in enumerate(_candidate_counts(groups)) for place in range(count)]
     if not places:
@@ -70,7 +71,7 @@ def triples(groups: Any) -> tuple[Callable[[int], Edit], int]:
     return read, len(places)
 
 
-def pairs(groups: Any, reward: RewardSource | None) -> tuple[Callable[[int], Edit], int]:
+def pairs(groups: Dataset, reward: RewardSource | None) -> tuple[Callable[[int], Edit], int]:
     """Pairs of a better and a worse edit: the group's own preferences, else its best edit and its worst.
 
     Args:
@@ -112,7 +113,7 @@ def pairs(groups: Any, reward: RewardSource | None) -> tuple[Callable[[int], Edi
     return read, len(chosen)
 
 
-def _candidate_counts(groups: Any) -> list[int]:
+def _candidate_counts(groups: Dataset) -> list[int]:
     """Candidates of each group; of stored ones without reading images."""
     if "candidates" not in getattr(groups, "column_names", ()):
         return [len(groups[row]["candidates"]) for row in range(len(groups))]
@@ -120,7 +121,7 @@ def _candidate_counts(groups: Any) -> list[int]:
     return [n for batch in column.iter(1000) for n in pc.list_value_length(batch["candidates"]).to_pylist()]
 
 
-def _own_scores(group: Any) -> list[float]:
+def _own_scores(group: GroupRow) -> list[float]:
     made = []
     for candidate in group["candidates"]:
         scores = [one for one in (candidate.get("scores") or {}).values() if one is not None]
@@ -128,7 +129,7 @@ def _own_scores(group: Any) -> list[float]:
     return made
 
 
-def _rewards(group: Any, reward: RewardSource) -> Sequence[float]:
+def _rewards(group: GroupRow, reward: RewardSource) -> Sequence[float]:
     source = image_of(group["source_images"][0], f"group {group['group_id']}, source")
     edits = [image_of(candidate["image"], "an edit") for candidate in group["candidates"]]
     row = SourceRow(group["group_id"], None, None, group["instruction"], None, ())

@@ -109,7 +109,7 @@ class CandidateScore:
 
     def to_dict(self) -> dict[str, Any]:
         """The score as plain data, ready for JSON; `answers`, `pass_std` and `passes` where there are any."""
-        plain: dict[str, Any] = {
+        plain: dict[str, object] = {
             "dimensions": {name: asdict(score) for name, score in self.dimensions.items()},
             "reward": self.reward,
             "reward_std": self.reward_std,
@@ -312,16 +312,16 @@ class GroupScores:
             "candidates": [self._candidate(index, rank) for index, rank in enumerate(self.ranks)],
         }
 
-    def _candidate(self, index: int, rank: int | None) -> dict[str, Any]:
+    def _candidate(self, index: int, rank: int | None) -> dict[str, object]:
         one = self.candidates[index]
         if isinstance(one, Unscored):
             empty = dict.fromkeys(("rank", "reward", "reward_std", "overall", "probability_best"))
-            plain: dict[str, Any] = {**empty, "dimensions": None, "reasons": [], "error": one.reason}
+            plain: dict[str, object] = {**empty, "dimensions": None, "reasons": [], "error": one.reason}
             return plain | ({"answers": list(one.answers)} if one.answers else {})
         probability = None if self.probabilities is None else self.probabilities[index]
         return {"rank": rank, "probability_best": probability, **one.to_dict(), "error": None}
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """Everything as plain data, from which `from_state` makes an equal object. NaN where there is no number."""
         candidates = [
             {"unscored": one.reason, "answers": list(one.answers)} if isinstance(one, Unscored) else one.to_dict()

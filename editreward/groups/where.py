@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +97,7 @@ class Where:
             drawing.rectangle((box.left, box.top, box.right - 1, box.bottom - 1), outline=HEAT, width=line)
         return picture
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain data: by map, the boxes and the largest value."""
         return {
             "method": self.method,

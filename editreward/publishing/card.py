@@ -2,7 +2,7 @@
 
 import os
 import re
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, TypeAlias
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -75,7 +75,7 @@ def build_card(
     fields = read_fields() if fields is None else fields
     name = repo_id.split("/")[-1]
     splits = list(statistics.splits)
-    front_matter: dict[str, Any] = {
+    front_matter: dict[str, object] = {
         "pretty_name": name,
         "license": licence,
         "language": [code for code in statistics.languages if re.fullmatch("[a-z]{2,3}", code)],

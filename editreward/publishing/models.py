@@ -51,7 +51,7 @@ def write_model(
     options: CardOptions,
     *,
     max_shard_size: str = MAX_SHARD_SIZE,
-    hub_kwargs: Mapping[str, Any] | None = None,
+    hub_kwargs: Mapping[str, object] | None = None,
 ) -> ModelCard:
     """Write what is published of a model into a new folder.
 

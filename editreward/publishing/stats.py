@@ -8,7 +8,6 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -113,12 +112,12 @@ class DatasetStatistics:
         """Number of groups of all splits."""
         return sum(self.splits.values())
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As JSON takes it: what is undefined is null, and an estimate's total is called `count`."""
         return {"groups": self.groups, **asdict(self, dict_factory=_json_names)}
 
 
-def _json_names(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+def _json_names(fields: list[tuple[str, object]]) -> dict[str, object]:
     return {
         "count" if name == "total" else name: None if isinstance(value, float) and math.isnan(value) else value
         for name, value in fields

@@ -3,15 +3,20 @@
 Everything that comes from data is plain text here. It is escaped where a page is written, and nowhere else.
 """
 
+from __future__ import annotations
+
 import base64
 import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from editreward.reports.style import DARK, LIGHT, Palette, figure_style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TEMPLATE = Path(__file__).with_name("page.html")
 DPI = 144
@@ -74,7 +79,7 @@ class Plot:
 
     title: str
     alt: str
-    draw: Callable[[Any, Palette], None]
+    draw: Callable[[Figure, Palette], None]
     width: float = 5.0
     height: float = 3.4
 

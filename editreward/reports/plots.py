@@ -1,14 +1,20 @@
 """The plots of the reports. Each draws into a figure, or a part of one, in the colours of a palette."""
 
+from __future__ import annotations
+
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from editreward.reports.style import LIGHT, Palette
 from editreward.statistics.estimate import Estimate
 from editreward.statistics.reliability import ReliabilityBin
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 LABEL = 34
 """Characters of a name in a plot, half as many again in a wide one; the tables have the whole of it."""
@@ -37,7 +43,7 @@ class Dots:
     unit: str
 
 
-def published_plot(figure: Any, palette: Palette, columns: Sequence[Dots], ours: str) -> None:
+def published_plot(figure: Figure, palette: Palette, columns: Sequence[Dots], ours: str) -> None:
     """A run among published numbers: a row for each method, sorted by the last column, a panel for each column."""
     last = columns[-1].values
     names = sorted({name for column in columns for name in column.values}, key=lambda n: last.get(n, (np.nan,))[0])
@@ -68,13 +74,13 @@ def published_plot(figure: Any, palette: Palette, columns: Sequence[Dots], ours:
         axes.tick_params(length=0)
 
 
-def _chance(axes: Any, palette: Palette, chance: float | None) -> None:
+def _chance(axes: Axes, palette: Palette, chance: float | None) -> None:
     if chance is not None:
         axes.axvline(chance, color=palette.series[1], linewidth=1, linestyle=(0, (4, 3)), zorder=1)
 
 
 def bars_plot(
-    figure: Any,
+    figure: Figure,
     palette: Palette,
     series: Mapping[str, Mapping[str, Estimate]],
     chances: Mapping[str, float],
@@ -121,7 +127,7 @@ def bars_plot(
         figure.legend(loc="outside lower center", ncols=min(3, len(series)))
 
 
-def reliability_plot(figure: Any, palette: Palette, bins: Sequence[ReliabilityBin]) -> None:
+def reliability_plot(figure: Figure, palette: Palette, bins: Sequence[ReliabilityBin]) -> None:
     """How often a preference comes true by how sure the scorer was, and how many pairs there are of each."""
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
     colour = palette.series[0]
@@ -147,7 +153,7 @@ def reliability_plot(figure: Any, palette: Palette, bins: Sequence[ReliabilityBi
 
 
 def distribution_plot(
-    figure: Any, palette: Palette, values: Mapping[str, Mapping[str, np.ndarray]], unit: str
+    figure: Figure, palette: Palette, values: Mapping[str, Mapping[str, np.ndarray]], unit: str
 ) -> None:
     """Histograms, a panel for each score: of the edits that people put ahead, behind, or have not told apart.
 
@@ -173,7 +179,7 @@ def distribution_plot(
 
 
 def confusion_plot(
-    figure: Any,
+    figure: Figure,
     palette: Palette,
     tables: Mapping[str, tuple[Sequence[int], np.ndarray]],
     columns: str,
@@ -212,7 +218,7 @@ def confusion_plot(
 
 
 def lines_plot(
-    figure: Any, palette: Palette, panels: Mapping[str, Mapping[str, Sequence[Estimate]]], unit: str
+    figure: Figure, palette: Palette, panels: Mapping[str, Mapping[str, Sequence[Estimate]]], unit: str
 ) -> None:
     """How numbers change with a count that doubles, with their intervals: a panel for each measure.
 

@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ DARK = Palette(
 FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Arial Unicode MS", "SimHei")
 """Asked in turn for a character that the first one lacks: names may be in any script."""
 
-POSTER: Mapping[str, Any] = {
+POSTER: Mapping[str, object] = {
     "font.size": 9.5,
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
@@ -66,7 +65,7 @@ POSTER: Mapping[str, Any] = {
 
 
 @contextmanager
-def figure_style(palette: Palette = LIGHT, settings: Mapping[str, Any] | None = None) -> Iterator[None]:
+def figure_style(palette: Palette = LIGHT, settings: Mapping[str, object] | None = None) -> Iterator[None]:
     """Inside of it figures are made and drawn in a palette's colours, with the fonts that this machine has.
 
     A dollar sign in a name begins no formula.
@@ -79,7 +78,7 @@ def figure_style(palette: Palette = LIGHT, settings: Mapping[str, Any] | None = 
     from matplotlib.font_manager import get_font_names
 
     installed = set(get_font_names())
-    style: dict[Any, Any] = {
+    style: dict[str, object] = {
         "font.family": [name for name in FONTS if name in installed] or ["sans-serif"],
         "font.size": 9,
         "text.parse_math": False,

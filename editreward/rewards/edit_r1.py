@@ -6,7 +6,6 @@ Their process takes the client of one file (`editreward serve --write-client FIL
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from editreward.client import edit_r1_reward
 from editreward.client import evaluate_images as evaluate_images
@@ -15,6 +14,6 @@ from editreward.rewards.sources import Rewards, rewards_of
 
 def reward(
     source: str | Rewards = "http://127.0.0.1:8000", *, token_file: str | Path | None = None, timeout: float = 600.0
-) -> Callable[..., tuple[list[float], dict[str, Any]]]:
+) -> Callable[..., tuple[list[float], dict[str, object]]]:
     """The reward function, sources first; arguments as for `flow_grpo.reward`. It raises where an edit failed."""
     return edit_r1_reward(rewards_of(source, token_file, timeout).rewards)

@@ -11,7 +11,7 @@ needs. Both ask for `condition_images`: the model that Flow-Factory ships for se
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     class _Pointwise:
         device: torch.device
 
-        def __init__(self, config: Any, accelerator: Any) -> None: ...
+        def __init__(self, config: object, accelerator: object) -> None: ...
 
     class _Groupwise(_Pointwise): ...
 
     @dataclass
     class RewardModelOutput:
         rewards: torch.Tensor
-        extra_info: dict[str, Any] | None = None
+        extra_info: dict[str, object] | None = None
 else:
     try:
         from flow_factory.rewards.abc import GroupwiseRewardModel as _Groupwise
@@ -59,7 +59,7 @@ class _FromConfig:
     device: torch.device
     _rewards: Rewards
 
-    def __init__(self, config: Any, accelerator: Any) -> None:
+    def __init__(self, config: object, accelerator: object) -> None:
         super().__init__(config, accelerator)  # type: ignore[call-arg]
         given = {**(getattr(config, "extra_kwargs", None) or {})}
         names = ("server_url", "token_file", "timeout", "scorer", "shaping")
@@ -74,12 +74,12 @@ class _FromConfig:
     def __call__(
         self,
         prompt: Sequence[str],
-        image: Sequence[Any] | None = None,
-        video: Any = None,
-        audio: Any = None,
-        condition_images: Sequence[Sequence[Any]] | None = None,
-        condition_videos: Any = None,
-        **kwargs: Any,
+        image: Sequence[object] | None = None,
+        video: object = None,
+        audio: object = None,
+        condition_images: Sequence[Sequence[object]] | None = None,
+        condition_videos: object = None,
+        **kwargs: object,
     ) -> RewardModelOutput:
         """Rewards of shape `(edits,)`, float32.
 

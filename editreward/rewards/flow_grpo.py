@@ -6,7 +6,6 @@ its `flow_grpo_reward`; this is the same function where the package can be impor
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from editreward.client import flow_grpo_reward
 from editreward.rewards.sources import Rewards, rewards_of
@@ -14,7 +13,7 @@ from editreward.rewards.sources import Rewards, rewards_of
 
 def reward(
     source: str | Rewards = "http://127.0.0.1:8000", *, token_file: str | Path | None = None, timeout: float = 600.0
-) -> Callable[..., tuple[list[float], dict[str, Any]]]:
+) -> Callable[..., tuple[list[float], dict[str, object]]]:
     """The reward function.
 
     Args:

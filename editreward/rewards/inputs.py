@@ -5,7 +5,6 @@ import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -33,7 +32,7 @@ class Batch:
     failed: dict[int, str]
 
 
-def gather(sources: Sequence[Any], edited: Sequence[Any], instructions: Sequence[str]) -> Batch:
+def gather(sources: Sequence[object], edited: Sequence[object], instructions: Sequence[str]) -> Batch:
     """Gather edits into groups by source image and instruction; never by the text alone.
 
     Args:
@@ -75,7 +74,7 @@ def gather(sources: Sequence[Any], edited: Sequence[Any], instructions: Sequence
     return Batch(tuple(made), tuple(tuple(images) for images in members.values()), of, failed)
 
 
-def to_image(image: Any, name: str) -> ImageInput:
+def to_image(image: object, name: str) -> ImageInput:
     """An image as scorers take it.
 
     Args:
@@ -111,11 +110,11 @@ def from_base64(text: str, name: str) -> bytes:
         raise ValueError(f"{name} is neither base64 nor a file that exists.") from error
 
 
-def _as_list(source: Any) -> list[Any]:
+def _as_list(source: object) -> list[object]:
     return list(source) if isinstance(source, list | tuple) else [source]
 
 
-def _opened(image: Any, name: str, known: dict[int, tuple[ImageInput, str]]) -> tuple[ImageInput, str]:
+def _opened(image: object, name: str, known: dict[int, tuple[ImageInput, str]]) -> tuple[ImageInput, str]:
     """A source with a hash of its content; the same object is looked at once."""
     if id(image) not in known or not isinstance(image, Image.Image | bytes | str):
         known[id(image)] = (made := to_image(image, name)), digest_of(made, name)

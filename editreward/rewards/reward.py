@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -92,10 +91,10 @@ class Reward:
     def __call__(
         self,
         *,
-        sources: Sequence[Any],
-        edited: Sequence[Any],
+        sources: Sequence[object],
+        edited: Sequence[object],
         instructions: Sequence[str],
-        metadata: Sequence[Any] | None = None,
+        metadata: Sequence[object] | None = None,
     ) -> RewardBatch:
         """Rewards of edits.
 
@@ -133,7 +132,9 @@ class Reward:
             self.guard.watch(batch.groups, [values[list(places)] for places in batch.places])
         return made
 
-    def rewards(self, *, sources: Sequence[Any], edited: Sequence[Any], instructions: Sequence[str]) -> list[float]:
+    def rewards(
+        self, *, sources: Sequence[object], edited: Sequence[object], instructions: Sequence[str]
+    ) -> list[float]:
         """As a call, for frameworks that take no NaN: `editreward.client.Client` has the same method.
 
         Raises:

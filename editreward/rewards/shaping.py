@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -127,7 +126,7 @@ class Shaping:
 
         return read_yaml(path, cls)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """All options as plain data, to be logged with a run."""
         plain = asdict(self)
         plain["clip"] = None if self.clip is None else list(self.clip)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from editreward.client import Client
 from editreward.rewards.reward import Reward
@@ -12,7 +12,7 @@ class Rewards(Protocol):
     """What `Reward` and `editreward.client.Client` have in common."""
 
     def rewards(
-        self, *, sources: Sequence[Any], edited: Sequence[Any], instructions: Sequence[str]
+        self, *, sources: Sequence[object], edited: Sequence[object], instructions: Sequence[str]
     ) -> list[float]: ...
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from editreward.rewards.reward import Reward
 
-MakeEdit = Callable[[Any, str, str], Any]
+MakeEdit = Callable[[Any, str, str], object]
 """From source image, instruction and the policy's text to the edited image; None where the text makes none."""
 
 
@@ -55,9 +55,9 @@ def reward(
     return editreward
 
 
-def _edits(make_edit: MakeEdit, rows: Sequence[tuple[Any, str, str]]) -> tuple[dict[int, Any], dict[int, str]]:
+def _edits(make_edit: MakeEdit, rows: Sequence[tuple[object, str, str]]) -> tuple[dict[int, object], dict[int, str]]:
     """The edits that could be made, and why the others could not, by position."""
-    edits: dict[int, Any] = {}
+    edits: dict[int, object] = {}
     failed: dict[int, str] = {}
     for index, row in enumerate(rows):
         try:

@@ -7,12 +7,18 @@ by another name: `register("editreward_package", EditRewardScorer)` in a module,
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Protocol
 
 from editreward.rewards.reward import Reward, reward_version
 from editreward.rewards.sources import load_reward
 
 _ABILITIES = ("input_kind", "supports_offload", "supports_grad")
+
+
+class ScoreItem(Protocol):
+    """What UniRL has scored, as far as it is looked at."""
+
+    history: Sequence[tuple[str, object]]
 
 
 class EditRewardScorer:
@@ -28,12 +34,12 @@ class EditRewardScorer:
     supports_offload = False
     supports_grad = False
 
-    def __init__(self, scorer: str | Reward | None = None, shaping: str | None = None, **unused: Any) -> None:
+    def __init__(self, scorer: str | Reward | None = None, shaping: str | None = None, **unused: object) -> None:
         self._reward = scorer if isinstance(scorer, Reward) else load_reward(scorer, shaping)
         # `reward` first: UniRL may take the first. No standard deviation is among them: it is no dimension.
         self.sub_metric_names = ("reward", *self._reward.scorers[0].dimensions)
 
-    def score(self, items: Sequence[Any]) -> list[dict[str, float]]:
+    def score(self, items: Sequence[ScoreItem]) -> list[dict[str, float]]:
         """Rewards of edits.
 
         Args:
@@ -67,7 +73,7 @@ class EditRewardScorer:
         """Differs whenever the rewards may differ; a client's `expected_scorer_version` is compared with it."""
         return reward_version(self._reward.scorers, self._reward.shaping)
 
-    def health(self) -> dict[str, Any]:
+    def health(self) -> dict[str, object]:
         """What UniRL's service says of this scorer."""
         return {key: getattr(self, key) for key in ("name", "version", *_ABILITIES)}
 

@@ -18,6 +18,7 @@ and put on a white square as the framework's `prepare_data.py` does for the edit
 
 import asyncio
 import threading
+from collections.abc import Mapping
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,9 @@ _LOADING = threading.Lock()
 
 async def compute_score(
     data_source: str,
-    solution_image: Any,
+    solution_image: object,
     ground_truth: str,
-    extra_info: dict[str, Any],
+    extra_info: Mapping[str, Any],
     *,
     server_url: str | None = None,
     token_file: str | None = None,
@@ -53,7 +54,7 @@ async def compute_score(
     shaping: str | None = None,
     image_root: str | None = None,
     image_size: int | None = IMAGE_SIZE,
-    **unused: Any,
+    **unused: object,
 ) -> dict[str, float]:
     """The reward of one edit. Calls at the same time share passes through the model, here as on the server.
 
@@ -92,7 +93,7 @@ async def compute_score(
     return {"score": float(values[0])} | {name: one.mean for name, one in candidate.dimensions.items()}
 
 
-def source_of(extra_info: dict[str, Any], image_root: str | None, image_size: int | None) -> Image.Image:
+def source_of(extra_info: Mapping[str, Any], image_root: str | None, image_size: int | None) -> Image.Image:
     """The source image as the editor saw it.
 
     Raises:
@@ -127,12 +128,12 @@ def on_white_square(image: Image.Image, size: int) -> Image.Image:
 
 
 async def _from_server(
-    source: Image.Image, edit: Any, instruction: str, url: str, token_file: str | None, timeout: float
+    source: Image.Image, edit: object, instruction: str, url: str, token_file: str | None, timeout: float
 ) -> dict[str, float]:
     clients = _CLIENTS.setdefault(asyncio.get_running_loop(), {})
     if (url, token_file) not in clients:
         clients[url, token_file] = AsyncClient(url, token=token_of(token_file), timeout=timeout)
-    group = {"sources": [source], "instruction": instruction, "edited": [edit]}
+    group: dict[str, object] = {"sources": [source], "instruction": instruction, "edited": [edit]}
     (answer,) = await clients[url, token_file].score([group])
     (candidate,) = answer["candidates"]
     if candidate["shaped"] is None:

@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
@@ -40,13 +39,13 @@ class ParquetStore:
     def __init__(self, folder: Path, schema: pa.Schema, about: str = "") -> None:
         self.folder, self.schema, self.about = folder, schema, about
 
-    def read(self) -> dict[str, dict[str, Any]]:
+    def read(self) -> dict[str, dict[str, object]]:
         """All rows by key.
 
         Raises:
             ValueError: a file is damaged; it is named.
         """
-        rows: dict[str, dict[str, Any]] = {}
+        rows: dict[str, dict[str, object]] = {}
         for file in self._files():
             try:
                 table = pq.read_table(file, schema=self.schema)
@@ -93,7 +92,7 @@ def store_for(fingerprint: str, schema: pa.Schema, folder: Path | None = None) -
     return ParquetStore((folder or cache_folder()) / ANSWERS_FOLDER / name, schema, fingerprint)
 
 
-def scores_row(scores: GroupScores) -> dict[str, Any]:
+def scores_row(scores: GroupScores) -> dict[str, object]:
     """A row of `SCORES`, without its key: whatever a scorer gives, as JSON."""
     return {"scores": json.dumps(scores.state(), ensure_ascii=False)}
 
@@ -103,7 +102,7 @@ def scores_of(row: GroupRow) -> GroupScores:
     return GroupScores.from_state(json.loads(row["scores"]))
 
 
-def faults_row(faults: Iterable[tuple[str, str, str]]) -> dict[str, Any]:
+def faults_row(faults: Iterable[tuple[str, str, str]]) -> dict[str, object]:
     """A row of `CHECKS`, without its key: kind, place and message of each fault."""
     return {"faults": json.dumps(list(faults), ensure_ascii=False)}
 

@@ -21,7 +21,7 @@ OVERALL = "overall"
 LINK_FIELDS = ("temperature", "constant", "slope", "link", "log_loss", "pairs")
 
 
-def check_calibration(calibration: Any, link: Any = None) -> None:
+def check_calibration(calibration: object, link: object = None) -> None:
     """Raise a `ValueError` that names what is wrong, unless these can be applied."""
     if not isinstance(calibration, Mapping) or OVERALL not in calibration:
         raise ValueError(f"a calibration has lines by dimension and one for {OVERALL!r}, not {calibration!r}")

@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -40,7 +39,7 @@ class Fit:
     unscored: int = 0
     left_out: dict[str, str] = field(default_factory=dict)
 
-    def link_data(self) -> dict[str, Any] | None:
+    def link_data(self) -> dict[str, object] | None:
         """The link as plain data, as `CalibratedScorer` takes it."""
         if self.link is None:
             return None
@@ -174,7 +173,7 @@ def save_in_model(folder: Path, calibration: Mapping[str, Mapping[str, float]]) 
     write_json(path, config)
 
 
-def save_as_yaml(file: Path, spec: str, fit: Fit, options: Mapping[str, Any] | None = None) -> None:
+def save_as_yaml(file: Path, spec: str, fit: Fit, options: Mapping[str, object] | None = None) -> None:
     """Write a scorer file that `load_scorer` takes: the scorer with its calibration.
 
     Args:
@@ -186,7 +185,7 @@ def save_as_yaml(file: Path, spec: str, fit: Fit, options: Mapping[str, Any] | N
     import yaml
 
     path = Path(spec)
-    content: dict[str, Any] = {
+    content: dict[str, object] = {
         "scorer": str(path.resolve()) if path.exists() else spec,
         **(options or {}),
         "calibration": fit.calibration,

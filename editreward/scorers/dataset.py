@@ -248,14 +248,14 @@ def _record(number: int, row: GroupRow, scored: GroupScores | Unscored) -> dict[
     return {"row": number, **record, **plain, "error": None}
 
 
-def _of_candidate(stored: GroupRow) -> dict[str, Any]:
+def _of_candidate(stored: GroupRow) -> dict[str, object]:
     """What a row says of a candidate: the name of its image, its editor and, of a table, its row there."""
     image = stored.get("image")
     path = image.get("path") if isinstance(image, Mapping) else None
     return {"image": path, "editor": stored.get("editor"), **_of_table(stored, ("row", "id"))}
 
 
-def _of_table(values: GroupRow, names: Sequence[str]) -> dict[str, Any]:
+def _of_table(values: GroupRow, names: Sequence[str]) -> dict[str, object]:
     """What only rows of a table have."""
     return {name: values[name] for name in names if name in values}
 

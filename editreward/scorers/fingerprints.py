@@ -5,13 +5,14 @@ import json
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+    from transformers import ProcessorMixin
 
 
-def fingerprint_of(**settings: Any) -> str:
+def fingerprint_of(**settings: object) -> str:
     """A fingerprint made of settings, versions and hashes."""
     return json.dumps(settings, sort_keys=True, ensure_ascii=False)
 
@@ -37,7 +38,7 @@ def weights_hash(model: "torch.nn.Module") -> str:
     return digest.hexdigest()
 
 
-def saved_hash(processor: Any) -> str:
+def saved_hash(processor: "ProcessorMixin") -> str:
     """SHA-256 over the files that `save_pretrained` writes."""
     with tempfile.TemporaryDirectory() as folder:
         processor.save_pretrained(folder)

@@ -1,6 +1,6 @@
 """Scorers to compare with that have weights of their own: LPIPS and CLIP."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -11,6 +11,9 @@ from editreward.groups.group import ImageInput
 from editreward.scorers.baselines import CODE, EditByEdit, Rate, decode, pixels, resized_to
 from editreward.scorers.fingerprints import fingerprint_of, saved_hash, versions, weights_hash
 from editreward.scorers.registry import ScorerOptions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
 
 CLIP_MODEL = "openai/clip-vit-large-patch14"
 NEUTRAL_TEXT = "a photo"
@@ -75,7 +78,7 @@ class Clip(EditByEdit):
         directional: which of the two.
     """
 
-    def __init__(self, model: Any, processor: Any, directional: bool = False) -> None:
+    def __init__(self, model: "PreTrainedModel", processor: "ProcessorMixin", directional: bool = False) -> None:
         self.model, self.processor, self.directional = model.eval(), processor, directional
         self.revision: str | None = getattr(model.config, "_commit_hash", None)
         self.name = "CLIP directional similarity" if directional else "CLIP similarity to the instruction"

@@ -2,10 +2,13 @@
 
 import os
 from datetime import timedelta
-from typing import Any
+from typing import TypeVar, cast
 
 # The others wait while one reads and checks the data, which may take hours; a process that dies ends all of them.
 TIMEOUT = timedelta(days=7)
+
+
+T = TypeVar("T")
 
 
 class Processes:
@@ -36,15 +39,16 @@ class Processes:
         """Where this process is to run its model; None leaves the choice to the model's loader."""
         return None if self.count == 1 else str(self.state.device)
 
-    def from_main(self, value: Any) -> Any:
+    def from_main(self, value: T | None) -> T:
         """The value that the main process passed, in every process."""
         if self.count == 1:
-            return value
+            return cast(T, value)
         from accelerate.utils import broadcast_object_list
 
-        return broadcast_object_list([value])[0]
+        shared: T = broadcast_object_list([value])[0]
+        return shared
 
-    def together(self, values: dict[str, Any]) -> dict[str, Any]:
+    def together(self, values: dict[str, T]) -> dict[str, T]:
         """The dictionaries of all processes as one."""
         if self.count == 1:
             return values

@@ -21,7 +21,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeGuard, cast
+from typing import Any, Protocol, TypeGuard, cast
 
 from editreward.functions import load_function
 from editreward.groups import CandidateScore, EditGroup, GroupScores, PairwiseJudge, Scorer, Unscored
@@ -185,7 +185,7 @@ def load_scorer_or_judge(spec: str | Path | None = None, **options: Any) -> Scor
 
 
 def make_from_file(
-    name: str, content: Mapping[str, Any], path: Path, options: ScorerOptions
+    name: str, content: Mapping[str, object], path: Path, options: ScorerOptions
 ) -> Scorer | PairwiseJudge:
     """The scorer of a YAML file that has an entry of its name; see `ScorerEntry.from_file`.
 
@@ -234,10 +234,19 @@ def _users(spec: str, options: ScorerOptions) -> Scorer | PairwiseJudge:
     return CompletedScorer(made)
 
 
+class UsersScorer(Protocol):
+    """The least that a scorer has."""
+
+    name: str
+    fingerprint: str
+
+    def __call__(self, groups: Sequence[EditGroup]) -> Sequence[GroupScores | Unscored]: ...
+
+
 class CompletedScorer:
     """A user's scorer that has only `name`, `fingerprint` and `__call__`, with defaults for the rest."""
 
-    def __init__(self, scorer: Any) -> None:
+    def __init__(self, scorer: UsersScorer) -> None:
         self._scorer = scorer
         self.name: str = scorer.name
         self.fingerprint: str = scorer.fingerprint
@@ -247,8 +256,7 @@ class CompletedScorer:
         self.notes: Sequence[str] = getattr(scorer, "notes", ())
 
     def __call__(self, groups: Sequence[EditGroup]) -> Sequence[GroupScores | Unscored]:
-        answers: Sequence[GroupScores | Unscored] = self._scorer(groups)
-        return answers
+        return self._scorer(groups)
 
 
 def check_answers(scorer: Scorer, groups: Sequence[EditGroup], answers: Sequence[GroupScores | Unscored]) -> None:

@@ -96,7 +96,7 @@ def _body(group: EditGroup) -> dict[str, Any]:
     return {"sources": sources, "instruction": group.instruction, "edited": edited}
 
 
-def _readable(image: ImageInput, name: str) -> Any:
+def _readable(image: ImageInput, name: str) -> ImageInput:
     """What the client can encode: bytes of files and PIL images as they are, all else by the package's function."""
     return image if isinstance(image, bytes) or hasattr(image, "getexif") else load_image(image, name)
 

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, overload
+from typing import Any, Literal, TypeAlias, TypeGuard, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -113,6 +113,7 @@ class _Packed:
 
 
 _Scored: TypeAlias = list[CandidateScore | Unscored]
+Item = TypeVar("Item")
 _Fail: TypeAlias = Callable[[int, Exception], None]
 
 
@@ -689,7 +690,7 @@ class EditRewardScorer:
     def _forward(self, groups: list[PackedGroup]) -> list[list[CandidateScore]]:
         """Scores of the candidates of each group, from one pass through the model."""
         batch = self.processor.collate(groups)
-        reused: dict[str, Any] = {}
+        reused: dict[str, object] = {}
         if self.image_cache is not None:
             reused["image_features"] = self.image_cache.encode(groups, batch)
             batch["pixel_values"] = None
@@ -722,7 +723,7 @@ def _to_device(batch: BatchFeature, device: torch.device) -> BatchFeature:
     return batch.to(device, non_blocking=device.type == "cuda")
 
 
-def _is_list(value: Any) -> bool:
+def _is_list(value: object) -> TypeGuard[Sequence[object]]:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
@@ -771,7 +772,7 @@ def _rewards(scores: Sequence[CandidateScore]) -> tuple[Tensor, Tensor]:
     return mean, std.log()
 
 
-def _spread(values: Sequence[Any], places: Sequence[int], length: int, empty: Any) -> list[Any]:
+def _spread(values: Sequence[Item], places: Sequence[int], length: int, empty: Item) -> list[Item]:
     """A list in which the values have these places, and the others are empty."""
     found = dict(zip(places, values, strict=True))
     return [found.get(place, empty) for place in range(length)]

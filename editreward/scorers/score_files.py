@@ -59,7 +59,7 @@ def write_scores(
         How many rows were written.
     """
     if suffix == ".csv" or choice.per_edit or choice.is_part:
-        rows: Iterable[Mapping[str, Any]] = chosen_edits(records, dimensions, choice)
+        rows: Iterable[Mapping[str, object]] = chosen_edits(records, dimensions, choice)
         schema = _edit_schema(dimensions)
     else:
         rows, schema = records, _group_schema(dimensions)
@@ -72,7 +72,7 @@ def write_scores(
 
 def chosen_edits(
     records: Iterable[Mapping[str, Any]], dimensions: Sequence[str], choice: Choice
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, object]]:
     """The rows of edits that a choice leaves, in the order of the records, or the best first under `top`."""
     edits = (edit for record in records for edit in _edits(record, dimensions, choice.best_per_group))
     if choice.top is None:
@@ -82,7 +82,7 @@ def chosen_edits(
         yield from (edit for *_, edit in heapq.nlargest(choice.top, scored, key=lambda entry: entry[:2]))
 
 
-def _edits(record: Mapping[str, Any], dimensions: Sequence[str], only_best: bool) -> Iterator[dict[str, Any]]:
+def _edits(record: Mapping[str, Any], dimensions: Sequence[str], only_best: bool) -> Iterator[dict[str, object]]:
     """A row for each edit of a group; one that says why, where the whole group has no score."""
     empty = dict.fromkeys(_edit_columns(dimensions))
     empty |= {name: record.get(name) for name in ("group_id", "instruction", "source")}
@@ -151,7 +151,7 @@ def _group_schema(dimensions: Sequence[str]) -> pa.Schema:
     return schema
 
 
-def _write_lines(rows: Iterable[Mapping[str, Any]], file: Path) -> int:
+def _write_lines(rows: Iterable[Mapping[str, object]], file: Path) -> int:
     number = 0
     with file.open("w", encoding="utf-8", newline="\n") as lines:
         for number, row in enumerate(rows, start=1):  # noqa: B007
@@ -159,7 +159,7 @@ def _write_lines(rows: Iterable[Mapping[str, Any]], file: Path) -> int:
     return number
 
 
-def _write_csv(rows: Iterable[Mapping[str, Any]], file: Path, columns: Sequence[str]) -> int:
+def _write_csv(rows: Iterable[Mapping[str, object]], file: Path, columns: Sequence[str]) -> int:
     number = 0
     # The mark tells spreadsheets that it is UTF-8.
     with file.open("w", encoding="utf-8-sig", newline="") as opened:
@@ -170,11 +170,11 @@ def _write_csv(rows: Iterable[Mapping[str, Any]], file: Path, columns: Sequence[
     return number
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: object) -> object:
     return unformula(value) if isinstance(value, str) else value
 
 
-def _write_parquet(rows: Iterable[Mapping[str, Any]], file: Path, schema: pa.Schema) -> int:
+def _write_parquet(rows: Iterable[Mapping[str, object]], file: Path, schema: pa.Schema) -> int:
     rows, number = iter(rows), 0
     with pq.ParquetWriter(file, schema) as writer:
         while batch := list(itertools.islice(rows, ROWS_PER_BATCH)):

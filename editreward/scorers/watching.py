@@ -4,8 +4,6 @@ PyTorch counts writes to a tensor, but not those past it (`.data`): without a lo
 those of other weights.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -34,9 +32,9 @@ class Watched:
         module: a part of a model that `can_watch` allows, with a configuration of its own.
     """
 
-    def __init__(self, module: Any) -> None:
+    def __init__(self, module: PreTrainedModel) -> None:
         self._module = module
-        self._state: tuple[Any, ...] = ()
+        self._state: tuple[object, ...] = ()
         self._samples: list[Tensor] = []
         self._values = torch.empty(0)
 

@@ -1,13 +1,13 @@
 """Where something speaks against an edit, for reward models: from dense heads, or from gradients."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch import Tensor
+from transformers import BatchFeature
 
 from editreward.dense_heads import DenseHeads, LayerStates
 from editreward.groups import EditGroup
@@ -75,7 +75,9 @@ def cell_logits(
     ]
 
 
-def _batch_of(model: EditRewardModel, processor: EditRewardProcessor, group: EditGroup) -> tuple[PackedGroup, Any]:
+def _batch_of(
+    model: EditRewardModel, processor: EditRewardProcessor, group: EditGroup
+) -> tuple[PackedGroup, BatchFeature]:
     packed = processor.pack(group.source, list(group.edited), group.instruction)
     return packed, processor.collate([packed], share_images=False).to(model.device)
 

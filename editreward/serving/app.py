@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -30,7 +30,7 @@ An unusable image costs its own edit only, which gets an `error` in the place of
 left is a 422. 429 and 503 say in `Retry-After` when to come again. Asking again gives the same scores.
 """
 
-ERRORS: dict[int | str, dict[str, Any]] = {
+ERRORS: dict[int | str, dict[str, object]] = {
     400: {"model": schemas.ErrorReply, "description": "The body cannot be read"},
     401: {"model": schemas.ErrorReply, "description": "The token is missing or wrong"},
     408: {"model": schemas.ErrorReply, "description": "The body did not arrive in time"},
@@ -303,7 +303,7 @@ def _refuse_if_nothing_is_left(answers: Sequence[AnsweredGroup]) -> None:
         raise refused(faults)
 
 
-def _group(group: AskedGroup, answer: AnsweredGroup) -> dict[str, Any]:
+def _group(group: AskedGroup, answer: AnsweredGroup) -> dict[str, object]:
     plain = answer.scores.to_dict()
     candidates = [{"shaped": value, **one} for value, one in zip(answer.shaped, plain["candidates"], strict=True)]
     return {
@@ -319,7 +319,7 @@ def _json(content: object) -> Response:
     return Response(json.dumps(_without_nan(content), allow_nan=False), media_type="application/json")
 
 
-def _without_nan(content: Any) -> Any:
+def _without_nan(content: object) -> object:
     """Null in the place of NaN, which JSON has not, and plain numbers in that of numpy's."""
     if isinstance(content, np.generic):
         content = content.item()
@@ -354,7 +354,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return made
 
 
-def _fault(error: Any, before: Sequence[str] = ()) -> Fault:
+def _fault(error: Mapping[str, Any], before: Sequence[str] = ()) -> Fault:
     """A fault of pydantic's, without the value, which may be an image."""
     is_json = error["type"] != "json_invalid"  # its place is a character's
     place = [*before, *(str(part) for part in error["loc"] if is_json and part != "body")]

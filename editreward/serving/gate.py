@@ -4,7 +4,6 @@ import asyncio
 import hmac
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -175,7 +174,7 @@ def _too_long(limit: int) -> RequestError:
     )
 
 
-def _replay(body: bytes, receive: Receive) -> Callable[[], Any]:
+def _replay(body: bytes, receive: Receive) -> Receive:
     """A `receive` that gives the body at once, and then what else comes, such as the news that the client is gone."""
     given = False
 

@@ -77,7 +77,7 @@ class RayArguments:
         )
 
 
-def build(args: dict[str, Any]) -> Any:
+def build(args: dict[str, object]) -> serve.Application:
     """The application, for `import_path` of a config file.
 
     Args:
@@ -86,7 +86,7 @@ def build(args: dict[str, Any]) -> Any:
     return application(validated(RayArguments, args, "args"))
 
 
-def application(arguments: RayArguments, **deployment: Any) -> Any:
+def application(arguments: RayArguments, **deployment: Any) -> serve.Application:
     """The application as a deployment.
 
     Args:
@@ -138,7 +138,7 @@ def start(host: str, port: int, num_cpus: int | None = None) -> None:
     serve.start(http_options={"host": host, "port": port})
 
 
-def run_until_signal(host: str, port: int, made: Any) -> None:
+def run_until_signal(host: str, port: int, made: serve.Application) -> None:
     """Serve an application until SIGTERM or SIGINT; then what was accepted is finished."""
     ended = threading.Event()
     start(host, port)
@@ -171,7 +171,7 @@ def run_config(path: str | Path) -> None:
     host, port = http.get("host", "127.0.0.1"), http.get("port", 8000)
     arguments = validated(RayArguments, one.get("args") or {}, f"{path}: args")
     check_host(host, arguments.settings().token)
-    options: dict[str, Any] = {}
+    options: dict[str, object] = {}
     for deployment in one.get("deployments") or []:
         if deployment.get("name") != NAME:
             raise ValueError(f"{path}: the deployment is called {NAME}, not {deployment.get('name')!r}.")

@@ -1,6 +1,6 @@
 """Bodies of requests and replies, with examples, as the OpenAPI page shows them."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -60,7 +60,7 @@ class WireCandidate(BaseModel):
     error: str | None = Field(description="Why there are no scores.")
     answers: list[str] = Field([], description="Raw answers, of a scorer that writes.")
     pass_std: float | None = Field(None, description="Standard deviation between the passes of such a scorer.")
-    passes: list[dict[str, Any]] = Field([], description="What each pass said.")
+    passes: list[dict[str, object]] = Field([], description="What each pass said.")
 
 
 class WireGroupScores(BaseModel):
@@ -107,7 +107,7 @@ class ScorerReply(BaseModel):
     scale: list[float] | None
     calibrated: bool
     notes: list[str]
-    shaping: dict[str, Any]
+    shaping: dict[str, object]
     limits: dict[str, int | float]
 
 
@@ -135,7 +135,7 @@ class ComputeRequest(Strict):
     video: None = None
     audio: None = None
     condition_videos: None = None
-    kwargs: dict[str, Any] | None = Field(None, description="What the framework has more; it is not looked at.")
+    kwargs: dict[str, object] | None = Field(None, description="What the framework has more; it is not looked at.")
 
 
 class ComputeReply(BaseModel):
@@ -159,7 +159,7 @@ class HistoryRequest(Strict):
 
     history: list[HistoryTurn] = Field(min_length=2, description="The sources, then the edit.")
     required_rewards: list[str] = Field(min_length=1, examples=[["editreward"]])
-    metadata: Any = None
+    metadata: object = None
     request_id: str | None = None
     sample_id: str | int | None = None
     group_id: str | int | None = None
@@ -183,7 +183,7 @@ class HistoryScoreReply(BaseModel):
 
     results: list[dict[str, dict[str, float]]]
     errors: list[dict[str, str]]
-    identities: list[dict[str, Any]] = Field(
+    identities: list[dict[str, object]] = Field(
         description="What each request called itself, and as `scorer_version` the version that is served."
     )
     protocol_version: Literal["1"]

@@ -1,12 +1,13 @@
 """Simulated annotators, who score the candidates of simulated groups with errors."""
 
+from collections.abc import Mapping
 from random import Random
 from typing import Any
 
 LOWEST, HIGHEST = 1, 4
 
 
-def annotate(row: dict[str, Any], annotators: int, noise: float, seed: int = 0) -> dict[str, Any]:
+def annotate(row: Mapping[str, Any], annotators: int, noise: float, seed: int = 0) -> dict[str, Any]:
     """A row as simulated annotators score it: their scores in `annotations`, the means in `scores`.
 
     Each annotator is off by one point with the probability `noise`, in each dimension on its own: up or down alike,

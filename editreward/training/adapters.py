@@ -5,12 +5,11 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import PeftConfig
 from torch import nn
-from transformers import BitsAndBytesConfig
+from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
@@ -82,7 +81,7 @@ def quantization_config(model_args: ModelConfig) -> BitsAndBytesConfig | None:
     return config
 
 
-def check_base(model: Any) -> None:
+def check_base(model: PreTrainedModel) -> None:
     """Make sure that an adapter can name the model that it is to sit on.
 
     Raises:
@@ -127,7 +126,7 @@ def merge_adapter(
     *,
     base: str | Path | None = None,
     dtype: torch.dtype | str | None = None,
-    **hub_kwargs: Any,
+    **hub_kwargs: str | None,
 ) -> EditRewardModel:
     """Merge an adapter into the model that it sits on, and save model and processor.
 

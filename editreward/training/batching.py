@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import datasets
 import numpy as np
@@ -12,6 +12,9 @@ from datasets.distributed import split_dataset_by_node
 
 from editreward.groups.rows import GroupRow
 from editreward.training.subsets import Pair
+
+Unit: TypeAlias = tuple[int, Pair | None]
+"""A row of a dataset, whole or one pair of it."""
 
 BUCKET_RATIO = 1.1
 """Groups of one bucket differ by at most so much in tokens, which bounds the padding within a batch."""
@@ -122,7 +125,7 @@ class GroupBatchSampler(torch.utils.data.Sampler[list[Request]]):
         world_size: int = 1,
         drop_last: bool = False,
         epochs: int = 1,
-        units: Sequence[tuple[int, Pair | None]] | None = None,
+        units: Sequence[Unit] | None = None,
     ) -> None:
         self.order, self._batch_size, self.budget = order, batch_size, budget
         self.rank, self.world_size, self.drop_last, self.units = rank, world_size, drop_last, units

@@ -1,7 +1,6 @@
 """Callbacks of the trainer: the progress bar, early stopping, and what happens around logging and at the end."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from transformers import (
     EarlyStoppingCallback,
@@ -25,8 +24,8 @@ class RewardProgressCallback(ProgressCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        logs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
+        logs: Mapping[str, object] | None = None,
+        **kwargs: object,
     ) -> None:
         if not state.is_world_process_zero or self.training_bar is None or logs is None:
             return
@@ -49,7 +48,7 @@ class RewardEarlyStoppingCallback(EarlyStoppingCallback):
         state: TrainerState,
         control: TrainerControl,
         metrics: Mapping[str, float] | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         metric = args.metric_for_best_model.removeprefix("eval_")
         if f"eval_{metric}" in (metrics or {}):
@@ -74,16 +73,16 @@ class TrainingFlowCallback(TrainerCallback):
         callbacks.insert(decides + 1, self)
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         control.should_log |= control.should_save or control.should_evaluate
 
     def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         control.should_log |= control.should_save or control.should_evaluate
 
     def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         self.finish_training()

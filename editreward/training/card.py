@@ -16,6 +16,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel, TrainerState, TrainingArguments
 from trl import RewardConfig
 
+from configuration_editreward import EditRewardConfig
 from editreward.hub_ids import PIPELINE_TAG, is_hub_id
 from editreward.statistics import CalibrationError
 from editreward.training.curves import draw_curves
@@ -222,14 +223,14 @@ def data_rows(
     return rows + [[result["set"], *(f"{result[name]:,}" for name in counts)] for result in results]
 
 
-def recipe(trainer: TrainedRun, base_model: str | None) -> list[tuple[str, Any]]:
+def recipe(trainer: TrainedRun, base_model: str | None) -> list[tuple[str, object]]:
     """What a reader needs to do it again, as labels and values."""
     args, state, config = trainer.args, trainer.state, trainer.model.config
     processes = trainer.accelerator.num_processes
     device = trainer.accelerator.device
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
     runtime = next((e["train_runtime"] for e in reversed(state.log_history) if "train_runtime" in e), None)
-    last: Mapping[str, Any] = next((e for e in reversed(state.log_history) if "groups_per_second" in e), {})
+    last: Mapping[str, float] = next((e for e in reversed(state.log_history) if "groups_per_second" in e), {})
     model = [
         ("base model", base_model and f"`{base_model}`"),
         ("backbone", f"`{config.backbone_config.model_type}`, {trainer.model.num_parameters():,} parameters"),
@@ -237,7 +238,7 @@ def recipe(trainer: TrainedRun, base_model: str | None) -> list[tuple[str, Any]]
         ("heads", f"{config.head_type}, {config.aggregation} of {', '.join(config.dimensions)}"),
         ("layout, positions", f"{config.layout}, {config.position_scheme}"),
     ]
-    training: list[tuple[str, Any]] = [("loss", trainer.loss.name)]
+    training: list[tuple[str, object]] = [("loss", trainer.loss.name)]
     training += [(label, _plain(getattr(args, name))) for name, label in ARGUMENTS.items()]
     unit, batch = "pairs" if args.split_into_pairs else "groups", args.per_device_train_batch_size
     if args.max_tokens_per_batch is not None:
@@ -278,7 +279,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def limits(config: Any, dataset_names: Sequence[str], evaluated: bool) -> list[str]:
+def limits(config: EditRewardConfig, dataset_names: Sequence[str], evaluated: bool) -> list[str]:
     """What a reader must know before relying on the scores."""
     told = []
     if any(map(_is_simulated, dataset_names)):
@@ -307,7 +308,7 @@ def _title(dimension: str) -> str:
     return dimension.replace("_", " ")
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """A value as a reader writes it in a config."""
     value = getattr(value, "value", value)
     return (
@@ -319,5 +320,5 @@ def _plain(value: Any) -> Any:
     )
 
 
-def _is_path(value: Any) -> bool:
+def _is_path(value: object) -> bool:
     return isinstance(value, (str, Path)) and ("/" in str(value) or "\\" in str(value))

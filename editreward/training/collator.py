@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from PIL import Image
@@ -69,7 +68,7 @@ class EditGroupCollator:
         self.rationales = rationales
         self.auxiliary_loss = auxiliary_loss
 
-    def __call__(self, rows: Sequence[GroupRow]) -> dict[str, Any]:
+    def __call__(self, rows: Sequence[GroupRow]) -> dict[str, object]:
         groups, instructions, skipped = [], [], []
         for row in rows:
             try:

@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 from editreward.reports.picture import BAR_COLOURS, FAINT, INK, TRACK
 from editreward.training.metrics import metric_name
 
 
-def series(log_history: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
+def series(log_history: Sequence[Mapping[str, float]], name: str) -> tuple[list[int], list[float]]:
     """Steps and values of a metric in a log history, the first value of each step.
 
     The last evaluation of a run may be of the best weights, not of its last step's.
@@ -17,12 +16,12 @@ def series(log_history: Sequence[Mapping[str, Any]], name: str) -> tuple[list[in
     found: dict[int, float] = {}
     for entry in log_history:
         if name in entry:
-            found.setdefault(entry["step"], entry[name])
+            found.setdefault(int(entry["step"]), entry[name])
     return list(found), list(found.values())
 
 
 def draw_curves(
-    log_history: Sequence[Mapping[str, Any]], prefixes: Sequence[str], dimensions: Sequence[str], path: str | Path
+    log_history: Sequence[Mapping[str, float]], prefixes: Sequence[str], dimensions: Sequence[str], path: str | Path
 ) -> bool:
     """Draw loss and accuracy in training and on each evaluation set.
 

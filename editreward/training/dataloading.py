@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from random import Random
@@ -25,11 +25,12 @@ from editreward.training.batching import (
     GroupBatchSampler,
     Request,
     StreamedBatches,
+    Unit,
     exceeds_budget,
     undecoded,
 )
-from editreward.training.row_sizes import TokenCounter, scan_dataset
-from editreward.training.subsets import Pair, row_of_epoch, split_into_pairs, take_candidates
+from editreward.training.row_sizes import ScannedRow, TokenCounter, scan_dataset
+from editreward.training.subsets import row_of_epoch, split_into_pairs, take_candidates
 from processing_editreward import EditRewardProcessor
 
 logger = logging.get_logger(__name__)
@@ -86,7 +87,7 @@ class GroupRows(torch.utils.data.Dataset):
 
 def group_dataloader(
     dataset: datasets.Dataset | datasets.IterableDataset,
-    collator: Any,
+    collator: Callable[[list[GroupRow]], object],
     processor: EditRewardProcessor,
     args: EditRewardTrainingArguments,
     accelerator: Accelerator,
@@ -145,7 +146,9 @@ def group_dataloader(
     return prepared
 
 
-def _loader_options(collator: Any, args: EditRewardTrainingArguments, rank: int, training: bool) -> dict[str, Any]:
+def _loader_options(
+    collator: Callable[[list[GroupRow]], object], args: EditRewardTrainingArguments, rank: int, training: bool
+) -> dict[str, Any]:
     """Arguments of the `DataLoader` that do not depend on the dataset."""
     workers = args.dataloader_num_workers
     options: dict[str, Any] = {
@@ -167,7 +170,7 @@ def _loader_options(collator: Any, args: EditRewardTrainingArguments, rank: int,
 
 def _parts(
     row: GroupRow, epoch: int, max_candidates: int | None, pairs: bool, seed: int, vary_instructions: float
-) -> list[Any]:
+) -> list[GroupRow]:
     row = with_varied_instruction(row, vary_instructions, seed, epoch)
     return split_into_pairs(row) if pairs else [row_of_epoch(row, max_candidates, seed, epoch)]
 
@@ -187,7 +190,7 @@ def with_varied_instruction(row: GroupRow, share: float, seed: int, epoch: int) 
     return {**row, "instruction": varied_instruction(instruction, rng)} if rng.random() < share else row
 
 
-def _whole(row: GroupRow, epoch: int) -> list[Any]:
+def _whole(row: GroupRow, epoch: int) -> list[GroupRow]:
     return [row]
 
 
@@ -202,38 +205,23 @@ def _sampler(
     world_size: int,
 ) -> GroupBatchSampler:
     budget, into_pairs = args.max_tokens_per_batch, training and args.split_into_pairs
-    units: list[tuple[int, Pair | None]] | None = None
-    costs = None
+    units: list[Unit] | None = None
+    costs: np.ndarray | None = None
     row_of_item = np.arange(len(dataset))
     if budget is not None or into_pairs:
         scanned = scan_rows(dataset, args.dataset_num_proc)
         if into_pairs:
-            units = []
-            for row, entry in enumerate(scanned):
-                # A faulty row is asked for as a whole, for the collator to report.
-                pairs = [(i, j) for i, j in entry["pairs"]]
-                units += [(row, pair) for pair in pairs] if entry["fault"] is None else [(row, None)]
+            units = _pair_units(scanned)
             row_of_item = np.array([row for row, _ in units], dtype=np.int64)
         if budget is not None:
-            tokens = list(map(TokenCounter(processor, args.rationale_weight > 0), scanned))
-            limit = args.max_candidates if training else None
-            costs = np.array(
-                [of_row.most(limit) for of_row in tokens]
-                if units is None
-                else [tokens[row].of_pair(pair) if pair else 0 for row, pair in units],
-                dtype=np.int64,
-            )
+            counter = TokenCounter(processor, args.rationale_weight > 0)
+            costs = _costs(scanned, units, counter, args.max_candidates if training else None)
             if training and len(costs) and costs.max() > budget:
                 longest = int(costs.argmax())
                 name = f"Group {scanned[int(row_of_item[longest])]['group_id']!r}"
                 message = exceeds_budget(name, int(costs[longest]), budget)
                 raise ValueError(f"{message} It is the longest of {int((costs > budget).sum()):,} that are too long.")
-    parts, weights = [np.arange(len(row_of_item))], None
-    if training and MIXTURE_WEIGHT in dataset.column_names:
-        table = dataset.with_format("numpy", columns=[MIXTURE_PART, MIXTURE_WEIGHT])
-        part_of_row, weight_of_row = table[:][MIXTURE_PART], table[:][MIXTURE_WEIGHT]
-        parts = [np.flatnonzero(part_of_row[row_of_item] == part) for part in np.unique(part_of_row)]
-        weights = [float(weight_of_row[row_of_item[part[0]]]) for part in parts]
+    parts, weights = _mixture(dataset, row_of_item) if training else ([np.arange(len(row_of_item))], None)
     shuffle = training and args.train_sampling_strategy != "sequential"
     order = EpochOrder(parts, weights, shuffle, seed)
     epochs = max(1, int(np.ceil(args.num_train_epochs)))
@@ -253,7 +241,36 @@ def _sampler(
     )
 
 
-def scan_rows(dataset: datasets.Dataset, num_proc: int | None = None) -> list[dict[str, Any]]:
+def _pair_units(scanned: Sequence[ScannedRow]) -> list[Unit]:
+    """Every pair with its row. A faulty row is asked for as a whole, for the collator to report."""
+    units: list[Unit] = []
+    for row, entry in enumerate(scanned):
+        pairs = [(i, j) for i, j in entry["pairs"]]
+        units += [(row, pair) for pair in pairs] if entry["fault"] is None else [(row, None)]
+    return units
+
+
+def _costs(
+    scanned: Sequence[ScannedRow], units: Sequence[Unit] | None, counter: TokenCounter, limit: int | None
+) -> np.ndarray:
+    """Tokens of each unit, or of each row with its `limit` longest candidates."""
+    tokens = list(map(counter, scanned))
+    if units is None:
+        return np.array([of_row.most(limit) for of_row in tokens], dtype=np.int64)
+    return np.array([tokens[row].of_pair(pair) if pair else 0 for row, pair in units], dtype=np.int64)
+
+
+def _mixture(dataset: datasets.Dataset, row_of_item: np.ndarray) -> tuple[list[np.ndarray], list[float] | None]:
+    """The items of each dataset of a mixture and its weight; all items, without weights, where it has none."""
+    if MIXTURE_WEIGHT not in dataset.column_names:
+        return [np.arange(len(row_of_item))], None
+    table = dataset.with_format("numpy", columns=[MIXTURE_PART, MIXTURE_WEIGHT])
+    part_of_row, weight_of_row = table[:][MIXTURE_PART], table[:][MIXTURE_WEIGHT]
+    parts = [np.flatnonzero(part_of_row[row_of_item] == part) for part in np.unique(part_of_row)]
+    return parts, [float(weight_of_row[row_of_item[part[0]]]) for part in parts]
+
+
+def scan_rows(dataset: datasets.Dataset, num_proc: int | None = None) -> list[ScannedRow]:
     """What [`scan_dataset`] finds, by row; of a mixture, of its datasets."""
     if MIXTURE_PART not in dataset.column_names:
         return list(scan_dataset(dataset, num_proc))

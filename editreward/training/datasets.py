@@ -161,7 +161,9 @@ def _as_config(entry: GroupDatasetConfig | Mapping[str, Any]) -> GroupDatasetCon
     return GroupDatasetConfig(**entry)
 
 
-def load_train_dataset(script_args: GroupDataArguments, seed: int = 0, on_fault: str = "stop") -> Any:
+def load_train_dataset(
+    script_args: GroupDataArguments, seed: int = 0, on_fault: str = "stop"
+) -> Dataset | IterableDataset:
     """The groups to train on, a `datasets.Dataset` or, streamed, a `datasets.IterableDataset`.
 
     Args:
@@ -189,7 +191,9 @@ def load_train_dataset(script_args: GroupDataArguments, seed: int = 0, on_fault:
     return mix(parts, given)
 
 
-def load_eval_dataset(script_args: GroupDataArguments, on_fault: str = "stop") -> Any:
+def load_eval_dataset(
+    script_args: GroupDataArguments, on_fault: str = "stop"
+) -> Dataset | IterableDataset | dict[str, Dataset | IterableDataset]:
     """The groups to evaluate on: one dataset, or several by label."""
     configs = script_args.eval_datasets
     if not configs:
@@ -293,7 +297,7 @@ class MixtureReader:
         self.parts = parts
         self._rows = [GroupRows(part) for part in parts]
 
-    def __call__(self, batch: Mapping[str, list[int]]) -> dict[str, list[Any]]:
+    def __call__(self, batch: Mapping[str, list[int]]) -> dict[str, list[object]]:
         rows = [
             self._rows[part][Request(row)] for part, row in zip(batch[MIXTURE_PART], batch[MIXTURE_ROW], strict=True)
         ]
@@ -370,7 +374,7 @@ def _features(dimensions: Sequence[str] = DEFAULT_DIMENSIONS) -> datasets.Featur
     )
 
 
-def _common_columns(row: GroupRow) -> dict[str, Any]:
+def _common_columns(row: GroupRow) -> GroupRow:
     kept = ("image", "scores", "annotations", "rationale")
     return {
         "group_id": row["group_id"],

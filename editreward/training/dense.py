@@ -7,7 +7,7 @@ that what was learnt is not lost. The targets are known for simulated groups onl
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from editreward.dense_heads import DenseHeads, DenseLogits, LayerStates
+from editreward.groups.rows import GroupRow
 from editreward.simulation import SimulatedGroup
 from editreward.simulation.grounding import (
     SHAPES_VOCABULARY,
@@ -25,6 +26,10 @@ from editreward.simulation.grounding import (
     group_mismatches,
     request_values,
 )
+from editreward.training.terms import GroupBatch
+
+if TYPE_CHECKING:
+    from modeling_editreward import EditRewardModel
 
 TO_CHANGE_WEIGHT = 4.0
 """Of a cell that should show something else than the source does, to a weight of 1 of the others: it takes reading."""
@@ -112,7 +117,7 @@ class DenseLoss:
         self.heads, self.weight, self.side = heads.requires_grad_(False), weight, side
         self._states = LayerStates(heads.layers)
 
-    def watch(self, model: Any) -> None:
+    def watch(self, model: "EditRewardModel") -> None:
         """Hook into an [`EditRewardModel`]."""
         self.image_token_id = model.config.backbone_config.image_token_id
         self._states.watch(model.backbone.language_model)
@@ -121,7 +126,7 @@ class DenseLoss:
         """Write the heads into the folder of a model that was trained with them: they go on reading it."""
         self.heads.save(folder)
 
-    def targets(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    def targets(self, rows: Sequence[GroupRow]) -> dict[str, Tensor]:
         """Of rows that hold their simulated group as `simulation`.
 
         Raises:
@@ -131,7 +136,7 @@ class DenseLoss:
             raise ValueError("Dense losses need groups whose truth is known: those of `--dataset_name simulated`.")
         return dense_targets([row["simulation"] for row in rows], self.side, self.heads.vocabulary)
 
-    def __call__(self, inputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def __call__(self, inputs: GroupBatch, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The losses of the batch that the model was just run on, by name."""
         inputs_embeds, states = self._states.take()
         is_image = inputs["input_ids"] == self.image_token_id

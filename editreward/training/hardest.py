@@ -5,16 +5,18 @@ They are drawn as the model sees them, from the patches of the batch: nothing is
 
 import heapq
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from accelerate.utils import gather_object
 from PIL import Image
 from torch import Tensor
+from transformers import BaseImageProcessor, TrainerCallback
 from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback, rewrite_logs
 
 from configuration_editreward import EditRewardConfig
@@ -23,6 +25,11 @@ from editreward.reports.picture import ScoredGroup, draw_groups
 from editreward.reports.ranking import ranking_table
 from editreward.statistics.preferences import best_of_probabilities
 from editreward.training.metrics import EvaluatedGroup
+from editreward.training.terms import GroupBatch
+from processing_editreward import EditRewardProcessor
+
+if TYPE_CHECKING:
+    from editreward.training.trainer import EditRewardTrainer
 
 # Pushes to the Hub leave out what begins with an underscore: the pictures show the data.
 FOLDER = "_evaluation"
@@ -55,12 +62,12 @@ class HardestGroups:
         processor ([`EditRewardProcessor`]): Made the batches.
     """
 
-    def __init__(self, size: int, processor: Any) -> None:
+    def __init__(self, size: int, processor: EditRewardProcessor) -> None:
         self.size = size
         self.processor = processor
         self._heap: list[HardGroup] = []
 
-    def add(self, groups: Sequence[EvaluatedGroup], inputs: Mapping[str, Any], link: str) -> None:
+    def add(self, groups: Sequence[EvaluatedGroup], inputs: GroupBatch, link: str) -> None:
         """Look at a batch of this rank: the scores of its groups and the collator's batch."""
         if not self.size:
             return
@@ -78,7 +85,7 @@ class HardestGroups:
             hard = HardGroup(difficulty, group_id, instruction, group, images[:sources], images[sources:])
             (heapq.heapreplace if is_full else heapq.heappush)(self._heap, hard)
 
-    def report(self, trainer: Any, prefix: str) -> None:
+    def report(self, trainer: "EditRewardTrainer", prefix: str) -> None:
         """Draw the hardest groups of all ranks, and send the picture to the trackers. Every rank must call it.
 
         Args:
@@ -92,14 +99,14 @@ class HardestGroups:
             tag = next(iter(rewrite_logs({name: 0})))
             report_picture(trainer.callback_handler.callbacks, tag, picture, trainer.state.global_step)
 
-    def gather(self, accelerator: Any) -> list[HardGroup]:
+    def gather(self, accelerator: Accelerator) -> list[HardGroup]:
         """The hardest groups of all ranks, hardest first. Every rank must call it."""
         found = gather_object(self._heap) if accelerator.num_processes > 1 else self._heap
         unique = {group.group_id: group for group in found}  # a last batch may be filled up with groups of the first
         return sorted(unique.values(), reverse=True)[: self.size]
 
 
-def images_of_row(inputs: Mapping[str, Tensor], row: int, processor: Any) -> list[Image.Image]:
+def images_of_row(inputs: GroupBatch, row: int, processor: EditRewardProcessor) -> list[Image.Image]:
     """The images of one group of a batch, sources first, as the model sees them: resized and without transparency."""
     image_processor = processor.image_processor
     grids, index = inputs["image_grid_thw"].cpu(), inputs["image_index"].cpu()
@@ -115,7 +122,7 @@ def images_of_row(inputs: Mapping[str, Tensor], row: int, processor: Any) -> lis
     ]
 
 
-def image_of_patches(patches: Tensor, grid: Sequence[int], image_processor: Any) -> Image.Image:
+def image_of_patches(patches: Tensor, grid: Sequence[int], image_processor: BaseImageProcessor) -> Image.Image:
     """Undo what the image processor does after resizing.
 
     Args:
@@ -185,7 +192,7 @@ def write_hardest(groups: Sequence[HardGroup], config: EditRewardConfig, folder:
     return picture
 
 
-def report_picture(callbacks: Sequence[Any], name: str, picture: Image.Image, step: int) -> None:
+def report_picture(callbacks: Sequence[TrainerCallback], name: str, picture: Image.Image, step: int) -> None:
     """Send a picture to the trackers among the trainer's callbacks."""
     for callback in callbacks:
         if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:

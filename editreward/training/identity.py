@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import datasets
 
@@ -36,14 +35,14 @@ SAMPLED_ROWS = 32
 
 def run_identity(
     args: EditRewardTrainingArguments, dataset: datasets.Dataset | datasets.IterableDataset
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Settings and data of a run, as JSON data.
 
     Args:
         args: Of the run.
         dataset: Training data. Of a stream, which could only be read from its start, nothing is compared.
     """
-    identity: dict[str, Any] = {name: getattr(args, name) for name in SETTINGS}
+    identity: dict[str, object] = {name: getattr(args, name) for name in SETTINGS}
     if isinstance(dataset, datasets.Dataset):
         rows, count = GroupRows(dataset), len(dataset)
         places = sorted({place * (count - 1) // max(1, SAMPLED_ROWS - 1) for place in range(SAMPLED_ROWS)})
@@ -52,7 +51,7 @@ def run_identity(
     return json.loads(json.dumps(identity))
 
 
-def _row(rows: GroupRows, place: int) -> list[Any]:
+def _row(rows: GroupRows, place: int) -> list[object]:
     """Images, instruction and scores of a row."""
     row = rows._read(place)
     if isinstance(row, UnreadableRow):
@@ -61,12 +60,12 @@ def _row(rows: GroupRows, place: int) -> list[Any]:
     return [row_digest(row), json.dumps(scores, sort_keys=True)]
 
 
-def save_identity(folder: Path, identity: dict[str, Any]) -> None:
+def save_identity(folder: Path, identity: dict[str, object]) -> None:
     """Write it into a checkpoint."""
     write_json(folder / IDENTITY_FILE, identity)
 
 
-def check_identity(checkpoint: Path, identity: dict[str, Any]) -> None:
+def check_identity(checkpoint: Path, identity: dict[str, object]) -> None:
     """Be sure that a checkpoint is of this run. Those without the file, of earlier versions, are taken as they are.
 
     Raises:

@@ -19,9 +19,9 @@ residual stream; `tests/training/test_memory.py` holds them to what it saves in 
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+from transformers import PreTrainedConfig
 
 from configuration_editreward import EditRewardConfig, check_choice
 from modeling_editreward import EditRewardModel
@@ -49,7 +49,7 @@ class TrainingMemory:
         return self.weights + self.gradients + self.optimizer + self.copies + self.activations + self.reserve
 
 
-def language_layer_bytes(config: Any) -> int:
+def language_layer_bytes(config: PreTrainedConfig) -> int:
     """Bytes per token that a decoder layer saves for its backward pass; `config` is the language model's."""
     width, head_dim = config.hidden_size, getattr(config, "head_dim", None)
     head_dim = head_dim or width // config.num_attention_heads
@@ -62,7 +62,7 @@ def language_layer_bytes(config: Any) -> int:
     return saved
 
 
-def vision_layer_bytes(config: Any) -> int:
+def vision_layer_bytes(config: PreTrainedConfig) -> int:
     """Bytes per patch that a block of the vision tower saves for its backward pass; `config` is the tower's."""
     if config.model_type.startswith("qwen3"):  # LayerNorm, and an MLP of two layers
         return 24 * config.hidden_size + 4 * config.intermediate_size

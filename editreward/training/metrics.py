@@ -25,10 +25,11 @@ from editreward.statistics import (
     expected_calibration_error,
 )
 from editreward.statistics.preferences import preference_probability
-from editreward.training.terms import Samples
+from editreward.training.terms import GroupBatch, Samples
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def batch_statistics(
     dimensions: Sequence[str],
     terms: Sequence[tuple[int | None, float]],
     outputs: Any,
-    inputs: Mapping[str, Any],
+    inputs: GroupBatch,
     losses: Sequence[Tensor],
     pointwise_losses: Sequence[Tensor] = (),
 ) -> dict[str, Tensor]:
@@ -247,7 +248,7 @@ class Throughput:
         if self._started is None:
             self._started = time.perf_counter()
 
-    def count(self, batch: Mapping[str, Any], samples: Samples) -> None:
+    def count(self, batch: GroupBatch, samples: Samples) -> None:
         """Count a batch of the collator and the samples of its overall loss."""
         found = (
             len(batch["input_ids"]),
@@ -258,7 +259,7 @@ class Throughput:
         for name, number in zip(COUNTS, found, strict=True):
             self._counts[name] += number
 
-    def pop(self, accelerator: "Accelerator", log_history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    def pop(self, accelerator: "Accelerator", log_history: Sequence[Mapping[str, float]]) -> dict[str, float]:
         """Rates of all ranks together since the last call, and how much was seen since the start of the run.
 
         Args:
@@ -272,7 +273,7 @@ class Throughput:
         *counts, seconds = values.tolist()
         self._counts = dict.fromkeys(COUNTS, 0)
         self._started = None
-        before: Mapping[str, Any] = next((entry for entry in reversed(log_history) if COUNTS[0] in entry), {})
+        before: Mapping[str, float] = next((entry for entry in reversed(log_history) if COUNTS[0] in entry), {})
         logs: dict[str, float] = {
             name: before.get(name, 0) + int(number) for name, number in zip(COUNTS, counts, strict=True)
         }
@@ -375,7 +376,7 @@ class EvaluationScores:
     def __init__(self) -> None:
         self.groups: list[EvaluatedGroup] = []
 
-    def add(self, outputs: Any, inputs: Mapping[str, Any], accelerator: "Accelerator") -> list[EvaluatedGroup]:
+    def add(self, outputs: Any, inputs: GroupBatch, accelerator: "Accelerator") -> list[EvaluatedGroup]:
         """Add a batch of every rank. Returns this rank's own groups."""
         group_index, groups = inputs["group_index"], len(inputs["input_ids"])
         dtype = outputs.reward.dtype

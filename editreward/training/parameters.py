@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from modeling_editreward import EditRewardModel
 
 # The parts of a model, by what is in a parameter's name. The first match counts; whatever matches none is part of the
 # language model.
@@ -34,7 +37,7 @@ class PartArguments(Protocol):
     reward_tokens_learning_rate: float | None
     bf16: bool
     fp16: bool
-    fsdp: Any
+    fsdp: object
 
 
 HALF_PRECISION = (torch.bfloat16, torch.float16)
@@ -80,14 +83,14 @@ class RewardTokenEmbedding(nn.Embedding):
 
 
 @torch.no_grad()
-def _write_rows(module: Any, *_: Any) -> None:
+def _write_rows(module: "RewardTokenEmbedding", *_: object) -> None:
     """Write the trained rows into the matrix, whose own are never read. Not where either is a rank's shard."""
     weight, rows = module.weight, module.reward_tokens
     if not _is_shard(weight) and not _is_shard(rows):
         weight[module.token_ids] = rows.to(weight.dtype)
 
 
-def _read_rows(module: Any, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
+def _read_rows(module: "RewardTokenEmbedding", state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
     weight = state_dict.get(f"{prefix}weight")
     if weight is not None and f"{prefix}reward_tokens" not in state_dict:
         state_dict[f"{prefix}reward_tokens"] = weight[module.token_ids.to(weight.device)]
@@ -107,7 +110,7 @@ def fold_reward_tokens(model: nn.Module, state_dict: dict[str, Tensor]) -> None:
             weight[module.token_ids.to(weight.device)] = rows.to(weight)
 
 
-def select_trained(model: Any, reward_token_ids: Sequence[int], args: PartArguments) -> None:
+def select_trained(model: "EditRewardModel", reward_token_ids: Sequence[int], args: PartArguments) -> None:
     """Freeze the parts that `args.freeze` names and train all others. Selecting twice changes nothing.
 
     Args:
@@ -132,7 +135,7 @@ def has_masters(args: PartArguments) -> bool:
     return (args.bf16 or args.fp16) and (bool(args.fsdp) or parse_flag_from_env("ACCELERATE_USE_FSDP"))
 
 
-def upcast_trained(model: Any, reward_token_ids: Sequence[int], args: PartArguments) -> None:
+def upcast_trained(model: "EditRewardModel", reward_token_ids: Sequence[int], args: PartArguments) -> None:
     """Hold in float32 what will be trained and has no master weights; frozen weights stay as they are.
 
     Takes the arguments of [`select_trained`].

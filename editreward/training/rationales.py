@@ -12,7 +12,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from processing_editreward import EditRewardProcessor, PackedGroup
@@ -228,7 +227,7 @@ class RationaleLoss:
         return F.cross_entropy(logits, rationale_ids, reduction="none")
 
 
-def language_model_head(model: Any, name_or_path: str | None = None) -> Tensor:
+def language_model_head(model: PreTrainedModel, name_or_path: str | None = None) -> Tensor:
     """Weight of the language-model head of a vision-language model, read from its checkpoint.
 
     Args:
@@ -268,7 +267,7 @@ def language_model_head(model: Any, name_or_path: str | None = None) -> Tensor:
 
 def _weight_files(path: str | Path, revision: str | None) -> dict[str, str]:
     """The file of each tensor of a checkpoint, by its name; empty without safetensors files."""
-    options: dict[str, Any] = {"revision": revision, "_raise_exceptions_for_missing_entries": False}
+    options: dict[str, object] = {"revision": revision, "_raise_exceptions_for_missing_entries": False}
     index = cached_file(path, SAFE_WEIGHTS_INDEX_NAME, **options)
     if index is not None:
         shards = json.loads(Path(index).read_text())["weight_map"]

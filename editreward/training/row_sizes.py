@@ -1,8 +1,7 @@
 """How long the rows of a dataset will be as token sequences, read from image headers alone."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import pyarrow as pa
 from datasets import Dataset, Features, List, Value
@@ -25,6 +24,18 @@ SCAN_FEATURES = Features(
         "fault": Value("string"),
     }
 )
+
+
+class ScannedRow(TypedDict):
+    """What the length and the pairs of a row depend on, `SCAN_FEATURES`; `fault` is why it cannot be used."""
+
+    group_id: str | None
+    instruction: str | None
+    source_sizes: list[tuple[int, int]]
+    candidate_sizes: list[tuple[int, int]]
+    rationales: list[str | None]
+    pairs: list[Pair]
+    fault: str | None
 
 
 @dataclass
@@ -59,11 +70,12 @@ class TokenCounter:
     def __init__(self, processor: EditRewardProcessor, rationales: bool = False) -> None:
         self.processor, self.rationales = processor, rationales
 
-    def __call__(self, scanned: Mapping[str, Any]) -> RowTokens:
+    def __call__(self, scanned: ScannedRow) -> RowTokens:
         """Tokens of a row as [`scan_row`] describes it; 0 for one that cannot be used, which the collator reports."""
         if scanned["fault"] is not None:
             return RowTokens(0, [])
         sources, instruction = scanned["source_sizes"], scanned["instruction"]
+        assert instruction is not None  # else it has a fault
         root, candidates = self.processor.count_tokens(sources, scanned["candidate_sizes"], instruction)
         if self.rationales:
             try:
@@ -78,9 +90,9 @@ class TokenCounter:
         return self(scan_row(row)).most()
 
 
-def scan_row(row: GroupRow) -> dict[str, Any]:
-    """What the length and the pairs of a row depend on, `SCAN_FEATURES`."""
-    scanned: dict[str, Any] = {
+def scan_row(row: GroupRow) -> ScannedRow:
+    """Read what the length and the pairs of a row depend on."""
+    scanned: ScannedRow = {
         "group_id": row.get("group_id"),
         "instruction": row.get("instruction"),
         "source_sizes": [],
@@ -90,15 +102,17 @@ def scan_row(row: GroupRow) -> dict[str, Any]:
         "fault": None,
     }
     if isinstance(row, UnreadableRow):
-        return {**scanned, "fault": row["reason"]}
+        scanned["fault"] = row["reason"]
+        return scanned
     name = row_name(row)
     sources, candidates = row.get("source_images") or [], row.get("candidates") or []
     try:
-        scanned["pairs"] = pairs_of_group(row.get("preferences"), len(candidates))
-        if not sources or not candidates or scanned["pairs"] is None:
+        pairs = pairs_of_group(row.get("preferences"), len(candidates))
+        if not sources or not candidates or pairs is None:
             raise ValueError(f"{name} has no source image, no candidates or an impossible preference.")
         if not isinstance(row["instruction"], str) or not row["instruction"].strip():
             raise ValueError(f"{name} has no instruction.")
+        scanned["pairs"] = pairs
         scanned["source_sizes"] = [image_size(image, f"{name}: source[{i}]") for i, image in enumerate(sources)]
         scanned["candidate_sizes"] = [
             image_size(candidate["image"], f"{name}: edited[{i}]") for i, candidate in enumerate(candidates)
@@ -106,8 +120,14 @@ def scan_row(row: GroupRow) -> dict[str, Any]:
         texts = [candidate.get("rationale") for candidate in candidates]
         scanned["rationales"] = [text if isinstance(text, str) else None for text in texts]
     except ValueError as error:
-        nothing: dict[str, Any] = {"source_sizes": [], "candidate_sizes": [], "rationales": [], "pairs": []}
-        return {**scanned, **nothing, "fault": str(error)}
+        return {
+            **scanned,
+            "source_sizes": [],
+            "candidate_sizes": [],
+            "rationales": [],
+            "pairs": [],
+            "fault": str(error),
+        }
     return scanned
 
 
@@ -116,7 +136,7 @@ def scan_dataset(dataset: Dataset, num_proc: int | None = None) -> Dataset:
 
     Of embedded images only the headers are read. A dataset with a transform has to make its rows.
     """
-    options: dict[str, Any] = {"num_proc": num_proc, "desc": "Reading image sizes", "features": SCAN_FEATURES}
+    options: dict[str, object] = {"num_proc": num_proc, "desc": "Reading image sizes", "features": SCAN_FEATURES}
     if dataset.format["type"] == "custom":
         return dataset.map(scan_row, remove_columns=dataset.column_names, **options).with_format(None)
     scanned = dataset.with_format("arrow").map(
@@ -130,12 +150,12 @@ def _scan_table(table: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SCAN_FEATURES.arrow_schema)
 
 
-def _columns(table: pa.Table) -> list[tuple[str, Any]]:
+def _columns(table: pa.Table) -> list[tuple[str, pa.ChunkedArray]]:
     wanted = ("group_id", "instruction", "source_images", "candidates", "preferences")
     return [(name, table[name]) for name in wanted if name in table.column_names]
 
 
-def _lazy(value: Any) -> Any:
+def _lazy(value: pa.Scalar | None) -> object:
     """An Arrow value as Python's, but binary data as open files: a header is read without copying its image."""
     if value is None or not value.is_valid:
         return None

@@ -1,9 +1,8 @@
 """What stops a training run, and what it then says: losses that are no numbers, and memory that does not suffice."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -12,13 +11,14 @@ from torch import Tensor
 
 from editreward.printing import printable
 from editreward.training.arguments import EditRewardTrainingArguments
+from editreward.training.terms import GroupBatch
 
 
 class NonFiniteError(RuntimeError):
     """The loss or the gradient of a training step is infinite or not a number."""
 
 
-def describe_batch(batch: Mapping[str, Any]) -> str:
+def describe_batch(batch: GroupBatch) -> str:
     """Size and groups of a batch of the collator."""
     rows, length = batch["segment_ids"].shape
     groups = ", ".join(map(printable, batch["group_ids"]))
@@ -61,7 +61,7 @@ def stop_unless_finite(
 
 
 @contextmanager
-def memory_advice(args: EditRewardTrainingArguments, batch: Mapping[str, Any]) -> Iterator[None]:
+def memory_advice(args: EditRewardTrainingArguments, batch: GroupBatch) -> Iterator[None]:
     """Have an out-of-memory error of the accelerator say what was in the batch and which options need less."""
     training = torch.is_grad_enabled()
     try:

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import yaml
 from trl import ModelConfig, RewardConfig, ScriptArguments
@@ -32,7 +31,7 @@ START = (
 
 
 def sort_into_sections(
-    parser: argparse.ArgumentParser, script_arguments: Any, training_arguments: Any, inherited: Any = RewardConfig
+    parser: argparse.ArgumentParser, script_arguments: type, training_arguments: type, inherited: type = RewardConfig
 ) -> None:
     """Show the options of a parser in sections, those of this package before those that it inherits.
 
@@ -61,7 +60,7 @@ def sort_into_sections(
     parser._action_groups = [groups[0], *groups[1:], parser._optionals]
 
 
-def _own(arguments: Any, inherited: Any) -> list[str]:
+def _own(arguments: type, inherited: type) -> list[str]:
     known = {one.name for one in fields(inherited)}
     return [one.name for one in fields(arguments) if one.name not in known]
 

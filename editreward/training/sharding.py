@@ -1,8 +1,7 @@
 """What a reward model needs of sharded training (FSDP2, DeepSpeed ZeRO) beyond accelerate's defaults."""
 
-from typing import Any
-
 import torch
+from accelerate.utils import DeepSpeedPlugin, FullyShardedDataParallelPlugin
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 
@@ -10,7 +9,7 @@ from editreward.training.arguments import EditRewardTrainingArguments
 from modeling_editreward import RewardHeads
 
 
-def configure_fsdp(plugin: Any, mixed_precision: str) -> None:
+def configure_fsdp(plugin: FullyShardedDataParallelPlugin, mixed_precision: str) -> None:
     """Check accelerate's FSDP plugin, and have it reduce gradients and return scores in float32.
 
     Under its own policy for bfloat16 the scores would come back with 8 bits, too few to tell similar edits apart.
@@ -32,7 +31,7 @@ def configure_fsdp(plugin: Any, mixed_precision: str) -> None:
         )
 
 
-def configure_deepspeed(plugin: Any, args: EditRewardTrainingArguments) -> None:
+def configure_deepspeed(plugin: DeepSpeedPlugin, args: EditRewardTrainingArguments) -> None:
     """Have DeepSpeed train float32 weights under autocast where it would turn all of them, heads too, into bfloat16.
 
     With its own `bf16` it keeps float32 copies in the optimizer only: scores would have 8 bits, and checkpoints lose

@@ -4,7 +4,6 @@ import functools
 import itertools
 import random
 from collections.abc import Sequence
-from typing import Any
 
 from editreward.groups.rows import GroupRow
 
@@ -105,7 +104,7 @@ def pairs_of_group(preferences: Sequence[GroupRow] | None, size: int) -> list[Pa
     return list(itertools.combinations(range(size), 2)) if pairs == [] else pairs
 
 
-def take_candidates(row: GroupRow, chosen: Sequence[int]) -> dict[str, Any]:
+def take_candidates(row: GroupRow, chosen: Sequence[int]) -> GroupRow:
     """A row with some of its candidates, and of its `preferences` those between them."""
     place = {candidate: new for new, candidate in enumerate(chosen)}
     preferences = [

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from editreward.groups.pairs import (
     majority_preferences,
     training_pairs,
 )
+from editreward.groups.rows import GroupRow
 
 Samples: TypeAlias = WeightedPairs[Tensor] | WeightedScores[Tensor]
 ArraySamples: TypeAlias = WeightedPairs[np.ndarray] | WeightedScores[np.ndarray]
@@ -41,6 +42,38 @@ class Annotation:
         """That of a batch of the collator."""
         names = ("labels", "group_index", "preferences", "preference_weight", "annotator_labels")
         return cls(**{name: batch[name].cpu().numpy() for name in names if name in batch})
+
+
+class Terms(TypedDict):
+    """What [`LossTerms`] adds to a batch."""
+
+    terms: list[Samples]
+    pointwise: list[Any]
+    ranked: list[list[Tensor]]
+    tied: Tensor
+    majority: Tensor
+
+
+class GroupBatch(Terms, total=False):
+    """A batch of the collator, with its terms."""
+
+    input_ids: Tensor
+    segment_ids: Tensor
+    group_index: Tensor
+    pixel_values: Tensor
+    image_grid_thw: Tensor
+    image_index: Tensor
+    labels: Tensor
+    preferences: Tensor
+    preference_weight: Tensor
+    annotator_labels: Tensor
+    group_ids: list[str]
+    instructions: list[str]
+    num_tokens: int
+    rationale_ids: Tensor
+    hidden_positions: Tensor
+    auxiliary: dict[str, Tensor]
+    skipped_rows: list[tuple[str, str]]
 
 
 class LossTerms:
@@ -71,7 +104,7 @@ class LossTerms:
         if dimension_weight > 0:
             self.weights += [(index, dimension_weight / len(dimensions)) for index in self.dimensions]
 
-    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+    def __call__(self, batch: Mapping[str, object]) -> Terms:
         """What a batch of the collator is trained and measured on.
 
         Returns:
@@ -121,10 +154,10 @@ class TermCollator:
         terms: What to add.
     """
 
-    def __init__(self, collator: Callable[[Sequence[Any]], dict[str, Any]], terms: LossTerms) -> None:
+    def __init__(self, collator: Callable[[Sequence[GroupRow]], dict[str, object]], terms: LossTerms) -> None:
         self.collator, self.terms = collator, terms
 
-    def __call__(self, rows: Sequence[Any]) -> dict[str, Any]:
+    def __call__(self, rows: Sequence[GroupRow]) -> dict[str, object]:
         """A batch with its terms."""
         batch = self.collator(rows)
         return {**batch, **self.terms(batch)}

@@ -60,7 +60,7 @@ from editreward.training.parameters import (
 from editreward.training.rationales import RationaleLoss, language_model_head
 from editreward.training.safety import memory_advice, stop_unless_finite
 from editreward.training.sharding import configure_deepspeed, configure_fsdp, finish_fsdp
-from editreward.training.terms import TERMS, LossTerms, Samples, TermCollator
+from editreward.training.terms import TERMS, GroupBatch, LossTerms, Samples, TermCollator
 from modeling_editreward import EditRewardModel, EditRewardOutput
 from processing_editreward import EditRewardProcessor
 
@@ -246,7 +246,7 @@ class EditRewardTrainer(RewardTrainer):
             set_learning_rates(optimizer, model or self.model, learning_rates(self.args))
         return optimizer
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: object, **kwargs: object) -> TrainOutput:
         """As in `transformers.Trainer`; the model's config takes the loss's link, and a calibration that it has is
         fitted anew at the end, or kept with a warning.
 
@@ -269,7 +269,7 @@ class EditRewardTrainer(RewardTrainer):
         return output
 
     def _init_training_state(
-        self, max_steps: int, steps_per_epoch: int, num_train_epochs: int, checkpoint: str | None, trial: Any
+        self, max_steps: int, steps_per_epoch: int, num_train_epochs: int, checkpoint: str | None, trial: object
     ) -> tuple[int, int]:
         # The Trainer looks whether a run is finished only after a step: a finished one would train a step more.
         epochs, batches = super()._init_training_state(max_steps, steps_per_epoch, num_train_epochs, checkpoint, trial)
@@ -305,9 +305,9 @@ class EditRewardTrainer(RewardTrainer):
         dataset: Dataset | IterableDataset,
         description: str,
         batch_size: int,
-        *args: Any,
+        *args: object,
         is_training: bool = False,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> torch.utils.data.DataLoader:
         key = kwargs.get("dataloader_key")
         collator = TermCollator(self.data_collator, self.terms)
@@ -322,13 +322,14 @@ class EditRewardTrainer(RewardTrainer):
         if self._signature_columns is None:
             self._signature_columns = ["group_id", "source_images", "instruction", "candidates", "preferences"]
 
-    def _prepare_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def _prepare_inputs(self, inputs: GroupBatch) -> GroupBatch:
         if "terms" not in inputs:  # of another data loader than ours
             inputs = {**inputs, **self.terms(inputs)}
         annotation = {name: value for name, value in inputs.items() if name in ANNOTATION}
         # DeepSpeed runs have every float of the others cast to half precision.
         others = {name: value for name, value in inputs.items() if name not in ANNOTATION}
-        return {**super()._prepare_inputs(others), **send_to_device(annotation, self.args.device)}
+        prepared: GroupBatch = super()._prepare_inputs(others) | send_to_device(annotation, self.args.device)
+        return prepared
 
     # Sharding
 
@@ -341,7 +342,7 @@ class EditRewardTrainer(RewardTrainer):
         if self.is_deepspeed_enabled:
             configure_deepspeed(self.accelerator.state.deepspeed_plugin, self.args)
 
-    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+    def _prepare_for_training(self, *args: object, **kwargs: object) -> object:
         prepared = super()._prepare_for_training(*args, **kwargs)
         if self.is_fsdp_enabled:
             finish_fsdp(self.model)
@@ -367,9 +368,7 @@ class EditRewardTrainer(RewardTrainer):
             total = total + self._total_weights(batch).to(device)
         return batches, self.accelerator.reduce(total, "sum")
 
-    def training_step(
-        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None
-    ) -> Tensor:
+    def training_step(self, model: nn.Module, inputs: GroupBatch, num_items_in_batch: Tensor | None = None) -> Tensor:
         """As in `transformers.Trainer`; running out of memory says what to change."""
         with memory_advice(self.args, inputs):
             return super().training_step(model, inputs, num_items_in_batch)
@@ -388,7 +387,7 @@ class EditRewardTrainer(RewardTrainer):
     def compute_loss(
         self,
         model: nn.Module,
-        inputs: dict[str, Any],
+        inputs: GroupBatch,
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, EditRewardOutput]:
@@ -429,7 +428,7 @@ class EditRewardTrainer(RewardTrainer):
                 stop_unless_finite(self.accelerator, values, "loss", groups, self.state.global_step + 1)
         return (loss, outputs) if return_outputs else loss
 
-    def _forward(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[EditRewardOutput, list[Tensor]]:
+    def _forward(self, model: nn.Module, inputs: GroupBatch) -> tuple[EditRewardOutput, list[Tensor]]:
         """Outputs of the model ([`EditRewardOutput`]); for each term of the loss the loss of each of its samples."""
         outputs = model(**{name: value for name, value in inputs.items() if name not in (*ANNOTATION, *NAMES)})
         # The aggregate comes last, as the samples' dimension -1.
@@ -437,19 +436,19 @@ class EditRewardTrainer(RewardTrainer):
         std = torch.cat([outputs.log_std.exp(), outputs.reward_std[:, None]], dim=-1)
         return outputs, [self.loss.of(term, mean, std) for term in inputs["terms"]]
 
-    def _pointwise_losses(self, outputs: Any, inputs: Mapping[str, Any]) -> list[Tensor]:
+    def _pointwise_losses(self, outputs: Any, inputs: GroupBatch) -> list[Tensor]:
         """The negative log likelihood of each sample of each dimension; empty without `pointwise_weight`."""
         if self.pointwise is None:
             return []
         return [self.pointwise.of(term, outputs.mean, outputs.log_std) for term in inputs["pointwise"]]
 
-    def _token_losses(self, outputs: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+    def _token_losses(self, outputs: Any, inputs: GroupBatch) -> Tensor:
         """Loss of each token of the rationales, `(tokens,)`."""
         if self.rationale_loss is None:
             return outputs.reward.new_zeros(0)
         return self.rationale_loss(outputs.hidden_states, inputs["rationale_ids"])
 
-    def _total_weights(self, inputs: Mapping[str, Any]) -> Tensor:
+    def _total_weights(self, inputs: GroupBatch) -> Tensor:
         """The sum of weights of each term of the loss, of each dimension's likelihood where there is one, and the
         number of tokens of rationales: `(terms + dimensions or 0 + 1,)`."""
         terms: list[Samples] = [*inputs["terms"], *inputs["pointwise"]]
@@ -461,7 +460,7 @@ class EditRewardTrainer(RewardTrainer):
     def _statistics(
         self,
         outputs: Any,
-        inputs: Mapping[str, Any],
+        inputs: GroupBatch,
         losses: Sequence[Tensor],
         token_losses: Tensor,
         pointwise: Sequence[Tensor],
@@ -538,7 +537,7 @@ class EditRewardTrainer(RewardTrainer):
     def prediction_step(
         self,
         model: nn.Module,
-        inputs: dict[str, Tensor],
+        inputs: GroupBatch,
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[None, None, None]:
@@ -607,11 +606,11 @@ class EditRewardTrainer(RewardTrainer):
 
     # Saving
 
-    def _get_output_dir(self, trial: Any) -> str:
+    def _get_output_dir(self, trial: object) -> str:
         run_dir = super()._get_output_dir(trial)
         return os.path.join(run_dir, INCOMPLETE) if self._saves_checkpoint else run_dir
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+    def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
         """As in `transformers.Trainer`, but what a killed run leaves is a whole checkpoint or none; rotate after."""
         run_dir = Path(self._get_output_dir(trial))
         name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
@@ -637,7 +636,7 @@ class EditRewardTrainer(RewardTrainer):
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(checkpoint))
 
-    def _finalize_training(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
+    def _finalize_training(self, trial: object, *args: object, **kwargs: object) -> object:
         best = self.state.best_model_checkpoint
         if self.args.should_save and best is not None and self.args.save_total_limit == 1:
             # The Trainer would delete what the best one supersedes in place.
@@ -706,7 +705,7 @@ class EditRewardTrainer(RewardTrainer):
         model_name: str | None = None,
         dataset_name: str | list[str] | None = None,
         tags: str | list[str] | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         """Write the card of the run so far into the output folder, see [`write_model_card`]."""
         if self.is_world_process_zero():
@@ -716,7 +715,7 @@ class EditRewardTrainer(RewardTrainer):
             write_model_card(self, name, datasets, [*self._tag_names, *more_tags])
 
 
-def _check_types(model: Any, args: Any, processing_class: Any) -> None:
+def _check_types(model: object, args: object, processing_class: object) -> None:
     """Raise a `TypeError` for what other trainers take and this one does not."""
     if isinstance(model, str):
         raise TypeError(

@@ -25,22 +25,9 @@ from tests.data.test_edit_sources import shard
 from tests.helpers.hub_server import Hub, run_with_hub
 from tests.helpers.pictures import file_of
 from tests.helpers.processes import start
-from tests.helpers.scorers import GREEN, RED, ColourScorer, painted
+from tests.helpers.scorers import GREEN, RED, ColourScorer, Share, painted
 
 EDITS = 150
-
-
-class Share:
-    """One of two processes, which run here one after another."""
-
-    def __init__(self, index):
-        self.index, self.count, self.is_main, self.device = index, 2, index == 1, None
-
-    def together(self, values):
-        return values
-
-    def from_main(self, value):
-        return value
 
 
 class Stops(ColourScorer):

@@ -22,7 +22,7 @@ from editreward.editors.store import CandidateStore
 from editreward.groups import GroupScores
 from editreward.statistics.best_of import expected_best
 from tests.helpers.pictures import file_of, noise
-from tests.helpers.scorers import GREEN, RED, ColourScorer, painted
+from tests.helpers.scorers import GREEN, RED, ColourScorer, Share, painted
 
 ROWS, N = 12, 16
 HACKED = 200
@@ -220,19 +220,6 @@ def test_candidates_that_exist_are_chosen_from_by_the_command(tmp_path, capsys, 
     assert "goes without --editor" in capsys.readouterr().err
     assert cli.main(words[:1] + words[3:]) == 2
     assert "Name an --editor and its --instructions" in capsys.readouterr().err
-
-
-class Share:
-    """One of two processes, which run here one after another."""
-
-    def __init__(self, index):
-        self.index, self.count, self.is_main, self.device = index, 2, index == 1, None
-
-    def together(self, values):
-        return values
-
-    def from_main(self, value):
-        return value
 
 
 def test_two_processes_choose_what_one_chooses(made, table, tmp_path, quick):

@@ -16,6 +16,19 @@ from images_editreward import load_image
 RED, GREEN, BLUE = "instruction_following", "visual_quality", "spread"
 
 
+class Share:
+    """One of several processes, which run here one after another; the last one is the main one."""
+
+    def __init__(self, index: int, count: int = 2) -> None:
+        self.index, self.count, self.is_main, self.device = index, count, index == count - 1, None
+
+    def together(self, values):
+        return values
+
+    def from_main(self, value):
+        return value
+
+
 def painted(red: float, green: float = 0.0, blue: float = 0.0, size: tuple[int, int] = (16, 12)) -> Image.Image:
     """An image whose scores are `red` and `green`, with the standard deviation `blue`, all of 0..255."""
     return Image.new("RGB", size, (int(red), int(green), int(blue)))

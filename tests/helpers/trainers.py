@@ -46,19 +46,21 @@ def as_dataset(rows) -> Dataset:
     return Dataset.from_dict({"row": range(len(rows))}).with_transform(read)
 
 
+ON_A_CPU = {
+    "use_cpu": True,
+    "bf16": False,
+    "activation_checkpointing": False,
+    "report_to": "none",
+    "disable_tqdm": True,
+    "dataloader_pin_memory": False,
+    "dataloader_num_workers": 0,
+    "save_strategy": "no",
+}
+"""Options of a run that is quiet and saves nothing."""
+
+
 def make_arguments(folder, **arguments) -> EditRewardTrainingArguments:
-    settings = {
-        "output_dir": str(folder),
-        "use_cpu": True,
-        "bf16": False,
-        "activation_checkpointing": False,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "dataloader_pin_memory": False,
-        "dataloader_num_workers": 0,
-        "save_strategy": "no",
-    }
-    return EditRewardTrainingArguments(**(settings | arguments))
+    return EditRewardTrainingArguments(str(folder), **(ON_A_CPU | arguments))
 
 
 def make_trainer(

@@ -21,19 +21,9 @@ from editreward.scorers.registry import CompletedScorer, load_scorer
 from editreward.scorers.reward_model import EditRewardScorer, SkippedGroup
 from editreward.simulation import simulate_group
 from tests.helpers.pictures import file_of
-from tests.helpers.scorers import ColourScorer, painted
+from tests.helpers.scorers import ColourScorer, Share, painted
 
 ROWS = 7
-
-
-class Share:
-    """One of several processes, which run here one after another."""
-
-    def __init__(self, index, count):
-        self.index, self.count, self.is_main, self.device = index, count, index == count - 1, None
-
-    def together(self, values):
-        return values
 
 
 @pytest.fixture(scope="module")

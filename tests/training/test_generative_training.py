@@ -20,20 +20,11 @@ from editreward.training.generative.collator import IGNORED, AnswerCollator
 from editreward.training.generative.evaluation import Scored, scoring_metrics
 from editreward.training.generative.trainer import GenerativeTrainer
 from tests.helpers.editscore import GOLDEN
+from tests.helpers.trainers import ON_A_CPU
 
 ROOT = Path(__file__).parents[2]
 QWEN25 = GOLDEN / "qwen25" / "base"
-OPTIONS = {
-    "use_cpu": True,
-    "bf16": False,
-    "activation_checkpointing": False,
-    "report_to": "none",
-    "disable_tqdm": True,
-    "dataloader_pin_memory": False,
-    "dataloader_num_workers": 0,
-    "save_strategy": "no",
-    "max_pixels": 4096,
-}
+OPTIONS = ON_A_CPU | {"max_pixels": 4096}
 
 
 def rows(count: int = 2) -> Dataset:

@@ -14,7 +14,7 @@ from editreward.training.rationales import REQUESTS, RationaleLoss, language_mod
 from editreward.training.row_sizes import TokenCounter, scan_dataset
 from modeling_editreward import EditRewardModel
 from tests.helpers.backbones import backbone_folder, build, build_backbone, build_processor, make_image
-from tests.helpers.trainers import SCORES, as_dataset, make_arguments, make_row, make_trainer
+from tests.helpers.trainers import SCORES, as_dataset, make_arguments, make_row, make_trainer, step_of
 
 RATIONALES = ["The hat is blue, not red.", None, "好 ☕ <|im_end|> and <|image_pad|> are plain <|Reward|> text", "  "]
 
@@ -193,34 +193,13 @@ def test_the_loss_adds_the_mean_over_tokens_and_reaches_the_backbone_and_no_head
         assert same == name.startswith("heads."), name
 
 
-def step_of(folder, rows, batch_size, accumulation):
-    built = build(head_dropout=0.0)
-    built[0].double()
-    before = {name: p.detach().clone() for name, p in built[0].named_parameters()}
-    trainer = make_trainer(
-        folder,
-        rows,
-        built,
-        per_device_train_batch_size=batch_size,
-        gradient_accumulation_steps=accumulation,
-        max_steps=1,
-        optim="sgd",
-        learning_rate=1.0,
-        lr_scheduler_type="constant",
-        max_grad_norm=0.0,
-        rationale_weight=0.5,
-    )
-    trainer.train()
-    return {name: before[name] - p.detach() for name, p in trainer.model.named_parameters()}
-
-
 def test_gradient_accumulation_averages_over_the_tokens_of_the_step(tmp_path, monkeypatch):
     rows = [make_row(index, scores) for index, scores in enumerate(SCORES)]
     rows[1]["candidates"][0]["rationale"] = "Short."
     rows[2]["candidates"][1]["rationale"] = "A longer one, with reasons " * 4
-    whole = step_of(tmp_path, rows, batch_size=4, accumulation=1)
+    whole = step_of(tmp_path, rows, batch_size=4, accumulation=1, rationale_weight=0.5)
     monkeypatch.setattr("editreward.training.rationales.CHUNK", 5)
-    parts = step_of(tmp_path, rows, batch_size=1, accumulation=4)
+    parts = step_of(tmp_path, rows, batch_size=1, accumulation=4, rationale_weight=0.5)
     assert sum(step.norm() for step in whole.values()) > 0
     for name, step in whole.items():
         # The head's products are in its own float32.

@@ -51,7 +51,7 @@ def numbers_of(answer: str) -> list[int]:
     return [int(part[1]) for part in parts if len(part) == 2 and part[1].isdecimal()]
 
 
-def aggregate(edits: Mapping[str, Mapping[str, Any]], results: Mapping[str, Any]) -> ImgEditScores:
+def aggregate(edits: Mapping[str, Mapping[str, object]], results: Mapping[str, object]) -> ImgEditScores:
     """The published aggregation, with what it drops counted.
 
     Args:
@@ -86,7 +86,7 @@ def aggregate(edits: Mapping[str, Mapping[str, Any]], results: Mapping[str, Any]
     return ImgEditScores(by_type, counts, sum(by_type.values()) / len(by_type), failed, irregular, strict)
 
 
-def _reason(answer: Any) -> str:
+def _reason(answer: object) -> str:
     if answer is None:
         return "there is no answer"
     if isinstance(answer, Mapping):
@@ -94,7 +94,7 @@ def _reason(answer: Any) -> str:
     return "the answer has no line CRITERION: n"
 
 
-def _by_type(edits: Mapping[str, Mapping[str, Any]], scores: Mapping[str, float]) -> dict[str, float]:
+def _by_type(edits: Mapping[str, Mapping[str, object]], scores: Mapping[str, float]) -> dict[str, float]:
     of_type: dict[str, list[float]] = {}
     for edit, key in ((edits[key], key) for key in scores):
         of_type.setdefault(str(edit["edit_type"]), []).append(scores[key])

@@ -47,7 +47,7 @@ class ImgEditJudged:
         failed: by key, why there is no score. Another run asks again.
     """
 
-    repeats: list[dict[str, Any]] = field(default_factory=list)
+    repeats: list[dict[str, dict[str, Any]]] = field(default_factory=list)
     rewards: dict[str, dict[str, float]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
@@ -192,7 +192,7 @@ def _shown(
     return shown
 
 
-def _record(score: CandidateScore | Unscored, is_answer: bool, scorer: str) -> dict[str, Any] | str:
+def _record(score: CandidateScore | Unscored, is_answer: bool, scorer: str) -> dict[str, object] | str:
     """What to keep of an answer, or why there is none."""
     if isinstance(score, Unscored):
         return score.reason

@@ -5,7 +5,7 @@ of its passes. Any other scorer, such as a reward model, is on a scale of its ow
 apart.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -67,7 +67,7 @@ class Judged:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def edits_of(rows: Sequence[Mapping[str, Any]] | Iterator[Mapping[str, Any]]) -> list[Edit]:
+def edits_of(rows: Iterable[Mapping[str, Any]]) -> list[Edit]:
     """The instructions in rows of the published dataset.
 
     Raises:
@@ -208,7 +208,7 @@ def first_candidates(scorer: Scorer, groups: Sequence[EditGroup]) -> list[Candid
     return [answer if isinstance(answer, Unscored) else answer.candidates[0] for answer in answers]
 
 
-def _record(score: CandidateScore | Unscored) -> dict[str, Any] | str:
+def _record(score: CandidateScore | Unscored) -> dict[str, object] | str:
     """What to keep of an answer, or why there is none."""
     if isinstance(score, Unscored):
         return score.reason

@@ -143,7 +143,7 @@ class Comparison:
             [Section("Measures", (), tables, self._plots()), self._differences(), *self._common(), self._scorers()],
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As JSON data; what is undefined is null."""
         return {
             "benchmark": self.results[0].benchmark.name,
@@ -427,7 +427,7 @@ def _notes(results: Sequence[SavedResult]) -> list[str]:
     return notes
 
 
-def _json_numbers(values: dict[str, Any]) -> dict[str, Any]:
+def _json_numbers(values: dict[str, object]) -> dict[str, object]:
     return {name: None if isinstance(x, float) and math.isnan(x) else x for name, x in values.items()}
 
 

@@ -30,6 +30,7 @@ from editreward.groups.rows import GroupRow, GroupRows
 from editreward.reports import plots
 from editreward.reports.page import Cell, Example, Page, Picture, Plot, Section, Strong, Table
 from editreward.statistics import Share, expected_calibration_error, reliability_bins
+from editreward.statistics.estimate import Estimate
 from editreward.statistics.resampling import BOOTSTRAP_SAMPLES
 
 STEM = "result"
@@ -91,7 +92,7 @@ def number(value: float, is_share: bool) -> str:
     return f"{100 * value:.1f}" if is_share else f"{value:.3f}"
 
 
-def with_interval(estimate: Any, is_share: bool | None = None) -> str:
+def with_interval(estimate: Estimate, is_share: bool | None = None) -> str:
     """An estimate with its interval, "72.1 (70.0 to 74.3)"; shares in percent."""
     share = isinstance(estimate, Share) if is_share is None else is_share
     value = number(estimate.value, share)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -35,7 +34,7 @@ def preparation(change: "partial[EditGroup]") -> Preparation:
 # The same picture in another file
 
 
-def recoded(group: EditGroup, *, format: str, **options: Any) -> EditGroup:
+def recoded(group: EditGroup, *, format: str, **options: object) -> EditGroup:
     """Saved anew; options as for Pillow's `Image.save`."""
     return _changed(group, lambda image: encoded(image, format, **options))
 

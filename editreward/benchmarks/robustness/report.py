@@ -64,7 +64,7 @@ class RobustnessResult:
         """In how many stresses the scores did as expected."""
         return f"{sum(bool(finding.met) for finding in self.applied)} of {len(self.applied)} stresses as expected"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As JSON data. Measures have the form of a benchmark's, a stress being a subset."""
         return {
             "version": RESULT_VERSION,

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from editreward.benchmarks.robustness.changes import preparation
 from editreward.benchmarks.robustness.data import BestEdits, Labels, StressData, labels_of
@@ -73,7 +72,7 @@ def run_robustness(
 
 def _about_data(
     data: StressData, inspection: Inspection, before: Mapping[str, GroupScores], unanswered: Mapping[str, str]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     return {
         "name": data.name,
         "sha256": inspection.digest,

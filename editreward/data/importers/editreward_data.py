@@ -54,11 +54,11 @@ class Candidate:
     scores: dict[str, dict[float, Row]] = field(default_factory=dict)
 
 
-def key(row: Row) -> list[Any]:
+def key(row: Row) -> tuple[str, str]:
     """Source and instruction."""
     if "candidates" in row.values:  # a line of groups.jsonl
-        return [row.images("source_images")[0], row.text("instruction")]
-    return [row.image("path_src"), row.text("prompt")]
+        return row.images("source_images")[0], row.text("instruction")
+    return row.image("path_src"), row.text("prompt")
 
 
 def assemble(rows: list[Row], assembly: Assembly) -> list[Built]:

@@ -1,7 +1,7 @@
 """What is wrong with the input of an import: counted, listed, and by default a reason to stop."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 ON_FAULT = ("stop", "list")
 """Values of `--on-fault`: an error ends the import, or what it concerns is left out and listed."""
@@ -47,7 +47,7 @@ class Fault:
     row: int
     message: str
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The fields of the line."""
         return asdict(self)
 

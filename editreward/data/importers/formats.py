@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from configuration_editreward import DEFAULT_DIMENSIONS
 from editreward.data.benchmark_items import BenchmarkItem, Comparison
@@ -14,6 +14,7 @@ from editreward.data.importers.faults import Faults, RowFault, RowLike
 from editreward.data.importers.images import EMBEDDED, ImageStore
 from editreward.data.schema import RATIONALE_BY, language_of
 from editreward.data.schema import UNKNOWN as UNKNOWN
+from editreward.groups.rows import ImageRecord
 
 if TYPE_CHECKING:
     from editreward.data.importers.table_edits import TableOptions
@@ -65,8 +66,9 @@ class Row:
     def images(self, name: str) -> list[str]:
         """References in a field that holds one image or a list of them; at least one. Raises `RowFault`."""
         value = self._present(name)
-        references = value if isinstance(value, list) else [value]
-        if not references or not all(isinstance(reference, str) and reference for reference in references):
+        given = value if isinstance(value, list) else [value]
+        references = [reference for reference in given if isinstance(reference, str) and reference]
+        if not references or len(references) < len(given):
             raise RowFault("missing-image", f"{name} names no image")
         return references
 
@@ -77,7 +79,7 @@ class Row:
             raise RowFault("wrong-type", f"{name} must be one image, not {len(references)}")
         return references[0]
 
-    def _present(self, name: str) -> Any:
+    def _present(self, name: str) -> object:
         value = self.values.get(name)
         if value is None:
             raise RowFault("missing-field", f"there is no {name}")
@@ -121,7 +123,7 @@ class Assembly:
                 self.faults.error(row, fault.kind, str(fault), "the row is left out")
         return readable
 
-    def load(self, reference: str, row: RowLike, effect: str) -> dict[str, Any] | None:
+    def load(self, reference: str, row: RowLike, effect: str) -> ImageRecord | None:
         """An image, or None after a report that ends in `effect`."""
         try:
             return self.images.load(reference)
@@ -135,7 +137,7 @@ class Assembly:
         group_id: str,
         instruction: str,
         sources: list[str],
-        candidates: dict[str, dict[str, Any]],
+        candidates: Mapping[str, Mapping[str, Any]],
         category: str = UNKNOWN,
         rows_of: Mapping[str, RowLike] | None = None,
         minimum: int = 2,
@@ -159,7 +161,7 @@ class Assembly:
         if any(image is None for image in loaded_sources):
             return None
         index: dict[str, int] = {}
-        loaded: list[dict[str, Any]] = []
+        loaded: list[dict[str, object]] = []
         for reference, known in candidates.items():
             effect = f"the candidate is left out of group {group_id!r}"
             image = self.load(reference, (rows_of or {}).get(reference, row), effect)
@@ -170,7 +172,7 @@ class Assembly:
             message = f"group {group_id!r} has {len(loaded)} of its {len(candidates)} candidates left"
             self.faults.error(row, "incomplete-group", message, "it is left out")
             return None
-        group = {
+        group: dict[str, Any] = {
             "group_id": group_id,
             "origin": self.origin or self.name,
             "category": category,
@@ -182,7 +184,7 @@ class Assembly:
         }
         return group, index
 
-    def _candidate(self, image: dict[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    def _candidate(self, image: ImageRecord, known: Mapping[str, Any]) -> dict[str, object]:
         """A candidate of a group, from its image and the fields that are known of it."""
         return {
             "image": image,
@@ -218,13 +220,13 @@ class Format:
     name: str
     fields: tuple[str, ...]
     image_fields: tuple[str, ...]
-    key: Callable[[Row], list[Any]]
+    key: Callable[[Row], Sequence[object]]
     assemble: Callable[[list[Row], Assembly], list[Built]]
     split: str = "test"
     companion: str | None = None
     under: str | None = None
-    read: "Callable[[Mapping[str, Any], TableOptions], tuple[dict[str, Any], frozenset[str]]] | None" = None
-    other_key: Callable[[Row], list[Any] | None] | None = None
+    read: "Callable[[Mapping[str, object], TableOptions], tuple[dict[str, object], frozenset[str]]] | None" = None
+    other_key: Callable[[Row], Sequence[object] | None] | None = None
     dimensions: tuple[str, ...] = tuple(DEFAULT_DIMENSIONS)
     dimension_counts: tuple[int, ...] = ()
 
@@ -243,7 +245,7 @@ class Format:
         return self.split == "test"
 
 
-def short_hash(*parts: Any) -> str:
+def short_hash(*parts: object) -> str:
     """16 hexadecimal digits that stand for some JSON data, for ids of groups that have none."""
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()[:16]
 
@@ -265,7 +267,15 @@ def folder_of(reference: str) -> str | None:
     return parts[-2] if len(parts) > 1 else None
 
 
-def preferences_of(comparisons: Iterable[Comparison]) -> list[dict[str, Any]]:
+class Preference(TypedDict):
+    """An entry of the column `preferences`: positions of candidates, and how much it counts."""
+
+    chosen: int
+    rejected: int
+    weight: float
+
+
+def preferences_of(comparisons: Iterable[Comparison]) -> list[Preference]:
     """The column `preferences` for comparisons without ties, each once."""
     chosen: dict[tuple[int, int], None] = {}
     for comparison in comparisons:

@@ -6,11 +6,11 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from editreward.data.images import extension_of
 from editreward.data.importers.faults import RowFault
 from editreward.files import write_bytes
+from editreward.groups.rows import ImageRecord
 from images_editreward import ImageError, image_header, load_image
 
 EMBEDDED = "sha256:"
@@ -33,7 +33,7 @@ class ImageStore:
     def __init__(self, root: Path, aside: Path, strip: str = "", decode: bool = True) -> None:
         self.root, self.aside, self.strip, self.decode = root, aside, strip, decode
 
-    def refer(self, cell: Any) -> Any:
+    def refer(self, cell: object) -> object:
         """The reference to the image, or images, of a cell: a path as it stands, or the hash of embedded bytes.
 
         Raises:
@@ -100,7 +100,7 @@ class ImageStore:
             raise RowFault("missing-image", f"there is no file {_short(reference)} in {self.root}")
         return found
 
-    def load(self, reference: Any) -> dict[str, Any]:
+    def load(self, reference: object) -> ImageRecord:
         """Read an image and be sure that it is one.
 
         Returns:

@@ -44,7 +44,7 @@ class JudgedPair:
         return (self.images[1], self.images[0]), OPPOSITE[self.verdict]
 
 
-def key(row: Row) -> list[Any]:
+def key(row: Row) -> list[str]:
     """Source and instruction."""
     return [row.image("path_src"), row.text("prompt")]
 

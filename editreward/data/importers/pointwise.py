@@ -1,7 +1,6 @@
 """Benchmarks that rate single edits, on a scale of their own: AURORA-Bench's point-wise part and ImagenHub."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from editreward.data.benchmark_items import BenchmarkItem
 from editreward.data.importers.formats import UNKNOWN, Assembly, Built, Row, short_hash
@@ -20,7 +19,7 @@ class PointFields:
         """Every field that is read."""
         return (self.instruction, self.source, self.edited, "score", "model")
 
-    def key(self, row: Row) -> list[Any]:
+    def key(self, row: Row) -> list[str]:
         """Source and instruction."""
         return [row.image(self.source), row.text(self.instruction)]
 

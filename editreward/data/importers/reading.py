@@ -7,6 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from datasets import IterableDataset
+
 from editreward.data.tables import TEXT_SUFFIXES, naming_parquet_faults, parquet_rows, read_table
 from editreward.hub_ids import hub_commit
 from editreward.resuming import file_fingerprint, folder_fingerprint
@@ -40,7 +42,7 @@ class Source:
         path = Path(self.name)
         return path.name if path.exists() else self.name
 
-    def fingerprint(self) -> list[Any]:
+    def fingerprint(self) -> list[object]:
         """Changes when the input does: of files their content, of a Hub dataset its commit, where the Hub answers."""
         path = Path(self.name)
         if path.is_file():
@@ -138,7 +140,7 @@ def _dataset_rows(source: Source, start: int, state: dict[str, Any] | None) -> I
         yield from _stream(splits[source.split], start, state)
 
 
-def _stream(dataset: Any, start: int, state: dict[str, Any] | None) -> Iterator[RawRow]:
+def _stream(dataset: IterableDataset, start: int, state: dict[str, Any] | None) -> Iterator[RawRow]:
     """Rows of a streaming dataset, images as `{"bytes", "path"}`."""
     dataset = dataset.decode(False)
     if state is not None:
@@ -169,6 +171,6 @@ def _parquet_rows(files: Sequence[str], number: int, state: dict[str, Any]) -> I
         skipped = max(0, skipped - table.metadata.num_rows)
 
 
-def _check_split(source: Source, splits: list[Any]) -> None:
+def _check_split(source: Source, splits: Sequence[object]) -> None:
     if source.split not in splits:
         raise ValueError(f"{source.name} has no split {source.split!r}, only: {', '.join(map(str, splits))}.")

@@ -198,7 +198,7 @@ def import_dataset(
     return report
 
 
-def _completed(output: Path, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+def _completed(output: Path, arguments: Mapping[str, object]) -> dict[str, Any] | None:
     """The report of an import that was killed when it had all but tidied up, if it is this one."""
     done, report = output / DONE_FOLDER, output / REPORT_FILE
     if not done.is_dir() or not report.is_file():
@@ -210,7 +210,7 @@ def _completed(output: Path, arguments: Mapping[str, Any]) -> dict[str, Any] | N
     return found
 
 
-def _digest(arguments: Mapping[str, Any]) -> str:
+def _digest(arguments: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()
 
 
@@ -238,7 +238,7 @@ def _prepare(output: Path, overwrite: bool) -> list[str]:
     return [str(file.relative_to(output)) for file in replaced]
 
 
-def _open(work: Path, arguments: dict[str, Any], replaced: list[str]) -> sqlite3.Connection:
+def _open(work: Path, arguments: dict[str, object], replaced: list[str]) -> sqlite3.Connection:
     """The work database, once it is sure that it is this import's and that no other process has it."""
     database = sqlite3.connect(work / "work.sqlite", timeout=1)
     try:
@@ -358,7 +358,7 @@ class _Run:
                     since_commit = 0
             self._commit_rows(number, pending, others, counts, {"start": 0, "state": None, "done": True})
 
-    def _fields(self, row: Row, values: Any) -> tuple[Row, frozenset[str]]:
+    def _fields(self, row: Row, values: Mapping[str, object]) -> tuple[Row, frozenset[str]]:
         """A row with its fields, images as references, and the columns that they are from."""
         if self.format.read is None:
             found = values
@@ -374,7 +374,7 @@ class _Run:
         pending: list[tuple[int, int, str, str]],
         others: set[tuple[str, str]],
         counts: Counter[str],
-        position: dict[str, Any],
+        position: dict[str, object],
     ) -> None:
         """Record rows with their counts and faults, and where reading goes on; rows and counts start anew."""
         self.database.executemany("INSERT INTO rows (input, number, key, data) VALUES (?, ?, ?, ?)", pending)
@@ -402,7 +402,7 @@ class _Run:
                 used = self._write_shard(shards / f"{number:05d}", keys[done:], bar)
                 done, number = done + used, number + 1
 
-    def _write_shard(self, folder: Path, keys: Sequence[str], bar: Any) -> int:
+    def _write_shard(self, folder: Path, keys: Sequence[str], bar: tqdm) -> int:
         """Write one shard and record it. Returns how many of `keys` it used up."""
         counts: Counter[str] = Counter()
         new_ids: list[str] = []
@@ -434,11 +434,13 @@ class _Run:
         return used
 
 
-def _hashed(key: list[Any]) -> str:
+def _hashed(key: Sequence[object]) -> str:
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
 
 
-def _refer(row: Row, values: Any, fields: Mapping[str, str], format: Format, store: ImageStore) -> Row:
+def _refer(
+    row: Row, values: Mapping[str, object], fields: Mapping[str, str], format: Format, store: ImageStore
+) -> Row:
     """The fields of the format, images as references. `fields` maps them to columns of the input."""
     if not isinstance(values, Mapping):
         raise RowFault("wrong-type", f"a row must be an object, not {type(values).__name__}")
@@ -452,7 +454,7 @@ def _refer(row: Row, values: Any, fields: Mapping[str, str], format: Format, sto
     return replace(row, values={name: value for name, value in found.items() if value is not None})
 
 
-def _ignored(values: Mapping[str, Any], used: frozenset[str]) -> Iterator[str]:
+def _ignored(values: Mapping[str, object], used: frozenset[str]) -> Iterator[str]:
     """Columns that hold something and are not read."""
     return (name for name, value in values.items() if value not in (None, "") and name not in used)
 
@@ -473,13 +475,13 @@ def _with_unique_id(built: Built, ids: Iterable[str]) -> Built:
     return Built(built.group, [replace(item, group_id=built.group["group_id"]) for item in built.items])
 
 
-def _images_of(group: GroupRow) -> Iterator[dict[str, Any]]:
+def _images_of(group: GroupRow) -> Iterator[GroupRow]:
     yield from group["source_images"]
     yield from (candidate["image"] for candidate in group["candidates"])
 
 
 def _finish(
-    database: sqlite3.Connection, output: Path, split: str, format: Format, arguments: Mapping[str, Any]
+    database: sqlite3.Connection, output: Path, split: str, format: Format, arguments: Mapping[str, object]
 ) -> dict[str, Any]:
     """Give the shards their names and write what belongs beside them. May run again after it was interrupted."""
     counts = dict(database.execute("SELECT name, number FROM counts"))

@@ -16,7 +16,7 @@ from editreward.data.schema import RATIONALE_BY
 from processing_editreward import clean_instruction
 
 
-def read(values: Mapping[str, Any], options: TableOptions) -> tuple[dict[str, Any], frozenset[str]]:
+def read(values: Mapping[str, object], options: TableOptions) -> tuple[dict[str, Any], frozenset[str]]:
     """The fields of a row, and the columns that they are from. Raises `RowFault`."""
     row = read_edits(values, options)
     fields = {**asdict(row), "instruction": clean_instruction(row.instruction)}
@@ -29,7 +29,7 @@ def read(values: Mapping[str, Any], options: TableOptions) -> tuple[dict[str, An
     return fields, frozenset(name for names in row.columns.values() for name in names)
 
 
-def key(row: Row) -> list[Any]:
+def key(row: Row) -> list[object]:
     """The group's name where the table has one, sources and instruction."""
     return [row.values.get("group"), row.images("source"), row.text("instruction")]
 

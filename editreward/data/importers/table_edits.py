@@ -11,10 +11,11 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from editreward.data.importers.faults import RowFault
 from editreward.groups.ratings import SCORE_RANGE
+from editreward.groups.rows import GroupRow
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "instruction": (
@@ -118,11 +119,15 @@ class TableOptions:
             raise ValueError(f"The scale's lowest score must be below its highest, unlike {self.scale}.")
 
 
+Cell: TypeAlias = str | bytes | GroupRow
+"""An image in a table: a path, the bytes of a file, or both as `{"bytes", "path"}`."""
+
+
 @dataclass(frozen=True)
 class Edit:
     """An edit of a row: its image's cell, and what the row says of it; None where it says nothing."""
 
-    image: Any
+    image: Cell
     editor: str | None = None
     seed: int | None = None
     rationale: str | None = None
@@ -135,7 +140,7 @@ class EditRow:
     """A row as what it means; `columns` are those that were read, by field."""
 
     instruction: str
-    sources: Sequence[Any]
+    sources: Sequence[Cell]
     edits: Sequence[Edit]
     columns: Mapping[str, Sequence[str]]
     group: str | None = None
@@ -234,8 +239,8 @@ def read_edits(values: Mapping[str, Any], options: TableOptions) -> EditRow:
 def _edits(values: Mapping[str, Any], columns: Mapping[str, Sequence[str]], options: TableOptions) -> list[Edit]:
     """The edits of a row. What is said of them is in columns of the same numbers, or in lists of the same length."""
     cells = [values[name] for name in columns["edited"]]
-    is_list = len(cells) == 1 and isinstance(cells[0], list | tuple)
-    images = list(cells[0]) if is_list else cells
+    first = cells[0] if len(cells) == 1 else None
+    images = list(first) if isinstance(first, list | tuple) else cells
     told = {
         name: _told(values, columns.get(name, ()), name, len(images)) for name in (*PER_EDIT[1:], *options.dimensions)
     }
@@ -258,7 +263,7 @@ def _edits(values: Mapping[str, Any], columns: Mapping[str, Sequence[str]], opti
     return edits
 
 
-def _told(values: Mapping[str, Any], columns: Sequence[str], name: str, count: int) -> list[Any]:
+def _told(values: Mapping[str, object], columns: Sequence[str], name: str, count: int) -> list[object]:
     """What a row says of each of its edits: a cell for each, a list, or one cell for all of them."""
     cells = [values.get(column) for column in columns]
     if len(cells) == 1 and isinstance(cells[0], list | tuple):
@@ -272,9 +277,9 @@ def _told(values: Mapping[str, Any], columns: Sequence[str], name: str, count: i
     return cells
 
 
-def _images(cells: Sequence[Any]) -> list[Any]:
+def _images(cells: Sequence[Any]) -> list[Cell]:
     """The images that cells name or hold, of which some may be empty or lists."""
-    found: list[Any] = []
+    found: list[Cell] = []
     for cell in cells:
         if isinstance(cell, list | tuple):
             found += _images(cell)
@@ -285,16 +290,16 @@ def _images(cells: Sequence[Any]) -> list[Any]:
     return found
 
 
-def _text(values: Mapping[str, Any], columns: Mapping[str, Sequence[str]], name: str) -> str | None:
+def _text(values: Mapping[str, object], columns: Mapping[str, Sequence[str]], name: str) -> str | None:
     return _as_text(values.get(columns[name][0]), name) if name in columns else None
 
 
-def _first(value: Any) -> Any:
+def _first(value: object) -> object:
     """The first of several wordings of an instruction, or the only one."""
     return next(iter(value), None) if isinstance(value, list | tuple) else value
 
 
-def _as_text(value: Any, name: str) -> str | None:
+def _as_text(value: object, name: str) -> str | None:
     """A cell as text, None where it is empty. A number is text, too: ids and editors may look like one."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
@@ -303,7 +308,7 @@ def _as_text(value: Any, name: str) -> str | None:
     return str(value) if str(value).strip() else None
 
 
-def _seed(value: Any) -> int | None:
+def _seed(value: object) -> int | None:
     text = _as_text(value, "seed")
     if text is None:
         return None
@@ -313,7 +318,7 @@ def _seed(value: Any) -> int | None:
     return int(match[1])
 
 
-def _score(value: Any, name: str, scale: tuple[float, float] | None) -> float | None:
+def _score(value: object, name: str, scale: tuple[float, float] | None) -> float | None:
     """A score on 1..4, None where it is not known. A comma may stand for the point."""
     text = "" if value is None else str(value).strip()
     if text.casefold() in UNKNOWN_SCORES:

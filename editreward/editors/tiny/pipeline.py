@@ -1,7 +1,6 @@
 """The tiny editor as a pipeline of diffusers: source image and instruction in, edited image out."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -99,7 +98,7 @@ class TinyEditPipeline(DiffusionPipeline):
             velocity = self.transformer(latents, sigma, source, **tokens).sample
             latents = self.scheduler.step(velocity, timestep, latents).prev_sample
         made = self.postprocess(latents)
-        images: Any = made
+        images: object = made
         if output_type == "np":
             images = np.stack([np.asarray(one) for one in made]).astype(np.float32) / 255
         self.maybe_free_model_hooks()

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from filelock import FileLock
@@ -19,6 +19,9 @@ from editreward.files import atomic_folder, write_json
 from editreward.scorers.fingerprints import content_hash, fingerprint_of, versions
 from editreward.scorers.folders import cache_folder
 from editreward.scorers.loading import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -117,7 +120,7 @@ def base_of(folder: str | Path) -> str | None:
     return str(path / named) if (path / named).is_dir() else str(named)
 
 
-def merge(base: Path, adapter: Path, dtype: torch.dtype | None = None) -> Any:
+def merge(base: Path, adapter: Path, dtype: torch.dtype | None = None) -> "PreTrainedModel":
     """A base with an adapter added to its weights, on the CPU, in the base's precision or another.
 
     Raises:

@@ -8,12 +8,12 @@ its attention to the answer so far are merged by their log-sum-exp, which is exa
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedConfig
 
 from modeling_editreward import masked_attention
 
@@ -37,15 +37,21 @@ class Share(Protocol):
         ...
 
 
+class AttentionLayer(Protocol):
+    """What is read of the module that attends."""
+
+    layer_idx: int
+
+
 def shared_forward(
-    module: Any,
+    module: AttentionLayer,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     attention_mask: None,
     scaling: float | None = None,
     share: Share | None = None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> tuple[Tensor, None]:
     """Attention as `share` has it, in the form of transformers' attention functions."""
     if share is None:
@@ -354,6 +360,6 @@ def use_shared_attention(model: nn.Module) -> None:
     """Give a vision-language model's two parts the attention of this module and of the reward model's tower."""
     from modeling_editreward import PACKED_VISION
 
-    config: Any = model.config
+    config: PreTrainedConfig = model.config
     config.get_text_config()._attn_implementation_internal = SHARED
     config.vision_config._attn_implementation_internal = PACKED_VISION

@@ -3,11 +3,11 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from editreward.scorers.generative.attention import (
     AnswerShare,
@@ -121,7 +121,7 @@ class Engine:
         max_batch_tokens: see `DEFAULT_BATCH_TOKENS`. A single longer prompt is a batch of its own.
     """
 
-    def __init__(self, model: Any, end_ids: Sequence[int], max_batch_tokens: int | None = None) -> None:
+    def __init__(self, model: PreTrainedModel, end_ids: Sequence[int], max_batch_tokens: int | None = None) -> None:
         self.model = model.eval()
         use_shared_attention(model)
         self.end_ids = frozenset(end_ids)
@@ -243,7 +243,7 @@ class Engine:
         hidden = []
         for share.part in parts_of(segments, self.pass_tokens):
             here = slice(share.part[0].start, share.part[-1].end)
-            visual: dict[str, Any] = {}
+            visual: dict[str, Tensor | list[Tensor]] = {}
             if deepstack:
                 before, count = int(is_visual[:, : here.start].sum()), int(is_visual[:, here].sum())
                 shown_here = [layer[before : before + count] for layer in deepstack]
@@ -252,7 +252,9 @@ class Engine:
         self.counts.prefill_tokens += len(tree.ids)
         return share, torch.cat(hidden)
 
-    def _language_model(self, embeds: Tensor, positions: Tensor, share: Any, **visual: Any) -> Tensor:
+    def _language_model(
+        self, embeds: Tensor, positions: Tensor, share: object, **visual: Tensor | list[Tensor]
+    ) -> Tensor:
         output = self.model.model.language_model(
             inputs_embeds=embeds, attention_mask=None, position_ids=positions, use_cache=False, share=share, **visual
         )

@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 
 from editreward.groups.group import ImageInput
 from images_editreward import load_image, stored_image
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor
 
 ImageRoute = Literal["upright", "published", "published_batch"]
 """`upright`: as everywhere here, the photograph upright, on white, resized by Pillow. `published`: as EditScore's
@@ -53,7 +56,11 @@ class ImageReader:
     """
 
     def __init__(
-        self, processor: Any, model_type: str, route: ImageRoute = "upright", max_pixels: int | None = None
+        self,
+        processor: "BaseImageProcessor",
+        model_type: str,
+        route: ImageRoute = "upright",
+        max_pixels: int | None = None,
     ) -> None:
         self.processor, self.model_type, self.route = processor, model_type, route
         self.factor = processor.patch_size * processor.merge_size

@@ -1,13 +1,17 @@
 """Loading a vision-language model that writes: model, tokenizer and image processor, or what is wrong with them."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from editreward.scorers.generative.tokens import PromptTokenizer
 from editreward.scorers.loading import ModelError
 from editreward.scorers.prompts import PromptSet
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor, PreTrainedModel, PreTrainedTokenizerFast
+    from transformers.utils.quantization_config import QuantizationConfigMixin
 
 MODEL_TYPES = ("qwen2_5_vl", "qwen3_vl")
 
@@ -24,9 +28,9 @@ class Writer:
         end_ids: tokens that end an answer.
     """
 
-    model: Any
-    tokenizer: Any
-    image_processor: Any
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerFast"
+    image_processor: "BaseImageProcessor"
     chat_template: str | None
     end_ids: tuple[int, ...]
 
@@ -37,12 +41,17 @@ class Writer:
         return PromptTokenizer(self.tokenizer, config.model_type, image_token, self.chat_template)
 
 
-def load_writer(name: str, dtype: torch.dtype | str, quantization_config: Any = None, **hub_options: Any) -> Writer:
+def load_writer(
+    name: str,
+    dtype: torch.dtype | str | None,
+    quantization_config: "QuantizationConfigMixin | None" = None,
+    **hub_options: Any,
+) -> Writer:
     """Load a model, on the CPU unless it is quantized.
 
     Args:
         name: folder or Hub id.
-        dtype: of its weights; "auto" for the checkpoint's own.
+        dtype: of its weights; "auto" for the checkpoint's own, None for transformers' default.
         quantization_config: of transformers, to train an adapter on a quantized base.
         hub_options: `revision`, `token` and the like.
 
@@ -87,7 +96,7 @@ def load_writer(name: str, dtype: torch.dtype | str, quantization_config: Any = 
     )
 
 
-def _check_type(name: str, config: dict[str, Any]) -> None:
+def _check_type(name: str, config: dict[str, object]) -> None:
     kind = config.get("model_type")
     if kind == "editreward":
         raise ModelError(f"{name} is a reward model, which does not write: `--scorer {name}` takes it as it is.")
@@ -98,7 +107,7 @@ def _check_type(name: str, config: dict[str, Any]) -> None:
         )
 
 
-def _chat_template(tokenizer: Any, name: str, hub_options: dict[str, Any]) -> str | None:
+def _chat_template(tokenizer: "PreTrainedTokenizerFast", name: str, hub_options: dict[str, Any]) -> str | None:
     from transformers import ProcessorMixin
 
     if tokenizer.chat_template is not None:

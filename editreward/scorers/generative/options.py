@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -75,7 +75,7 @@ def load(name: str, argument: str | None, options: ScorerOptions) -> GenerativeS
     return _made(name, {"base": argument} | _given(options), f"{name}:{argument}", options)
 
 
-def read(name: str, content: Mapping[str, Any], path: Path, options: ScorerOptions) -> GenerativeScorer:
+def read(name: str, content: Mapping[str, object], path: Path, options: ScorerOptions) -> GenerativeScorer:
     """Made by the registry, of a YAML file.
 
     Raises:
@@ -88,11 +88,11 @@ def read(name: str, content: Mapping[str, Any], path: Path, options: ScorerOptio
     return _made(name, entries | _given(options), str(path), options)
 
 
-def _given(options: ScorerOptions) -> dict[str, Any]:
+def _given(options: ScorerOptions) -> dict[str, object]:
     return {name: value for name, value in asdict(options).items() if name in SHARED and value is not None}
 
 
-def _made(name: str, entries: Mapping[str, Any], where: str, options: ScorerOptions) -> GenerativeScorer:
+def _made(name: str, entries: Mapping[str, object], where: str, options: ScorerOptions) -> GenerativeScorer:
     chosen = validated(GenerativeOptions, dict(entries), where)
     settings = {key: value for key, value in asdict(chosen).items() if key not in ("base", "device", "prompts")}
     if settings["revision"] is None:

@@ -351,7 +351,10 @@ class GenerativeScorer:
         )
 
     def _replies(
-        self, computed: dict[tuple[Any, ...], Computed], keys: Sequence[tuple[Any, ...]], questions: Sequence[Question]
+        self,
+        computed: dict[tuple[int | str, ...], Computed],
+        keys: Sequence[tuple[int | str, ...]],
+        questions: Sequence[Question],
     ) -> list[Reply]:
         """Answers to all questions, written together; equal questions are asked once."""
         places = {key: place for place, key in enumerate(computed)}

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from torch import Tensor
 from editreward.scorers.generative.attention import Segment
 from editreward.scorers.generative.images import ImagePatches
 from editreward.scorers.prompts import ImagePart, MarkupPart, Prompt, PromptSet, RenderedMessage, TextPart
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 SHARED_TOKENS = 48
 """Tokens that must be saved for prompts to share a beginning; fewer are not worth a segment."""
@@ -61,7 +64,9 @@ class PromptTokenizer:
         chat_template: for prompt sets without a fixed markup for the model; by default the tokenizer's.
     """
 
-    def __init__(self, tokenizer: Any, model_type: str, image_token: str, chat_template: str | None = None) -> None:
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerFast", model_type: str, image_token: str, chat_template: str | None = None
+    ) -> None:
         self.tokenizer, self.model_type, self.image_token = tokenizer, model_type, image_token
         self.chat_template = chat_template or tokenizer.chat_template
         self._special = {str(token): i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
@@ -207,7 +212,7 @@ class TreeBuilder:
         if len(members) == 1 or size * (len(members) - 1) >= self.shared_tokens:
             path, position = self._add(self.prompts[members[0]].atoms[start:end], path, position)
             start = end
-        by_next: dict[Any, list[int]] = {}
+        by_next: dict[object, list[int]] = {}
         for member in members:
             if len(self.keys[member]) == start:
                 self.tree.paths[member], self.tree.next_positions[member] = path, position

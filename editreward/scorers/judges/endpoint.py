@@ -43,7 +43,7 @@ class Request:
             a seed.
     """
 
-    make: Callable[[], Mapping[str, Any]]
+    make: Callable[[], Mapping[str, object]]
     draw: str = ""
 
 
@@ -99,7 +99,7 @@ class Endpoint:
 
             return await asyncio.gather(*map(one, requests))
 
-    async def _answer(self, client: openai.AsyncOpenAI, request: Mapping[str, Any], draw: str) -> Reply:
+    async def _answer(self, client: openai.AsyncOpenAI, request: Mapping[str, object], draw: str) -> Reply:
         key = self.store.key(request, draw) if self.store else ""
         known = self.store.get(key) if self.store else None
         if known is not None:
@@ -124,7 +124,7 @@ class Endpoint:
         return reply
 
     async def _call(
-        self, client: openai.AsyncOpenAI, request: Mapping[str, Any], failures: list[Failure]
+        self, client: openai.AsyncOpenAI, request: Mapping[str, object], failures: list[Failure]
     ) -> Reply | None:
         """Call until there is a reply, or calling again would not help; None if there is no time left to wait."""
         began = time.monotonic()
@@ -152,7 +152,7 @@ class Endpoint:
             return self._close(problem)
         return Reply("", problem, final=True)
 
-    async def _attempt(self, client: openai.AsyncOpenAI, request: Mapping[str, Any]) -> Reply | Failure:
+    async def _attempt(self, client: openai.AsyncOpenAI, request: Mapping[str, object]) -> Reply | Failure:
         """One call."""
         start, outcome, usage, replied = time.monotonic(), "stopped", None, False
         try:
@@ -193,7 +193,7 @@ class Endpoint:
             )
         return Reply("", f"the endpoint refuses the request ({told})", final=True)
 
-    def _read(self, response: Any, model: str) -> Reply:
+    def _read(self, response: object, model: str) -> Reply:
         """What a response says; it may be anything."""
         choices = getattr(response, "choices", None)
         choice = choices[0] if isinstance(choices, list) and choices else None
@@ -215,7 +215,7 @@ class Endpoint:
             return Reply(text, "cut off by the token limit: raise `max_new_tokens`")
         return Reply(text) if text.strip() else Reply("", "the reply is empty")
 
-    def _is_asked(self, named: Any, model: str) -> bool:
+    def _is_asked(self, named: object, model: str) -> bool:
         """Whether the endpoint's name of its model is the one asked for, a dated version of it, or one accepted."""
         if not named or named in (model, *self.options.accepts_models):
             return True
@@ -254,7 +254,7 @@ def expected_tokens(request: Mapping[str, Any], options: JudgeOptions) -> Usage:
     return Usage(characters // 2 + images * (options.max_pixels // 28**2 + 1), request[options.token_limit])
 
 
-def usage_of(response: Any) -> Usage | None:
+def usage_of(response: object) -> Usage | None:
     """Tokens of a response; None where it does not say them, or says what cannot be."""
     usage = getattr(response, "usage", None)
     read, written = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
@@ -280,7 +280,7 @@ def _wait(repeated: int) -> float:
     return min(LONGEST_WAIT, FIRST_WAIT * 2**repeated) * random.uniform(0.5, 1)
 
 
-def _text_of(content: Any) -> str:
+def _text_of(content: object) -> str:
     """Text of a message, which some endpoints send in parts."""
     if isinstance(content, list):
         parts = [part.get("text") if isinstance(part, dict) else getattr(part, "text", None) for part in content]
@@ -298,7 +298,7 @@ def _short(text: str, longest: int = 200) -> str:
     return text if len(text) <= longest else f"{text[:longest]}…"
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
+def _run(work: Coroutine[object, object, T]) -> T:
     """Run asynchronous work to its end, also where a loop runs already, such as in a notebook."""
     try:
         asyncio.get_running_loop()

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from editreward.scorers.judges.options import JudgeOptions
 from editreward.scorers.judges.pairs import PairJudge
@@ -30,7 +29,9 @@ def load_judge(name: str, argument: str | None, options: ScorerOptions) -> Judge
     return _made(name, _of_spec(argument) | _given(options), f"{name}:{argument}")
 
 
-def read_judge(name: str, content: Mapping[str, Any], path: Path, options: ScorerOptions) -> JudgeScorer | PairJudge:
+def read_judge(
+    name: str, content: Mapping[str, object], path: Path, options: ScorerOptions
+) -> JudgeScorer | PairJudge:
     """Made by the registry, of a YAML file.
 
     Raises:
@@ -43,7 +44,7 @@ def read_judge(name: str, content: Mapping[str, Any], path: Path, options: Score
     return _made(name, entries | _given(options), str(path))
 
 
-def _of_spec(text: str) -> dict[str, Any]:
+def _of_spec(text: str) -> dict[str, object]:
     """MODEL, or MODEL@URL."""
     for scheme in ("@http://", "@https://"):
         model, found, rest = text.partition(scheme)
@@ -52,11 +53,11 @@ def _of_spec(text: str) -> dict[str, Any]:
     return {"model": text}
 
 
-def _given(options: ScorerOptions) -> dict[str, Any]:
+def _given(options: ScorerOptions) -> dict[str, object]:
     return {name: value for name, value in asdict(options).items() if name in SHARED and value is not None}
 
 
-def _made(name: str, entries: Mapping[str, Any], where: str) -> JudgeScorer | PairJudge:
+def _made(name: str, entries: Mapping[str, object], where: str) -> JudgeScorer | PairJudge:
     options = validated(JudgeOptions, dict(entries), where)
     prompts = load_prompt_set(options.prompts or PROMPTS[name])
     if name == "judge-pairs":

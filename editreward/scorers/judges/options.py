@@ -1,7 +1,7 @@
 """What a judge can be told: the entries of its YAML file."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
@@ -71,7 +71,7 @@ class JudgeOptions:
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: int | None = 42
     max_new_tokens: Count | None = None
-    extra: dict[str, Any] = Field(default_factory=dict)
+    extra: dict[str, object] = Field(default_factory=dict)
     concurrency: Count = 8
     deadline: Positive = 120.0
     max_pixels: Count = 1024 * 1024

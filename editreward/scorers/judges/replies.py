@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from editreward.files import write_bytes
 from editreward.scorers.fingerprints import content_hash, fingerprint_of
@@ -25,7 +24,7 @@ class ReplyStore:
         self.scope = scope
         self.folder = (folder or cache_folder()) / FOLDER
 
-    def key(self, request: Mapping[str, Any], draw: str = "") -> str:
+    def key(self, request: Mapping[str, object], draw: str = "") -> str:
         """Hash of the scope and of the request: model, sampling, seed, texts, and images as they are sent.
 
         Args:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from editreward.groups import CandidateScore, EditGroup, GroupScores, Unscored
 from editreward.groups.group import ImageInput
@@ -37,7 +36,7 @@ class Shown:
     instruction: str
     images: Mapping[str, Sequence[str]]
 
-    def content(self, message: RenderedMessage) -> list[dict[str, Any]]:
+    def content(self, message: RenderedMessage) -> list[dict[str, object]]:
         """The parts of a message as the API takes them."""
         return [
             {"type": "image_url", "image_url": {"url": self.images[part.slot][part.index]}}
@@ -86,11 +85,11 @@ class Judge:
             told.append(f"So far {self.counts}; {self.ledger}.")
         return (*told, *(f"{fault[:1].upper()}{fault[1:]}." for fault in sorted(self.ledger.faults)))
 
-    def request(self, question: Question, shown: Shown, about: str = "") -> dict[str, Any]:
+    def request(self, question: Question, shown: Shown, about: str = "") -> dict[str, object]:
         """The body of a call."""
         source = shown.images.get("source", ())
         messages = question.prompt.render(shown.instruction, sources=len(source), question=about)
-        body: dict[str, Any] = {
+        body: dict[str, object] = {
             "model": self.options.model,
             "messages": [
                 {

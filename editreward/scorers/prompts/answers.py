@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from editreward.scorers.prompts.prompt_set import AnswerForm, SubScore
@@ -55,7 +55,7 @@ def parse_strictly(text: str, form: AnswerForm, sub_scores: Sequence[SubScore]) 
         return ParseFailure("the answer is empty")
     try:
         if form.lines:
-            found: tuple[list[Any], str] = _of_lines(text, len(sub_scores))
+            found: tuple[list[object], str] = _of_lines(text, len(sub_scores))
         elif form.form is not None:
             found = _of_form(text, form.form, sub_scores)
         else:
@@ -70,7 +70,7 @@ class _NoAnswer(ValueError):
     pass
 
 
-def _checked(value: Any, score: SubScore) -> float:
+def _checked(value: object, score: SubScore) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _NoAnswer(f"{score.name} is {_short(value)}, not a number")
     if not score.low <= value <= score.high:  # nor is NaN
@@ -78,7 +78,7 @@ def _checked(value: Any, score: SubScore) -> float:
     return float(value)
 
 
-def _of_form(text: str, form: str, sub_scores: Sequence[SubScore]) -> tuple[list[Any], str]:
+def _of_form(text: str, form: str, sub_scores: Sequence[SubScore]) -> tuple[list[object], str]:
     """Numbers and reasoning of an answer that has exactly a form; blanks may differ."""
     pattern = re.escape(form).replace(re.escape(REASONING), "(?P<reasoning>(?s:.*))")
     for place, score in enumerate(sub_scores):
@@ -92,9 +92,9 @@ def _of_form(text: str, form: str, sub_scores: Sequence[SubScore]) -> tuple[list
     return numbers, found.get("reasoning", "").strip()
 
 
-def _of_lines(text: str, count: int) -> tuple[list[Any], str]:
+def _of_lines(text: str, count: int) -> tuple[list[object], str]:
     """Numbers of the lines "CRITERION: n", and all else that is said."""
-    found: list[Any] = []
+    found: list[object] = []
     rest = []
     for line in _without_fence(text).splitlines():
         _, *numbers = line.strip().split(": ")
@@ -107,7 +107,7 @@ def _of_lines(text: str, count: int) -> tuple[list[Any], str]:
     return found, " ".join(rest)
 
 
-def _of_object(text: str, form: AnswerForm, names: Sequence[str]) -> tuple[list[Any], str]:
+def _of_object(text: str, form: AnswerForm, names: Sequence[str]) -> tuple[list[object], str]:
     """Values of the sub-scores, and the reasoning, of the one JSON object that holds them."""
     wanted = {form.scores} if form.scores else set(names)
     objects = list(_objects(text))
@@ -132,7 +132,7 @@ def _of_object(text: str, form: AnswerForm, names: Sequence[str]) -> tuple[list[
     return values, reason if isinstance(reason, str) else ""
 
 
-def _why_not_one(text: str, objects: Sequence[Any], answers: Sequence[Any], wanted: set[str]) -> str:
+def _why_not_one(text: str, objects: Sequence[object], answers: Sequence[object], wanted: set[str]) -> str:
     if len(answers) > 1:
         return f"there are {len(answers)} answers in it"
     if objects:
@@ -143,13 +143,13 @@ def _why_not_one(text: str, objects: Sequence[Any], answers: Sequence[Any], want
     return "it is not JSON" if closed else "it is cut off, or not JSON"
 
 
-class _Object(dict[str, Any]):
+class _Object(dict[str, object]):
     """A JSON object that knows which of its keys came twice."""
 
     repeated = ""
 
 
-def _object(pairs: list[tuple[str, Any]]) -> _Object:
+def _object(pairs: list[tuple[str, object]]) -> _Object:
     made = _Object(pairs)
     names = [name for name, _ in pairs]
     made.repeated = next((name for name in names if names.count(name) > 1), "")
@@ -177,6 +177,6 @@ def _without_fence(text: str) -> str:
     return match.group(1) if match else text.strip()
 
 
-def _short(value: Any, longest: int = 60) -> str:
+def _short(value: object, longest: int = 60) -> str:
     text = repr(value)
     return text if len(text) <= longest else f"{text[:longest]}…"

@@ -9,7 +9,6 @@ import json
 import random
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from editreward.scorers.prompts.answers import ParsedAnswer, ParseFailure
 
@@ -78,7 +77,7 @@ def _is_small_number(text: str) -> bool:
         return False
 
 
-def _of_evaluate(found: Any) -> ParsedAnswer | ParseFailure:
+def _of_evaluate(found: object) -> ParsedAnswer | ParseFailure:
     """What `evaluate` makes of a value, or the exception that it lets out."""
     if not isinstance(found, dict):
         return ParseFailure(f"the answer is a {type(found).__name__}", "TypeError")
@@ -99,7 +98,7 @@ def _of_evaluate(found: Any) -> ParsedAnswer | ParseFailure:
         return ParseFailure(str(error), "OverflowError")
 
 
-def _repaired(content: str) -> Any:
+def _repaired(content: str) -> object:
     try:
         import json_repair  # type: ignore[import-not-found,unused-ignore]
     except ModuleNotFoundError as error:
@@ -153,7 +152,7 @@ def _escaped(content: str) -> str:
     return reasoning.sub(lambda match: match.group(1) + match.group(2).replace('"', '\\"'), content)
 
 
-def _of_batch(found: Any, guessed: bool) -> ParsedAnswer | None:
+def _of_batch(found: object, guessed: bool) -> ParsedAnswer | None:
     if not isinstance(found, dict):
         return None
     reasons = (found.get(key) for key in ("reasoning", "reason", "rationale"))

@@ -1,7 +1,6 @@
 """Arguments of the training of generative scorers: TRL's `SFTConfig`, what to answer, and how it is evaluated."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from trl import SFTConfig
 
@@ -118,7 +117,7 @@ class GenerativeTrainingArguments(SFTConfig):
             raise ValueError(f"`loss_type` must be 'nll', got {self.loss_type!r}.")
         if self.label_smoothing_factor:
             raise ValueError("`label_smoothing_factor` has no effect on a generative scorer. Leave it unset.")
-        self.dataset_kwargs: dict[str, Any] = {"skip_prepare_dataset": True}  # it is the collator's work
+        self.dataset_kwargs: dict[str, object] = {"skip_prepare_dataset": True}  # it is the collator's work
         for name in ("dispatch_batches", "split_batches"):
             if getattr(self.accelerator_config, name):
                 raise ValueError(f"`{name}` of `accelerator_config` would split groups among ranks. Leave it unset.")

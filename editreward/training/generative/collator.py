@@ -71,7 +71,7 @@ class AnswerCollator:
         self.image_token_id, self.merge = config.image_token_id, config.vision_config.spatial_merge_size
         self.longest = config.get_text_config().max_position_embeddings
 
-    def __call__(self, rows: Sequence[GroupRow]) -> dict[str, Any]:
+    def __call__(self, rows: Sequence[GroupRow]) -> dict[str, object]:
         """The batch of some groups.
 
         Raises:

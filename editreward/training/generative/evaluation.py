@@ -3,15 +3,15 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from editreward.data.rows import edit_group
 from editreward.groups import GroupScores
 from editreward.groups.rows import GroupRow
+from editreward.groups.scores import Unscored
 from editreward.scorers.generative.loading import Writer
-from editreward.scorers.generative.scorer import GenerativeScorer
+from editreward.scorers.generative.scorer import GenerativeScorer, Mode
 from editreward.scorers.prompts import PromptSet
 
 
@@ -52,14 +52,14 @@ def score_rows(writer: Writer, prompts: PromptSet, rows: Sequence[GroupRow], max
         rows: annotated groups.
         max_pixels: of an image.
     """
-    mode: Any = "greedy" if any(prompt.has_reasoning for prompt in prompts.prompts) else "expected"
+    mode: Mode = "greedy" if any(prompt.has_reasoning for prompt in prompts.prompts) else "expected"
     with scoring(writer):
         scorer = GenerativeScorer(writer, prompts, mode=mode, max_pixels=max_pixels)
         answers = scorer([edit_group(row) for row in rows])
     return [_scored(scorer.dimensions, row, answer) for row, answer in zip(rows, answers, strict=True)]
 
 
-def _scored(dimensions: Sequence[str], row: GroupRow, answer: Any) -> Scored:
+def _scored(dimensions: Sequence[str], row: GroupRow, answer: GroupScores | Unscored) -> Scored:
     given = [dict(candidate["scores"]) for candidate in row["candidates"]]
     truths = {name: [_number(scores.get(name)) for scores in given] for name in dimensions}
     truths["overall"] = [float(np.mean([_number(value) for value in scores.values()])) for scores in given]

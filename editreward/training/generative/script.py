@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from datasets import IterableDataset
+from datasets import Dataset, IterableDataset
 from peft import PeftConfig
 from transformers import set_seed
 from trl import ModelConfig, SFTConfig, TrlParser, get_peft_config
@@ -62,7 +62,7 @@ def load_base(model_args: EditRewardModelConfig, sets: dict[str, PromptSet]) -> 
             f"{name} is an adapter. Train its base, {base_of(name)}, or go on with its run "
             "(`--resume_from_checkpoint`)."
         )
-    dtype: Any = model_args.dtype
+    dtype: str | None = model_args.dtype
     if dtype == "auto" and not model_args.use_peft:
         dtype = "float32"  # of weights that are trained
     writer = load_writer(name, dtype, quantization_config(model_args), revision=model_args.model_revision or "main")
@@ -84,7 +84,10 @@ def adapter_config(writer: Writer, model_args: ModelConfig) -> PeftConfig | None
     return get_peft_config(replace(model_args, lora_target_modules=targets))
 
 
-def readable(dataset: Any) -> Any:
+GroupData = TypeVar("GroupData", Dataset, IterableDataset, dict[str, Dataset | IterableDataset])
+
+
+def readable(dataset: GroupData) -> GroupData:
     """A dataset whose rows come with images as they are stored, which the collator reads knowing whose they are."""
     if isinstance(dataset, dict):
         return {name: readable(one) for name, one in dataset.items()}

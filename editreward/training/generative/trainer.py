@@ -11,8 +11,9 @@ from accelerate.utils import gather_object
 from datasets import Dataset, IterableDataset
 from peft import PeftConfig
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput
-from transformers.utils import logging
+from transformers.utils import ModelOutput, logging
 from trl import SFTTrainer
 
 from editreward.groups.rows import GroupRow
@@ -49,7 +50,7 @@ class GenerativeTrainer(SFTTrainer):
         args: GenerativeTrainingArguments,
         sets: Mapping[str, PromptSet],
         train_dataset: Dataset | IterableDataset,
-        eval_dataset: Any = None,
+        eval_dataset: Dataset | IterableDataset | dict[str, Dataset | IterableDataset] | None = None,
         peft_config: PeftConfig | None = None,
     ) -> None:
         self.writer, self.sets = writer, sets
@@ -78,7 +79,7 @@ class GenerativeTrainer(SFTTrainer):
         inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
+    ) -> Tensor | tuple[Tensor, ModelOutput]:
         """Mean over the tokens of answers of `-log p`, those of scores weighted by `score_weight`.
 
         An answer's weights are scaled so that they add up to the number of its tokens.
@@ -118,7 +119,9 @@ class GenerativeTrainer(SFTTrainer):
             self._total_train_tokens += int(read)
             self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
 
-    def evaluation_loop(self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+    def evaluation_loop(
+        self, dataloader: DataLoader, *args: object, metric_key_prefix: str = "eval", **kwargs: object
+    ) -> EvalLoopOutput:
         """As in `transformers.Trainer`; then some groups are scored, and the metrics get `accuracy` and others."""
         output: EvalLoopOutput = super().evaluation_loop(
             dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs
@@ -151,7 +154,7 @@ class GenerativeTrainer(SFTTrainer):
         for place, (file, prompts) in enumerate(self.sets.items()):
             shutil.copyfile(file, folder / (f"prompts-{prompts.name}.yaml" if place else OWN_PROMPTS))
 
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+    def create_model_card(self, *args: object, **kwargs: object) -> None:
         """Write the card of the run so far into the output folder."""
         if self.is_world_process_zero():
             write_card(self, Path(self.args.output_dir))
@@ -175,7 +178,7 @@ def answer_weights(mask: Tensor, is_number: Tensor, score_weight: float) -> Tens
     return weights * mask.sum(1, keepdim=True) / weights.sum(1, keepdim=True).clamp(min=1e-9)
 
 
-def rows_of(dataset: Any) -> Iterator[GroupRow]:
+def rows_of(dataset: Dataset | IterableDataset) -> Iterator[GroupRow]:
     """The rows of a dataset in its order."""
     if hasattr(dataset, "__getitem__"):
         yield from (dataset[place] for place in range(len(dataset)))
