@@ -53,8 +53,10 @@ class RatingScreen(Screen[Page]):
             self.back = gr.Button("Back", elem_id="back")
             self.forward = gr.Button("Forward", elem_id="forward")
         with gr.Row(elem_id="skip-area") as self.skip_area:
-            self.reason = gr.Radio(list(self.protocol.skip_reasons), label="Reason to skip this group", scale=4)
-            self.comment = gr.Textbox(label="Comment", lines=1, max_length=MAX_COMMENT, scale=2)
+            self.reason = gr.Radio(
+                list(self.protocol.skip_reasons), label="Reason to skip this group", scale=4, min_width=300
+            )
+            self.comment = gr.Textbox(label="Comment", lines=1, max_length=MAX_COMMENT, scale=2, min_width=200)
             self.skip = gr.Button("Skip", elem_id="skip", scale=1)
 
     def _lay_out_cards(self) -> None:

@@ -167,6 +167,8 @@ def _draw_times(
 ) -> None:
     """Seconds per candidate of each annotator's groups."""
     shown = names[:MOST]
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     axes = figure.subplots()
     axes.grid(axis="x")
     seconds: dict[str, dict[str, list[float]]] = {name: {} for name in shown}
@@ -189,7 +191,10 @@ def _draw_times(
                 medianprops={"color": palette.series[0]},
             )
     axes.axvline(fast_seconds, color=palette.bad, linewidth=1, linestyle="--")
-    axes.set_xscale("log")
+    axes.set_xscale("log", subs=())  # no ticks but these, labelled in plain figures: the style shows no formulae
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_yticks(range(len(shown)), [shortened(name, NAME) for name in shown])
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlabel("seconds per candidate; dashed: too fast")

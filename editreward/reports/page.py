@@ -55,6 +55,12 @@ class Table:
         """The columns of numbers."""
         return range(self.names, len(self.header) - self.remarks)
 
+    def least_width(self, column: int) -> float:
+        """The least width of a column of text on HTML pages, in rem: long texts get lines of several words."""
+        cells = [row[column] for row in self.rows]
+        longest = max((len(cell.text if isinstance(cell, Strong) else cell) for cell in cells), default=0)
+        return 0.0 if column in self.numbers else min(0.45 * longest, 16.0)
+
     def markdown(self) -> str:
         """The table as Markdown, its caption above."""
         rule = ["---:" if number in self.numbers else "---" for number in range(len(self.header))]

@@ -24,10 +24,13 @@ from editreward.annotation.quality import (
     trends,
 )
 from editreward.annotation.report import as_json, write_report
+from editreward.annotation.report_plots import _draw_times
 from editreward.cli import command as cli
 from editreward.data.storage import write_groups
 from editreward.groups.protocol import CalibrationTerms
 from editreward.groups.ratings import Rating
+from editreward.reports.page import Table
+from editreward.reports.style import LIGHT
 
 DIMENSIONS = ["instruction_following", "visual_quality"]
 
@@ -292,6 +295,20 @@ def test_the_page_needs_no_other_file_and_shows_names_as_they_are(report):
         assert person.annotator in text and all(flag in text for flag in person.flags)
     for entry in quality.agreement:
         assert f"{entry.alpha.value:.3f} ({entry.alpha.low:.3f} to {entry.alpha.high:.3f})" in text
+
+
+def test_seconds_have_plain_figures_and_long_texts_wide_columns():
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    ratings, _ = annotation(["ann", "bob"], 3, seconds=lambda name, rng: 30.0 if name == "ann" else 300.0)
+    figure = Figure()
+    _draw_times(figure, LIGHT, ratings, ["ann", "bob"], 3.0)
+    FigureCanvasAgg(figure).draw()
+    labels = [one.get_text() for one in figure.axes[0].get_xticklabels(which="both") if one.get_text()]
+    assert {"5", "10", "50"} <= set(labels) and all(float(label) > 0 for label in labels)
+    table = Table(["name", "score", "flags"], [["ann", "1", "x" * 300], ["bob", "2", "short"]], remarks=1)
+    assert table.least_width(0) < 4 and table.least_width(1) == 0 and table.least_width(2) == 16
 
 
 def test_the_json_has_everything_and_no_nan(report):
