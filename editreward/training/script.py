@@ -22,6 +22,7 @@ from editreward.training.datasets import GroupDataArguments, load_eval_dataset, 
 from editreward.training.dense import DenseLoss
 from editreward.training.parameters import upcast_trained
 from editreward.training.script_help import check_config, run_script, sort_into_sections
+from editreward.training.sharding import whole_model
 from editreward.training.trainer import EditRewardTrainer
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor
@@ -167,7 +168,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     # 3. Build the trainer
     set_seed(training_args.seed)  # the heads of a new model are random
-    model, processor = load_model(script_args, model_args)
+    with whole_model(training_args.deepspeed_plugin):
+        model, processor = load_model(script_args, model_args)
     peft_config = adapter_config(model, processor.reward_token_ids, model_args)
     if peft_config is None and model_args.dtype == "auto":
         upcast_trained(model, processor.reward_token_ids, training_args)

@@ -1,9 +1,13 @@
 """What a reward model needs of sharded training (FSDP2, DeepSpeed ZeRO) beyond accelerate's defaults."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from accelerate.utils import DeepSpeedPlugin, FullyShardedDataParallelPlugin
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
+from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
 from editreward.training.arguments import EditRewardTrainingArguments
 from modeling_editreward import RewardHeads
@@ -29,6 +33,23 @@ def configure_fsdp(plugin: FullyShardedDataParallelPlugin, mixed_precision: str)
         plugin.mixed_precision_policy = MixedPrecisionPolicy(
             param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
         )
+
+
+@contextmanager
+def whole_model(plugin: DeepSpeedPlugin | None) -> Iterator[None]:
+    """Load a model whole, although DeepSpeed will share it.
+
+    Under ZeRO-3 transformers makes every part in shards, on which a reward model cannot be built; accelerate 1.15 has
+    it do so whatever `zero3_init_flag` says.
+    """
+    if plugin is None:
+        yield
+        return
+    unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        set_hf_deepspeed_config(plugin.hf_ds_config)
 
 
 def configure_deepspeed(plugin: DeepSpeedPlugin, args: EditRewardTrainingArguments) -> None:

@@ -27,6 +27,7 @@ from editreward.data.sources import load_groups
 from editreward.data.storage import write_groups
 from editreward.groups.protocol import DEFAULT_PROTOCOL, read_protocol
 from tests.helpers.browser import PATIENCE, headless_chromium, requested, wait_for
+from tests.helpers.processes import free_port
 
 PROTOCOL = read_protocol()
 NAMES = PROTOCOL.names
@@ -72,9 +73,7 @@ class Server:
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.folder, self.options = folder, options
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.base = f"http://127.0.0.1:{self.port}"
         self.database = folder / "annotations.sqlite"
         if not self.database.exists():

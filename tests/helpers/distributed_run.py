@@ -13,6 +13,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from editreward.training.safety import NonFiniteError
+from editreward.training.sharding import whole_model
 from modeling_editreward import RewardHeads
 from tests.helpers.backbones import backbone_folder, build
 from tests.helpers.trainers import make_row, make_trainer
@@ -140,7 +141,8 @@ def run_deepspeed(folder: Path, stage: int) -> None:
     found = {f"zero{stage}": report(trainer)}
     trainer.save_model()
     AcceleratorState._reset_state()
-    trainer = trainer_of_run(folder / f"zero{stage}", head_seed=5, **settings)
+    with whole_model(trainer.args.deepspeed_plugin):
+        trainer = trainer_of_run(folder / f"zero{stage}", head_seed=5, **settings)
     trainer.train(resume_from_checkpoint=str(folder / f"zero{stage}" / "checkpoint-2"))
     found[f"zero{stage} resumed"] = report(trainer)
     trainer.save_model(str(folder / f"zero{stage} resumed"))

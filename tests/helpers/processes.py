@@ -36,6 +36,13 @@ def _call(log: Path, environment: dict[str, str], target: Callable[..., Any], ar
     target(*arguments)
 
 
+def free_port() -> int:
+    """A port of the loopback address that nobody listens at."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
 def run_ranks(
     target: Callable[..., Any], *arguments: Any, folder: Path, ranks: int = 2, timeout: float = 600, **environment: str
 ) -> list[int | None]:
@@ -47,10 +54,7 @@ def run_ranks(
     Returns:
         The exit codes.
     """
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     environment |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
     processes = [
         start(target, *arguments, log=folder / f"rank{rank}", RANK=str(rank), LOCAL_RANK=str(rank), **environment)

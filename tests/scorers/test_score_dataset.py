@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from editreward.scorers.registry import CompletedScorer, load_scorer
 from editreward.scorers.reward_model import EditRewardScorer, SkippedGroup
 from editreward.simulation import simulate_group
 from tests.helpers.pictures import file_of
+from tests.helpers.processes import free_port
 from tests.helpers.scorers import ColourScorer, Share, painted
 
 ROWS = 7
@@ -334,9 +334,7 @@ def test_two_machines_score_the_rows_of_one(tmp_path, random_model_dir):
     """As docs/scale.md says, with a process on each of two machines, both of which are this one."""
     score = ["score", "--dataset", "simulated", "--limit", "7", "--model", str(random_model_dir)]
     assert cli.main([*score, "--output", str(tmp_path / "one.jsonl"), "--device", "cpu"]) == 0
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = str(listener.getsockname()[1])
+    port = str(free_port())
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--mixed_precision", "no"]
     launch += ["--dynamo_backend", "no", "--num_machines", "2", "--num_processes", "2"]
     launch += ["--main_process_ip", "127.0.0.1", "--main_process_port", port]

@@ -22,6 +22,7 @@ from editreward.cli import main
 from editreward.client import Client
 from editreward.serving.ray_app import DEPLOYMENT, NAME, RayArguments, run_config
 from editreward.validation import validated
+from tests.helpers.processes import free_port
 from tests.helpers.scorers import painted
 from tests.helpers.server import body_of
 
@@ -100,7 +101,8 @@ def ray_server(tmp_path):
     """`editreward serve --engine ray` with two replicas, in a process of its own."""
     (tmp_path / "slow_scorer.py").write_text(SCORER)
     content = yaml.safe_load((ROOT / "configs" / "serve" / "one_machine.yaml").read_text())
-    content["http_options"]["port"] = 8765
+    port = free_port()
+    content["http_options"]["port"] = port
     content["applications"][0]["args"] = {"scorer": f"{tmp_path / 'slow_scorer.py'}:slow", "max_edits": 4}
     (deployment,) = content["applications"][0]["deployments"]
     deployment |= {"ray_actor_options": {"num_cpus": 0.1}, "health_check_period_s": 1}
@@ -113,7 +115,7 @@ def ray_server(tmp_path):
         log.open("w") as out,
         subprocess.Popen(command, stdout=out, stderr=out, env=environment | {"PYTHONPATH": str(ROOT)}) as process,
     ):
-        url = "http://127.0.0.1:8765"
+        url = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + 600
         while True:
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
@@ -159,7 +161,7 @@ def test_a_killed_replica_loses_no_request_and_sigterm_ends_it_all(ray_server):
 
         assert ask(40) == [21]
         ports = listening(psutil.Process(process.pid))
-        assert len({port for address, port, _ in ports if is_loopback(address)} | {8765}) > 1
+        assert len({port for address, port, _ in ports if is_loopback(address)} | {httpx.URL(url).port}) > 1
         # A port of each replica is on all addresses, as SECURITY.md says; without the token it answers nobody.
         seen = [(title, port) for address, port, title in ports if not is_loopback(address)]
         assert all(title.startswith("ray::ServeReplica") for title, _ in seen), seen

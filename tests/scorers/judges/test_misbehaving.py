@@ -13,6 +13,7 @@ from editreward.scorers.judges.options import JudgeOptions
 from editreward.scorers.judges.scorer import JudgeScorer
 from editreward.scorers.prompts import load_prompt_set
 from tests.helpers.judge_server import GOOD, body, completion, good, prompt_of, says, status
+from tests.helpers.processes import free_port
 
 KEY = "sk-very-secret-key-0123456789"
 GROUP = EditGroup([Image.new("RGB", (9, 9), "red")], "make it blue", [Image.new("RGB", (9, 9), "blue")])
@@ -170,9 +171,7 @@ def test_the_wait_that_is_asked_for_is_kept(server):
 
 
 def test_an_endpoint_that_is_down_is_named_and_asked_no_more(server, monkeypatch):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    url = f"http://127.0.0.1:{free_port()}/v1"
     scorer = JudgeScorer(JudgeOptions(model="m", url=url, deadline=0.3, cache=False, concurrency=1), PROMPTS)
     (scores,) = scorer([GROUP])
     assert (
