@@ -47,8 +47,9 @@ test: style
 guard: $(VENV)/.installed-dev
 	$(BIN)/python $(PYTEST) -m "not slow"
 
+# Some wait for servers, browsers and killed processes: what fails is tried once more, alone.
 test-rest: $(VENV)/.installed-rest browser
-	$(BIN)/python $(PYTEST) -m slow
+	$(BIN)/python $(PYTEST) -m slow || $(BIN)/python $(PYTEST) -m slow -n 0 --last-failed --last-failed-no-failures none
 
 test-all: test test-rest
 
@@ -92,10 +93,10 @@ $(VENV)/.installed-dev: pyproject.toml $(LOCK) | $(VENV)/.installed-torch
 	$(PIP) $(LOCKED) --no-build-isolation -e ".[train,eval,dev]"
 	@touch $@ $(VENV)/.installed-demo
 
-# Ray is large and only `editreward serve --engine ray` needs it.
+# Ray is large and only `editreward serve --engine ray` needs it; DeepSpeed is built here.
 $(VENV)/.installed-rest: $(VENV)/.installed-dev
-	@echo "Installing Ray into $(VENV) for the tests of the server on Ray Serve."
-	$(PIP) $(LOCKED) --no-build-isolation -e ".[ray]"
+	@echo "Installing Ray and DeepSpeed into $(VENV) for the tests of Ray Serve and ZeRO."
+	$(PIP) $(LOCKED) --no-build-isolation -e ".[ray,deepspeed]"
 	@touch $@
 
 # The versions of every extra, for Python 3.11 to 3.13 on any system. PyTorch and what only it brings stay out: which
