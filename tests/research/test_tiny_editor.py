@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from research.tiny_editor.blind import agreement
 from research.tiny_editor.data import FOLLOWING, QUALITY, SIDE, WORDINGS, triple
 from research.tiny_editor.experiments import arm_of, noise_for, ordered, print_best_of_n
 from research.tiny_editor.train import learning_rate
@@ -59,3 +60,8 @@ def test_a_weak_truth_is_fitted_to_the_edits_of_best_of_n(tmp_path):
 def test_pairs_are_ordered_as_by_the_judge():
     assert ordered(np.array([[1.0, 2, 3]]), np.array([[4, 4, 8]])) == 1
     assert ordered(np.array([[1.0, 1, 0]]), np.array([[4, 6, 6]])) == 0.25
+
+
+def test_agreement_counts_grades_verdicts_and_order():
+    cells = agreement(np.array([4, 4, 3, 1]), np.array([4, 3, 3, 2]))
+    assert cells == ["50.0 %", "75.0 %", "90.0 %"]  # one of five pairs is a tie of the inspector's
