@@ -289,7 +289,10 @@ def test_data_are_no_markup_in_the_page_and_the_page_needs_no_other_file(hostile
         "thead tbody tr th td strong article".split()
     )
     names = {name for _, name, _ in page.attributes}
-    assert names <= {"lang", "charset", "name", "content", "class", "scope", "src", "srcset", "media", "alt", "width"}
+    known = {"lang", "charset", "name", "content", "class", "scope", "src", "srcset", "media", "alt", "width", "style"}
+    assert names <= known
+    styles = [value for _, name, value in page.attributes if name == "style"]
+    assert all(re.fullmatch(r"min-width: \d+\.\drem", value) for value in styles)
     links = [value for _, name, value in page.attributes if name in ("src", "srcset")]
     assert links and all(re.fullmatch(r"data:image/(png|jpeg);base64,[\w+/=]+", link) for link in links)
     images = [value for tag, name, value in page.attributes if (tag, name) == ("img", "alt")]

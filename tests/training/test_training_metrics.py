@@ -164,7 +164,7 @@ def test_streamed_sets_and_sets_of_a_dictionary_are_measured_as_others(tmp_path)
 
 def test_throughput_is_of_the_time_between_the_first_batch_and_the_log_and_counts_on(monkeypatch):
     clock = iter([10.0, 14.0, 100.0, 102.0])
-    monkeypatch.setattr(metrics.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(metrics, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     batch = EditGroupCollator(build_processor())(make_rows()[:2])
     pairs = SimpleNamespace(weight=torch.ones(5))
     monkeypatch.setattr(metrics, "WeightedPairs", SimpleNamespace)
