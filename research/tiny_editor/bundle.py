@@ -34,10 +34,13 @@ Edits pictures of this project's simulated world at 56 x 56 pixels: {parameters:
 improved by a reward (docs/editors.md): its training data were as imperfect as an edit dataset's.
 
 ```python
+from PIL import Image
+
 from editreward.editors.tiny.pipeline import TinyEditPipeline
 
 editor = TinyEditPipeline.from_pretrained("checkpoints/tiny-editor")
-edited = editor(image, "Make the red star blue.").images[0]
+source = Image.open("space/examples/scene/0-source.png")
+edited = editor(source, "Move the red diamond to the bottom left.").images[0]
 ```
 
 | {tasks} edits of the test split, one each, by the inspector that compares with the request | |
