@@ -45,7 +45,12 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("limits")
     group.add_argument("--max-edits", type=int, default=64, metavar="N", help="edits of a pass (default: %(default)s)")
     group.add_argument(
-        "--max-wait", type=float, default=0.005, metavar="S", help="seconds to wait for others (default: %(default)s)"
+        "--max-wait",
+        type=float,
+        default=0.005,
+        metavar="S",
+        help="seconds without another edit after which a pass begins; the first waits ten times that at most "
+        "(default: %(default)s)",
     )
     group.add_argument(
         "--max-queued", type=int, default=1024, metavar="N", help="waiting edits (default: %(default)s)"

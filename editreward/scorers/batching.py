@@ -15,6 +15,9 @@ from typing import TypeAlias
 from editreward.groups import EditGroup, GroupScores, Unscored
 
 Answer: TypeAlias = GroupScores | Unscored
+MOST_WAITS = 10
+"""See `Batcher`."""
+
 Score: TypeAlias = Callable[[Sequence[EditGroup]], Sequence[Answer]]
 
 
@@ -67,13 +70,14 @@ class _Item:
 class Batcher:
     """Gathers groups of many callers into calls of a scorer.
 
-    A call begins as soon as a scorer is free and either `max_edits` edits wait or the oldest has waited `max_wait`.
-    While a call runs the next one fills up, so under load nobody waits for others to come.
+    A call begins as soon as a scorer is free and `max_edits` edits wait, or no other group has come for `max_wait`
+    seconds, or the oldest has waited `MOST_WAITS` times that. While a call runs the next one fills up; when it ends,
+    all its callers ask again within a moment, and without that pause the first of them would get a call of its own.
 
     Args:
         scorers: one thread each, which calls it; several replicas of one scorer share the queue.
         max_edits: edits of one call, unless one group alone has more.
-        max_wait: seconds that a group waits for others when the scorer is free.
+        max_wait: seconds without another group after which a free scorer begins.
         max_queued: edits that may wait; beyond, groups are refused.
         events: is told what happens.
     """
@@ -182,7 +186,7 @@ class Batcher:
                 self._changed.wait_for(lambda: self._queue or self._closed)
                 if not self._queue:
                     return []
-                while (left := self._queue[0].arrived + self.max_wait - time.monotonic()) > 0:
+                while (left := self._waits_until() - time.monotonic()) > 0:
                     if self._closed or self._queued >= self.max_edits:
                         break
                     self._changed.wait(left)
@@ -194,6 +198,10 @@ class Batcher:
                 self._events.dropped(len(taken) - len(alive))
             if alive:
                 return alive
+
+    def _waits_until(self) -> float:
+        first, last = self._queue[0].arrived, self._queue[-1].arrived
+        return min(last + self.max_wait, first + MOST_WAITS * self.max_wait)
 
     def _take(self) -> Iterator[_Item]:
         edits = 0

@@ -54,6 +54,19 @@ def test_a_free_scorer_waits_for_others_no_longer_than_it_may():
     batcher.close()
 
 
+def test_groups_that_keep_coming_share_a_call_until_the_first_has_waited_ten_times_as_long():
+    batcher = Batcher([ColourScorer()], max_edits=64, max_wait=0.25)
+    limits = []
+    with batcher._changed:  # the scorer's thread stays outside
+        for place in range(14):
+            batcher.submit([group(2)])
+            batcher._queue[-1].arrived = 0.2 * place
+            limits.append(batcher._waits_until())
+        batcher._queue.clear()
+    assert limits[:3] == pytest.approx([0.25, 0.45, 0.65]) and limits[-2:] == [2.5, 2.5]
+    batcher.close()
+
+
 def test_groups_stay_whole_and_a_large_one_is_a_call_of_its_own():
     gate = threading.Event()
     scorer = ColourScorer(gate=gate)
