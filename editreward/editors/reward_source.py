@@ -127,10 +127,7 @@ def reward_source(
     if (remote or name == TRUTH) and (shaping or guard):
         raise ValueError(f"`reward_shaping` and `guard` are for a scorer in this process, not for {spec}.")
     if name == TRUTH:
-        try:
-            return TrueReward(float(noise or 0))
-        except ValueError:
-            raise ValueError(f"The noise of {spec!r} is no number: write truth:2.5, for example.") from None
+        return TrueReward(_noise(noise) if noise else 0.0)
     if spec and remote:
         from editreward.rewards.sources import token_of
 
@@ -140,3 +137,13 @@ def reward_source(
     watch = Guard(load_scorer(guard)) if guard else None
     shaped = Shaping.read(shaping) if shaping else None
     return LocalReward(Reward(load_scorer(spec), shaped, guard=watch, check=check))
+
+
+def _noise(text: str) -> float:
+    try:
+        noise = float(text)
+    except ValueError:
+        noise = math.nan
+    if not 0 <= noise < math.inf:
+        raise ValueError(f"The noise of 'truth:{text}' is no standard deviation: write truth:2.5, for example.")
+    return noise

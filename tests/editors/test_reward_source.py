@@ -74,8 +74,9 @@ def test_a_noisy_truth_gives_an_image_the_same_value_every_time(rows, images):
     again = reward_source("truth:2")(rows[1:], edited[1:], edited[1:]).values
     assert (noisy != exact).all() and np.abs(noisy - exact).max() < 12
     np.testing.assert_array_equal(again, noisy[1:])
-    with pytest.raises(ValueError, match="'truth:much' is no number"):
-        reward_source("truth:much")
+    for noise in ("much", "nan", "-1"):
+        with pytest.raises(ValueError, match=f"'truth:{noise}' is no standard deviation"):
+            reward_source(f"truth:{noise}")
 
 
 def test_the_truth_knows_simulated_rows_only(rows, images):
