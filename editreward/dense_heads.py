@@ -24,6 +24,8 @@ from editreward.simulation.grounding import COMPARISONS, MISMATCHES, vocabulary_
 
 HEADS_FILE = "dense_heads.safetensors"
 MISMATCH_HIDDEN = 96
+RARE = -5.0
+"""First logit of a name that earlier heads did not have."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,41 @@ class DenseHeads(nn.Module):
         return DenseLogits(
             request, attributes, asked, self.comparisons(compared).float(), self.mismatches(compared).float()
         )
+
+    def output_names(self) -> dict[str, tuple[str, ...]]:
+        """Head to the names of its outputs, in their order."""
+        said = tuple(f"{part}: {value}" for part, values in self.vocabulary.request.items() for value in values)
+        shown, asked = self.vocabulary.attributes, self.vocabulary.asked
+        return {
+            "request": said,
+            "attributes": shown,
+            "asked_source": asked,
+            "asked_edited": asked,
+            "comparisons": COMPARISONS,
+            "mismatches": MISMATCHES,
+        }
+
+    @torch.no_grad()
+    def begin_with(self, earlier: "DenseHeads") -> None:
+        """Take over the weights of heads of the same width that learnt other worlds: what they have a name for.
+
+        What only this one has a name for begins as rare.
+        """
+        state, known = self.state_dict(), earlier.state_dict()
+        for head, names in self.output_names().items():
+            before = earlier.output_names()[head]
+            pairs = [(row, before.index(name)) for row, name in enumerate(names) if name in before]
+            own_rows, earlier_rows = (list(rows) for rows in zip(*pairs, strict=True))
+            last = len(self.get_submodule(head)) - 1
+            for name in known:
+                if not name.startswith(f"{head}."):
+                    continue
+                if name.startswith(f"{head}.{last}."):
+                    if name.endswith("bias"):
+                        state[name].fill_(RARE)
+                    state[name][own_rows] = known[name][earlier_rows]
+                else:
+                    state[name].copy_(known[name])
 
     def save(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write weights, by default as wide as they are, and layers into a model folder."""

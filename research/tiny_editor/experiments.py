@@ -199,7 +199,16 @@ def reinforce(args: argparse.Namespace) -> None:
         for seed in map(int, args.seeds.split(",")):
             folder = args.output / f"{arm}-{seed}"
             words = ["--config", str(resource("configs/editors/tiny_grpo.yaml")), "--output_dir", str(folder)]
-            words += ["--seed", str(seed), "--max_steps", str(args.steps), "--model_name_or_path", str(args.editor)]
+            words += [
+                "--watch_truth",
+                "false",
+                "--seed",
+                str(seed),
+                "--max_steps",
+                str(args.steps),
+                "--model_name_or_path",
+                str(args.editor),
+            ]
             folder.mkdir(parents=True, exist_ok=True)
             reward, shaping = arm_of(arm, args.output).options(folder)
             words += ["--reward", reward, "--reward_check", "false"] if reward else []

@@ -1,12 +1,24 @@
 """The tokenizer of the tiny vision-language model: byte-level BPE in which the words of the world are whole tokens."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import PreTrainedTokenizerFast
 
-from editreward.simulation.world import COLOURS, PATTERNS, PLACES, SHAPES, SIZE_NAMES_ZH, TONES
+from editreward.simulation.collage.assets import names as collage_names
+from editreward.simulation.world import COLOURS, PATTERNS, PLACES, SHAPES, SIZE_NAMES_ZH, SUBJECTS, TONES
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -51,13 +63,17 @@ CHAT_TEMPLATE = """\
 """
 
 
-def world_words() -> list[str]:
-    """The Chinese names of the world, longest first: written without spaces, only a list tells where they begin.
+def world_words(worlds: Sequence[str] = ("shapes",)) -> list[str]:
+    """The Chinese names of the worlds that no split holds out, longest first: each becomes one token.
 
-    A tokenizer that joins the end of one to the next hides a colour in as many tokens as it has neighbours.
+    They are written without spaces: pieces that join the end of one to the next would hide a colour in as many tokens
+    as it has neighbours.
     """
     names = {*COLOURS.values(), *SHAPES.values(), *PLACES.values(), *TONES.values(), *SIZE_NAMES_ZH.values()}
     names |= {chinese.removeprefix("{tone}").removeprefix("纯{tone}") for _, chinese in PATTERNS.values()}
+    if "collage" in worlds:
+        names |= {name.chinese for name in collage_names().values() if not name.held_out}
+        names |= {chinese for _, chinese in SUBJECTS.values()}
     return sorted(filter(None, names), key=lambda name: (-len(name), name))
 
 
@@ -73,16 +89,18 @@ def transfer_embeddings(
     return torch.stack(rows)
 
 
-def build_tokenizer(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenizerFast:
+def build_tokenizer(
+    texts: Iterator[str], vocab_size: int, worlds: Sequence[str] = ("shapes",)
+) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer with the special tokens and the turn markup of the Qwen models.
 
     Any Unicode text round-trips, since every byte is a token of its own.
     """
+    words = world_words(worlds)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex("|".join(world_words())), behavior="isolated"),
             pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
@@ -90,13 +108,15 @@ def build_tokenizer(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenize
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
+        vocab_size=vocab_size - len(words),
         special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         min_frequency=2,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    between = re.compile("|".join(words))
+    tokenizer.train_from_iterator((part for text in texts for part in between.split(text)), trainer)
+    tokenizer.add_tokens([AddedToken(word, normalized=False) for word in words])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",

@@ -100,7 +100,9 @@ class Trainer:
         self.processor = build_image_processor(model_args)
         self.model = build_model(model_args, self.tokenizer).train()
         self.model.model.visual.requires_grad_(args.train_vision)
-        self.heads = DenseHeads(model_args.hidden_size, DenseLayers.of(model_args.layers), data_args.worlds)
+        self.heads = DenseHeads(
+            model_args.hidden_size, DenseLayers.of(model_args.layers), tuple(dict.fromkeys(data_args.worlds))
+        )
         self.optimizers = build_optimizers([self.model, self.heads], args)
         self.progress: dict[str, Any] = {"steps": 0, "groups": 0, "elapsed": 0.0, "metrics": {}}
         if state is not None:
@@ -124,7 +126,7 @@ class Trainer:
             simulate_group(seed, candidates=1, size=84, world=worlds[seed % len(worlds)])
             for seed in range(self.model_args.tokenizer_groups)
         )
-        return build_tokenizer(corpus(groups), wanted)
+        return build_tokenizer(corpus(groups), wanted, worlds)
 
     def _load(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
@@ -134,11 +136,9 @@ class Trainer:
         self.progress = state["progress"]
 
     def _load_heads(self, folder: Path) -> None:
-        """The heads of an earlier run whose model was `folder`, if it kept any and they learnt the same names."""
-        if not (folder / HEADS_FILE).is_file():
-            return
-        own, earlier = self.heads.state_dict(), DenseHeads.load(folder).state_dict()
-        self.heads.load_state_dict({**own, **{name: w for name, w in earlier.items() if w.shape == own[name].shape}})
+        """The heads of an earlier run whose model was `folder`, if it kept any: of the names they learnt."""
+        if (folder / HEADS_FILE).is_file():
+            self.heads.begin_with(DenseHeads.load(folder))
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.stopping = True

@@ -23,6 +23,7 @@ from transformers import (
 from editreward.dense_heads import DenseHeads, DenseLayers
 from editreward.simulation import simulate_group
 from editreward.simulation.captions import KINDS, corpus
+from editreward.simulation.collage.assets import names as collage_names
 from editreward.simulation.world import COLOURS, PLACES, SHAPES, TONES
 from modeling_editreward import set_backbone_attention
 from research.tiny_vlm import train as script
@@ -137,6 +138,20 @@ def test_words_of_the_world_are_whole_tokens_in_both_languages() -> None:
         for english, chinese in names.items():
             for text in (*(f" {word}" for word in english.split()), chinese):
                 assert len(tokenizer.encode(text, add_special_tokens=False)) == 1, text
+
+
+def test_names_that_no_split_holds_out_are_whole_tokens_in_chinese() -> None:
+    worlds = ("shapes", "collage")
+    groups = [simulate_group(seed, candidates=1, size=84, world=worlds[seed % 2]) for seed in range(40)]
+    tokenizer = build_tokenizer(corpus(groups), 1200, worlds)
+    assert len(tokenizer) <= 1200
+    one_token = {
+        name.held_out: len(tokenizer.encode(name.chinese, add_special_tokens=False)) == 1
+        for name in collage_names().values()
+    }
+    assert one_token == {False: True, True: False}
+    for group in groups:
+        assert tokenizer.decode(tokenizer.encode(group.instruction)) == group.instruction
 
 
 def test_a_word_keeps_its_embedding_under_another_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:

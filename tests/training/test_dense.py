@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from editreward.dense_heads import HEADS_FILE, DenseHeads, DenseLayers, DenseLogits
+from editreward.dense_heads import HEADS_FILE, RARE, DenseHeads, DenseLayers, DenseLogits
 from editreward.simulation import simulate_group
 from editreward.simulation.grounding import ASKED, ATTRIBUTES, COMPARISONS, MISMATCHES, REQUEST, request_values
 from editreward.training import EditRewardTrainer
@@ -153,3 +153,25 @@ def test_a_file_of_other_heads_is_named(tmp_path) -> None:
     heads.save(tmp_path, torch.bfloat16)
     with pytest.raises(ValueError, match=HEADS_FILE):
         DenseHeads.load(tmp_path)
+
+
+def test_heads_of_more_worlds_begin_with_what_earlier_ones_learnt() -> None:
+    torch.manual_seed(0)
+    earlier = DenseHeads(16, DenseLayers.of(7)).eval()
+    both = DenseHeads(16, DenseLayers.of(7), ("shapes", "collage")).eval()
+    both.begin_with(earlier)
+    states = {layer: torch.randn(1, 12, 16) for layer in range(7)}
+    is_image = torch.tensor([[False] * 4 + [True] * 8])
+    before, after = (
+        heads(torch.randn(8, 16, generator=torch.Generator().manual_seed(1)), states, is_image, 2)
+        for heads in (earlier, both)
+    )
+    for name, logits in (("attributes", after.attributes), ("asked", after.asked)):
+        names = getattr(both.vocabulary, name)
+        columns = [names.index(known) for known in getattr(earlier.vocabulary, name)]
+        torch.testing.assert_close(logits[..., columns], getattr(before, name))
+    torch.testing.assert_close(after.mismatches, before.mismatches)
+    assert both.attributes[1].bias[both.vocabulary.attributes.index("shape apple")] == RARE
+    said = both.output_names()["request"]
+    columns = [said.index(known) for known in earlier.output_names()["request"]]
+    torch.testing.assert_close(after.request[..., columns], before.request)
