@@ -1,7 +1,7 @@
 """Heads on a backbone's image tokens: what each shows, should show, and where an edit is not as asked for.
 
 Pre-training trains them (`research/tiny_vlm`), reward training keeps them valid (`editreward/training/dense.py`), and
-`scorer.where` reads them. They stand beside a model in a file of their own.
+`scorer.where` reads them. They stand in a model's folder, in a file of their own.
 """
 
 import json
@@ -22,7 +22,10 @@ from configuration_editreward import HUB_ARGUMENTS
 from editreward.hub_ids import is_hub_id
 from editreward.simulation.grounding import COMPARISONS, MISMATCHES, vocabulary_of
 
-HEADS_FILE = "dense_heads.safetensors"
+HEADS_FILE = "dense_heads/model.safetensors"
+"""In a model's folder. Not beside `model.safetensors`: loaders of vLLM's kind take all weights that stand there."""
+EARLIER_HEADS_FILE = "dense_heads.safetensors"
+"""Where heads stood in earlier versions. Still read, no longer written."""
 MISMATCH_HIDDEN = 96
 RARE = -5.0
 """First logit of a name that earlier heads did not have."""
@@ -158,12 +161,21 @@ class DenseHeads(nn.Module):
                     state[name].copy_(known[name])
 
     def save(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Write weights, by default as wide as they are, and layers into a model folder."""
+        """Write weights, by default as wide as they are, and layers into a model folder, in place of any heads there."""
         metadata = {"hidden_size": str(self.hidden_size), "layers": json.dumps(asdict(self.layers))}
         if self.worlds != ("shapes",):
             metadata["worlds"] = json.dumps(self.worlds)
         weights = {name: weight.to(dtype or weight.dtype) for name, weight in self.state_dict().items()}
-        save_file(weights, Path(folder) / HEADS_FILE, metadata)
+        self.remove(folder)
+        path = Path(folder) / HEADS_FILE
+        path.parent.mkdir(exist_ok=True)
+        save_file(weights, path, metadata)
+
+    @staticmethod
+    def remove(folder: str | Path) -> None:
+        """Delete the heads of a model folder, if it has some."""
+        for name in (HEADS_FILE, EARLIER_HEADS_FILE):
+            (Path(folder) / name).unlink(missing_ok=True)
 
     @classmethod
     def load(cls, name: str | Path, **hub_options: object) -> "DenseHeads":
@@ -192,19 +204,22 @@ class DenseHeads(nn.Module):
             ValueError: they cannot be used.
         """
         if Path(name).is_dir():
-            path = Path(name) / HEADS_FILE
-            return cls.from_file(path) if path.is_file() else None
+            paths = [Path(name) / file for file in (HEADS_FILE, EARLIER_HEADS_FILE)]
+            return next((cls.from_file(path) for path in paths if path.is_file()), None)
         if not is_hub_id(str(name)):
             return None
         options = {key: value for key, value in hub_options.items() if key in HUB_ARGUMENTS and value is not None}
-        found = cached_file(
-            str(name),
-            HEADS_FILE,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-            **options,
-        )
-        return None if found is None else cls.from_file(found)
+        for file in (HEADS_FILE, EARLIER_HEADS_FILE):
+            found = cached_file(
+                str(name),
+                file,
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=False,
+                **options,
+            )
+            if found is not None:
+                return cls.from_file(found)
+        return None
 
     @classmethod
     def from_file(cls, path: str | Path) -> "DenseHeads":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from editreward.dense_heads import HEADS_FILE, DenseHeads
+from editreward.dense_heads import DenseHeads
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor
 
@@ -30,7 +30,7 @@ def main() -> None:
         parser.error(f"{args.run} holds no trainer_state.json: is it the output of train_trl.py?")
     EditRewardModel.from_pretrained(args.run, dtype=torch.bfloat16).save_pretrained(args.output)
     EditRewardProcessor.from_pretrained(args.run).save_pretrained(args.output)
-    (args.output / HEADS_FILE).unlink(missing_ok=True)
+    DenseHeads.remove(args.output)
     if (heads := DenseHeads.find(args.run)) is not None:
         heads.save(args.output, torch.bfloat16)
     tokenizer = args.output / "tokenizer.json"

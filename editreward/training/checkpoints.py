@@ -13,6 +13,7 @@ from pathlib import Path
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 
+from editreward.dense_heads import HEADS_FILE
 from editreward.files import flush, flush_names
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ INCOMPLETE = "_incomplete"
 
 # Without these files a folder does not load: they leave first and come last.
 MODEL_CONFIGS = ("config.json", "adapter_config.json")
-MODEL_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
+MODEL_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", HEADS_FILE)
 
 
 def checkpoint_to_resume(output_dir: str | Path, resume_from_checkpoint: str | bool | None) -> str | None:

@@ -13,6 +13,7 @@ from transformers import AutoModel
 
 from editreward import EditRewardScorer
 from editreward.benchmarks.simulated_test_set import TestSet, evaluate, judge
+from editreward.dense_heads import DenseHeads
 from editreward.hub_ids import PIPELINE_TAG
 from editreward.simulation import simulate_groups
 from modeling_editreward import EditRewardModel
@@ -36,6 +37,12 @@ def recorded():
 def test_all_models_together_fit_into_forty_five_megabytes():
     files = [file for file in (ROOT / "checkpoints").rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) <= 45e6
+
+
+@pytest.mark.parametrize("folder", [REWARD_MODEL, VLM])
+def test_nothing_but_the_model_is_among_the_weights_that_loaders_read(folder):
+    assert [file.name for file in folder.glob("*.safetensors")] == ["model.safetensors"]
+    assert DenseHeads.find(folder) is not None
 
 
 def test_weights_are_in_bfloat16_and_the_heads_in_float32():

@@ -95,6 +95,26 @@ def test_heads_come_back_from_their_file(tmp_path) -> None:
         DenseHeads.load(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("on_the_hub", [False, True])
+def test_heads_are_also_read_from_where_earlier_versions_saved_them(tmp_path, monkeypatch, on_the_hub) -> None:
+    def download(name: str, file: str, **options: object) -> str | None:
+        assert (name, options["revision"]) == ("org/model", "v1")
+        return str(tmp_path / file) if (tmp_path / file).is_file() else None
+
+    monkeypatch.setattr("editreward.dense_heads.cached_file", download)
+    name = "org/model" if on_the_hub else tmp_path
+    assert DenseHeads.find(name, revision="v1") is None
+    earlier, heads = (DenseHeads(16, DenseLayers.of(7)) for _ in range(2))
+    earlier.save(tmp_path)
+    (tmp_path / HEADS_FILE).rename(tmp_path / "dense_heads.safetensors")
+    assert torch.equal(DenseHeads.load(name, revision="v1").request[1].weight, earlier.request[1].weight)
+    heads.save(tmp_path)
+    assert torch.equal(DenseHeads.load(name, revision="v1").request[1].weight, heads.request[1].weight)
+    assert not list(tmp_path.glob("*.safetensors"))
+    heads.remove(tmp_path)
+    assert DenseHeads.find(name, revision="v1") is None
+
+
 def rows():
     return [{**group.to_row(), "simulation": group} for group in GROUPS]
 
@@ -142,6 +162,7 @@ def test_heads_stand_beside_the_trained_model_and_go_with_it(tmp_path) -> None:
     heads = trainer.auxiliary_loss.heads
     again = DenseHeads.load(tmp_path / "model")
     assert torch.equal(again.mismatches[1].weight, heads.mismatches[1].weight)
+    assert [path.name for path in (tmp_path / "model").glob("*.safetensors")] == ["model.safetensors"]
     without, _ = make_trainer(tmp_path, None)
     without.save_model(str(tmp_path / "model"))
     assert DenseHeads.find(tmp_path / "model") is None
