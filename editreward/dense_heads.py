@@ -149,7 +149,7 @@ class DenseHeads(nn.Module):
             before = earlier.output_names()[head]
             pairs = [(row, before.index(name)) for row, name in enumerate(names) if name in before]
             own_rows, earlier_rows = (list(rows) for rows in zip(*pairs, strict=True))
-            last = len(self.get_submodule(head)) - 1
+            last = len(list(self.get_submodule(head).children())) - 1
             for name in known:
                 if not name.startswith(f"{head}."):
                     continue
@@ -161,7 +161,7 @@ class DenseHeads(nn.Module):
                     state[name].copy_(known[name])
 
     def save(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Write weights, by default as wide as they are, and layers into a model folder, in place of any heads there."""
+        """Write weights, by default as wide as they are, and layers into a model folder, replacing any there."""
         metadata = {"hidden_size": str(self.hidden_size), "layers": json.dumps(asdict(self.layers))}
         if self.worlds != ("shapes",):
             metadata["worlds"] = json.dumps(self.worlds)

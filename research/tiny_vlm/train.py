@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from trl import TrlParser
 
-from editreward.dense_heads import HEADS_FILE, DenseHeads, DenseLayers
+from editreward.dense_heads import DenseHeads, DenseLayers
 from editreward.simulation import simulate_group
 from editreward.simulation.captions import corpus
 from modeling_editreward import set_backbone_attention
@@ -137,8 +137,8 @@ class Trainer:
 
     def _load_heads(self, folder: Path) -> None:
         """The heads of an earlier run whose model was `folder`, if it kept any: of the names they learnt."""
-        if (folder / HEADS_FILE).is_file():
-            self.heads.begin_with(DenseHeads.load(folder))
+        if (earlier := DenseHeads.find(folder)) is not None:
+            self.heads.begin_with(earlier)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.stopping = True
