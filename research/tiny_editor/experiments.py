@@ -1,16 +1,18 @@
 r"""
-Experiments of docs/editors.md: best-of-N, and reinforcement by several rewards.
+Experiments of docs/editors.md: best-of-N, reinforcement, curation and preferences by several rewards.
 
     python -m research.tiny_editor.experiments best-of-n --output runs/experiments
-    python -m research.tiny_editor.experiments reinforce --output runs/experiments --arms truth,bundled --seeds 0,1,2
+    python -m research.tiny_editor.experiments reinforce --arms truth,bundled --seeds 0,1,2
+    python -m research.tiny_editor.experiments curation --arms all,bundled,ssim,truth,random --steps 2000 --seeds 0,1,2
+    python -m research.tiny_editor.experiments preferences --arms bundled --steps 400 --seeds 0,1,2
 
-Both go on after a stop. The judge is the inspector that compares with the request; no arm optimises it. `truth-80` is
+All go on after a stop. The judge is the inspector that compares with the request; no arm optimises it. `truth-80` is
 the truth with as much noise as makes it order 80 % of the pairs of best-of-n's edits right: run that first.
 """
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -31,8 +33,11 @@ from editreward.files import atomic_file
 from editreward.resources import resource
 from editreward.rewards import Gate, Shaping
 from editreward.simulation.inspectors.request import compare
+from research.tiny_editor.offline import best_share, sampled_pairs, triple_rows, triple_scores, write_once
 
 STEPS = 8
+SAMPLES = 12
+"""Edits of an instruction, in reinforcement as in preferences."""
 
 
 @dataclass(frozen=True)
@@ -190,37 +195,78 @@ def evaluate(folder: Path, tasks: int) -> np.ndarray:
     return np.array(json.loads(path.read_text()))
 
 
-def reinforce(args: argparse.Namespace) -> None:
-    """Train each arm with each seed, then judge the editors on the same tasks with the same noise."""
-    before = evaluate(_copied(args.editor, args.output / "start"), args.tasks)
+def judged(args: argparse.Namespace, name: str, run: Callable[[str, int, Path], Sequence[str]]) -> None:
+    """Train each arm with each seed, then judge the editors on the same tasks with the same noise.
+
+    Args:
+        args: of the command line.
+        name: of the experiment: a folder of `--output`.
+        run: the options of a run, but for seed and folder: of an arm, its seed and its folder.
+    """
+    start = _copied(args.editor, args.output / "start")
+    before = evaluate(start, args.tasks)
     print("| arm | seed | right | change, paired by task | visual quality |\n|---|---|---|---|---|")
-    print(f"| start | | {(before[:, 0] == 4).mean():.1%} | | {before[:, 1].mean():.2f} |")
+    print(f"| start | | {(before[:, 0] == 4).mean():.1%} | | {before[:, 1].mean():.2f} |", flush=True)
     for arm in args.arms.split(","):
         for seed in map(int, args.seeds.split(",")):
-            folder = args.output / f"{arm}-{seed}"
-            words = ["--config", str(resource("configs/editors/tiny_grpo.yaml")), "--output_dir", str(folder)]
-            words += [
-                "--watch_truth",
-                "false",
-                "--seed",
-                str(seed),
-                "--max_steps",
-                str(args.steps),
-                "--model_name_or_path",
-                str(args.editor),
-            ]
+            folder = args.output / name / f"{arm}-{seed}"
             folder.mkdir(parents=True, exist_ok=True)
-            reward, shaping = arm_of(arm, args.output).options(folder)
-            words += ["--reward", reward, "--reward_check", "false"] if reward else []
-            words += ["--reward_shaping", shaping] if shaping else []
             if not (folder / "editor").is_dir():
-                train(words)
+                words = ["--output_dir", str(folder), "--seed", str(seed), "--max_steps", str(args.steps)]
+                train([*run(arm, seed, folder), *words, "--model_name_or_path", str(args.editor)])
             after = evaluate(folder / "editor", args.tasks)
             right = (after[:, 0] == 4).astype(float)
             change = right - (before[:, 0] == 4)
             low, high = interval(change)
             cells = [arm, seed, f"{right.mean():.1%}", f"{change.mean():+.1%} ({low:+.1%} to {high:+.1%})"]
             print("| " + " | ".join(map(str, cells)) + f" | {after[:, 1].mean():.2f} |", flush=True)
+
+
+def _config(name: str) -> list[str]:
+    return ["--config", str(resource(f"configs/editors/{name}.yaml"))]
+
+
+def reinforce(args: argparse.Namespace) -> None:
+    """Online RL by each arm's reward."""
+
+    def run(arm: str, seed: int, folder: Path) -> Sequence[str]:
+        reward, shaping = arm_of(arm, args.output).options(folder)
+        words = [*_config("tiny_grpo"), "--watch_truth", "false"]
+        words += ["--reward", reward, "--reward_check", "false"] if reward else []
+        return words + (["--reward_shaping", shaping] if shaping else [])
+
+    judged(args, "reinforce", run)
+
+
+def curation(args: argparse.Namespace) -> None:
+    """Imitate all triples, or the third of them that an arm scores best, for as many updates."""
+    rows = triple_rows(args.triples)
+    writing = args.output / "curation"
+
+    def run(arm: str, seed: int, folder: Path) -> Sequence[str]:
+        kept = list(range(len(rows)))
+        if arm != "all":
+            spec, shaping = arm_of(arm, args.output).options(folder)
+            reward = None if arm == "truth" else reward_source(spec, shaping, check=False)
+            kept = best_share(triple_scores(rows, reward), 1 / 3, seed)
+        data = write_once([rows[place] for place in kept], writing / f"{arm}-{seed}-triples")
+        return [*_config("tiny_sft"), "--dataset_name", str(data), "--dataset_limit", str(len(kept))]
+
+    judged(args, "curation", run)
+
+
+def preferences(args: argparse.Namespace) -> None:
+    """DPO on the best and the worst of as many edits as online RL would make, by each arm's reward."""
+    adapter, writing = load(args.editor), args.output / "preferences"
+
+    def run(arm: str, seed: int, folder: Path) -> Sequence[str]:
+        spec, shaping = arm_of(arm, args.output).options(folder)
+        reward = reward_source(spec, shaping, check=False)
+        pairs = sampled_pairs(adapter, reward, args.instructions, SAMPLES, STEPS, seed)
+        data = write_once(pairs, writing / f"{arm}-{seed}-pairs")
+        return [*_config("tiny_dpo"), "--dataset_name", str(data), "--dataset_limit", str(args.instructions)]
+
+    judged(args, "preferences", run)
 
 
 def _copied(editor: Path, folder: Path) -> Path:
@@ -245,19 +291,32 @@ def agreement(args: argparse.Namespace) -> None:
     print("Rows: the inspector of scenes, 1 to 4; columns: of the request.\n", table)
 
 
+EXPERIMENTS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "best-of-n": best_of_n,
+    "reinforce": reinforce,
+    "curation": curation,
+    "preferences": preferences,
+    "agreement": agreement,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiment", choices=["best-of-n", "reinforce", "agreement"])
+    parser.add_argument("experiment", choices=list(EXPERIMENTS))
     parser.add_argument("--output", type=Path, default=Path("runs/experiments"))
     parser.add_argument("--editor", type=Path, default=None, help="Folder; default: the bundled tiny editor.")
     parser.add_argument("--arms", default="bundled,ssim,random,truth", help=f"Of {', '.join(ARMS)} and truth-PERCENT.")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--tasks", type=int, default=500)
     parser.add_argument("--edits", type=int, default=64, help="best-of-n: edits of each task.")
-    parser.add_argument("--steps", type=int, default=200, help="reinforce: steps of each run.")
+    parser.add_argument("--steps", type=int, default=200, help="Steps of each training run.")
+    parser.add_argument("--triples", type=int, default=20000, help="curation: triples to choose from.")
+    parser.add_argument(
+        "--instructions", type=int, default=1600, help=f"preferences: instructions, of {SAMPLES} edits each."
+    )
     args = parser.parse_args()
     args.editor = args.editor or resource("checkpoints/tiny-editor")
-    {"best-of-n": best_of_n, "reinforce": reinforce, "agreement": agreement}[args.experiment](args)
+    EXPERIMENTS[args.experiment](args)
 
 
 if __name__ == "__main__":

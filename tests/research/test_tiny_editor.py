@@ -3,9 +3,12 @@ import json
 import numpy as np
 import pytest
 
+from editreward.editors.reward_source import Rewarded
+from editreward.resources import resource
 from research.tiny_editor.blind import agreement
 from research.tiny_editor.data import FOLLOWING, QUALITY, SIDE, WORDINGS, triple
-from research.tiny_editor.experiments import arm_of, noise_for, ordered, print_best_of_n
+from research.tiny_editor.experiments import arm_of, load, noise_for, ordered, print_best_of_n
+from research.tiny_editor.offline import best_share, sampled_pairs, triple_rows, triple_scores
 from research.tiny_editor.train import learning_rate
 
 
@@ -65,3 +68,36 @@ def test_pairs_are_ordered_as_by_the_judge():
 def test_agreement_counts_grades_verdicts_and_order():
     cells = agreement(np.array([4, 4, 3, 1]), np.array([4, 3, 3, 2]))
     assert cells == ["50.0 %", "75.0 %", "90.0 %"]  # one of five pairs is a tie of the inspector's
+
+
+def test_the_best_share_are_those_with_the_highest_scores_ties_drawn():
+    assert best_share(np.array([1.0, 9, 3, 7, 2, 5]), 1 / 3, 0) == [1, 3]
+    drawn = {tuple(best_share(np.zeros(6), 1 / 3, seed)) for seed in range(20)}
+    assert len(drawn) > 3 and all(len(set(one)) == 2 for one in drawn)
+    assert best_share(np.array([-np.inf, 1, -np.inf]), 1 / 3, 0) == [1]
+
+
+def test_triples_are_scored_by_their_truth_or_by_a_reward():
+    rows = triple_rows(3)
+    truth = triple_scores(rows, None)
+    assert truth.shape == (3,) and ((truth >= 2) & (truth <= 8)).all()
+
+    def reward(asked, sources, edited):
+        assert [one.instruction for one in asked] == [row["instruction"] for row in rows]
+        return Rewarded(np.array([1.0, np.nan, 2.0], dtype=np.float32), {1: "failed"})
+
+    assert triple_scores(rows, reward).tolist() == [1, -np.inf, 2]
+
+
+def test_pairs_are_the_best_and_the_worst_of_an_editors_edits():
+    def brightness(rows, sources, edited):
+        return Rewarded(np.array([np.asarray(one).mean() for one in edited], dtype=np.float32), {})
+
+    adapter = load(resource("checkpoints/tiny-editor"))
+    made = list(sampled_pairs(adapter, brightness, 2, samples=3, steps=2, seed=0))
+    assert [row["preferences"] for row in made] == [[{"chosen": 0, "rejected": 1}]] * 2
+    for row in made:
+        better, worse = (np.asarray(one["image"]).mean() for one in row["candidates"])
+        assert better > worse and row["source_images"][0].size == row["candidates"][0]["image"].size
+    flat = sampled_pairs(adapter, lambda r, s, e: Rewarded(np.ones(len(e), np.float32), {}), 1, 2, 2, 0)
+    assert list(flat) == []
