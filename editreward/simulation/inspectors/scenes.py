@@ -82,7 +82,7 @@ def inspect(task: EditTask, image: Image.Image) -> Inspection:
     check_world(task)
     pixels = reduced(image)
     known = hypotheses(task)
-    errors = _errors(_smooth(pixels), _stack(task))
+    errors = _fits(task).errors(_smooth(pixels))
     nearest = [known[place] for place in errors.argsort()[:REFINED]]
     refined = [_refined(one.scene, task, pixels) for one in nearest]
     choice = min(range(len(nearest)), key=lambda place: (round(refined[place][1], 3), -nearest[place].score))
@@ -138,8 +138,8 @@ def hypotheses(task: EditTask) -> list[Hypothesis]:
 
 
 @lru_cache(maxsize=8)
-def _stack(task: EditTask) -> np.ndarray:
-    return np.stack([_smooth(drawing(one.scene)) for one in hypotheses(task)])
+def _fits(task: EditTask) -> "_Fits":
+    return _Fits(np.stack([_smooth(drawing(one.scene)) for one in hypotheses(task)]))
 
 
 def _smooth(pixels: np.ndarray) -> np.ndarray:
@@ -149,30 +149,32 @@ def _smooth(pixels: np.ndarray) -> np.ndarray:
     return (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / 9
 
 
-def _errors(pixels: np.ndarray, drawings: np.ndarray) -> np.ndarray:
-    """Mean squared error of each drawing, large ones cut, after the fit of a tint to it.
+class _Fits:
+    """Drawings, to be compared with images after the fit of a tint.
 
     A tint that rises over the image makes of a colour c the colour c (1 - a) + t a with a linear: a least-squares fit
     of 1, x, y, c, c x and c y to each channel.
+
+    Args:
+        drawings: (drawings, side, side, 3).
     """
-    columns = _columns(drawings)
-    left = pixels.reshape(-1, 3).T[None, ..., None] - columns @ _weights(columns, pixels)
-    return np.minimum(left**2, LARGE_ERROR**2).mean(axis=(1, 2, 3))
 
+    def __init__(self, drawings: np.ndarray) -> None:
+        flat = drawings.reshape(len(drawings), -1, 3).transpose(0, 2, 1)[..., None] / 128 - 1
+        basis = _plane()
+        self.columns = np.concatenate([np.broadcast_to(basis, (*flat.shape[:3], 3)), flat * basis], axis=3)
+        self.transposed = self.columns.transpose(0, 1, 3, 2)
+        self.squares = self.transposed @ self.columns + 1e-4 * np.eye(6, dtype=np.float32)
 
-def _columns(drawings: np.ndarray) -> np.ndarray:
-    """What a tint's fit combines, (drawings, channels, pixels, 6)."""
-    flat = drawings.reshape(len(drawings), -1, 3).transpose(0, 2, 1)[..., None] / 128 - 1
-    basis = _plane()
-    return np.concatenate([np.broadcast_to(basis, (*flat.shape[:3], 3)), flat * basis], axis=3)
+    def weights(self, pixels: np.ndarray) -> np.ndarray:
+        """Of the best fit to an image, (drawings, channels, 6, 1)."""
+        found: np.ndarray = np.linalg.solve(self.squares, self.transposed @ pixels.reshape(-1, 3).T[None, ..., None])
+        return found
 
-
-def _weights(columns: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """The weights of the best fit, (drawings, channels, 6, 1)."""
-    transposed = columns.transpose(0, 1, 3, 2)
-    squares = transposed @ columns + 1e-4 * np.eye(6, dtype=np.float32)
-    found: np.ndarray = np.linalg.solve(squares, transposed @ pixels.reshape(-1, 3).T[None, ..., None])
-    return found
+    def errors(self, pixels: np.ndarray) -> np.ndarray:
+        """Mean squared error of each drawing, large ones cut."""
+        left = pixels.reshape(-1, 3).T[None, ..., None] - self.columns @ self.weights(pixels)
+        return np.minimum(left**2, LARGE_ERROR**2).mean(axis=(1, 2, 3))
 
 
 @lru_cache(maxsize=1)
@@ -187,7 +189,7 @@ def _refined(scene: Scene, task: EditTask, pixels: np.ndarray) -> tuple[Scene, f
     """The scene with its new and moved objects where they fit best within their places, and its error."""
     before = {thing.key: (thing.x, thing.y) for thing in task.source.objects}
     smooth = _smooth(pixels)
-    error = float(_errors(smooth, _smooth(drawing(scene))[None])[0])
+    error = float(_Fits(_smooth(drawing(scene))[None]).errors(smooth)[0])
     for thing in scene.objects:
         if before.get(thing.key) == (thing.x, thing.y):
             continue
@@ -195,7 +197,7 @@ def _refined(scene: Scene, task: EditTask, pixels: np.ndarray) -> tuple[Scene, f
             offsets = [step * number for number in range(-steps, steps + 1)]
             moved = [replace(thing, x=thing.x + dx, y=thing.y + dy) for dx in offsets for dy in offsets]
             scenes = [replace(scene, objects=tuple(m if o.key == m.key else o for o in scene.objects)) for m in moved]
-            errors = _errors(smooth, np.stack([_smooth(drawing(one)) for one in scenes]))
+            errors = _Fits(np.stack([_smooth(drawing(one)) for one in scenes])).errors(smooth)
             best = int(errors.argmin())
             scene, thing, error = scenes[best], moved[best], float(errors[best])
     return scene, error
@@ -258,9 +260,9 @@ def _explained(pixels: np.ndarray, source: np.ndarray, drawn: np.ndarray) -> flo
     there = np.abs(source - drawn).max(axis=2) > 30
     if not there.any():
         return 1.0
-    columns, other = _columns(drawn[None]), _columns(source[None])
-    weights = _weights(columns, pixels)
-    fitted, before = ((one @ weights)[0, ..., 0].T.reshape(pixels.shape) for one in (columns, other))
+    fit, other = _Fits(drawn[None]), _Fits(source[None])
+    weights = fit.weights(pixels)
+    fitted, before = ((one.columns @ weights)[0, ..., 0].T.reshape(pixels.shape) for one in (fit, other))
     change = (fitted - before)[there]
     return float(min(1.0, 1 - ((pixels - fitted)[there] ** 2).sum() / (change**2).sum()))
 
@@ -323,15 +325,23 @@ def _step(value: float, steps: tuple[float, ...]) -> int:
 
 def _redrawn(pixels: np.ndarray, drawn: Image.Image) -> tuple[str, int, float]:
     """The artefact that explains the image best, its quality, and the error that is left."""
-    best: tuple[str, int, float] = ("blur", 4, float("inf"))
+    names, made = _damaged(drawn.size, drawn.tobytes())
+    left = np.sqrt(np.square((pixels - made).clip(-120, 120)).mean(axis=(1, 2, 3)))
+    best = int(left.argmin())
+    return *names[best], float(left[best])
+
+
+@lru_cache(maxsize=8)
+def _damaged(size: tuple[int, int], pixels: bytes) -> tuple[list[tuple[str, int]], np.ndarray]:
+    """A drawing with every artefact that can be drawn again: its kind and quality, and (drawings, *size, 3)."""
+    drawn = Image.frombytes("RGB", size, pixels)
+    names, made = [], []
     for kind in KNOWN:
         for quality in (3, 2, 1):
             for draws, jitter in _draws(kind):
-                made = np.asarray(apply_artefact(drawn, kind, quality, _Fixed(draws, jitter)), dtype=np.float32)
-                left = _rms(pixels - made)
-                if left < best[2]:
-                    best = kind, quality, left
-    return best
+                names.append((kind, quality))
+                made.append(np.asarray(apply_artefact(drawn, kind, quality, _Fixed(draws, jitter))))
+    return names, np.stack(made)
 
 
 def _draws(kind: str) -> tuple[tuple[tuple[int, ...], float], ...]:
@@ -382,5 +392,5 @@ def _patch_offset(residual: np.ndarray) -> float:
     grey = np.median(residual, axis=2)
     side = round(0.4 * len(grey))
     step = max(1, len(grey) // 28)
-    starts = range(0, len(grey) - side + 1, step)
-    return max(abs(float(np.median(grey[y : y + side, x : x + side]))) for y in starts for x in starts)
+    patches = np.lib.stride_tricks.sliding_window_view(grey, (side, side))[::step, ::step]
+    return float(np.abs(np.median(patches.reshape(-1, side * side), axis=1)).max())
