@@ -92,15 +92,20 @@ def summary(name: str, fit: "Fit") -> str:
     if any("std_factor" not in line for line in fit.calibration.values()):
         lines += [
             "",
-            "Too few groups for standard deviations (24 are needed), or they are all 0: none are calibrated.",
+            "Too few groups for standard deviations (24 are needed), or too many are 0 or nearly so: none are calibrated.",
         ]
     if fit.link is not None:
         link, variance = fit.link, fit.link.variance
         lines += [
             "",
             f"Link over {link.pairs} pairs: temperature {link.temperature:.3g}, variance {variance.constant:.3g} + "
-            f"{variance.slope:.3g} x pass_std^2 / n, log loss {link.log_loss:.3f}.",
+            f"{variance.slope:.3g} x pass_std^2 / n, log loss {link.log_loss:.3f} (a coin's: 0.693).",
         ]
+        if link.variance_share < 1:
+            lines.append(
+                "Pairs are in order more often than the errors of single scores allow: the link takes "
+                f"{link.variance_share:.2g} of their variance."
+            )
     lines += [f"{name} is left out: {reason}." for name, reason in fit.left_out.items()]
     if fit.unscored:
         lines.append(f"{fit.unscored} candidates got no score.")

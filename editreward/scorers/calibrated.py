@@ -18,7 +18,7 @@ from editreward.statistics.calibration import SCALE
 
 Calibration = Mapping[str, Mapping[str, float]]
 OVERALL = "overall"
-LINK_FIELDS = ("temperature", "constant", "slope", "link", "log_loss", "pairs")
+LINK_FIELDS = ("temperature", "constant", "slope", "link", "log_loss", "pairs", "variance_share")
 
 
 def check_calibration(calibration: object, link: object = None) -> None:

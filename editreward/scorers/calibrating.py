@@ -83,7 +83,10 @@ def fit_scorer(scorer: Scorer, rows: Iterable[GroupRow]) -> Fit:
     named = sorted({name for group in groups for name in group.labels})
     names = [name for name in scorer.dimensions if name in named]
     left_out = {name: "the data have no scores of it" for name in scorer.dimensions if name not in named}
-    variance, link = _written(groups)
+    try:
+        variance, link = _written(groups)
+    except ValueError as error:
+        raise ValueError(f"{scorer.name}, {OVERALL}: {error}") from error
     calibration, errors = {}, {}
     for name in dict.fromkeys([*names, OVERALL]):
         columns = [_columns(group, name, variance) for group in groups]
@@ -155,7 +158,7 @@ def _written(groups: Sequence[_Scored]) -> tuple[VarianceFit | None, PairLink | 
     link = fit_pair_link(
         np.concatenate(differences), np.concatenate(spreads), np.concatenate(outcomes), variance=variance
     )
-    return variance, link
+    return link.variance, link
 
 
 def save_in_model(folder: Path, calibration: Mapping[str, Mapping[str, float]]) -> None:

@@ -18,6 +18,8 @@ FOLDS = 5
 # The central interval that a standard deviation's factor is chosen for, and those that are looked at.
 LEVEL = 0.95
 LEVELS = (0.5, 0.8, 0.95)
+# Numbers that differ by less than this share of their size are the same but for rounding in float32.
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,11 @@ def fit_calibration(means: ArrayLike, scores: ArrayLike) -> dict[str, float]:
         means, scores: shape (candidates,), of all groups together.
 
     Raises:
-        ValueError: the fit is not increasing: the model does not predict these scores.
+        ValueError: the means are all the same, or the fit is not increasing: the model does not predict these scores.
     """
     means, scores = np.asarray(means, dtype=float), np.asarray(scores, dtype=float)
+    if np.ptp(means) <= ROUNDING * np.abs(means).max():
+        raise ValueError(f"All its scores are {means[0]:.6g}: it tells no edit from another and cannot be calibrated.")
     spread = means - means.mean()
     slope = float(spread @ (scores - scores.mean()) / max(spread @ spread, np.finfo(float).tiny))
     if not slope > 0:
@@ -147,7 +151,7 @@ def calibrate_groups(
 
     Returns:
         The calibration, `intercept` and `slope` fitted on all groups, `groups`, their number, and, where there are
-        groups enough, `std_factor` with `coverage_50`, `coverage_80`, `coverage_95` and `std_correlation`; and its
+        groups enough and most standard deviations would not be wider than the scale, `std_factor` with `coverage_50`, `coverage_80`, `coverage_95` and `std_correlation`; and its
         error, with the standard deviations as they are where there is no factor.
 
     Raises:
@@ -166,7 +170,7 @@ def calibrate_groups(
         conformal_factor([ratio for other, fold in enumerate(ratios) if other != left for ratio in fold])
         for left in range(FOLDS)
     ]
-    if None in of_others:
+    if factor is None or None in of_others or factor * np.median(_stds(folds)) > SCALE[1] - SCALE[0]:
         factor = None
     held_out = [
         (m, s if factor is None else s * (of_others[left] or 0.0), y, mean)
@@ -183,6 +187,10 @@ def calibrate_groups(
             "std_correlation": error.std_correlation,
         }
     return fitted, error
+
+
+def _stds(folds: Sequence[Sequence[tuple[np.ndarray, ...]]]) -> np.ndarray:
+    return np.concatenate([std for fold in folds for _, std, *_ in fold])
 
 
 def _known(

@@ -26,6 +26,10 @@ from editreward.statistics.expectations import log_expected_sigmoid, log_ndtr
 # Weight of the preference for equal parts where the data do not say what is whose, in nats of a whole data set.
 EQUAL_PARTS = 1e-4
 MIN_PAIRS = 20
+# Nats a candidate by which the spread of passes must at least improve the fit to count at all: rounding.
+NO_GAIN = 1e-9
+# A temperature whose square is a smaller share of the scores' variance has run into its bound of 0.
+LEAST_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class PairLink:
         link: `logistic` or `probit`.
         log_loss: mean of -log of the probability of what was preferred, over the pairs of the fit, in nats.
         pairs: how many these were.
+        variance_share: share of the errors' variance, as `fit_variance` found it, that `variance` is: 1, or less where
+            pairs are surer than that variance allows.
     """
 
     temperature: float
@@ -62,6 +68,7 @@ class PairLink:
     link: str
     log_loss: float
     pairs: int
+    variance_share: float = 1.0
 
     def probability(self, differences: ArrayLike, pass_variances: ArrayLike) -> np.ndarray:
         """Probability that the first of each pair is preferred.
@@ -82,6 +89,10 @@ def fit_variance(errors: ArrayLike, pass_variances: ArrayLike) -> VarianceFit:
         errors: calibrated score minus annotated score, shape (candidates,).
         pass_variances: pass_std^2 / n of each, shape (candidates,). All alike, the whole variance is the constant.
 
+    Returns:
+        The fit. Its slope is 0 where the spread of the passes tells nothing of the errors; its constant is at least
+        the mean square error over candidates + 1, also if all scores whose passes agree are free of error.
+
     Raises:
         ValueError: a value is not finite or a variance is negative (its row is named), or all errors are 0.
     """
@@ -93,14 +104,17 @@ def fit_variance(errors: ArrayLike, pass_variances: ArrayLike) -> VarianceFit:
     if np.ptp(pass_variances) == 0:
         return VarianceFit(square, 0.0)
     e2, v = torch.from_numpy(errors**2), torch.from_numpy(pass_variances)
-    middle = float(v.mean())
+    middle, least = float(v.mean()), square / (len(errors) + 1)
 
     def loss(parts: Tensor) -> Tensor:
-        variance = square * parts[0].exp() + square / middle * parts[1].exp() * v
+        variance = least + square * parts[0].exp() + square / middle * parts[1].exp() * v
         return 0.5 * (variance.log() + e2 / variance).mean()
 
-    constant, slope = _minimise(loss, [-0.7, -0.7]).exp().tolist()
-    return VarianceFit(square * constant, square / middle * slope)
+    found = _minimise(loss, [-0.7, -0.7])
+    if float(loss(found)) > 0.5 * (math.log(square) + 1) - NO_GAIN:
+        return VarianceFit(square, 0.0)
+    constant, slope = found.exp().tolist()
+    return VarianceFit(least + square * constant, square / middle * slope)
 
 
 def fit_pair_link(
@@ -116,6 +130,10 @@ def fit_pair_link(
     for `logistic`). Where annotated scores are at hand, `fit_variance` tells it: give its result. Otherwise parts that
     the pairs cannot tell apart are taken to be equal, which changes no probability of the pairs but lower bounds.
 
+    Pairs may be surer than annotated scores allow: errors of one group go together, or are smaller where scores are far
+    apart. The best temperature is then 0. In that case the variance keeps its form and is scaled down, to a part that
+    is equal to the link's.
+
     Outcomes are smoothed by one imagined pair each way (Platt 1999), so that a scorer that orders all pairs as people
     do gets finite numbers.
 
@@ -124,7 +142,7 @@ def fit_pair_link(
         pass_variances: pass_std^2 / n of the two, shape (pairs, 2).
         outcomes: 1 where the first is preferred, 0 where the second is, or the share of votes; shape (pairs,).
         link: `logistic` or `probit`.
-        variance: of the scores; the temperature alone is fitted then.
+        variance: of the scores; the temperature alone is fitted then, unless that leads to 0.
 
     Raises:
         ValueError: there are fewer than 20 pairs, or the differences do not predict the outcomes; or a value is not
@@ -136,30 +154,40 @@ def fit_pair_link(
     smoothed = torch.from_numpy((y * len(d) + 1) / (len(d) + 2))
     of_d, of_v, middle = torch.from_numpy(d / unit), torch.from_numpy(v / unit**2), float(v.mean()) / unit**2
 
-    def terms(parts: Tensor) -> tuple[Tensor, Tensor]:
-        """Temperature and variance of the differences, in units of their own size."""
-        if variance is not None:
-            return parts[0].exp(), torch.from_numpy((2 * variance.constant + variance.slope * v) / unit**2)
-        spread = parts[2].exp() * of_v / middle if middle > 0 else of_v
-        return parts[0].exp(), parts[1].exp() + spread
-
-    def log_loss(parts: Tensor) -> Tensor:
-        temperature, s2 = terms(parts)
+    def log_loss(temperature: Tensor, s2: Tensor) -> Tensor:
         first, second = (_log_probability(sign * of_d, s2, temperature, link) for sign in (1, -1))
         return -(smoothed * first + (1 - smoothed) * second).mean()
 
+    def s2_of(parts: Tensor) -> Tensor:
+        return parts[1].exp() + (parts[2].exp() * of_v / middle if middle > 0 else of_v)
+
     def loss(parts: Tensor) -> Tensor:
-        if variance is not None:
-            return log_loss(parts)
         unequal = (parts[1:] - 2 * parts[0]).square()
         # Above all the two that pairs never tell apart.
-        return log_loss(parts) + EQUAL_PARTS / len(d) * (unequal[0] + unequal[1] / 100)
+        return log_loss(parts[0].exp(), s2_of(parts)) + EQUAL_PARTS / len(d) * (unequal[0] + unequal[1] / 100)
 
-    found = _minimise(loss, [0.0] if variance is not None else [0.0, 0.0, 0.0])
+    share = 1.0
     if variance is None:
+        found = _minimise(loss, [0.0, 0.0, 0.0])
+        temperature, s2 = found[0].exp(), s2_of(found)
         slope = float(found[2].exp()) / middle if middle > 0 else 0.0
         variance = VarianceFit(float(found[1].exp()) * unit**2 / 2, slope)
-    return PairLink(float(found[0].exp()) * unit, variance, link, float(log_loss(found)), len(d))
+    else:
+        s2 = torch.from_numpy((2 * variance.constant + variance.slope * v) / unit**2)
+        temperature, share = _fit_temperature(log_loss, s2)
+        s2, variance = s2 * share, VarianceFit(share * variance.constant, share * variance.slope)
+    return PairLink(float(temperature) * unit, variance, link, float(log_loss(temperature, s2)), len(d), share)
+
+
+def _fit_temperature(log_loss: Callable[[Tensor, Tensor], Tensor], s2: Tensor) -> tuple[Tensor, float]:
+    """The best temperature for differences of variance `s2`, (pairs,), and the share of it that leaves one above 0."""
+    mean = float(s2.mean())
+    temperature = _minimise(lambda parts: log_loss(parts[0].exp(), s2), [0.0])[0].exp()
+    if temperature.square() >= LEAST_SHARE * mean:
+        return temperature, 1.0
+    form = s2 / mean
+    temperature = _minimise(lambda parts: log_loss(parts[0].exp(), form * (2 * parts[0]).exp()), [0.0])[0].exp()
+    return temperature, float(temperature.square()) / mean
 
 
 def _checked_pairs(

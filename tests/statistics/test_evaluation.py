@@ -102,8 +102,13 @@ def test_calibration_is_the_least_squares_line():
 def test_a_calibration_that_would_turn_the_ranking_around_is_refused():
     with pytest.raises(ValueError, match="slope"):
         fit_calibration([1.0, 2.0, 3.0], [3, 2, 1])
-    with pytest.raises(ValueError, match="slope"):
-        fit_calibration([1.0, 1.0], [3, 2])
+
+
+@pytest.mark.parametrize("mean", [0.0, -700.0, 1e-9])
+def test_scores_that_are_the_same_but_for_rounding_are_no_scores(mean):
+    means = np.float32(mean) * (1 + np.finfo(np.float32).eps * np.arange(8))
+    with pytest.raises(ValueError, match="All its scores are"):
+        fit_calibration(means, np.linspace(1, 4, 8) * (-1 if mean < 0 else 1))
 
 
 @settings(max_examples=200, deadline=None)
@@ -165,6 +170,14 @@ def test_groups_are_calibrated_on_all_and_judged_on_groups_that_the_fit_did_not_
         inside.append(np.concatenate(ratios[fold]) <= quantile_over_groups(others, 0.95))
     assert error.coverage == line["coverage_95"] == pytest.approx(np.concatenate(inside).mean())
     assert error.std_correlation == pytest.approx(0, abs=0.3)
+
+
+def test_standard_deviations_of_which_some_are_nearly_none_are_not_made_wider_than_the_scale():
+    means, stds, scores = annotated(np.random.default_rng(2))
+    for std in stds[::8]:
+        std[:] = 1e-9
+    line, _ = calibrate_groups(means, stds, scores)
+    assert "std_factor" not in line
 
 
 def quantile_over_groups(ratios, level):

@@ -28,6 +28,19 @@ def test_one_pass_has_no_spread_and_its_variance_is_the_constant():
     assert fit_variance([1.0, -3.0], [0.0, 0.0]) == VarianceFit(5.0, 0.0)
 
 
+def test_a_spread_of_passes_that_tells_nothing_of_the_errors_has_no_slope():
+    errors = np.concatenate([np.full(50, 2.0), np.full(50, 1.0)])  # smaller where passes differ
+    assert fit_variance(errors, np.repeat([0.1, 0.9], 50)) == VarianceFit(2.5, 0.0)
+
+
+def test_no_error_where_passes_agree_leaves_a_variance_there():
+    # By likelihood alone it would be 0, and the density of these errors infinite.
+    errors, passes = np.repeat([0.0, 1.0, -1.0], [60, 20, 20]), np.repeat([0.0, 0.5], [60, 40])
+    fit = fit_variance(errors, passes)
+    assert fit.constant == pytest.approx(0.4 / 101, rel=1e-4)
+    assert fit.variance(0.5) == pytest.approx(1.0, rel=1e-4)
+
+
 def saturated(share, spread, d=2.0, pairs=400):
     """Pairs of one difference, of which a share went to the first: d, pass variances of the two, outcomes."""
     won = np.arange(pairs) < share * pairs
@@ -90,6 +103,20 @@ def test_a_scorer_that_orders_all_pairs_gets_finite_numbers_and_units_do_not_mat
     assert 0 < fit.temperature < 1 and fit.log_loss < 0.3
     assert scaled.temperature == pytest.approx(10 * fit.temperature, rel=1e-3)
     assert scaled.probability(10 * d, 100 * v) == pytest.approx(fit.probability(d, v), abs=1e-5)
+
+
+@pytest.mark.parametrize("link", ["logistic", "probit"])
+def test_pairs_that_are_surer_than_the_scores_errors_scale_the_variance_down(link):
+    # Errors that go together within a group cancel in its pairs, of which 9 in 10 are in order.
+    parts = [saturated(0.9, 0.1), saturated(0.85, 0.3)]
+    d, v, y = (np.concatenate(column) for column in zip(*parts, strict=True))
+    too_wide = VarianceFit(4.0, 2.0)
+    fit = fit_pair_link(d, v, y, link, too_wide)
+    assert 0 < fit.variance_share < 1
+    assert fit.variance == VarianceFit(4.0 * fit.variance_share, 2.0 * fit.variance_share)
+    assert fit.temperature**2 == pytest.approx((2 * fit.variance.variance(v)).mean(), rel=1e-6)
+    assert fit.probability(d, v)[[0, -1]] == pytest.approx([0.9, 0.85], abs=0.03)
+    assert fit.log_loss == pytest.approx(fit_pair_link(d, v, y, link).log_loss, abs=0.005)
 
 
 @pytest.mark.parametrize(
