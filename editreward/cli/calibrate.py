@@ -92,7 +92,8 @@ def summary(name: str, fit: "Fit") -> str:
     if any("std_factor" not in line for line in fit.calibration.values()):
         lines += [
             "",
-            "Too few groups for standard deviations (24 are needed), or too many are 0 or nearly so: none are calibrated.",
+            "Too few groups for standard deviations (24 are needed), or too many of them are nearly 0: none are "
+            "calibrated.",
         ]
     if fit.link is not None:
         link, variance = fit.link, fit.link.variance

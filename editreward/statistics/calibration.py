@@ -151,8 +151,9 @@ def calibrate_groups(
 
     Returns:
         The calibration, `intercept` and `slope` fitted on all groups, `groups`, their number, and, where there are
-        groups enough and most standard deviations would not be wider than the scale, `std_factor` with `coverage_50`, `coverage_80`, `coverage_95` and `std_correlation`; and its
-        error, with the standard deviations as they are where there is no factor.
+        groups enough and most standard deviations would not be wider than the scale, `std_factor` with `coverage_50`,
+        `coverage_80`, `coverage_95` and `std_correlation`; and its error, with the standard deviations as they are
+        where there is no factor.
 
     Raises:
         ValueError: there is nothing to fit on: scores in fewer than five groups, scores outside of 1..4, or a fit that

@@ -130,9 +130,9 @@ def fit_pair_link(
     for `logistic`). Where annotated scores are at hand, `fit_variance` tells it: give its result. Otherwise parts that
     the pairs cannot tell apart are taken to be equal, which changes no probability of the pairs but lower bounds.
 
-    Pairs may be surer than annotated scores allow: errors of one group go together, or are smaller where scores are far
-    apart. The best temperature is then 0. In that case the variance keeps its form and is scaled down, to a part that
-    is equal to the link's.
+    Pairs may be surer than annotated scores allow: errors of one group go together, or are smaller where scores are
+    far apart. The best temperature is then 0. In that case the variance keeps its form and is scaled down, to a part
+    that is equal to the link's.
 
     Outcomes are smoothed by one imagined pair each way (Platt 1999), so that a scorer that orders all pairs as people
     do gets finite numbers.
