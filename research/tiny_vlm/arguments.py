@@ -70,6 +70,9 @@ class DataArguments:
         default=0,
         metadata={"help": "Further groups in a step of which only the source is shown: cheap, they teach to read."},
     )
+    scenes: int = field(
+        default=0, metadata={"help": "Further scenes in a step that only the vision tower sees (seeing.py)."}
+    )
     judged: int = field(default=2, metadata={"help": "Candidates of a group that are judged in words."})
     source_captions: float = field(default=1.0, metadata={"help": "Share of the groups whose source is captioned."})
     edited_captions: int = field(default=0, metadata={"help": "Candidates of a group whose scene is captioned too."})
@@ -90,6 +93,7 @@ class LossArguments:
     attributes_weight: float = field(default=0.5, metadata={"help": "Weight of what the cells show."})
     asked_weight: float = field(default=1.0, metadata={"help": "Weight of what the cells should show."})
     comparisons_weight: float = field(default=1.0, metadata={"help": "Weight of where images differ."})
+    naming_weight: float = field(default=1.0, metadata={"help": "Weight of what things are called, in `scenes`."})
     mismatches_weight: float = field(default=1.0, metadata={"help": "Weight of what is not as asked for."})
 
 

@@ -5,9 +5,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 from transformers import PreTrainedTokenizerFast
 
@@ -21,7 +19,9 @@ from editreward.training.dense import dense_targets
 from research.tiny_vlm.arguments import DataArguments, ModelArguments
 from research.tiny_vlm.by_error import ErrorShares
 from research.tiny_vlm.distributed import rank_and_ranks
+from research.tiny_vlm.images import to_patches
 from research.tiny_vlm.packing import NO_KIND, Segment, collate, pack
+from research.tiny_vlm.seeing import seeing_batch
 
 READING_SEEDS = 100_000_000
 """Seed of the first group of which only the source is shown, beside others."""
@@ -29,18 +29,6 @@ READING_SEEDS = 100_000_000
 READING_RUBRIC_WEIGHTS = (1, 12, 2, 1)
 COMPARING_RUBRIC_WEIGHTS = (3, 5, 1, 1)
 """Of `RUBRICS`, without and with candidates: the first one, the reward model's, costs as much as two candidates."""
-
-
-def to_patches(images: list[Image.Image], patch_size: int, merge_size: int) -> np.ndarray:
-    """Cut equal-sized RGB images into patches in the order of `Qwen2VLImageProcessorPil`, without normalising.
-
-    Returns uint8 of shape (images * patches, 3 * patch_size * patch_size).
-    """
-    pixels = np.stack([np.asarray(image) for image in images])
-    count, height, width, channels = pixels.shape
-    blocks = (height // patch_size // merge_size, width // patch_size // merge_size)
-    pixels = pixels.reshape(count, blocks[0], merge_size, patch_size, blocks[1], merge_size, patch_size, channels)
-    return pixels.transpose(0, 1, 4, 2, 5, 7, 3, 6).reshape(-1, channels * patch_size**2)
 
 
 @dataclass
@@ -225,6 +213,11 @@ class SimulatedBatches(IterableDataset):
         weights = None if self.errors is None else self.errors.weights()
         return make_batch(seeds, "train", self.tokenizer, self.model_args, args, weights)
 
+    def _scenes(self, step: int) -> dict[str, torch.Tensor]:
+        first, args = self.seed + (step * self.ranks + self.rank) * self.args.scenes, self.model_args
+        seeds, vocabulary = range(first, first + self.args.scenes), vocabulary_of(tuple(self.args.worlds))
+        return seeing_batch(seeds, self.args.worlds, args.image_size, args.side, args.patch_size, vocabulary)
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
         info = get_worker_info()
         step = self.first_step + (info.id if info else 0)
@@ -233,5 +226,7 @@ class SimulatedBatches(IterableDataset):
             if self.args.reading_groups:
                 reading = replace(self.args, groups=self.args.reading_groups, candidates=0, source_captions=0)
                 batch["reading"] = self._batch(step, reading, READING_SEEDS)
+            if self.args.scenes:
+                batch["scenes"] = self._scenes(step)
             yield batch
             step += info.num_workers if info else 1

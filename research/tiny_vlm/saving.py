@@ -4,10 +4,12 @@ import copy
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
 from editreward.dense_heads import DenseHeads
@@ -107,19 +109,17 @@ def save_model(
 
 def save_state(
     folder: Path,
-    model: Qwen2_5_VLForConditionalGeneration,
-    heads: DenseHeads,
+    modules: Mapping[str, nn.Module],
     optimizers: list[tuple[torch.optim.Optimizer, float]],
     progress: dict[str, Any],
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    """Write what a resumed run needs: float32 weights, optimizer states, progress, tokenizer."""
+    """Write what a resumed run needs: float32 weights of what is trained, optimizer states, progress, tokenizer."""
     new = folder.with_name(folder.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     state = {
-        "model": model.state_dict(),
-        "heads": heads.state_dict(),
+        **{name: module.state_dict() for name, module in modules.items()},
         "optimizers": [optimizer.state_dict() for optimizer, _ in optimizers],
         "progress": progress,
     }

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from trl import TrlParser
@@ -35,9 +36,10 @@ from research.tiny_vlm.data import SimulatedBatches, make_batch
 from research.tiny_vlm.distributed import agreed, average_gradients, rank_and_ranks
 from research.tiny_vlm.evaluation import dense_scores, evaluate
 from research.tiny_vlm.losses import forward, losses, weighted_sum
-from research.tiny_vlm.model import build_image_processor, build_model
+from research.tiny_vlm.model import build_image_processor, build_model, normalise
 from research.tiny_vlm.optimizers import build_optimizers, rate
 from research.tiny_vlm.saving import model_card, save_model, save_state
+from research.tiny_vlm.seeing import Naming, seeing_losses
 from research.tiny_vlm.tokenizer import build_tokenizer
 
 EVAL_BATCH = 8
@@ -103,7 +105,12 @@ class Trainer:
         self.heads = DenseHeads(
             model_args.hidden_size, DenseLayers.of(model_args.layers), tuple(dict.fromkeys(data_args.worlds))
         )
-        self.optimizers = build_optimizers([self.model, self.heads], args)
+        things = self.heads.vocabulary.request["target shape"]
+        self.naming = Naming(model_args.hidden_size, self.tokenizer, things) if data_args.scenes else None
+        self.trained: dict[str, nn.Module] = {"model": self.model, "heads": self.heads}
+        if self.naming is not None:
+            self.trained["naming"] = self.naming
+        self.optimizers = build_optimizers(list(self.trained.values()), args)
         self.progress: dict[str, Any] = {"steps": 0, "groups": 0, "elapsed": 0.0, "metrics": {}}
         if state is not None:
             self._load(state)
@@ -129,8 +136,8 @@ class Trainer:
         return build_tokenizer(corpus(groups), wanted, worlds)
 
     def _load(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.heads.load_state_dict(state["heads"])
+        for name, module in self.trained.items():
+            module.load_state_dict(state[name])
         for (optimizer, _), saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.progress = state["progress"]
@@ -159,7 +166,9 @@ class Trainer:
         separate = self._backward(batch)
         if "reading" in batch:
             separate |= {f"reading_{name}": value for name, value in self._backward(batch["reading"]).items()}
-        parameters = [p for m in (self.model, self.heads) for p in m.parameters() if p.requires_grad]
+        if "scenes" in batch:
+            separate |= {f"scenes_{name}": value for name, value in self._see(batch["scenes"]).items()}
+        parameters = [p for m in self.trained.values() for p in m.parameters() if p.requires_grad]
         average_gradients(parameters)
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.args.max_grad_norm or math.inf)
         for optimizer, _ in self.optimizers:
@@ -177,6 +186,16 @@ class Trainer:
         loss = weighted_sum(values, self.loss_args)
         loss.backward()
         return {"train_loss": loss.item(), **{name: value.item() for name, value in values.items()}}
+
+    def _see(self, batch: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Add the gradients of scenes; each loss by name."""
+        assert self.naming is not None
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bf16):
+            pixels = normalise(batch["patches"], self.processor)
+            side = self.model_args.image_size // self.model_args.patch_size
+            values = seeing_losses(self.model, self.heads, self.naming, batch, pixels, side)
+        weighted_sum(values, self.loss_args).backward()
+        return {name: value.item() for name, value in values.items()}
 
     def fraction(self) -> float:
         """How much of the budget is used."""
@@ -200,7 +219,7 @@ class Trainer:
 
     def save(self, log: Log) -> None:
         """Write the state and the newest model folder."""
-        save_state(self.state_folder, self.model, self.heads, self.optimizers, self.progress, self.tokenizer)
+        save_state(self.state_folder, self.trained, self.optimizers, self.progress, self.tokenizer)
         self.save_model(self.run / "model", log)
 
     def save_model(self, folder: Path, log: Log) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -24,17 +25,20 @@ from editreward.dense_heads import DenseHeads, DenseLayers
 from editreward.simulation import simulate_group
 from editreward.simulation.captions import KINDS, corpus
 from editreward.simulation.collage.assets import names as collage_names
+from editreward.simulation.grounding import vocabulary_of
 from editreward.simulation.world import COLOURS, PLACES, SHAPES, TONES
 from modeling_editreward import set_backbone_attention
 from research.tiny_vlm import train as script
 from research.tiny_vlm.arguments import DataArguments, ModelArguments
-from research.tiny_vlm.data import GroupEncoder, batch_of, simulate, to_patches
+from research.tiny_vlm.data import GroupEncoder, batch_of, simulate
 from research.tiny_vlm.distributed import agreed, average_gradients, rank_and_ranks
 from research.tiny_vlm.evaluation import count_near_misses
+from research.tiny_vlm.images import to_patches
 from research.tiny_vlm.losses import forward
 from research.tiny_vlm.model import begin_with, build_config, build_image_processor, normalise
 from research.tiny_vlm.optimizers import orthogonalised
 from research.tiny_vlm.packing import NO_KIND
+from research.tiny_vlm.seeing import Naming, crowded_scene, seeing_batch
 from research.tiny_vlm.tokenizer import build_tokenizer, transfer_embeddings
 from tests.helpers.processes import errors_of, run_ranks
 
@@ -220,7 +224,7 @@ def test_pairs_of_a_perfect_edit_and_a_near_miss_are_counted_by_attribute() -> N
 def test_script_writes_a_loadable_folder_and_resumes(tmp_path: Path) -> None:
     output, run = tmp_path / "model", tmp_path / "run"
     options = {"output_dir": output, "run_dir": run, "groups": 2, "candidates": 2, "eval_groups": 2, "workers": 0}
-    options["reading_groups"] = 2
+    options |= {"reading_groups": 2, "scenes": 3}
     options |= {"tokenizer_groups": 20, "vocab_size": 700, "log_steps": 1, "max_steps": 3, "threads": 1, **MICRO}
     threads = torch.get_num_threads()
     script.main([part for name, value in options.items() for part in (f"--{name}", str(value))])
@@ -248,6 +252,7 @@ def test_script_writes_a_loadable_folder_and_resumes(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["resumed_from"] for line in lines if "resumed_from" in line] == [0, 3]
     assert [line["step"] for line in lines if "train_loss" in line] == [1, 2, 3, 4, 5]
+    assert all("scenes_naming" in line for line in lines if "train_loss" in line)
     held_out = [line["held_out"] for line in lines if "held_out" in line]
     assert len(held_out) == 2
     assert {*KINDS, "f1_colour", "f1_shape", "f1_changed", "f1_wrong", "request_category"} <= set(held_out[0])
@@ -294,3 +299,36 @@ def average() -> None:
 @pytest.mark.slow
 def test_gradients_are_averaged_over_processes(tmp_path: Path) -> None:
     assert run_ranks(average, folder=tmp_path) == [0, 0], errors_of(tmp_path)
+
+
+def test_crowded_scenes_show_more_and_nothing_held_out() -> None:
+    vocabulary = vocabulary_of(("shapes", "collage"))
+    held_out = {f"shape {name.name}" for name in collage_names().values() if name.held_out}
+    batch = seeing_batch(range(12), ("shapes", "collage"), 112, 4, 14, vocabulary)
+    assert batch["patches"].shape == (12 * 64, 3 * 14 * 14)
+    shown = {vocabulary.attributes[number] for number in batch["attributes"].flatten(0, 1).any(0).nonzero().flatten()}
+    assert not shown & held_out
+    assert np.mean([len(crowded_scene(Random(seed), "collage").objects) for seed in range(12)]) > 4
+    things = vocabulary.request["target shape"]
+    for cells, numbers in zip(batch["attributes"], batch["things"], strict=True):
+        for cell, number in zip(cells, numbers.tolist(), strict=True):
+            names = [name for name in things if cell[vocabulary.index[f"shape {name}"]]]
+            assert names == [things[number]] if number >= 0 else len(names) != 1
+    again = seeing_batch(range(12), ("shapes", "collage"), 112, 4, 14, vocabulary)
+    assert all(torch.equal(batch[name], again[name]) for name in batch)
+
+
+def test_what_is_seen_is_named_by_the_embeddings_of_both_languages(tokenizer: PreTrainedTokenizerFast) -> None:
+    torch.manual_seed(0)
+    things = ["circle", "star", "apple"]
+    naming, embedding = Naming(32, tokenizer, things), torch.nn.Embedding(len(tokenizer), 32)
+    features, numbers = torch.randn(4, 32), torch.tensor([0, 1, -1, 2])
+    loss = naming.loss(features, embedding, numbers)
+    loss.backward()
+    assert embedding.weight.grad is not None
+    for word in (" circle", "\u5706\u5f62"):
+        pieces = tokenizer.encode(word, add_special_tokens=False)
+        assert embedding.weight.grad[pieces].abs().sum(-1).min() > 0
+    others = naming.loss(features + torch.tensor([[0.0], [0], [9], [0]]), embedding, numbers)
+    assert torch.equal(others, loss)  # the cell without a thing has no part
+    assert naming.loss(features, embedding, torch.tensor([1, 0, -1, 2])) != loss
