@@ -1,4 +1,4 @@
-"""Simulated groups as edits come in real life: shifted, framed, saved anew, faintly noisy, or with a remark.
+"""Simulated groups as edits come in real life: shifted, framed, saved anew, small, faintly noisy, or with a remark.
 
 `bench robustness` measures the same changes; here they are for training.
 """
@@ -14,7 +14,10 @@ from PIL import Image
 from editreward.data import image_changes
 from editreward.data.instructions import random_remark, with_remark
 from editreward.simulation import SimulatedCandidate, SimulatedGroup
-from editreward.simulation.artefacts import ARTEFACTS
+from editreward.simulation.artefacts import ARTEFACTS, apply_artefact
+from editreward.simulation.groups import ENLARGED, ENLARGED_FROM
+from editreward.simulation.world import Scene
+from editreward.simulation.worlds import render_scene
 
 FAINTEST = 2.0
 """Standard deviation, of 255, of the faintest noise."""
@@ -35,7 +38,7 @@ def stressed_group(group: SimulatedGroup, rng: Random, graded: bool = True) -> S
         rng: decides which stress, and its details.
         graded: with faint noise, whose scores are fractions.
     """
-    kinds: list[Callable[[SimulatedGroup, Random], SimulatedGroup]] = [_shifted, _framed, _saved_anew]
+    kinds: list[Callable[[SimulatedGroup, Random], SimulatedGroup]] = [_shifted, _framed, _saved_anew, _drawn_small]
     if graded:
         kinds.append(_faintly_noisy)
     chance = rng.random()
@@ -86,6 +89,27 @@ def _saved_anew(group: SimulatedGroup, rng: Random) -> SimulatedGroup:
         return image_changes.recoded(image, rng.choice(("JPEG", "WEBP")), quality=rng.randint(93, 98))
 
     return _changed(group, change, rng)
+
+
+def _drawn_small(group: SimulatedGroup, rng: Random) -> SimulatedGroup:
+    """All images, source included, as of an editor that knows few pixels: what is small there is no damage."""
+    side = rng.choice(ENLARGED_FROM)
+
+    def drawn(scene: Scene) -> Image.Image:
+        return render_scene(scene, group.source.width).resize((side, side), Image.Resampling.BOX)
+
+    def enlarged(image: Image.Image) -> Image.Image:
+        return image.resize(group.source.size, Image.Resampling.BICUBIC)
+
+    candidates = []
+    for one in group.candidates:
+        image = drawn(one.scene)
+        if one.artefact == ENLARGED:
+            one = replace(one, artefact=None, scores={**one.scores, "visual_quality": 4})
+        elif one.artefact:
+            image = apply_artefact(image, one.artefact, int(one.scores["visual_quality"]), rng)
+        candidates.append(replace(one, image=enlarged(image)))
+    return replace(group, source=enlarged(drawn(group.scene)), candidates=candidates)
 
 
 def _faintly_noisy(group: SimulatedGroup, rng: Random) -> SimulatedGroup:

@@ -4,11 +4,12 @@ from random import Random
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from editreward.benchmarks.robustness.stresses import STRESSES
 from editreward.data.instructions import REMARKS
 from editreward.data.sources import SimulatedGroups
-from editreward.data.stresses import SLIGHT_NOISE, stressed_group
+from editreward.data.stresses import SLIGHT_NOISE, _drawn_small, stressed_group
 from editreward.simulation import simulate_group
 
 GROUP = simulate_group(0, "train", size=84)
@@ -54,6 +55,21 @@ def test_faint_noise_costs_in_proportion_to_its_strength(stressed):
                 noise = (pixels(after.image) - pixels(before.image))[grey].std()
                 assert noise == pytest.approx(lost * SLIGHT_NOISE, rel=0.1, abs=0.3)
     assert found
+
+
+def test_of_a_small_editor_nothing_is_damaged_by_being_small():
+    group = simulate_group(3, "train", size=112, enlarged=1.0)
+    assert {one.artefact for one in group.candidates} > {"enlarged"}
+    small = _drawn_small(group, Random(0))
+    smoothed = group.source.resize((56, 56), Image.Resampling.BOX).resize((112, 112), Image.Resampling.BICUBIC)
+    assert (
+        np.abs(pixels(small.source) - pixels(smoothed)).mean()
+        < np.abs(pixels(small.source) - pixels(group.source)).mean()
+    )
+    for before, after in zip(group.candidates, small.candidates, strict=True):
+        assert after.image.size == before.image.size
+        assert after.artefact == (None if before.artefact == "enlarged" else before.artefact)
+        assert after.scores["visual_quality"] == (4 if after.artefact is None else before.scores["visual_quality"])
 
 
 def test_without_fractions_scores_are_whole():
