@@ -308,7 +308,7 @@ def exact_relations(pairs: Pairs, dimension: str) -> np.ndarray:
     return np.sign(_exact_differences(pairs, dimension))
 
 
-def exact_accuracy(answers: Answers, pairs: Pairs) -> list[Measure]:
+def exact_accuracy(answers: Answers, pairs: Pairs, title: str = EXACT) -> list[Measure]:
     """Share of pairs in the order of their exact scores, where these differ: overall and by dimension, in subsets.
 
     A dimension is judged by the scorer's own, else by its overall score, as the details say.
@@ -326,7 +326,7 @@ def exact_accuracy(answers: Answers, pairs: Pairs) -> list[Measure]:
                 subset = f"{kind}: {label}" if name == OVERALL else f"{name}, {kind}: {label}"
                 chosen_by[subset] = (truth != 0) & (labels == label)
         for subset, chosen in chosen_by.items():
-            measures.append(_share(EXACT, subset, pairs, right, chosen, details))
+            measures.append(_share(title, subset, pairs, right, chosen, details))
     return measures
 
 

@@ -1,10 +1,10 @@
 """Makes the edit groups of `editreward bench open-edits`.
 
-    pip install -e ".[eval,open-edits]"
+    pip install -e ".[open-edits]"
     python -m research.open_edits --output runs/open-edits
 
-Debian packages are downloaded by apt-get and unpacked into `--work`, not installed. configs/open_edits.json has seed,
-hashes and versions; `--describe` writes it anew.
+It needs apt-get, dpkg-deb and pip, which download packages; they are unpacked into `--work`, not installed.
+configs/open_edits.json has seed, hashes and versions; `--describe` writes it anew.
 """
 
 import editreward.scripts
@@ -18,9 +18,10 @@ from typing import Any
 import cv2
 from tqdm import tqdm
 
+from editreward.data.images import perceptual_hash
 from editreward.data.storage import GroupWriter
 from editreward.scorers.fingerprints import versions
-from research.open_edits.assets import debian_versions, load
+from research.open_edits.assets import cut_like_backgrounds, debian_versions, load, unpack_networks
 from research.open_edits.groups import labels_of, make_groups
 
 MADE_WITH = (
@@ -41,10 +42,12 @@ def write(output: Path, work: Path, count: int, seed: int) -> dict[str, Any]:
     """Make all groups in a folder.
 
     Returns:
-        The description: seed, number of groups, hashes and versions.
+        The description: seed, number of groups, hashes, versions, and a perceptual hash of each photograph.
     """
     labels, pixels = sha256(), sha256()
     assets = load(work)
+    unpack_networks(work)
+    made_with = {**versions(*MADE_WITH), **debian_versions(work)}
     output.mkdir(parents=True, exist_ok=True)
     with GroupWriter(output, SPLIT) as writer, (output / EDITS_FILE).open("w", encoding="utf-8") as lines:
         for group in tqdm(make_groups(assets, count, seed), "Editing", count, unit=" groups"):
@@ -57,7 +60,11 @@ def write(output: Path, work: Path, count: int, seed: int) -> dict[str, Any]:
         "groups": count,
         "labels_sha256": labels.hexdigest(),
         "pixels_sha256": pixels.hexdigest(),
-        "made_with": {**versions(*MADE_WITH), **debian_versions(work)},
+        "made_with": made_with,
+        "photographs": {
+            one.file: f"{perceptual_hash(cut_like_backgrounds(image)):016x}"
+            for one, image in assets.photographs.items()
+        },
     }
     (output / FOUND_FILE).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return found

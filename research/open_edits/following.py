@@ -13,7 +13,7 @@ import numpy as np
 from research.open_edits.assets import Photograph, Thing
 from research.open_edits.effects import DAMAGES, STYLES, TONES, Damage, Effect
 from research.open_edits.quality import Edit
-from research.open_edits.scenes import COLOURS, COLUMNS, ROWS, Painter, Pixels, Placed, Scene
+from research.open_edits.scenes import COLOURS, COLUMNS, ROWS, Painter, Pixels, Placed, Scene, around, differs
 from research.open_edits.wordings import COLOURS as COLOUR_WORDS
 from research.open_edits.wordings import PLACES, instruct
 
@@ -151,12 +151,13 @@ class Draft:
         if added:
             under = self.painter.render(scene.without(added[-1]))
             layer = self.painter.layer(added[-1], size)
-            layer[..., :3] = self.painter.matched(np.float32(under), layer)
+            if layer[..., 3].any():
+                near = around(layer)
+                layer[near][..., :3] = self.painter.matched(under[near], layer[near])
         if lost:
             before = self.painter.render(self.source)
             after = self.painter.render(self.source.without(*lost))
-            stays = np.abs(np.int16(image) - np.int16(after)).max(-1) > 6
-            hole = (np.abs(np.int16(before) - np.int16(after)).max(-1) > 6) & ~stays
+            hole = differs(before, after, 6) & ~differs(image, after, 6)
         same_place = bool(added) and any(one.thing == added[-1].thing and one.x == added[-1].x for one in lost)
         if same_place:
             under = layer = None  # it was never cut out

@@ -39,7 +39,7 @@ class OpenGroup:
 def png(pixels: Pixels) -> bytes:
     """An image file."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 

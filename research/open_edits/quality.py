@@ -16,7 +16,7 @@ from PIL import Image
 from skimage.restoration import inpaint_biharmonic
 
 from research.open_edits.effects import clipped
-from research.open_edits.scenes import Layer, Pixels, to_lab
+from research.open_edits.scenes import Layer, Pixels, differs, to_lab
 
 Mask: TypeAlias = NDArray[np.bool_]
 
@@ -62,12 +62,13 @@ MISSED = {3: (0.03, 0.12), 2: (0.12, 0.45), 1: (0.45, 99.0)}
 
 def distance(first: Pixels, second: Pixels, mask: Mask) -> float:
     """Mean Lab distance in a mask."""
-    return float(np.linalg.norm(to_lab(np.float32(first)) - to_lab(np.float32(second)), axis=-1)[mask].mean())
+    one, other = (to_lab(np.float32(image[mask])[None]) for image in (first, second))
+    return float(np.linalg.norm(one - other, axis=-1).mean())
 
 
 def region(edit: Edit) -> Mask:
     """Where the edit is, with a margin; the middle of the image where nothing was changed."""
-    changed = np.abs(np.int16(edit.image) - np.int16(edit.source)).max(-1) > 12
+    changed = differs(edit.image, edit.source, 12)
     if changed.mean() < 0.004:
         changed = np.zeros_like(changed)
         height, width = changed.shape
@@ -83,9 +84,9 @@ def _within(edit: Edit, changed: Pixels, margin: float = 3.0) -> Pixels:
 
 def hard_matte(edit: Edit, grade: int, rng: np.random.Generator) -> Pixels | None:
     """A cut-out with a rim of the paper that it lay on."""
-    if edit.layer is None or edit.under is None:
+    if edit.layer is None or grade == 1:
         return None
-    wide = {3: 3, 2: 7, 1: 15}[grade]
+    wide = {3: 3, 2: 9}[grade]
     solid = np.uint8(edit.layer[..., 3] > 0.4)
     rim = cv2.dilate(solid, np.ones((wide, wide), np.uint8)) > 0
     paper = np.where(edit.layer[..., 3:] > 0.4, edit.layer[..., :3], rng.choice([250.0, 25.0]))
@@ -95,11 +96,11 @@ def hard_matte(edit: Edit, grade: int, rng: np.random.Generator) -> Pixels | Non
 def box(edit: Edit, grade: int, rng: np.random.Generator) -> Pixels | None:
     """The rectangle around the object has another brightness."""
     rows, columns = np.nonzero(region(edit) if edit.layer is None else edit.layer[..., 3] > 0.4)
-    if not len(rows):
+    if not len(rows) or grade == 1:
         return None
     made = np.float32(edit.image)
     inner = np.s_[max(0, rows.min() - 5) : rows.max() + 6, max(0, columns.min() - 5) : columns.max() + 6]
-    made[inner] += rng.choice([-1, 1]) * {3: 16, 2: 42, 1: 95}[grade]
+    made[inner] += rng.choice([-1, 1]) * {3: 16, 2: 50}[grade]
     return clipped(made)
 
 
@@ -297,9 +298,10 @@ def flawed(edit: Edit, grade: int, category: str, rng: np.random.Generator) -> t
     if grade == 4:
         filled = inpainted(edit, 4, rng)
         return (edit.image, "clean") if filled is None else (filled, "inpainting")
-    flaws = OF_THE_IMAGE if rng.random() < 0.5 else OF_THE_EDIT
+    flaws = {**OF_THE_EDIT, **OF_THE_IMAGE}
     names = [list(flaws)[number] for number in rng.permutation(len(flaws))]
-    for name in sorted(names, key=lambda name: name not in FIRST):
+    preferred = OF_THE_EDIT if rng.random() < 0.5 else OF_THE_IMAGE
+    for name in sorted(names, key=lambda name: (name not in preferred, name not in FIRST)):
         made = None if name in CONFUSING.get(category, ()) else flaws[name](edit, grade, rng)
         if made is not None:
             return made, name

@@ -25,6 +25,9 @@ COLUMNS, ROWS = (0.19, 0.5, 0.81), (0.27, 0.5, 0.74)
 MATCHED = 0.15
 """By how much an object's mean colour is drawn to that of its surroundings."""
 
+RENDERED = 64
+"""Images that are kept."""
+
 COLOURS = {
     "red": (200, 30, 35),
     "orange": (240, 130, 20),
@@ -125,6 +128,7 @@ class Painter:
     def __init__(self, assets: Assets) -> None:
         self.assets = assets
         self._backgrounds: dict[Scene, Pixels] = {}
+        self._rendered: dict[Scene, Pixels] = {}
 
     def background(self, scene: Scene) -> Pixels:
         """The photograph of a scene, cut to its size."""
@@ -172,31 +176,49 @@ class Painter:
         """Put an object onto an image: its colours drawn to the surroundings, on a soft shadow."""
         height, width = under.shape[:2]
         layer = self.layer(placed, (width, height))
-        opacity = layer[..., 3:]
-        if not (opacity > 0.5).any():
+        if not (layer[..., 3] > 0.5).any():
             return under
-        below = np.float32(under)
+        near = around(layer)
+        layer, below = layer[near], np.float32(under[near])
+        opacity = layer[..., 3:]
+        matched = self.matched(under[near], layer)
         if placed.part[1] == 1:
             below = below * (1 - 0.4 * _shadow(opacity[..., 0])[..., None])
-        matched = self.matched(below, layer)
-        return np.uint8(np.clip(matched * opacity + below * (1 - opacity) + 0.5, 0, 255))
+        image = under.copy()
+        image[near] = np.uint8(np.clip(matched * opacity + below * (1 - opacity) + 0.5, 0, 255))
+        return image
 
-    def matched(self, below: NDArray[np.float32], layer: Layer) -> NDArray[np.float32]:
+    def matched(self, below: Pixels, layer: Layer) -> NDArray[np.float32]:
         """The colours of a layer, drawn to those around it."""
         inside = layer[..., 3] > 0.5
-        around = cv2.dilate(np.uint8(inside), np.ones((31, 31), np.uint8)).astype(bool) & ~inside
-        if not inside.any() or not around.any():
+        outside = (cv2.dilate(np.uint8(inside), np.ones((31, 31), np.uint8)) > 0) & ~inside
+        if not inside.any() or not outside.any():
             return layer[..., :3]
-        lab, other = to_lab(layer[..., :3]), to_lab(below)
-        lab += np.float32(MATCHED) * (other[around].mean(0) - lab[inside].mean(0))
+        lab, other = to_lab(layer[..., :3]), to_lab(np.float32(below))
+        lab += np.float32(MATCHED) * (other[outside].mean(0) - lab[inside].mean(0))
         return from_lab(lab)
 
     def render(self, scene: Scene) -> Pixels:
-        """The image of a scene."""
-        image = self.background(scene)
-        for placed in scene.things:
-            image = self.paste(image, placed)
-        return image
+        """The image of a scene. Not to be written to."""
+        if scene not in self._rendered:
+            if len(self._rendered) == RENDERED:
+                self._rendered.clear()
+            under = self.render(replace(scene, things=scene.things[:-1])) if scene.things else None
+            self._rendered[scene] = self.background(scene) if under is None else self.paste(under, scene.things[-1])
+        return self._rendered[scene]
+
+
+def around(layer: Layer) -> tuple[slice, slice]:
+    """Rows and columns of what is in a layer, with a margin for shadow and surroundings."""
+    rows, columns = np.nonzero(layer[..., 3] > 0)
+    top, left = max(0, int(rows.min()) - 24), max(0, int(columns.min()) - 24)
+    return slice(top, int(rows.max()) + 25), slice(left, int(columns.max()) + 25)
+
+
+def differs(first: Pixels, second: Pixels, by: int) -> NDArray[np.bool_]:
+    """Where two images differ by more than so much in a channel, shape (height, width)."""
+    difference = cv2.absdiff(first, second)
+    return np.asarray(np.maximum(np.maximum(difference[..., 0], difference[..., 1]), difference[..., 2]) > by)
 
 
 def _shadow(opacity: NDArray[np.float32]) -> NDArray[np.float32]:

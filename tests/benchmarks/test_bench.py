@@ -729,7 +729,7 @@ def test_the_command_takes_scorers_of_one_s_own_and_says_what_is_wrong(tmp_path,
 def test_a_benchmark_is_found_by_its_file(tmp_path, monkeypatch):
     names = {"genai-bench", "aurora-bench", "imagenhub", "editreward-bench", "editscore-bench", "editreward-compass"}
     names |= {"mmrb2", "editreward-bench-pairs"}
-    assert set(BENCHMARKS) == names | {"own", "simulated"}
+    assert set(BENCHMARKS) == names | {"own", "simulated", "open-edits"}
     assert all(benchmark.name == name and BENCHMARKS.about(name) for name, benchmark in BENCHMARKS.items())
     package = tmp_path / "of_mine"
     package.mkdir()

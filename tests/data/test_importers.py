@@ -1051,7 +1051,8 @@ def test_benchmark_lines_are_read_strictly(tmp_path):
 
 
 def test_the_command_offers_every_format():
-    assert set(FORMATS) == {"editreward-data", "editscore-reward-data", "table", *BENCHMARKS} - {"own", "simulated"}
+    without_format = {"own", "simulated", "open-edits"}
+    assert set(FORMATS) == {"editreward-data", "editscore-reward-data", "table", *BENCHMARKS} - without_format
     assert all(format.name == name for name, format in FORMATS.items())
 
 
