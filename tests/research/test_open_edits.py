@@ -189,8 +189,10 @@ def test_a_flaw_shows_the_more_the_lower_the_grade(painter, name):
 
 def test_inpainting_is_graded_by_what_is_behind_the_hole(painter):
     thing = next(iter(painter.assets.cutouts))
-    photograph = next(iter(painter.assets.photographs))
-    bare = Scene(photograph, 0.5, 4 / 3)
+    plain = Photograph("plain", None, None)
+    sky = np.repeat(np.linspace(90, 200, 240, dtype=np.uint8)[:, None, None], 320, axis=1).repeat(3, axis=2)
+    painter = Painter(Assets(painter.assets.cutouts, {plain: Image.fromarray(sky)}))
+    bare = Scene(plain, 0.5, 4 / 3)
     behind, source = painter.render(bare), painter.render(bare.with_(Placed(thing, 0.5, 0.5)))
     hole = (np.abs(np.int16(behind) - source) > 6).any(-1)
     edit = Edit(4, "as asked", "layers", behind, source, hole=hole)
@@ -200,7 +202,7 @@ def test_inpainting_is_graded_by_what_is_behind_the_hole(painter):
         [grade for grade in (4, 3, 2, 1) if inpainted(one, grade, np.random.default_rng(1)) is not None]
         for one in (edit, rough)
     ]
-    assert len(worth[0]) == 1 and worth[0][0] > 1 and worth[1] == [1]
+    assert len(worth[0]) == 1 and worth[0][0] >= 3 and worth[1] == [1]
 
 
 def test_the_first_groups_have_all_categories_in_their_shares():
