@@ -122,8 +122,8 @@ def unpack(work: Path) -> tuple[Path, dict[str, bytes]]:
     for package in PACKAGES:
         if not list(work.glob(f"{package}_*.deb")):
             subprocess.run(["apt-get", "download", package], cwd=work, check=True)
-            (file,) = work.glob(f"{package}_*.deb")
-            subprocess.run(["dpkg-deb", "-x", file, root], check=True)
+            (archive,) = work.glob(f"{package}_*.deb")
+            subprocess.run(["dpkg-deb", "-x", archive, root], check=True)
     wanted = {one.file.removeprefix(f"{GCOMPRIS}/") for one in photographs() if one.file.startswith(f"{GCOMPRIS}/")}
     found = {}
     for path in sorted(root.rglob("*.rcc")):

@@ -12,7 +12,7 @@ from skimage.filters import unsharp_mask
 from skimage.util import random_noise
 
 from research.open_edits.assets import package_file
-from research.open_edits.scenes import Pixels, from_lab, to_lab
+from research.open_edits.scenes import Pixels, float32, from_lab, to_lab, uint8
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Effect:
 
 def clipped(values: Any) -> Pixels:
     """Rounded to pixels."""
-    return np.uint8(np.clip(np.asarray(values) + 0.5, 0, 255))
+    return uint8(np.clip(np.asarray(values) + 0.5, 0, 255))
 
 
 @cache
@@ -72,7 +72,7 @@ def pencil(pixels: Pixels, seed: int) -> Pixels:
 
 def watercolour(pixels: Pixels, seed: int) -> Pixels:
     """OpenCV's stylization, with stronger colours."""
-    lab = to_lab(np.float32(cv2.stylization(pixels, sigma_s=60, sigma_r=0.6)))
+    lab = to_lab(float32(cv2.stylization(pixels, sigma_s=60, sigma_r=0.6)))
     lab[..., 1:] *= 1.5
     return clipped(from_lab(lab))
 
@@ -81,7 +81,7 @@ def pixel_art(pixels: Pixels, seed: int) -> Pixels:
     """Large square pixels of few colours."""
     height, width = pixels.shape[:2]
     small = cv2.resize(pixels, (width // 6, height // 6), interpolation=cv2.INTER_AREA)
-    few = np.uint8(np.minimum(small // 43 * 51, 255))
+    few = uint8(np.minimum(small // 43 * 51, 255))
     return np.asarray(cv2.resize(few, (width, height), interpolation=cv2.INTER_NEAREST), dtype=np.uint8)
 
 
@@ -90,33 +90,33 @@ def comic(pixels: Pixels, seed: int) -> Pixels:
     flat = pixels
     for _ in range(3):
         flat = np.asarray(cv2.bilateralFilter(flat, 9, 40, 9), dtype=np.uint8)
-    flat = clipped(np.float32(flat // 32) * 34 + 10)
+    flat = clipped(float32(flat // 32) * 34 + 10)
     grey = cv2.medianBlur(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), 5)
     lines = cv2.adaptiveThreshold(grey, 255, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY, 9, 4)
-    return np.uint8(np.where(lines[..., None] > 0, flat, 15))
+    return uint8(np.where(lines[..., None] > 0, flat, 15))
 
 
 def black_and_white(pixels: Pixels, seed: int) -> Pixels:
     """Without colours."""
-    lab = to_lab(np.float32(pixels))
+    lab = to_lab(float32(pixels))
     lab[..., 1:] = 0
     return clipped(from_lab(lab))
 
 
 def old_photograph(pixels: Pixels, seed: int) -> Pixels:
     """Sepia, faded, with darker corners."""
-    lab = to_lab(np.float32(pixels))
+    lab = to_lab(float32(pixels))
     lab[..., 0] = 18 + 0.75 * lab[..., 0]
     lab[..., 1], lab[..., 2] = 7, 24
     height, width = pixels.shape[:2]
     rows, columns = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    lab[..., 0] *= 1 - 0.3 * np.float32(np.clip(np.hypot(rows, columns) - 0.5, 0, 1))
+    lab[..., 0] *= 1 - 0.3 * float32(np.clip(np.hypot(rows, columns) - 0.5, 0, 1))
     return clipped(from_lab(lab))
 
 
 def night(pixels: Pixels, seed: int) -> Pixels:
     """Dark and bluish."""
-    lab = to_lab(np.float32(pixels))
+    lab = to_lab(float32(pixels))
     lab[..., 0] *= 0.36
     lab[..., 1] = 0.4 * lab[..., 1] + 2
     lab[..., 2] = 0.4 * lab[..., 2] - 16
@@ -125,7 +125,7 @@ def night(pixels: Pixels, seed: int) -> Pixels:
 
 def evening(pixels: Pixels, seed: int) -> Pixels:
     """Warm, low light."""
-    lab = to_lab(np.float32(pixels))
+    lab = to_lab(float32(pixels))
     lab[..., 0] *= 0.82
     lab[..., 1] += 16
     lab[..., 2] += 34
@@ -250,7 +250,7 @@ def enlarged_by_network(pixels: Pixels) -> Pixels:
 
     height, width = pixels.shape[:2]
     small = cv2.resize(pixels, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
-    values: NDArray[np.float32] = np.ascontiguousarray(np.float32(small / 255).transpose(2, 0, 1))
+    values: NDArray[np.float32] = np.ascontiguousarray(float32(small / 255).transpose(2, 0, 1))
     extractor = _resolution_network().create_extractor()
     extractor.input("data", ncnn.Mat(values).clone())
     _, made = extractor.extract("output")

@@ -16,7 +16,7 @@ from PIL import Image
 from skimage.restoration import inpaint_biharmonic
 
 from research.open_edits.effects import clipped
-from research.open_edits.scenes import Layer, Pixels, differs, to_lab
+from research.open_edits.scenes import Layer, Pixels, differs, float32, to_lab, uint8
 
 Mask: TypeAlias = NDArray[np.bool_]
 
@@ -62,7 +62,7 @@ MISSED = {3: (0.03, 0.12), 2: (0.12, 0.45), 1: (0.45, 99.0)}
 
 def distance(first: Pixels, second: Pixels, mask: Mask) -> float:
     """Mean Lab distance in a mask."""
-    one, other = (to_lab(np.float32(image[mask])[None]) for image in (first, second))
+    one, other = (to_lab(float32(image[mask])[None]) for image in (first, second))
     return float(np.linalg.norm(one - other, axis=-1).mean())
 
 
@@ -73,12 +73,12 @@ def region(edit: Edit) -> Mask:
         changed = np.zeros_like(changed)
         height, width = changed.shape
         changed[height // 4 : 3 * height // 4, width // 4 : 3 * width // 4] = True
-    return np.asarray(cv2.dilate(np.uint8(changed), np.ones((9, 9), np.uint8)) > 0)
+    return np.asarray(cv2.dilate(uint8(changed), np.ones((9, 9), np.uint8)) > 0)
 
 
 def _within(edit: Edit, changed: Pixels, margin: float = 3.0) -> Pixels:
     """Changed pixels in the edited region, softly."""
-    weight = cv2.GaussianBlur(np.float32(region(edit)), (0, 0), margin)[..., None]
+    weight = cv2.GaussianBlur(float32(region(edit)), (0, 0), margin)[..., None]
     return clipped(changed * weight + edit.image * (1 - weight))
 
 
@@ -87,10 +87,10 @@ def hard_matte(edit: Edit, grade: int, rng: np.random.Generator) -> Pixels | Non
     if edit.layer is None or grade == 1:
         return None
     wide = {3: 3, 2: 9}[grade]
-    solid = np.uint8(edit.layer[..., 3] > 0.4)
+    solid = uint8(edit.layer[..., 3] > 0.4)
     rim = cv2.dilate(solid, np.ones((wide, wide), np.uint8)) > 0
     paper = np.where(edit.layer[..., 3:] > 0.4, edit.layer[..., :3], rng.choice([250.0, 25.0]))
-    return np.uint8(np.where(rim[..., None], clipped(paper), edit.image))
+    return uint8(np.where(rim[..., None], clipped(paper), edit.image))
 
 
 def box(edit: Edit, grade: int, rng: np.random.Generator) -> Pixels | None:
@@ -98,7 +98,7 @@ def box(edit: Edit, grade: int, rng: np.random.Generator) -> Pixels | None:
     rows, columns = np.nonzero(region(edit) if edit.layer is None else edit.layer[..., 3] > 0.4)
     if not len(rows) or grade == 1:
         return None
-    made = np.float32(edit.image)
+    made = float32(edit.image)
     inner = np.s_[max(0, rows.min() - 5) : rows.max() + 6, max(0, columns.min() - 5) : columns.max() + 6]
     made[inner] += rng.choice([-1, 1]) * {3: 16, 2: 50}[grade]
     return clipped(made)
@@ -108,7 +108,7 @@ def glow(edit: Edit, grade: int, rng: np.random.Generator) -> Pixels | None:
     """A bright halo around the object."""
     if edit.layer is None or grade == 1:
         return None
-    solid = np.float32(edit.layer[..., 3] > 0.4)
+    solid = float32(edit.layer[..., 3] > 0.4)
     around = cv2.GaussianBlur(cv2.dilate(solid, np.ones((5, 5), np.uint8)), (0, 0), 4) * (1 - edit.layer[..., 3])
     return clipped(edit.image + {3: 55, 2: 150}[grade] * around[..., None])
 
@@ -122,7 +122,7 @@ def seamless(edit: Edit, grade: int, rng: np.random.Generator) -> Pixels | None:
     height, width = solid.shape
     if not len(rows) or rows.min() < 4 or columns.min() < 4 or rows.max() > height - 5 or columns.max() > width - 5:
         return None
-    mask = np.uint8(cv2.dilate(np.uint8(solid), np.ones((5, 5), np.uint8)) * 255)
+    mask = uint8(cv2.dilate(uint8(solid), np.ones((5, 5), np.uint8)) * 255)
     mean = edit.layer[solid][:, :3].mean(0)
     patch = clipped(np.where(edit.layer[..., 3:] > 0.1, edit.layer[..., :3], mean))
     wide = np.nonzero(mask)
@@ -137,7 +137,7 @@ def inpainted(edit: Edit, grade: int, rng: np.random.Generator) -> Pixels | None
     """The hole that an object leaves, filled from its edge by OpenCV or scikit-image."""
     if edit.hole is None or not edit.hole.any():
         return None
-    hole = cv2.dilate(np.uint8(edit.hole), np.ones((7, 7), np.uint8))
+    hole = cv2.dilate(uint8(edit.hole), np.ones((7, 7), np.uint8))
     shows = np.where(hole[..., None] > 0, edit.source, edit.image)
     method = rng.integers(3)
     if method == 2:
@@ -152,8 +152,8 @@ def cut_out(edit: Edit, grade: int, rng: np.random.Generator) -> Pixels | None:
     """The things in front of a new background, as OpenCV's GrabCut finds them in the source."""
     if edit.things is None:
         return None
-    near = cv2.dilate(np.uint8(edit.things), np.ones((25, 25), np.uint8)) > 0
-    sure = cv2.erode(np.uint8(edit.things), np.ones((9, 9), np.uint8)) > 0
+    near = cv2.dilate(uint8(edit.things), np.ones((25, 25), np.uint8)) > 0
+    sure = cv2.erode(uint8(edit.things), np.ones((9, 9), np.uint8)) > 0
     mask = np.where(sure, cv2.GC_FGD, np.where(near, cv2.GC_PR_FGD, cv2.GC_BGD)).astype(np.uint8)
     cv2.setRNGSeed(0)
     models = np.zeros((1, 65)), np.zeros((1, 65))
@@ -162,8 +162,8 @@ def cut_out(edit: Edit, grade: int, rng: np.random.Generator) -> Pixels | None:
     low, high = MISSED[grade]
     if not low <= (kept ^ edit.things).sum() / max(1, edit.things.sum()) < high:
         return None
-    background = cv2.inpaint(edit.image, np.uint8(edit.things & ~kept), 3, cv2.INPAINT_TELEA)
-    return np.uint8(np.where(kept[..., None], edit.source, background))
+    background = cv2.inpaint(edit.image, uint8(edit.things & ~kept), 3, cv2.INPAINT_TELEA)
+    return uint8(np.where(kept[..., None], edit.source, background))
 
 
 def region_blur(edit: Edit, grade: int, rng: np.random.Generator) -> Pixels | None:
@@ -199,7 +199,7 @@ def oversharpened(edit: Edit, grade: int, rng: np.random.Generator) -> Pixels | 
     """Dark and bright lines along all edges."""
     if grade == 1:
         return None
-    image = np.float32(edit.image)
+    image = float32(edit.image)
     return clipped(image + {3: 1.6, 2: 5.0}[grade] * (image - cv2.GaussianBlur(image, (0, 0), 2.0)))
 
 
@@ -208,7 +208,7 @@ def posterised(edit: Edit, grade: int, rng: np.random.Generator) -> Pixels | Non
     if grade == 3:
         return None
     levels = {2: 4, 1: 2}[grade]
-    return clipped(np.round(np.float32(edit.image) / 255 * (levels - 1)) / (levels - 1) * 255)
+    return clipped(np.round(float32(edit.image) / 255 * (levels - 1)) / (levels - 1) * 255)
 
 
 def double(edit: Edit, grade: int, rng: np.random.Generator) -> Pixels | None:
@@ -244,7 +244,7 @@ def smeared(edit: Edit, grade: int, rng: np.random.Generator) -> Pixels | None:
 def leak(edit: Edit, grade: int, rng: np.random.Generator) -> Pixels | None:
     """A coloured light from one side."""
     height, width = edit.image.shape[:2]
-    colour = np.float32([[250, 60, 190], [60, 250, 110], [250, 150, 20]][int(rng.integers(3))])
+    colour = float32([[250, 60, 190], [60, 250, 110], [250, 150, 20]][int(rng.integers(3))])
     ramp = np.linspace(1, 0, width, dtype=np.float32)[None, :, None] ** 1.2
     if rng.random() < 0.5:
         ramp = ramp[:, ::-1]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -96,14 +96,24 @@ class Scene:
         return replace(self, things=tuple(new if one == placed else one for one in self.things))
 
 
+def float32(values: Any) -> NDArray[np.float32]:
+    """As an array of this type."""
+    return np.asarray(values, dtype=np.float32)
+
+
+def uint8(values: Any) -> NDArray[np.uint8]:
+    """As an array of this type; fractions are cut off."""
+    return np.asarray(values).astype(np.uint8)
+
+
 def to_lab(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     """From RGB of 0..255 to Lab."""
-    return np.asarray(cv2.cvtColor(np.float32(pixels / 255), cv2.COLOR_RGB2LAB), dtype=np.float32)
+    return np.asarray(cv2.cvtColor(float32(pixels / 255), cv2.COLOR_RGB2LAB), dtype=np.float32)
 
 
 def from_lab(lab: NDArray[np.float32]) -> NDArray[np.float32]:
     """From Lab to RGB of 0..255."""
-    return np.float32(np.clip(cv2.cvtColor(np.float32(lab), cv2.COLOR_LAB2RGB), 0, 1) * 255)
+    return float32(np.clip(cv2.cvtColor(float32(lab), cv2.COLOR_LAB2RGB), 0, 1) * 255)
 
 
 def recoloured(pixels: NDArray[np.float32], weight: NDArray[np.float32], colour: str) -> NDArray[np.float32]:
@@ -115,11 +125,11 @@ def recoloured(pixels: NDArray[np.float32], weight: NDArray[np.float32], colour:
         colour: of `COLOURS`.
     """
     lab = to_lab(pixels)
-    target = to_lab(np.float32([[COLOURS[colour]]]))[0, 0]
+    target = to_lab(float32([[COLOURS[colour]]]))[0, 0]
     mean = np.average(lab.reshape(-1, 3), axis=0, weights=weight.reshape(-1) + 1e-6)
-    spread = np.float32([0.75, 0.25, 0.25])
-    wanted = np.float32([0.35 * mean[0] + 0.65 * target[0], target[1], target[2]])
-    return from_lab(np.float32((lab - mean) * spread + wanted))
+    spread = float32([0.75, 0.25, 0.25])
+    wanted = float32([0.35 * mean[0] + 0.65 * target[0], target[1], target[2]])
+    return from_lab(float32((lab - mean) * spread + wanted))
 
 
 class Painter:
@@ -179,23 +189,23 @@ class Painter:
         if not (layer[..., 3] > 0.5).any():
             return under
         near = around(layer)
-        layer, below = layer[near], np.float32(under[near])
+        layer, below = layer[near], float32(under[near])
         opacity = layer[..., 3:]
         matched = self.matched(under[near], layer)
         if placed.part[1] == 1:
             below = below * (1 - 0.4 * _shadow(opacity[..., 0])[..., None])
         image = under.copy()
-        image[near] = np.uint8(np.clip(matched * opacity + below * (1 - opacity) + 0.5, 0, 255))
+        image[near] = uint8(np.clip(matched * opacity + below * (1 - opacity) + 0.5, 0, 255))
         return image
 
     def matched(self, below: Pixels, layer: Layer) -> NDArray[np.float32]:
         """The colours of a layer, drawn to those around it."""
         inside = layer[..., 3] > 0.5
-        outside = (cv2.dilate(np.uint8(inside), np.ones((31, 31), np.uint8)) > 0) & ~inside
+        outside = (cv2.dilate(uint8(inside), np.ones((31, 31), np.uint8)) > 0) & ~inside
         if not inside.any() or not outside.any():
             return layer[..., :3]
-        lab, other = to_lab(layer[..., :3]), to_lab(np.float32(below))
-        lab += np.float32(MATCHED) * (other[outside].mean(0) - lab[inside].mean(0))
+        lab, other = to_lab(layer[..., :3]), to_lab(float32(below))
+        lab += float32(MATCHED) * (other[outside].mean(0) - lab[inside].mean(0))
         return from_lab(lab)
 
     def render(self, scene: Scene) -> Pixels:
@@ -228,4 +238,4 @@ def _shadow(opacity: NDArray[np.float32]) -> NDArray[np.float32]:
     middle = int((columns.min() + columns.max()) / 2), int(rows.max() - 1)
     axes = max(2, int(0.42 * (columns.max() - columns.min()))), max(2, int(0.07 * (rows.max() - rows.min())))
     cv2.ellipse(shadow, middle, axes, 0, 0, 360, 1.0, -1)
-    return np.float32(cv2.GaussianBlur(shadow, (0, 0), 2.5))
+    return float32(cv2.GaussianBlur(shadow, (0, 0), 2.5))
