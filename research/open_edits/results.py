@@ -68,7 +68,10 @@ def table_of_subsets(results: dict[str, BenchmarkResult]) -> str:
 def negated(result: BenchmarkResult) -> BenchmarkResult:
     """The result of a scorer that prefers what another one likes least."""
     assert result.answers.scores is not None
-    scores = {name: GroupScores([-one for one in found.overall]) for name, found in result.answers.scores.items()}
+    scores = {
+        name: GroupScores.from_columns([-one for one in found.overall])
+        for name, found in result.answers.scores.items()
+    }
     answers = replace(result.answers, scores=scores)
     model = {**result.model, "name": f"{result.model['name']}, negative"}
     return replace(result, model=model, answers=answers, measures=result.benchmark.protocol(answers))

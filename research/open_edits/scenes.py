@@ -168,7 +168,7 @@ class Painter:
         pixels = np.asarray(small, dtype=np.float32)
         colours, opacity = pixels[..., :3], pixels[..., 3] / 255
         if placed.colour:
-            colours = recoloured(colours, opacity, placed.colour)
+            colours = recoloured(colours, opacity.astype(np.float32), placed.colour)
         low, high = (round(share * own[1]) for share in placed.part)
         opacity = opacity.copy()
         opacity[:low], opacity[high:] = 0, 0
