@@ -1,6 +1,6 @@
 """A picture of what an editor made of held-out tasks before and after it was trained, with the same noise.
 
-python -m research.tiny_editor.before_after --after runs/experiments/reinforce/bundled-0/editor --output editor.png
+python -m research.tiny_editor.before_after --after runs/experiments/curation/bundled-0/editor --output editor.png
 
 The tasks are the first of the test split that are said in English, as they come.
 """

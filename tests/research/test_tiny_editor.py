@@ -1,11 +1,12 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from editreward.editors.reward_source import Rewarded
 from editreward.resources import resource
-from research.tiny_editor.blind import agreement
+from research.tiny_editor.blind import agreement, report, sheets
 from research.tiny_editor.data import FOLLOWING, QUALITY, SIDE, WORDINGS, triple
 from research.tiny_editor.experiments import arm_of, load, noise_for, ordered, print_best_of_n
 from research.tiny_editor.offline import best_share, sampled_pairs, triple_rows, triple_scores
@@ -101,3 +102,24 @@ def test_pairs_are_the_best_and_the_worst_of_an_editors_edits():
         assert better > worse and row["source_images"][0].size == row["candidates"][0]["image"].size
     flat = sampled_pairs(adapter, lambda r, s, e: Rewarded(np.ones(len(e), np.float32), {}), 1, 2, 2, 0)
     assert list(flat) == []
+
+
+def test_outputs_of_several_editors_are_mixed_and_return_to_their_editor(tmp_path, capsys):
+    first, second = resource("checkpoints/tiny-editor"), tmp_path / "second"
+    shutil.copytree(first, second)
+    sheets(tmp_path / "blind", [first, second], 3)
+    key = json.loads((tmp_path / "blind" / "key.json").read_text())
+    assert sorted((one["task"], one["editor"]) for one in key) == sorted(
+        (task, str(editor)) for task in range(3) for editor in (first, second)
+    )
+    grades = [f"{number} {4 if one['editor'] == str(second) else 2} 3" for number, one in enumerate(key)]
+    (tmp_path / "blind" / "grades.txt").write_text("\n".join(grades))
+    report(tmp_path / "blind")
+    lines = capsys.readouterr().out.splitlines()
+    cells = {
+        line.split(" | ")[0].strip("| "): line.split(" | ")[1:]
+        for line in lines
+        if line.startswith(f"| {tmp_path}") or str(first) in line
+    }
+    assert cells[str(first)][:2] == ["3", "0 %, 3.00"] and cells[str(second)][:2] == ["3", "100 %, 3.00"]
+    assert cells[str(first)][2:] == cells[str(second)][2:]  # the inspectors see the same images
