@@ -134,7 +134,16 @@ def test_an_extra_brings_all_that_its_commands_import(extra):
 
 def test_every_extra_serves_modules_or_other_extras():
     known = set(metadata.metadata("editreward").get_all("Provides-Extra"))
-    services = {"deepspeed", "dev", "faces", "int8", "qlora", "research", "track"}  # options of commands, and ours
+    services = {
+        "deepspeed",
+        "dev",
+        "faces",
+        "int8",
+        "open-edits",
+        "qlora",
+        "research",
+        "track",
+    }  # options of commands, and ours
     assert set(SERVED) - {""} <= known
     assert known <= set(SERVED) | services
 
