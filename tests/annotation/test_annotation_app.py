@@ -385,7 +385,7 @@ def driver() -> Iterator[Any]:
 def test_sign_in_rate_reload_be_killed_continue_and_export(server, driver, tmp_path):
     browser = Browser(driver, server.base)
     browser.sign_in("grace", "a wrong token")
-    assert "Name or token is wrong" in browser.text("body") and not browser.find("#cards")
+    assert browser.wait(lambda: "Name or token is wrong" in browser.text("body")) and not browser.find("#cards")
     browser.sign_in("grace", server.tokens["grace"])
 
     # By mouse: a group is shown as it is in the dataset, and nothing in it runs.
