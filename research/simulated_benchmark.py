@@ -13,6 +13,7 @@ import editreward.scripts
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import transformers
 
 from editreward import EditRewardScorer
 from editreward.benchmarks import BENCHMARKS, BenchmarkResult, load_benchmark, run_benchmark
+from editreward.benchmarks.benchmark import Benchmark, BenchmarkData
 from editreward.benchmarks.measures import Cases, Measure
 from editreward.benchmarks.protocols import HUMAN, OVERALL
 from editreward.benchmarks.reports.saved import RESULT, write_answers
@@ -65,6 +67,26 @@ class Unlikeness(SourceLikeness):
         return lambda edited: -rate(edited)
 
 
+def run_all(
+    benchmark: Benchmark,
+    data: BenchmarkData,
+    scorers: Mapping[str, Scorer | PairwiseJudge],
+    output: Path,
+    limit: int | None = None,
+) -> dict[str, BenchmarkResult]:
+    """Run scorers by name, each into a folder of its name; `SHUFFLED` gets the instructions of other groups."""
+    runner = Runner(cache=cache_folder())
+    results: dict[str, BenchmarkResult] = {}
+    for name, scorer in scorers.items():
+        shuffle = name == SHUFFLED
+        results[name] = run_benchmark(benchmark, data, scorer, runner, limit=limit, shuffle_instructions=shuffle)
+        folder = output / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RESULT).write_text(json.dumps(results[name].to_dict(), indent=1) + "\n", encoding="utf-8")
+        write_answers(results[name].answers, folder)
+    return results
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="model folder or Hub id (default: the bundled model)")
@@ -84,16 +106,8 @@ def main() -> None:
         SHUFFLED: model,
         MODEL: model,
     }
-    benchmark, runner = BENCHMARKS["simulated"], Runner(cache=cache_folder())
-    data = load_benchmark(benchmark, args.data)
-    results: dict[str, BenchmarkResult] = {}
-    for name, scorer in scorers.items():
-        shuffle = name == SHUFFLED
-        results[name] = run_benchmark(benchmark, data, scorer, runner, limit=args.limit, shuffle_instructions=shuffle)
-        folder = args.output / name
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / RESULT).write_text(json.dumps(results[name].to_dict(), indent=1) + "\n", encoding="utf-8")
-        write_answers(results[name].answers, folder)
+    benchmark = BENCHMARKS["simulated"]
+    results = run_all(benchmark, load_benchmark(benchmark, args.data), scorers, args.output, args.limit)
     gaps, where = gap_table(results), where_table(results)
     tables = f"{accuracy_table(results)}\n\n{gaps}\n\n{where}\n"
     (args.output / "tables.md").write_text(tables, encoding="utf-8")

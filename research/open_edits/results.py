@@ -11,22 +11,17 @@ and the model with the instructions of other groups.
 import editreward.scripts
 
 import argparse
-import json
-from dataclasses import replace
 from pathlib import Path
 
 import transformers
 
 from editreward import EditRewardScorer
-from editreward.benchmarks import BENCHMARKS, BenchmarkResult, load_benchmark, run_benchmark
+from editreward.benchmarks import BENCHMARKS, BenchmarkResult, load_benchmark
 from editreward.benchmarks.open_edits import ACCURACY, EYE, FOLDER
 from editreward.benchmarks.protocols import OVERALL
-from editreward.benchmarks.reports.saved import RESULT, write_answers
-from editreward.benchmarks.runner import Runner
-from editreward.groups import GroupScores, Scorer
+from editreward.groups import Scorer
 from editreward.scorers.baselines import LIKENESSES, RandomScores, SourceLikeness
-from editreward.scorers.folders import cache_folder
-from research.simulated_benchmark import MODEL, SHUFFLED, by_name, cases_of, gap, row
+from research.simulated_benchmark import MODEL, SHUFFLED, Unlikeness, by_name, cases_of, gap, row, run_all
 
 DOCS = Path("docs/open_edits.md")
 BEGIN, END = "<!-- begin: research/open_edits/results.py -->", "<!-- end: research/open_edits/results.py -->"
@@ -65,18 +60,6 @@ def table_of_subsets(results: dict[str, BenchmarkResult]) -> str:
     return "\n".join(lines)
 
 
-def negated(result: BenchmarkResult) -> BenchmarkResult:
-    """The result of a scorer that prefers what another one likes least."""
-    assert result.answers.scores is not None
-    scores = {
-        name: GroupScores.from_columns([-one for one in found.overall])
-        for name, found in result.answers.scores.items()
-    }
-    answers = replace(result.answers, scores=scores)
-    model = {**result.model, "name": f"{result.model['name']}, negative"}
-    return replace(result, model=model, answers=answers, measures=result.benchmark.protocol(answers))
-
-
 def main() -> None:
     """Run all scorers and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -89,24 +72,12 @@ def main() -> None:
     transformers.logging.disable_progress_bar()
 
     model = EditRewardScorer.from_pretrained(args.model)
-    scorers: dict[str, Scorer] = {
-        "random": RandomScores(),
-        MODEL: model,
-        SHUFFLED: model,
-        **{name: SourceLikeness(name) for name in LIKENESSES},
-    }
-    benchmark, runner = BENCHMARKS["open-edits"], Runner(cache=cache_folder())
+    scorers: dict[str, Scorer] = {"random": RandomScores(), MODEL: model, SHUFFLED: model}
+    for name in LIKENESSES:
+        scorers |= {name: SourceLikeness(name), f"-{name}": Unlikeness(name)}
+    benchmark = BENCHMARKS["open-edits"]
     data = load_benchmark(benchmark, args.data)
-    results: dict[str, BenchmarkResult] = {}
-    for name, scorer in scorers.items():
-        shuffle = name == SHUFFLED
-        results[name] = run_benchmark(benchmark, data, scorer, runner, limit=args.limit, shuffle_instructions=shuffle)
-        if name in LIKENESSES:
-            results[f"-{name}"] = negated(results[name])
-        folder = args.output / name
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / RESULT).write_text(json.dumps(results[name].to_dict(), indent=1) + "\n", encoding="utf-8")
-        write_answers(results[name].answers, folder)
+    results = run_all(benchmark, data, scorers, args.output, args.limit)
     tables = f"{table_of_scorers(results)}\n\n{table_of_subsets(results)}"
     (args.output / "tables.md").write_text(f"{tables}\n", encoding="utf-8")
     print(tables)
