@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from configuration_editreward import check_choice
 from editreward.editors.flow import SAMPLERS
 
-STAGES = ("sft", "dpo", "grpo")
+STAGES = ("sft", "dpo", "grpo", "nft")
 TRUTH = "truth"
 """The reward of simulated rows that knows what the edit should look like."""
 
@@ -18,7 +18,8 @@ class EditorScriptArguments:
         default="grpo",
         metadata={
             "help": "'sft': imitate the edits of a dataset. 'dpo': prefer the better of two edits. 'grpo': make "
-            "edits, have them rewarded, make the good ones likelier.",
+            "edits, have them rewarded, make the good ones likelier. 'nft': the same by DiffusionNFT, which needs no "
+            "likelihoods.",
             "choices": list(STAGES),
         },
     )
@@ -40,7 +41,7 @@ class EditorScriptArguments:
     dataset_name: str = field(
         default="simulated",
         metadata={
-            "help": "Edit groups: a folder, a Parquet file, a Hub id, or 'simulated'. grpo uses sources and "
+            "help": "Edit groups: a folder, a Parquet file, a Hub id, or 'simulated'. grpo and nft use sources and "
             "instructions, sft all edits, dpo pairs of them (docs/editors.md)."
         },
     )
@@ -98,11 +99,15 @@ class EditorTrainingArguments:
 
     resolution: int = field(default=512, metadata={"help": "Side in pixels of the squares that are edited."})
     guidance: float = field(default=1.0, metadata={"help": "Guidance of the pipeline, in training as in sampling."})
-    sampling_steps: int = field(default=8, metadata={"help": "grpo and sample grids: steps from noise to an edit."})
+    sampling_steps: int = field(
+        default=8, metadata={"help": "grpo, nft and sample grids: steps from noise to an edit."}
+    )
 
-    groups_per_step: int = field(default=8, metadata={"help": "grpo: instructions per step."})
-    samples_per_group: int = field(default=12, metadata={"help": "grpo: edits of each, which are compared."})
-    updates_per_step: int = field(default=1, metadata={"help": "grpo: updates that a step's edits are shared among."})
+    groups_per_step: int = field(default=8, metadata={"help": "grpo, nft: instructions per step."})
+    samples_per_group: int = field(default=12, metadata={"help": "grpo, nft: edits of each, which are compared."})
+    updates_per_step: int = field(
+        default=1, metadata={"help": "grpo, nft: updates that a step's edits are shared among."}
+    )
     sampler: str = field(
         default="cps",
         metadata={
@@ -118,25 +123,38 @@ class EditorTrainingArguments:
         metadata={"help": "grpo: the window lies anywhere from the first of these steps up to before the second."},
     )
     clip_range: float = field(default=1e-3, metadata={"help": "grpo: how far a step's likelihood may move."})
-    kl_weight: float = field(default=0.01, metadata={"help": "grpo: ties to the editor that training started from."})
+    kl_weight: float = field(
+        default=0.01, metadata={"help": "grpo, nft: ties to the editor that training started from."}
+    )
     advantage_scale: str = field(
         default="group",
         metadata={
-            "help": "grpo: divide advantages by the deviation of their 'group', of the whole 'batch', or by 'none'.",
+            "help": "grpo, nft: divide advantages by the deviation of their 'group', of the whole 'batch', or by "
+            "'none'.",
             "choices": ["group", "batch", "none"],
         },
     )
-    advantage_limit: float = field(default=5.0, metadata={"help": "grpo: advantages are clipped to this."})
+    advantage_limit: float = field(default=5.0, metadata={"help": "grpo, nft: advantages are clipped to this."})
+    nft_levels: int = field(default=4, metadata={"help": "nft: noise levels at which an update looks at each edit."})
+    nft_beta: float = field(
+        default=1.0, metadata={"help": "nft: how strong the policy is tied to the one that samples; below 1 less."}
+    )
+    nft_decay: float = field(
+        default=0.5, metadata={"help": "nft: most of its own weights that the sampling policy keeps at a step."}
+    )
+    nft_decay_step: float = field(
+        default=1e-3, metadata={"help": "nft: by how much that share grows at each step, from 0."}
+    )
     most_idle_steps: int = field(
-        default=20, metadata={"help": "grpo: stop after so many steps in a row that taught nothing."}
+        default=20, metadata={"help": "grpo, nft: stop after so many steps in a row that taught nothing."}
     )
     watch_truth: bool = field(
-        default=False, metadata={"help": "grpo: also log what the edits of simulated rows truly deserve."}
+        default=False, metadata={"help": "grpo, nft: also log what the edits of simulated rows truly deserve."}
     )
     dpo_beta: float = field(default=500.0, metadata={"help": "dpo: ties to the editor that training started from."})
     level_shift: float = field(
         default=3.0,
-        metadata={"help": "sft, dpo: levels are uniform, shifted towards noise by this; 1 shifts nothing."},
+        metadata={"help": "sft, dpo, nft: levels are uniform, shifted towards noise by this; 1 shifts nothing."},
     )
     loss_weighting: str = field(
         default="none",

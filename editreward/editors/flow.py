@@ -179,3 +179,31 @@ def dpo_loss(chosen: Tensor, rejected: Tensor, chosen_ref: Tensor, rejected_ref:
         beta: strength of the ties to that model; the paper's beta x T, for losses that are means over dimensions.
     """
     return -F.logsigmoid(-beta / 2 * ((chosen - chosen_ref) - (rejected - rejected_ref)))
+
+
+def nft_loss(
+    velocity: Tensor, old: Tensor, image: Tensor, level: Tensor, clean: Tensor, worth: Tensor, beta: float
+) -> Tensor:
+    """DiffusionNFT (arXiv 2509.16117), on errors of the clean image, each divided by its mean size: (batch,).
+
+    worth ||x_0+ - x_0||^2 + (1 - worth) ||x_0- - x_0||^2, where the clean images x_0+ and x_0- follow from
+
+        v+ = (1 - beta) old + beta v,    v- = (1 + beta) old - beta v.
+
+    Its minimum is v = old + (2 worth - 1) / beta (target - old) where both errors weigh alike.
+
+    Args:
+        velocity, old: of the trained policy, and of that which sampled the edits, at `image`.
+        image, level: noisy edits and their levels.
+        clean: the edits.
+        worth: 0..1, (batch,); 1/2 teaches nothing.
+        beta: below 1 the policy may move further.
+    """
+    t = like(level, image)
+
+    def error(guess: Tensor) -> Tensor:
+        off = (image - t * guess.float() - clean).float()
+        return per_sample(off.square()) / per_sample(off.detach().abs()).clamp(min=1e-5)
+
+    better, worse = (1 - beta) * old + beta * velocity, (1 + beta) * old - beta * velocity
+    return worth * error(better) + (1 - worth) * error(worse)

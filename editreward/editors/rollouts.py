@@ -54,12 +54,20 @@ def sample(
     adapter: EditAdapter, transformer: nn.Module, conditions: Conditions, seeds: Sequence[int], steps: int
 ) -> list[Image.Image]:
     """Edits as the pipeline makes them, without added noise."""
+    return adapter.images(sample_latents(adapter, transformer, conditions, seeds, steps))
+
+
+@torch.no_grad()
+def sample_latents(
+    adapter: EditAdapter, transformer: nn.Module, conditions: Conditions, seeds: Sequence[int], steps: int
+) -> Tensor:
+    """Clean edits as the transformer sees them, (samples, *latent_shape)."""
     latents = noise_of(adapter.latent_shape, seeds).to(adapter.device)
     levels = adapter.levels(steps).to(adapter.device)
     for level, following in zip(levels, levels[1:], strict=False):
         velocity = adapter.velocity(transformer, latents, level.expand(len(latents)), conditions)
         latents = ode_step(latents, velocity, level.expand(len(latents)), following.expand(len(latents)))
-    return adapter.images(latents)
+    return latents
 
 
 @torch.no_grad()

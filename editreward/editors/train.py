@@ -1,5 +1,5 @@
 r"""
-Train an image editor: imitate edits (sft), prefer better ones (dpo), or reinforce what a reward likes (grpo).
+Train an image editor: imitate edits (sft), prefer better ones (dpo), or reinforce what a reward likes (grpo, nft).
 
 The tiny editor on simulated instructions, on a laptop, with the bundled reward model:
 
@@ -26,8 +26,9 @@ from editreward.editors.adapters import adapter_for
 from editreward.editors.arguments import EditorScriptArguments, EditorTrainingArguments
 from editreward.editors.editors import pipeline_class
 from editreward.editors.instructions import SourceRow
+from editreward.editors.online import Grpo, Nft
 from editreward.editors.reward_source import RewardSource, TrueReward, reward_source
-from editreward.editors.stages import Dpo, Grpo, Sft
+from editreward.editors.stages import Dpo, Sft
 from editreward.editors.trainer import EditorTrainer, Stage
 from editreward.editors.training_data import first_rows, groups_of, instructions_of, pairs, triples
 from editreward.files import alone_at
@@ -72,11 +73,12 @@ def stage_of(script: EditorScriptArguments, args: EditorTrainingArguments) -> tu
             script.reward, script.reward_shaping, script.reward_token_file, script.guard, script.reward_check
         )
 
-    if script.stage == "grpo":
+    online: dict[str, type[Grpo | Nft]] = {"grpo": Grpo, "nft": Nft}
+    if script.stage in online:
         instructions = instructions_of(script)
         truth = TrueReward() if args.watch_truth else None
         rows = first_rows(instructions, args.sample_rows)
-        return Grpo(instructions.read, len(instructions.ids), reward(), truth), rows
+        return online[script.stage](instructions.read, len(instructions.ids), reward(), truth), rows
     groups = groups_of(script)
     rows = first_rows(instructions_of(script), args.sample_rows) if args.sample_steps else []
     if script.stage == "sft":
@@ -107,10 +109,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     # 3. Build the trainer
     adapter = adapter_for(load_pipeline(script, accelerator.device), args.resolution, args.guidance)
-    needs_reference = script.stage == "dpo" or (script.stage == "grpo" and args.kl_weight > 0)
+    needs_reference = script.stage == "dpo" or (script.stage in ("grpo", "nft") and args.kl_weight > 0)
     output = Path(args.output_dir)
     output.mkdir(parents=True, exist_ok=True)
-    trainer = EditorTrainer(adapter, args, accelerator, needs_reference, rows)
+    trainer = EditorTrainer(adapter, args, accelerator, needs_reference, script.stage == "nft", rows)
 
     # 4. Train and save
     with alone_at(output / "run") if accelerator.is_main_process else nullcontext():

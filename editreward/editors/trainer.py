@@ -59,6 +59,7 @@ class EditorTrainer:
         args: how.
         accelerator: devices and processes.
         needs_reference: keep the editor that training starts from, where the whole transformer is trained.
+        needs_follower: keep a second policy that follows the trained one.
         grid_rows: rows that sample grids show.
     """
 
@@ -68,6 +69,7 @@ class EditorTrainer:
         args: EditorTrainingArguments,
         accelerator: Accelerator,
         needs_reference: bool,
+        needs_follower: bool = False,
         grid_rows: Sequence[SourceRow] = (),
     ) -> None:
         self.adapter, self.args, self.accelerator, self.grid_rows = adapter, args, accelerator, grid_rows
@@ -97,6 +99,9 @@ class EditorTrainer:
         self.plain = transformer
         self.policy: nn.Module
         self.policy, self.optimizer = accelerator.prepare(transformer, self.optimizer)
+        self.followers: dict[str, Tensor] = {}
+        if needs_follower:
+            self.followers = {name: one.detach().clone() for name, one in self.trained.items()}
         self.done = 0
         self.seconds: dict[str, float] = {}
 
@@ -120,6 +125,25 @@ class EditorTrainer:
         finally:
             if self.reference_copy is None:
                 plain.enable_adapters()
+
+    @contextmanager
+    def following(self) -> Iterator[Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor]]:
+        """The velocity of the policy that follows the trained one, without gradients; `plain` is it meanwhile."""
+        self._swap()
+        try:
+            with torch.no_grad(), self.accelerator.autocast():
+                yield lambda latents, level, conditions: self.adapter.velocity(self.plain, latents, level, conditions)
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        for name, one in self.trained.items():
+            one.data, self.followers[name] = self.followers[name], one.data
+
+    def follow(self, kept: float) -> None:
+        """Move the following policy to the trained one, but for a share `kept` of its own weights."""
+        for name, one in self.trained.items():
+            self.followers[name].lerp_(one.detach(), 1 - kept)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -220,8 +244,10 @@ class EditorTrainer:
         """Write what going on needs, in one step."""
         if self.accelerator.is_main_process:
             with atomic_file(self.output / STATE) as part:
-                weights = {name: one.detach().cpu() for name, one in self.trained.items()}
-                torch.save({"step": self.done, "weights": weights, "optimizer": self.optimizer.state_dict()}, part)
+                state = {"step": self.done, "optimizer": self.optimizer.state_dict()}
+                state["weights"] = {name: one.detach().cpu() for name, one in self.trained.items()}
+                state["followers"] = {name: one.cpu() for name, one in self.followers.items()}
+                torch.save(state, part)
 
     def load(self) -> None:
         """Go on from the last checkpoint, if there is one; the log's later lines go.
@@ -240,6 +266,8 @@ class EditorTrainer:
         with torch.no_grad():
             for name, one in self.trained.items():
                 one.copy_(state["weights"][name])
+            for name, one in self.followers.items():
+                one.copy_(state["followers"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.done = state["step"]
         if self.accelerator.is_main_process and (log := self.output / LOG).exists():

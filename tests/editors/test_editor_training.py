@@ -10,8 +10,11 @@ from accelerate import Accelerator
 from editreward.editors.adapters import adapter_for
 from editreward.editors.arguments import EditorTrainingArguments
 from editreward.editors.instructions import SourceRow
+from editreward.editors.online import Grpo, Nft
 from editreward.editors.reward_source import Rewarded
-from editreward.editors.stages import Dpo, Edit, Grpo, Sft, levels_and_noise, rows_of_step
+from editreward.editors.rollouts import sample_latents
+from editreward.editors.stages import Dpo, Edit, Sft, levels_and_noise, rows_of_step
+from editreward.editors.tiny.transformer import LEAST_SIGMA
 from editreward.editors.trainer import STATE, EditorTrainer, TrainingStopped
 from tests.helpers.image_editors import picture, tiny_editor
 
@@ -49,7 +52,7 @@ def edit(index):
 def trainer_of(folder, stage="grpo", pipeline=None, **settings):
     args = EditorTrainingArguments(output_dir=str(folder), **{**SETTINGS, **settings})
     adapter = adapter_for(pipeline or tiny_editor(), 16, 1.0)
-    return EditorTrainer(adapter, args, Accelerator(cpu=True), needs_reference=stage != "sft")
+    return EditorTrainer(adapter, args, Accelerator(cpu=True), stage != "sft", stage == "nft")
 
 
 def weights(trainer):
@@ -66,7 +69,7 @@ def test_a_grpo_step_is_that_of_a_plain_float64_implementation(tmp_path):
             one.mul_(1.05)
     other = copy.deepcopy(trainer.reference_copy).double()
     settings = stage.settings(trainer.args, 0)
-    rollouts, _ = stage.roll_out(trainer, 0, settings)
+    rollouts, _ = stage.roll_out(trainer, 0)
     trainer.train(stage)
 
     levels = [float(one) for one in trainer.adapter.levels(4)]
@@ -85,7 +88,7 @@ def test_a_grpo_step_is_that_of_a_plain_float64_implementation(tmp_path):
     loss = 0.0
     for place, number in enumerate(settings.window):
         t, after = levels[number], levels[number + 1]
-        x, made = (getattr(rollouts.transitions, name)[:, place].double() for name in ("before", "after"))
+        x, made = (getattr(rollouts.made, name)[:, place].double() for name in ("before", "after"))
         mean, std = mean_and_std(start, x, t, after)
         with torch.no_grad():
             reference, _ = mean_and_std(other, x, t, after)
@@ -109,21 +112,86 @@ def test_more_updates_of_one_sampling_start_from_its_likelihoods(tmp_path):
     assert entry["ratio_off"] > 0 and entry["reward_failed"] == 0 and {"seconds/sampling", "memory_gib"} <= set(entry)
 
 
-def test_rewards_rise(tmp_path):
+def test_an_nft_step_is_that_of_a_plain_float64_implementation(tmp_path):
     trainer = trainer_of(
-        tmp_path, max_steps=20, learning_rate=3e-2, kl_weight=0.0, groups_per_step=3, samples_per_group=6
+        tmp_path, "nft", max_steps=2, max_grad_norm=1e9, nft_levels=2, nft_beta=0.8, nft_decay_step=0.4
     )
-    trainer.train(Grpo(row, 3, brightness))
+    stage = Nft(row, 5, brightness)
+    trainer.args.max_steps = 1
+    trainer.train(stage)  # afterwards the sampling policy is another one
+    first = weights(trainer)
+    assert torch.equal(first, torch.cat([one.flatten() for one in trainer.followers.values()]))
+    trainer.args.max_steps, trainer.args.resume = 2, False
+    with torch.no_grad():
+        for one in [*trainer.reference_copy.parameters(), *trainer.followers.values()]:
+            one.mul_(1.03)
+    start, old, other = (copy.deepcopy(trainer.plain).double() for _ in range(3))
+    for model, source in ((old, trainer.followers), (other, dict(trainer.reference_copy.named_parameters()))):
+        for name, one in model.named_parameters():
+            one.data = source[name].detach().double()
+    rollouts, _ = stage.roll_out(trainer, 1)
+    assert rollouts.made.abs().max() > 0
+    plain_made = sample_latents(trainer.adapter, old.float(), rollouts.conditions, seeds_of_step(trainer, 1), 4)
+    old.double()
+    assert torch.allclose(rollouts.made, plain_made, atol=1e-5)
+    advantage = rollouts.advantages.values.double()
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(trainer.seed(4, 1)))
+    loss = 0.0
+    for batch in order.split(3):
+        given = {k: (v.double() if v.is_floating_point() else v)[batch] for k, v in rollouts.conditions.items()}
+        clean = rollouts.made[batch].double()
+        for place in range(2):
+            generator = torch.Generator().manual_seed(trainer.seed(5, 1, place, int(batch[0])))
+            level, noise = (one.double() for one in levels_and_noise(rollouts.made[batch], 3.0, generator))
+            t = level[:, None, None, None]
+            x = (1 - t) * clean + t * noise
+            ids, mask = given["input_ids"], given["attention_mask"]
+            new, sampled, reference = (
+                (x - m.clean(x, level, given["source"], ids, mask)) / t.clamp(min=LEAST_SIGMA)
+                for m in (start, old, other)
+            )
+            kl = ((new - reference.detach()) ** 2).flatten(1).mean(1)
+            for sign, worth in ((1, (1 + advantage[batch] / 5) / 2), (-1, (1 - advantage[batch] / 5) / 2)):
+                off = x - t * (sampled.detach() + sign * 0.8 * (new - sampled.detach())) - clean
+                error = (off**2).flatten(1).mean(1) / off.detach().abs().flatten(1).mean(1)
+                loss = loss + (worth * error).sum() / 12
+            loss = loss + 0.1 * kl.sum() / 12
+    loss.backward()
+    gradients = {name: one.grad for name, one in start.named_parameters()}
+    found = {}
+    trainer.optimizer.step = lambda: found.update({n: one.grad.clone() for n, one in trainer.trained.items()})
+    trainer.train(stage)
+    for name, gradient in gradients.items():
+        assert torch.allclose(found[name].double(), gradient, rtol=1e-3, atol=1e-6), name
+
+
+def seeds_of_step(trainer, number):
+    return [trainer.seed(3, number, group, place) for group in range(2) for place in range(3)]
+
+
+@pytest.mark.parametrize("stage", [Grpo, Nft])
+def test_rewards_rise(tmp_path, stage):
+    trainer = trainer_of(
+        tmp_path,
+        stage.__name__.lower(),
+        max_steps=20,
+        learning_rate=3e-2 if stage is Grpo else 1e-2,
+        kl_weight=0.0,
+        groups_per_step=3,
+        samples_per_group=6,
+    )
+    trainer.train(stage(row, 3, brightness))
     rewards = [json.loads(line)["reward"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert np.mean(rewards[-3:]) > np.mean(rewards[:3]) + 1
 
 
-@pytest.mark.parametrize("stage", ["grpo", "sft", "dpo"])
+@pytest.mark.parametrize("stage", ["grpo", "nft", "sft", "dpo"])
 def test_a_run_that_was_killed_goes_on_to_the_same_weights(tmp_path, stage):
     def make():
-        return {"grpo": lambda: Grpo(row, 5, brightness), "sft": lambda: Sft(edit, 7), "dpo": lambda: Dpo(edit, 7)}[
-            stage
-        ]()
+        online = {"grpo": Grpo, "nft": Nft}
+        if stage in online:
+            return online[stage](row, 5, brightness)
+        return Sft(edit, 7) if stage == "sft" else Dpo(edit, 7)
 
     whole = trainer_of(tmp_path / "whole", stage, max_steps=3)
     (tmp_path / "whole").mkdir()

@@ -12,6 +12,7 @@ from editreward.editors.flow import (
     group_advantages,
     kl_divergence,
     log_probability,
+    nft_loss,
     noisy,
     ode_step,
     sde_step,
@@ -139,3 +140,38 @@ def test_noise_velocity_and_preference_losses_by_hand():
     assert flow_matching_loss(torch.tensor([[0.0, -1.0]]), clean, noise).tolist() == [(1 + 9) / 2]
     made = dpo_loss(*(torch.tensor([one]) for one in (1.0, 2.0, 1.5, 1.9)), beta=3.0)
     assert made.item() == pytest.approx(math.log1p(math.exp(3 / 2 * ((1.0 - 1.5) - (2.0 - 1.9)))), rel=1e-6)
+
+
+def nft_inputs():
+    generator = torch.Generator().manual_seed(5)
+    made = [torch.randn(3, 2, 4, 4, dtype=torch.float64, generator=generator) for _ in range(4)]
+    level = torch.tensor([0.3, 0.6, 0.9], dtype=torch.float64)
+    velocity, old, image, clean = made
+    return velocity, old, image, level, clean
+
+
+def test_nft_loss_by_hand():
+    velocity, old, image, level, clean = nft_inputs()
+    worth = torch.tensor([0.0, 0.25, 1.0], dtype=torch.float64)
+    found = nft_loss(velocity, old, image, level, clean, worth, 0.5)
+    for n in range(3):
+        t = level[n].item()
+        better = image[n] - t * (0.5 * old[n] + 0.5 * velocity[n]) - clean[n]
+        worse = image[n] - t * (1.5 * old[n] - 0.5 * velocity[n]) - clean[n]
+        errors = [((one**2).mean() / one.abs().mean()).item() for one in (better, worse)]
+        share = worth[n].item()
+        assert found[n].item() == pytest.approx(share * errors[0] + (1 - share) * errors[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("beta", [0.5, 1.0])
+def test_nft_moves_towards_good_edits_and_away_from_bad_ones(beta):
+    """At the sampling policy both errors weigh alike, and the gradient is that of imitation times 2 worth - 1."""
+    velocity, _, image, level, clean = nft_inputs()
+    target = (image - clean) / level[:, None, None, None]
+    velocity.requires_grad_(True)
+    worth = torch.tensor([0.0, 0.5, 0.9], dtype=torch.float64)
+    nft_loss(velocity, velocity.detach(), image, level, clean, worth, beta).sum().backward()
+    for n in range(3):
+        off = velocity[n].detach() - target[n]
+        weight = 2 * beta * level[n] * (2 * worth[n] - 1) / off.abs().mean() / off.numel()
+        assert torch.allclose(velocity.grad[n], weight * off, atol=1e-6)
