@@ -105,12 +105,14 @@ def _cut_out(picture: Image.Image) -> Image.Image:
 
 
 @lru_cache(maxsize=2048)
-def shadow(name: str, style: str, remnant: bool, pixels: int, pose: int, slant: int) -> Image.Image:
+def shadow(
+    name: str, style: str, colour: str, second_colour: str | None, remnant: bool, pixels: int, pose: int, slant: int
+) -> Image.Image:
     """The shadow of an object, "L", (2 * pixels) x pixels: it falls to the left (-1) or to the right (1).
 
-    Its lower edge is that of the object.
+    Its lower edge is that of the object. It is the same in every colour; the colours find the sprite that is there.
     """
-    mask = sprite(name, style, OWN, None, remnant, pixels, pose).getchannel("A")
+    mask = sprite(name, style, colour, second_colour, remnant, pixels, pose).getchannel("A")
     height = max(2, round(0.4 * pixels))
     flat = Image.new("L", (2 * pixels, pixels))
     flat.paste(mask.resize((pixels, height), Image.Resampling.BOX), (pixels // 2, pixels - height))

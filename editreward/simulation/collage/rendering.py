@@ -58,8 +58,8 @@ def render(scene: Scene, size: int) -> Image.Image:
         pixels = round(drawn_size(thing) * size)
         pose = thing.key % len(ANGLES)
         left, top = round(thing.x * size - pixels / 2), round(thing.y * size - pixels / 2)
-        cast = shadow(thing.shape, scene.style, thing.remnant, pixels, pose, slant)
-        image.paste((0, 0, 0), (left - pixels // 2, top), cast)
-        drawn = sprite(thing.shape, scene.style, thing.colour, thing.second_colour, thing.remnant, pixels, pose)
+        looks = thing.shape, scene.style, thing.colour, thing.second_colour, thing.remnant, pixels, pose
+        image.paste((0, 0, 0), (left - pixels // 2, top), shadow(*looks, slant))
+        drawn = sprite(*looks)
         image.paste(drawn, (left, top), drawn)
     return apply_effect(image, scene.effect, scene.effect_stops) if scene.effect else image
