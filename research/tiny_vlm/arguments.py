@@ -44,7 +44,7 @@ class ModelArguments:
 class DataArguments:
     """What a batch holds."""
 
-    groups: int = field(default=4, metadata={"help": "Edit groups in a batch."})
+    groups: int = field(default=4, metadata={"help": "Edit groups in a batch; 0 for `scenes` alone."})
     candidates: int = field(
         default=7,
         metadata={"help": "Edited images of a group; 0 shows the source and asks only what is asked for."},
@@ -73,6 +73,10 @@ class DataArguments:
     scenes: int = field(
         default=0, metadata={"help": "Further scenes in a step that only the vision tower sees (seeing.py)."}
     )
+    scenes_again: float = field(
+        default=0.0, metadata={"help": "Share of the scenes that were shown before, now in another light."}
+    )
+    scenes_kept: int = field(default=10000, metadata={"help": "Scenes kept to be shown again, by each worker."})
     judged: int = field(default=2, metadata={"help": "Candidates of a group that are judged in words."})
     source_captions: float = field(default=1.0, metadata={"help": "Share of the groups whose source is captioned."})
     edited_captions: int = field(default=0, metadata={"help": "Candidates of a group whose scene is captioned too."})

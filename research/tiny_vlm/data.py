@@ -21,7 +21,7 @@ from research.tiny_vlm.by_error import ErrorShares
 from research.tiny_vlm.distributed import rank_and_ranks
 from research.tiny_vlm.images import to_patches
 from research.tiny_vlm.packing import NO_KIND, Segment, collate, pack
-from research.tiny_vlm.seeing import seeing_batch
+from research.tiny_vlm.seeing import SceneBank, draw, seeing_batch
 
 READING_SEEDS = 100_000_000
 """Seed of the first group of which only the source is shown, beside others."""
@@ -190,8 +190,8 @@ def batch_of(
 
 
 class SimulatedBatches(IterableDataset):
-    """An endless stream of training batches. Batch `step` holds the same groups whenever it is asked for, unless
-    errors choose them."""
+    """An endless stream of training batches. Batch `step` holds the same groups and new scenes whenever it is asked
+    for, unless errors choose them; which scenes are shown again depends on where the stream began."""
 
     def __init__(
         self,
@@ -213,20 +213,29 @@ class SimulatedBatches(IterableDataset):
         weights = None if self.errors is None else self.errors.weights()
         return make_batch(seeds, "train", self.tokenizer, self.model_args, args, weights)
 
-    def _scenes(self, step: int) -> dict[str, torch.Tensor]:
-        first, args = self.seed + (step * self.ranks + self.rank) * self.args.scenes, self.model_args
-        seeds, vocabulary = range(first, first + self.args.scenes), vocabulary_of(tuple(self.args.worlds))
-        return seeing_batch(seeds, self.args.worlds, args.image_size, args.side, args.patch_size, vocabulary)
+    def _scenes(self, step: int, bank: SceneBank) -> dict[str, torch.Tensor]:
+        """New pictures, and some that were shown before."""
+        args, new = self.args, self.args.scenes - round(self.args.scenes_again * self.args.scenes)
+        first = self.seed + (step * self.ranks + self.rank) * new
+        size, side = self.model_args.image_size, self.model_args.side
+        drawn = [
+            draw(seed, args.worlds, size, side, vocabulary_of(tuple(args.worlds)))
+            for seed in range(first, first + new)
+        ]
+        for seen in drawn:
+            bank.add(seen)
+        return seeing_batch(drawn + bank.again(args.scenes - new), self.model_args.patch_size)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         info = get_worker_info()
         step = self.first_step + (info.id if info else 0)
+        bank = SceneBank(self.args.scenes_kept, step)
         while True:
-            batch = self._batch(step, self.args)
+            batch = self._batch(step, self.args) if self.args.groups else {}
             if self.args.reading_groups:
                 reading = replace(self.args, groups=self.args.reading_groups, candidates=0, source_captions=0)
                 batch["reading"] = self._batch(step, reading, READING_SEEDS)
             if self.args.scenes:
-                batch["scenes"] = self._scenes(step)
+                batch["scenes"] = self._scenes(step, bank)
             yield batch
             step += info.num_workers if info else 1

@@ -1,10 +1,12 @@
 """Images as the vision tower takes them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
 
-def to_patches(images: list[Image.Image], patch_size: int, merge_size: int) -> np.ndarray:
+def to_patches(images: Sequence[Image.Image | np.ndarray], patch_size: int, merge_size: int) -> np.ndarray:
     """Cut equal-sized RGB images into patches in the order of `Qwen2VLImageProcessorPil`, without normalising.
 
     Returns uint8 of shape (images * patches, 3 * patch_size * patch_size).

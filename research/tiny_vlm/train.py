@@ -29,6 +29,7 @@ from trl import TrlParser
 from editreward.dense_heads import DenseHeads, DenseLayers
 from editreward.simulation import simulate_group
 from editreward.simulation.captions import corpus
+from editreward.simulation.world import SIZES
 from modeling_editreward import set_backbone_attention
 from research.tiny_vlm.arguments import DataArguments, LossArguments, ModelArguments, TrainArguments
 from research.tiny_vlm.by_error import ErrorShares
@@ -39,10 +40,12 @@ from research.tiny_vlm.losses import forward, losses, weighted_sum
 from research.tiny_vlm.model import build_image_processor, build_model, normalise
 from research.tiny_vlm.optimizers import build_optimizers, rate
 from research.tiny_vlm.saving import model_card, save_model, save_state
-from research.tiny_vlm.seeing import Naming, seeing_losses
+from research.tiny_vlm.seeing import Naming, draw, named_right, seeing_batch, seeing_losses
 from research.tiny_vlm.tokenizer import build_tokenizer
 
 EVAL_BATCH = 8
+SEEING_SEEDS = 1_000_000_000
+"""Seed of the first scene of an evaluation."""
 
 
 class Log:
@@ -163,7 +166,7 @@ class Trainer:
         for optimizer, peak in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = peak * factor
-        separate = self._backward(batch)
+        separate = self._backward(batch) if "input_ids" in batch else {}
         if "reading" in batch:
             separate |= {f"reading_{name}": value for name, value in self._backward(batch["reading"]).items()}
         if "scenes" in batch:
@@ -192,10 +195,37 @@ class Trainer:
         assert self.naming is not None
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bf16):
             pixels = normalise(batch["patches"], self.processor)
-            side = self.model_args.image_size // self.model_args.patch_size
-            values = seeing_losses(self.model, self.heads, self.naming, batch, pixels, side)
+            values = seeing_losses(self.model, self.heads, self.naming, batch, pixels, self.patches)
         weighted_sum(values, self.loss_args).backward()
         return {name: value.item() for name, value in values.items()}
+
+    @property
+    def patches(self) -> int:
+        """Patches along one side of an image."""
+        return self.model_args.image_size // self.model_args.patch_size
+
+    def seen(self) -> dict[str, float]:
+        """Of crowded held-out scenes: the share of things that are called by their names, by world and by size."""
+        if self.naming is None or not self.args.eval_groups:
+            return {}
+        worlds, vocabulary = self.data_args.worlds, self.heads.vocabulary
+        found: dict[str, torch.Tensor] = {}
+        self.model.eval()
+        for world in dict.fromkeys(worlds):
+            seeds = range(SEEING_SEEDS, SEEING_SEEDS + self.args.eval_groups)
+            drawn = [
+                draw(seed, (world,), self.model_args.image_size, self.model_args.side, vocabulary) for seed in seeds
+            ]
+            batch = seeing_batch(drawn, self.model_args.patch_size)
+            right = named_right(
+                self.model, self.naming, batch, normalise(batch["patches"], self.processor), self.patches
+            )
+            found[f"seen_{world}"] = right
+            for size in SIZES:
+                of_size = batch["attributes"][..., vocabulary.index[f"size {size}"]]
+                found[f"seen_{world}_{size}"] = right[of_size]
+        self.model.train()
+        return {name: round(float(right.nanmean()), 4) for name, right in found.items()}
 
     def fraction(self) -> float:
         """How much of the budget is used."""
@@ -205,6 +235,8 @@ class Trainer:
 
     def held_out(self) -> list[dict[str, Any]]:
         """The batches of an evaluation, in which every candidate is judged in words."""
+        if not self.data_args.groups:
+            return []
         count, data_args = self.args.eval_groups, replace(self.data_args, judged=self.data_args.candidates)
         return [
             make_batch(
@@ -259,7 +291,8 @@ class Trainer:
             finished = bool(agreed(float(self.fraction() >= 1 or self.stopping)))
             if self.rank > 0:
                 continue
-            log.add(**values, waited=waited, tokens=float(batch["input_ids"].numel()))
+            tokens = {"tokens": float(batch["input_ids"].numel())} if "input_ids" in batch else {}
+            log.add(**values, waited=waited, **tokens)
             where = {"step": progress["steps"], "minutes": round(progress["elapsed"] / 60, 2)}
             if progress["steps"] % self.args.log_steps == 0 or finished:
                 log.write({**where, "rate": round(factor, 4), **log.means()})
@@ -267,6 +300,7 @@ class Trainer:
                 progress["metrics"] = evaluate(
                     self.model, self.heads, held_out, self.processor, self.tokenizer, self.loss_args, self.bf16
                 )
+                progress["metrics"] |= self.seen()
                 log.write({**where, "groups": progress["groups"], "held_out": progress["metrics"]})
                 if self.errors is not None:
                     errors = {", ".join(kind): round(error, 3) for kind, error in self.errors.errors().items()}

@@ -35,10 +35,10 @@ from research.tiny_vlm.distributed import agreed, average_gradients, rank_and_ra
 from research.tiny_vlm.evaluation import count_near_misses
 from research.tiny_vlm.images import to_patches
 from research.tiny_vlm.losses import forward
-from research.tiny_vlm.model import begin_with, build_config, build_image_processor, normalise
+from research.tiny_vlm.model import begin_with, build_config, build_image_processor, image_features, normalise
 from research.tiny_vlm.optimizers import orthogonalised
 from research.tiny_vlm.packing import NO_KIND
-from research.tiny_vlm.seeing import Naming, crowded_scene, seeing_batch
+from research.tiny_vlm.seeing import Naming, SceneBank, Seen, crowded_scene, draw, seeing_batch
 from research.tiny_vlm.tokenizer import build_tokenizer, transfer_embeddings
 from tests.helpers.processes import errors_of, run_ranks
 
@@ -224,7 +224,7 @@ def test_pairs_of_a_perfect_edit_and_a_near_miss_are_counted_by_attribute() -> N
 def test_script_writes_a_loadable_folder_and_resumes(tmp_path: Path) -> None:
     output, run = tmp_path / "model", tmp_path / "run"
     options = {"output_dir": output, "run_dir": run, "groups": 2, "candidates": 2, "eval_groups": 2, "workers": 0}
-    options |= {"reading_groups": 2, "scenes": 3}
+    options |= {"reading_groups": 2, "scenes": 3, "scenes_again": 0.5}
     options |= {"tokenizer_groups": 20, "vocab_size": 700, "log_steps": 1, "max_steps": 3, "threads": 1, **MICRO}
     threads = torch.get_num_threads()
     script.main([part for name, value in options.items() for part in (f"--{name}", str(value))])
@@ -304,7 +304,8 @@ def test_gradients_are_averaged_over_processes(tmp_path: Path) -> None:
 def test_crowded_scenes_show_more_and_nothing_held_out() -> None:
     vocabulary = vocabulary_of(("shapes", "collage"))
     held_out = {f"shape {name.name}" for name in collage_names().values() if name.held_out}
-    batch = seeing_batch(range(12), ("shapes", "collage"), 112, 4, 14, vocabulary)
+    worlds = "shapes", "collage"
+    batch = seeing_batch([draw(seed, worlds, 112, 4, vocabulary) for seed in range(12)], 14)
     assert batch["patches"].shape == (12 * 64, 3 * 14 * 14)
     shown = {vocabulary.attributes[number] for number in batch["attributes"].flatten(0, 1).any(0).nonzero().flatten()}
     assert not shown & held_out
@@ -314,8 +315,43 @@ def test_crowded_scenes_show_more_and_nothing_held_out() -> None:
         for cell, number in zip(cells, numbers.tolist(), strict=True):
             names = [name for name in things if cell[vocabulary.index[f"shape {name}"]]]
             assert names == [things[number]] if number >= 0 else len(names) != 1
-    again = seeing_batch(range(12), ("shapes", "collage"), 112, 4, 14, vocabulary)
+    again = seeing_batch([draw(seed, worlds, 112, 4, vocabulary) for seed in range(12)], 14)
     assert all(torch.equal(batch[name], again[name]) for name in batch)
+
+
+def test_a_bank_shows_its_newest_pictures_again_in_another_light() -> None:
+    bank = SceneBank(2, 0)
+    for grey in (0, 100, 200):
+        image = np.full((4, 4, 3), grey, dtype=np.uint8)
+        bank.add(Seen(image, np.full((1, 2), grey > 0), np.array([grey])))
+    shown = bank.again(40)
+    assert {int(seen.things[0]) for seen in shown} == {100, 200}
+    levels = [seen.image.mean() for seen in shown if seen.things[0] == 100]
+    assert 60 < min(levels) < 95 and 105 < max(levels) < 140
+    assert all(seen.attributes.all() for seen in shown)
+
+
+def test_image_features_are_those_of_transformers(tokenizer: PreTrainedTokenizerFast) -> None:
+    torch.manual_seed(0)
+    args = ModelArguments(patch_size=14, merge_size=2, vision_hidden_size=32, vision_depth=2, vision_heads=2)
+    visual = Qwen2_5_VLForConditionalGeneration(build_config(args, tokenizer)).model.visual
+    patches = torch.randn(3 * 64, 3 * 14 * 14)
+    expected = visual(patches, grid_thw=torch.tensor([[1, 8, 8]] * 3)).pooler_output
+    found = image_features(visual, patches, 8)
+    assert torch.allclose(found, expected, atol=1e-5)
+    found.square().sum().backward()
+    assert all(one.grad is not None for one in visual.parameters())
+
+
+def test_seeing_alone_trains_tower_and_names(tmp_path: Path) -> None:
+    output, run = tmp_path / "model", tmp_path / "run"
+    options = {"output_dir": output, "run_dir": run, "groups": 0, "scenes": 4, "scenes_again": 0.5, "eval_groups": 3}
+    options |= {"workers": 0, "tokenizer_groups": 20, "vocab_size": 700, "log_steps": 1, "max_steps": 2, **MICRO}
+    script.main([part for name, value in options.items() for part in (f"--{name}", str(value))])
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert all({"scenes_naming", "scenes_attributes"} <= set(line) for line in lines if "rate" in line)
+    assert 0 <= lines[-1]["held_out"]["seen_shapes"] <= 1
+    assert DenseHeads.load(output).layers == DenseLayers.of(2)
 
 
 def test_what_is_seen_is_named_by_the_embeddings_of_both_languages(tokenizer: PreTrainedTokenizerFast) -> None:
