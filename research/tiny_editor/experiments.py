@@ -3,6 +3,7 @@ Experiments of docs/editors.md: best-of-N, reinforcement, curation and preferenc
 
     python -m research.tiny_editor.experiments best-of-n --output runs/experiments
     python -m research.tiny_editor.experiments reinforce --arms truth,bundled --seeds 0,1,2
+    python -m research.tiny_editor.experiments reinforce --stage nft --arms bundled --steps 100
     python -m research.tiny_editor.experiments curation --arms all,bundled,ssim,truth,random --steps 2000 --seeds 0,1,2
     python -m research.tiny_editor.experiments preferences --arms bundled --steps 400 --seeds 0,1,2
 
@@ -231,11 +232,11 @@ def reinforce(args: argparse.Namespace) -> None:
 
     def run(arm: str, seed: int, folder: Path) -> Sequence[str]:
         reward, shaping = arm_of(arm, args.output).options(folder)
-        words = [*_config("tiny_grpo"), "--watch_truth", "false"]
+        words = [*_config(f"tiny_{args.stage}"), "--watch_truth", "false"]
         words += ["--reward", reward, "--reward_check", "false"] if reward else []
         return words + (["--reward_shaping", shaping] if shaping else [])
 
-    judged(args, "reinforce", run)
+    judged(args, "reinforce" if args.stage == "grpo" else f"reinforce-{args.stage}", run)
 
 
 def curation(args: argparse.Namespace) -> None:
@@ -310,6 +311,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=500)
     parser.add_argument("--edits", type=int, default=64, help="best-of-n: edits of each task.")
     parser.add_argument("--steps", type=int, default=200, help="Steps of each training run.")
+    parser.add_argument("--stage", choices=["grpo", "nft"], default="grpo", help="reinforce: by which method.")
     parser.add_argument("--triples", type=int, default=20000, help="curation: triples to choose from.")
     parser.add_argument(
         "--instructions", type=int, default=1600, help=f"preferences: instructions, of {SAMPLES} edits each."
