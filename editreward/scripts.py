@@ -1,8 +1,9 @@
-"""Imported first by the repository's scripts: a package that is missing ends them with one line, not a traceback.
+"""Imported first by the repository's scripts: a missing package or file ends them with one line, not a traceback.
 
 The scripts of `research/` and `performance/` use most of the package's parts, so they name the extra that has all.
 """
 
+import os
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -12,11 +13,14 @@ EXTRA = "dev"
 
 def tell(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     """As `sys.excepthook`: print what ended the process."""
-    if not isinstance(error, ModuleNotFoundError):
+    mendable = isinstance(error, ModuleNotFoundError | FileNotFoundError)
+    if not mendable or os.environ.get("EDITREWARD_DEBUG"):
         sys.__excepthook__(kind, error, traceback)
         return
     script = Path(sys.argv[0]).name or "python"
-    print(f'{script}: error: {error}: pip install -e ".[{EXTRA}]" in the repository brings it', file=sys.stderr)
+    missing = isinstance(error, ModuleNotFoundError)
+    how = f'{error}: pip install -e ".[{EXTRA}]" in the repository brings it' if missing else f"{error}"
+    print(f"{script}: error: {how} (EDITREWARD_DEBUG=1 shows where)", file=sys.stderr)
 
 
 sys.excepthook = tell

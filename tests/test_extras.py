@@ -167,6 +167,8 @@ def test_a_missing_package_ends_a_script_with_one_line_that_names_the_extra(monk
     assert capsys.readouterr().err == (
         "serving.py: error: No module named 'httpx': pip install -e \".[dev]\" in the repository brings it\n"
     )
+    scripts.tell(FileNotFoundError, FileNotFoundError("runs/blind/grades.txt is missing"), None)
+    assert "error: runs/blind/grades.txt is missing (EDITREWARD_DEBUG=1" in capsys.readouterr().err
     scripts.tell(ValueError, ValueError("another"), None)
     assert capsys.readouterr().err == "ValueError: another\n"
 

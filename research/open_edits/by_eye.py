@@ -146,8 +146,7 @@ def main() -> None:
     elif args.step == "record":
         saved = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"grades": {}, "again": {}}
         saved["pixels_sha256"] = json.loads((args.data / FOUND_FILE).read_text(encoding="utf-8"))["pixels_sha256"]
-        found = read_grades(args.output / "grades.txt", rows, args.again)
-        saved["again" if args.again else "grades"] = found
+        saved["again" if args.again else "grades"] |= read_grades(args.output / "grades.txt", rows, args.again)
         file.write_text(json.dumps(saved) + "\n", encoding="utf-8")
     else:
         compare(rows, file)

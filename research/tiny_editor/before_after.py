@@ -5,6 +5,8 @@ python -m research.tiny_editor.before_after --after runs/experiments/curation/bu
 The tasks are the first of the test split that are said in English, as they come.
 """
 
+import editreward.scripts
+
 import argparse
 import textwrap
 from pathlib import Path

@@ -72,6 +72,8 @@ def agreement(by_eye: np.ndarray, found: np.ndarray) -> list[str]:
 
 def report(folder: Path) -> None:
     """Print how far each inspector agrees with the grades by eye, and what each editor deserves by both."""
+    if not (folder / "grades.txt").exists():
+        raise FileNotFoundError(f"{folder / 'grades.txt'} is missing: write it from the sheets of `sheets`")
     grades = {int(n): (int(a), int(b)) for n, a, b in map(str.split, (folder / "grades.txt").read_text().splitlines())}
     key = json.loads((folder / "key.json").read_text(encoding="utf-8"))
     rows = simulated_instructions("test", START, max(one["task"] for one in key) + 1)

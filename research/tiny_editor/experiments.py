@@ -11,6 +11,8 @@ All go on after a stop. The judge is the inspector that compares with the reques
 the truth with as much noise as makes it order 80 % of the pairs of best-of-n's edits right: run that first.
 """
 
+import editreward.scripts
+
 import argparse
 import json
 from collections.abc import Callable, Sequence
@@ -100,7 +102,13 @@ def noise_for(accuracy: float, gaps: np.ndarray) -> float:
 
 
 def load(folder: Path) -> EditAdapter:
-    """An editor of a folder."""
+    """An editor of a folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if not (folder / "model_index.json").exists():
+        raise FileNotFoundError(f"{folder} holds no editor: there is no model_index.json in it")
     pipeline = TinyEditPipeline.from_pretrained(folder)
     return adapter_for(pipeline, pipeline.transformer.config.sample_size, 1.0)
 
