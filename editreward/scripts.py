@@ -13,14 +13,14 @@ EXTRA = "dev"
 
 def tell(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     """As `sys.excepthook`: print what ended the process."""
-    mendable = isinstance(error, ModuleNotFoundError | FileNotFoundError)
-    if not mendable or os.environ.get("EDITREWARD_DEBUG"):
+    if isinstance(error, ModuleNotFoundError):
+        how = f'{error}: pip install -e ".[{EXTRA}]" in the repository brings it'
+    elif isinstance(error, FileNotFoundError) and not os.environ.get("EDITREWARD_DEBUG"):
+        how = f"{error} (EDITREWARD_DEBUG=1 shows where)"
+    else:
         sys.__excepthook__(kind, error, traceback)
         return
-    script = Path(sys.argv[0]).name or "python"
-    missing = isinstance(error, ModuleNotFoundError)
-    how = f'{error}: pip install -e ".[{EXTRA}]" in the repository brings it' if missing else f"{error}"
-    print(f"{script}: error: {how} (EDITREWARD_DEBUG=1 shows where)", file=sys.stderr)
+    print(f"{Path(sys.argv[0]).name or 'python'}: error: {how}", file=sys.stderr)
 
 
 sys.excepthook = tell
