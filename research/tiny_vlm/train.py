@@ -225,7 +225,7 @@ class Trainer:
                 of_size = batch["attributes"][..., vocabulary.index[f"size {size}"]]
                 found[f"seen_{world}_{size}"] = right[of_size]
         self.model.train()
-        return {name: round(float(right.nanmean()), 4) for name, right in found.items()}
+        return {name: round(float(right.nanmean()), 4) for name, right in found.items() if not right.isnan().all()}
 
     def fraction(self) -> float:
         """How much of the budget is used."""
