@@ -1,11 +1,16 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from diffusers import FluxTransformer2DModel, QwenImageTransformer2DModel
 
-from editreward.editors.adapters import adapter_for, join, repeat
+from editreward.editors.adapters import FluxKontextAdapter, adapter_for, join, repeat
 from editreward.editors.rollouts import noise_of, sample
+from editreward.editors.trainer import add_lora
 from tests.helpers.image_editors import SIZE, flux_kontext, picture, qwen_image_edit, tiny_editor
 
+ROOT = Path(__file__).parents[2]
 INSTRUCTIONS = ["Make the red star blue.", "Remove the heart."]
 
 
@@ -76,3 +81,44 @@ def test_what_cannot_be_trained_is_named():
         adapter_for(pipeline, 16, 1.0)
     with pytest.raises(ValueError, match="no adapter for object"):
         adapter_for(object(), 16, 1.0)
+
+
+def lora_parameters(transformer, rank):
+    """docs/editors.md: r (a + b) for each adapted layer from a to b."""
+    targets = tuple(f".{name}" for name in FluxKontextAdapter.lora_targets)
+    layers = [m for n, m in transformer.named_modules() if isinstance(m, torch.nn.Linear) and n.endswith(targets)]
+    return sum(rank * (layer.in_features + layer.out_features) for layer in layers)
+
+
+@pytest.mark.parametrize("build", [flux_kontext, qwen_image_edit])
+def test_lora_trains_as_many_parameters_as_the_documented_formula_says(build):
+    transformer = build().transformer
+    expected = lora_parameters(transformer, 4)
+    add_lora(transformer, 4, 0, FluxKontextAdapter.lora_targets)
+    trained = [one for one in transformer.parameters() if one.requires_grad]
+    assert sum(one.numel() for one in trained) == expected
+    optimizer = torch.optim.AdamW([one.requires_grad_(True) for one in (one.float() for one in trained)])
+    for group in optimizer.param_groups:
+        for one in group["params"]:
+            one.grad = torch.zeros_like(one)
+    optimizer.step()
+    kept = [one for group in optimizer.param_groups for one in group["params"]]
+    moments = [value for state in optimizer.state.values() for value in state.values() if value.ndim]
+    assert sum(one.numel() * 4 for one in (*kept, *(one.grad for one in kept), *moments)) == 16 * expected
+
+
+@pytest.mark.parametrize(
+    ("transformer", "options", "row"),
+    [
+        (FluxTransformer2DModel, {"guidance_embeds": True}, "| 11.9 G | 4.9 G | 2,560 | 33.6 GB | 0.8 GB |"),
+        (QwenImageTransformer2DModel, {}, "| 20.4 G | 8.4 G | 2,500 | 57.7 GB | 1.5 GB |"),
+    ],
+)
+def test_the_documented_sizes_are_those_of_the_published_architectures(transformer, options, row):
+    with torch.device("meta"):
+        whole = transformer(**options)
+    billions = sum(one.numel() for one in whole.parameters()) / 1e9
+    assert f"{billions:.1f} G" in row and f"{16 * lora_parameters(whole, 32) / 1e9:.1f} GB" in row
+    others = float(row.split(" G | ")[1])
+    assert f"{2 * (billions + others):.1f} GB" in row
+    assert row in (ROOT / "docs" / "editors.md").read_text(encoding="utf-8")
