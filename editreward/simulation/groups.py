@@ -386,6 +386,21 @@ def simulate_group(
     )
 
 
+def simulate_instruction(seed: int, split: str = "train", world: str = "shapes") -> tuple[EditTask, str]:
+    """The task and the instruction of the group that `simulate_group` makes of the same, without its images.
+
+    Raises:
+        ValueError: an argument is out of its range.
+        FileNotFoundError: the collage world's file is not installed.
+    """
+    _check(seed, split, 1, MINIMUM_SIZE)
+    where = get_world(world)
+    rng, _ = _randoms(split, seed, *where.tag)
+    labels = _draw_labels(rng.choice(where.categories), split, rng, where)
+    task = _sample_task(labels, rng, where)
+    return task, _instruction(task, labels, split, rng)
+
+
 def _enlarged_from(share: float, rng: Random) -> int:
     chance, side = rng.random(), rng.choice(ENLARGED_FROM)
     return side if chance < share else 0

@@ -70,6 +70,10 @@ class DataArguments:
         default=0,
         metadata={"help": "Further groups in a step of which only the source is shown: cheap, they teach to read."},
     )
+    instructions: int = field(
+        default=0,
+        metadata={"help": "Further instructions in a step, without any image and behind one rubric: cheaper still."},
+    )
     scenes: int = field(
         default=0, metadata={"help": "Further scenes in a step that only the vision tower sees (seeing.py)."}
     )

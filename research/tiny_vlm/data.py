@@ -1,10 +1,12 @@
 """Batches of simulated groups: images as patches, instructions and answers as packed trees, and the dense targets."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 from transformers import PreTrainedTokenizerFast
@@ -12,7 +14,8 @@ from transformers import PreTrainedTokenizerFast
 from editreward.data.stresses import stressed_group
 from editreward.simulation import SimulatedGroup, simulate_group
 from editreward.simulation.captions import KINDS, RUBRICS, Target, caption, judgements, user_turn
-from editreward.simulation.grounding import vocabulary_of
+from editreward.simulation.grounding import request_values, vocabulary_of
+from editreward.simulation.groups import simulate_instruction
 from editreward.simulation.instructions import COLLAGE_CATEGORIES
 from editreward.simulation.near_misses import ALL_NEAR_MISSES, Weights
 from editreward.training.dense import dense_targets
@@ -25,6 +28,9 @@ from research.tiny_vlm.seeing import SceneBank, draw, seeing_batch
 
 READING_SEEDS = 100_000_000
 """Seed of the first group of which only the source is shown, beside others."""
+
+INSTRUCTION_SEEDS = 200_000_000
+"""Seed of the first group of which only the instruction is shown."""
 
 READING_RUBRIC_WEIGHTS = (1, 12, 2, 1)
 COMPARING_RUBRIC_WEIGHTS = (3, 5, 1, 1)
@@ -82,6 +88,10 @@ class GroupEncoder:
                 segments.append(self._answer(node, caption(candidate.scene), candidate=index))
         return segments
 
+    def before_source(self, rubric: str, instruction: str) -> list[int]:
+        """The tokens of a prompt up to its source image."""
+        return self._prompt(rubric, instruction).before
+
     def _prompt(self, rubric: str, instruction: str) -> Prompt:
         before_source, before_edited = user_turn(rubric, instruction)
         content = [
@@ -115,6 +125,29 @@ class GroupEncoder:
         cue, text = self._encode(opening + target.cue), self._encode(target.text) + [self.end]
         kinds = [NO_KIND] * len(cue) + [KINDS.index(target.kind)] * len(text)
         return Segment(parent, cue + text, kinds, candidate, score)
+
+
+def instruction_batch(
+    seeds: range, tokenizer: PreTrainedTokenizerFast, model_args: ModelArguments, args: DataArguments
+) -> dict[str, torch.Tensor]:
+    """Instructions of training groups as branches of one tree, behind one rubric; no images.
+
+    Returns:
+        The tensors of `collate`, without patches; `ends` (instructions,), the position before the source image in the
+        only row; `request` (instructions, parts) as `dense_targets` gives it.
+    """
+    encoder, vocabulary = GroupEncoder(tokenizer, model_args, args), vocabulary_of(tuple(args.worlds))
+    rubric = encoder.rubric(Random(seeds[0]))
+    drawn = [simulate_instruction(seed, "train", args.worlds[seed % len(args.worlds)]) for seed in seeds]
+    prompts = [encoder.before_source(rubric, instruction) for _, instruction in drawn]
+    shared = len(os.path.commonprefix(prompts))
+    segments = [Segment(None, prompts[0][:shared], [NO_KIND] * shared)]
+    segments += [Segment(0, ids[shared:], [NO_KIND] * (len(ids) - shared)) for ids in prompts]
+    packed = pack(segments, encoder.image[0], model_args.side)
+    made = collate([packed], [np.zeros((0, 3 * model_args.patch_size**2), dtype=np.uint8)])
+    made["ends"] = torch.tensor([len(segment.input_ids) for segment in segments]).cumsum(0)[1:] - 1
+    made["request"] = torch.from_numpy(np.stack([request_values(task, vocabulary) for task, _ in drawn]))
+    return made
 
 
 def simulate(
@@ -235,6 +268,10 @@ class SimulatedBatches(IterableDataset):
             if self.args.reading_groups:
                 reading = replace(self.args, groups=self.args.reading_groups, candidates=0, source_captions=0)
                 batch["reading"] = self._batch(step, reading, READING_SEEDS)
+            if self.args.instructions:
+                first = INSTRUCTION_SEEDS + (step * self.ranks + self.rank) * self.args.instructions
+                seeds = range(first, first + self.args.instructions)
+                batch["instructions"] = instruction_batch(seeds, self.tokenizer, self.model_args, self.args)
             if self.args.scenes:
                 batch["scenes"] = self._scenes(step, bank)
             yield batch

@@ -171,12 +171,13 @@ def run_packed(
     """
     vlm, vision = model.model, model.config.vision_config
     language_model = vlm.language_model
-    pixel_values = normalise(batch["patches"], processor)
-    side = int(processor.size["longest_edge"] ** 0.5 // vision.patch_size)
-    features = image_features(vlm.visual, pixel_values, side)
     hidden = language_model.embed_tokens(batch["input_ids"])
-    image_mask = batch["input_ids"] == model.config.image_token_id
-    hidden = hidden.masked_scatter(image_mask[..., None], features.to(hidden.dtype))
+    features = hidden[0, :0]
+    if len(batch["patches"]):
+        side = int(processor.size["longest_edge"] ** 0.5 // vision.patch_size)
+        features = image_features(vlm.visual, normalise(batch["patches"], processor), side)
+        image_mask = batch["input_ids"] == model.config.image_token_id
+        hidden = hidden.masked_scatter(image_mask[..., None], features.to(hidden.dtype))
     position_embeddings = language_model.rotary_emb(hidden, batch["position_ids"])
     tree_blocks = TreeBlocks.of(batch["segment_ids"], ancestor_table(batch["segment_parents"]))
     states = []

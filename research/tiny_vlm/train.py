@@ -30,6 +30,7 @@ from editreward.dense_heads import DenseHeads, DenseLayers
 from editreward.simulation import simulate_group
 from editreward.simulation.captions import corpus
 from editreward.simulation.world import SIZES
+from editreward.training.dense import request_loss
 from modeling_editreward import set_backbone_attention
 from research.tiny_vlm.arguments import DataArguments, LossArguments, ModelArguments, TrainArguments
 from research.tiny_vlm.by_error import ErrorShares
@@ -37,7 +38,7 @@ from research.tiny_vlm.data import SimulatedBatches, make_batch
 from research.tiny_vlm.distributed import agreed, average_gradients, rank_and_ranks
 from research.tiny_vlm.evaluation import dense_scores, evaluate
 from research.tiny_vlm.losses import forward, losses, weighted_sum
-from research.tiny_vlm.model import build_image_processor, build_model, normalise
+from research.tiny_vlm.model import build_image_processor, build_model, normalise, run_packed
 from research.tiny_vlm.optimizers import build_optimizers, rate
 from research.tiny_vlm.saving import model_card, save_model, save_state
 from research.tiny_vlm.seeing import Naming, draw, named_right, seeing_batch, seeing_losses
@@ -169,6 +170,8 @@ class Trainer:
         separate = self._backward(batch) if "input_ids" in batch else {}
         if "reading" in batch:
             separate |= {f"reading_{name}": value for name, value in self._backward(batch["reading"]).items()}
+        if "instructions" in batch:
+            separate["instructions_request"] = self._read(batch["instructions"])
         if "scenes" in batch:
             separate |= {f"scenes_{name}": value for name, value in self._see(batch["scenes"]).items()}
         parameters = [p for m in self.trained.values() for p in m.parameters() if p.requires_grad]
@@ -189,6 +192,16 @@ class Trainer:
         loss = weighted_sum(values, self.loss_args)
         loss.backward()
         return {"train_loss": loss.item(), **{name: value.item() for name, value in values.items()}}
+
+    def _read(self, batch: dict[str, torch.Tensor]) -> float:
+        """Add the gradients of instructions; their loss."""
+        layer = self.heads.layers.request
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bf16):
+            _, states = run_packed(self.model, batch, self.processor, layer + 1)
+            logits = self.heads.request(states[layer][0, batch["ends"]]).float()
+        loss = request_loss(logits, batch["request"], self.heads.vocabulary)
+        weighted_sum({"request": loss}, self.loss_args).backward()
+        return loss.item()
 
     def _see(self, batch: dict[str, torch.Tensor]) -> dict[str, float]:
         """Add the gradients of scenes; each loss by name."""

@@ -30,12 +30,19 @@ from editreward.simulation.world import COLOURS, PLACES, SHAPES, TONES
 from modeling_editreward import set_backbone_attention
 from research.tiny_vlm import train as script
 from research.tiny_vlm.arguments import DataArguments, ModelArguments
-from research.tiny_vlm.data import GroupEncoder, batch_of, simulate
+from research.tiny_vlm.data import GroupEncoder, batch_of, instruction_batch, make_batch, simulate
 from research.tiny_vlm.distributed import agreed, average_gradients, rank_and_ranks
 from research.tiny_vlm.evaluation import count_near_misses
 from research.tiny_vlm.images import to_patches
 from research.tiny_vlm.losses import forward
-from research.tiny_vlm.model import begin_with, build_config, build_image_processor, image_features, normalise
+from research.tiny_vlm.model import (
+    begin_with,
+    build_config,
+    build_image_processor,
+    image_features,
+    normalise,
+    run_packed,
+)
 from research.tiny_vlm.optimizers import orthogonalised
 from research.tiny_vlm.packing import NO_KIND
 from research.tiny_vlm.seeing import Naming, SceneBank, Seen, crowded_scene, draw, seeing_batch
@@ -211,6 +218,21 @@ def test_without_candidates_only_the_source_is_read(tokenizer: PreTrainedTokeniz
     assert outputs.dense.asked.shape[:3] == (2, 1, 49)
 
 
+def test_instructions_alone_are_read_as_beside_a_source(tokenizer: PreTrainedTokenizerFast) -> None:
+    torch.manual_seed(0)
+    worlds = ["shapes", "collage"]
+    model_args, args = ModelArguments(**MICRO), DataArguments(candidates=0, source_captions=0, worlds=worlds)
+    model = Qwen2_5_VLForConditionalGeneration(build_config(model_args, tokenizer))
+    set_backbone_attention(model.model.config, None)
+    processor, seeds = build_image_processor(model_args), range(4)
+    alone = instruction_batch(seeds, tokenizer, model_args, args)
+    beside = make_batch(seeds, "train", tokenizer, model_args, args)
+    assert torch.equal(alone["request"], beside["request"]) and len(alone["patches"]) == 0
+    (_, first), (_, second) = (run_packed(model, batch, processor, 2) for batch in (alone, beside))
+    before_source = (beside["input_ids"] == model.config.image_token_id).int().argmax(-1) - 1
+    assert torch.allclose(first[1][0, alone["ends"]], second[1][range(4), before_source], atol=1e-5)
+
+
 def test_pairs_of_a_perfect_edit_and_a_near_miss_are_counted_by_attribute() -> None:
     batch = {"following": torch.tensor([[4, 2, 4, 1]]), "missed": torch.tensor([[-1, 0, -1, -1]])}
     counts: dict[str, torch.Tensor] = {}
@@ -224,7 +246,7 @@ def test_pairs_of_a_perfect_edit_and_a_near_miss_are_counted_by_attribute() -> N
 def test_script_writes_a_loadable_folder_and_resumes(tmp_path: Path) -> None:
     output, run = tmp_path / "model", tmp_path / "run"
     options = {"output_dir": output, "run_dir": run, "groups": 2, "candidates": 2, "eval_groups": 2, "workers": 0}
-    options |= {"reading_groups": 2, "scenes": 3, "scenes_again": 0.5}
+    options |= {"reading_groups": 2, "instructions": 5, "scenes": 3, "scenes_again": 0.5}
     options |= {"tokenizer_groups": 20, "vocab_size": 700, "log_steps": 1, "max_steps": 3, "threads": 1, **MICRO}
     threads = torch.get_num_threads()
     script.main([part for name, value in options.items() for part in (f"--{name}", str(value))])
@@ -252,7 +274,7 @@ def test_script_writes_a_loadable_folder_and_resumes(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["resumed_from"] for line in lines if "resumed_from" in line] == [0, 3]
     assert [line["step"] for line in lines if "train_loss" in line] == [1, 2, 3, 4, 5]
-    assert all("scenes_naming" in line for line in lines if "train_loss" in line)
+    assert all({"scenes_naming", "instructions_request"} <= set(line) for line in lines if "train_loss" in line)
     held_out = [line["held_out"] for line in lines if "held_out" in line]
     assert len(held_out) == 2
     assert {*KINDS, "f1_colour", "f1_shape", "f1_changed", "f1_wrong", "request_category"} <= set(held_out[0])
