@@ -139,6 +139,10 @@ class EditorTrainingArguments:
     nft_beta: float = field(
         default=1.0, metadata={"help": "nft: how strong the policy is tied to the one that samples; below 1 less."}
     )
+    nft_shun: float = field(
+        default=1.0,
+        metadata={"help": "nft: weight of edits worse than their group; 0 imitates the better ones alone."},
+    )
     nft_decay: float = field(
         default=0.5, metadata={"help": "nft: most of its own weights that the sampling policy keeps at a step."}
     )

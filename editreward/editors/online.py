@@ -293,7 +293,8 @@ class Nft(Online[Tensor]):
         with trainer.following() as velocity:
             old = velocity(image, level, conditions)
         new = trainer.velocity(image, level, conditions)
-        worth = (1 + rollouts.advantages.values[batch].to(device) / args.advantage_limit) / 2
+        advantage = rollouts.advantages.values[batch].to(device) / args.advantage_limit
+        worth = (1 + torch.where(advantage < 0, args.nft_shun * advantage, advantage)) / 2
         losses = nft_loss(new, old, image, level, clean, worth, args.nft_beta)
         logged = {"moved": per_sample((new.detach() - old).abs()).mean().item()}
         if args.kl_weight:
