@@ -142,7 +142,8 @@ class DenseHeads(nn.Module):
     def begin_with(self, earlier: "DenseHeads") -> None:
         """Take over the weights of heads of the same width that learnt other worlds: what they have a name for.
 
-        What only this one has a name for begins as rare.
+        What only this one has a name for begins as rare; a value of an instruction's part as the mean of the known
+        ones, so that it is not beaten by them from the start.
         """
         state, known = self.state_dict(), earlier.state_dict()
         for head, names in self.output_names().items():
@@ -156,9 +157,16 @@ class DenseHeads(nn.Module):
                 if name.startswith(f"{head}.{last}."):
                     if name.endswith("bias"):
                         state[name].fill_(RARE)
+                    if head == "request":
+                        self._begin_as_known(state[name], known[name], earlier)
                     state[name][own_rows] = known[name][earlier_rows]
                 else:
                     state[name].copy_(known[name])
+
+    def _begin_as_known(self, rows: Tensor, known: Tensor, earlier: "DenseHeads") -> None:
+        """Let each part's values begin as the mean of those that the earlier heads knew, if any."""
+        for part, before in earlier.vocabulary.request_slices.items():
+            rows[self.vocabulary.request_slices[part]] = known[before].mean(0)
 
     def save(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write weights, by default as wide as they are, and layers into a model folder, replacing any there."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from itertools import accumulate
 from random import Random
 
 import numpy as np
@@ -78,6 +79,12 @@ class Vocabulary:
     def index(self) -> dict[str, int]:
         """Attribute to its number."""
         return {name: number for number, name in enumerate(self.attributes)}
+
+    @cached_property
+    def request_slices(self) -> dict[str, slice]:
+        """Part of an instruction to where its values stand among those of all parts."""
+        ends = list(accumulate(map(len, self.request.values())))
+        return {part: slice(end - len(self.request[part]), end) for part, end in zip(self.request, ends, strict=True)}
 
     @cached_property
     def asked(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTra
 
 from modeling_editreward import TreeBlocks, ancestor_table
 from research.tiny_vlm.arguments import ModelArguments
-from research.tiny_vlm.tokenizer import transfer_embeddings
+from research.tiny_vlm.tokenizer import begin_as_nouns, names_things, transfer_embeddings
 
 
 def build_config(args: ModelArguments, tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
@@ -104,7 +104,10 @@ def begin_with(
             shift = own - layers if int(number) >= insert_at else 0
             name = f"{prefix}{int(number) + shift}.{rest}"
         if "embed_tokens" in name or "lm_head" in name:
-            value = transfer_embeddings(AutoTokenizer.from_pretrained(folder), value, tokenizer)
+            before = AutoTokenizer.from_pretrained(folder)
+            value = transfer_embeddings(before, value, tokenizer)
+            if names_things(tokenizer) and not names_things(before):
+                value = begin_as_nouns(value, tokenizer)
         state[name] = value
     for number in range(insert_at, insert_at + own - layers):
         for output in ("self_attn.o_proj.weight", "mlp.down_proj.weight"):

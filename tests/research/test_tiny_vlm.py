@@ -46,7 +46,7 @@ from research.tiny_vlm.model import (
 from research.tiny_vlm.optimizers import orthogonalised
 from research.tiny_vlm.packing import NO_KIND
 from research.tiny_vlm.seeing import Naming, SceneBank, Seen, crowded_scene, draw, seeing_batch
-from research.tiny_vlm.tokenizer import build_tokenizer, transfer_embeddings
+from research.tiny_vlm.tokenizer import begin_as_nouns, build_tokenizer, names_things, transfer_embeddings
 from tests.helpers.processes import errors_of, run_ranks
 
 
@@ -175,6 +175,26 @@ def test_a_word_keeps_its_embedding_under_another_tokenizer(tokenizer: PreTraine
     token = next(token for token in new if token not in old and token.isascii() and "\u0120" not in token)
     pieces = smaller.encode(token, add_special_tokens=False)
     torch.testing.assert_close(moved[new[token]], table[pieces].mean(0))
+
+
+def test_names_of_things_begin_with_what_names_of_shapes_have_in_common(tokenizer: PreTrainedTokenizerFast) -> None:
+    worlds = ("shapes", "collage")
+    texts = corpus(simulate_group(seed, candidates=1, size=84, world=worlds[seed % 2]) for seed in range(40))
+    both = build_tokenizer(texts, 2000, worlds)
+    assert names_things(both) and not names_things(tokenizer)
+    table = torch.randn(len(both), 8, generator=torch.Generator().manual_seed(0))
+    new, drawn = begin_as_nouns(table, both), [name for name in collage_names().values() if name.name not in SHAPES]
+
+    def mean(rows: torch.Tensor, words: list[str]) -> torch.Tensor:
+        pieces = [both.encode(word, add_special_tokens=False) for word in words]
+        return torch.stack([rows[ids].mean(0) for ids in pieces]).mean(0)
+
+    known = [name.chinese for name in drawn if not name.held_out]
+    shapes = list(SHAPES.values())
+    assert torch.equal(mean(new, shapes), mean(table, shapes))
+    before, after = ((mean(rows, known) - mean(table, shapes)).norm() for rows in (table, new))
+    assert after < before / 4
+    assert torch.equal(new[both.encode(" red")], table[both.encode(" red")])
 
 
 def test_a_deeper_model_begins_as_the_earlier_one(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:

@@ -196,3 +196,6 @@ def test_heads_of_more_worlds_begin_with_what_earlier_ones_learnt() -> None:
     said = both.output_names()["request"]
     columns = [said.index(known) for known in earlier.output_names()["request"]]
     torch.testing.assert_close(after.request[..., columns], before.request)
+    new, old = (heads.request[1].weight for heads in (both, earlier))
+    shapes = old[[n for n, name in enumerate(earlier.output_names()["request"]) if name.startswith("target shape: ")]]
+    torch.testing.assert_close(new[said.index("target shape: apple")], shapes.mean(0))
