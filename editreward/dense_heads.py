@@ -165,8 +165,9 @@ class DenseHeads(nn.Module):
 
     def _begin_as_known(self, rows: Tensor, known: Tensor, earlier: "DenseHeads") -> None:
         """Let each part's values begin as the mean of those that the earlier heads knew, if any."""
-        for part, before in earlier.vocabulary.request_slices.items():
-            rows[self.vocabulary.request_slices[part]] = known[before].mean(0)
+        own, before = self.vocabulary.request_slices, earlier.vocabulary.request_slices
+        for part in own.keys() & before.keys():
+            rows[own[part]] = known[before[part]].mean(0)
 
     def save(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write weights, by default as wide as they are, and layers into a model folder, replacing any there."""

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from configuration_editreward import check_choice
 from editreward.editors.flow import SAMPLERS
 
-STAGES = ("sft", "dpo", "grpo", "nft")
+ONLINE_STAGES = ("grpo", "nft")
+STAGES = ("sft", "dpo", *ONLINE_STAGES)
 TRUTH = "truth"
 """The reward of simulated rows that knows what the edit should look like."""
 
@@ -141,7 +142,7 @@ class EditorTrainingArguments:
     )
     nft_shun: float = field(
         default=1.0,
-        metadata={"help": "nft: weight of edits worse than their group; 0 imitates the better ones alone."},
+        metadata={"help": "nft: weight of edits worse than their group; with 0 they only hold the policy."},
     )
     nft_decay: float = field(
         default=0.5, metadata={"help": "nft: most of its own weights that the sampling policy keeps at a step."}
@@ -176,6 +177,25 @@ class EditorTrainingArguments:
 
     def __post_init__(self) -> None:
         check_choice("sampler", self.sampler, SAMPLERS)
+        positive = ("max_steps", "per_device_train_batch_size", "groups_per_step", "updates_per_step", "save_steps")
+        for name in (*positive, "nft_levels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; it must be at least 1.")
+        for name in ("advantage_limit", "nft_beta"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; it must be above 0.")
+        for name in ("nft_shun", "nft_decay", "nft_decay_step"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; it must be in 0..1.")
+        if self.samples_per_group < 2:
+            raise ValueError("`samples_per_group` must be at least 2: edits are compared within their group.")
+
+    def check_sampler(self) -> None:
+        """What grpo needs of its window and its noise.
+
+        Raises:
+            ValueError: they do not fit.
+        """
         start, stop = self.window_range if len(self.window_range) == 2 else (0, 0)
         if not 0 <= start < stop <= self.sampling_steps or not 1 <= self.window <= stop - start:
             raise ValueError(
@@ -187,11 +207,6 @@ class EditorTrainingArguments:
                 f"`window_range` ends at {stop}, behind the last of {stop} steps, in which the sampler 'cps' adds no "
                 f"noise: end it at {stop - 1} or before."
             )
-        for name in ("max_steps", "per_device_train_batch_size", "groups_per_step", "updates_per_step", "save_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; it must be at least 1.")
-        if self.samples_per_group < 2:
-            raise ValueError("`samples_per_group` must be at least 2: edits are compared within their group.")
         if self.sampler_noise <= 0 or (self.sampler == "cps" and self.sampler_noise >= 2):
             raise ValueError(
                 "`sampler_noise` must be above 0 (and below 2 for 'cps'): without noise nothing is tried."

@@ -196,7 +196,7 @@ def nft_loss(
         velocity, old: of the trained policy, and of that which sampled the edits, at `image`.
         image, level: noisy edits and their levels.
         clean: the edits.
-        worth: 0..1, (batch,); 1/2 teaches nothing.
+        worth: 0..1, (batch,); 1/2 only holds the policy at `old`.
         beta: below 1 the policy may move further.
     """
     t = like(level, image)

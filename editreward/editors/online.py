@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -64,6 +64,9 @@ class Online(ABC, Generic[Made]):
         self.idle = 0
 
     # What stages differ in
+
+    more_variety: ClassVar[str] = "`samples_per_group`"
+    """The options that make edits of a group differ more."""
 
     @abstractmethod
     def sample(
@@ -151,8 +154,8 @@ class Online(ABC, Generic[Made]):
             why = f"The reward failed: {'; '.join(reasons)}. See to the scorer or server."
         else:
             why = (
-                "All edits of a group got one reward. Raise `samples_per_group` or `sampler_noise`, or choose "
-                "instructions that the editor gets right at times."
+                f"All edits of a group got one reward. Raise {self.more_variety}, or choose instructions that the "
+                "editor gets right at times."
             )
         self.idle = 0
         raise TrainingStopped(f"{trainer.args.most_idle_steps} steps in a row taught nothing. {why}")
@@ -178,6 +181,8 @@ class Online(ABC, Generic[Made]):
 
 class Grpo(Online[Transitions]):
     """Flow-GRPO: what was better than the other edits of its group becomes likelier, by its sampler's steps."""
+
+    more_variety = "`samples_per_group` or `sampler_noise`"
 
     def sample(
         self, trainer: EditorTrainer, number: int, conditions: Conditions, seeds: Sequence[int]

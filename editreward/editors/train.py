@@ -23,7 +23,7 @@ from transformers import set_seed
 from trl import TrlParser
 
 from editreward.editors.adapters import adapter_for
-from editreward.editors.arguments import EditorScriptArguments, EditorTrainingArguments
+from editreward.editors.arguments import ONLINE_STAGES, EditorScriptArguments, EditorTrainingArguments
 from editreward.editors.editors import pipeline_class
 from editreward.editors.instructions import SourceRow
 from editreward.editors.online import Grpo, Nft
@@ -74,7 +74,9 @@ def stage_of(script: EditorScriptArguments, args: EditorTrainingArguments) -> tu
         )
 
     online: dict[str, type[Grpo | Nft]] = {"grpo": Grpo, "nft": Nft}
-    if script.stage in online:
+    if script.stage in ONLINE_STAGES:
+        if script.stage == "grpo":
+            args.check_sampler()
         instructions = instructions_of(script)
         truth = TrueReward() if args.watch_truth else None
         rows = first_rows(instructions, args.sample_rows)
@@ -109,10 +111,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     # 3. Build the trainer
     adapter = adapter_for(load_pipeline(script, accelerator.device), args.resolution, args.guidance)
-    needs_reference = script.stage == "dpo" or (script.stage in ("grpo", "nft") and args.kl_weight > 0)
+    needs_reference = script.stage == "dpo" or (script.stage in ONLINE_STAGES and args.kl_weight > 0)
     output = Path(args.output_dir)
     output.mkdir(parents=True, exist_ok=True)
-    trainer = EditorTrainer(adapter, args, accelerator, needs_reference, script.stage == "nft", rows)
+    trainer = EditorTrainer(adapter, args, accelerator, needs_reference, rows, needs_follower=script.stage == "nft")
 
     # 4. Train and save
     with alone_at(output / "run") if accelerator.is_main_process else nullcontext():

@@ -59,8 +59,8 @@ class EditorTrainer:
         args: how.
         accelerator: devices and processes.
         needs_reference: keep the editor that training starts from, where the whole transformer is trained.
-        needs_follower: keep a second policy that follows the trained one.
         grid_rows: rows that sample grids show.
+        needs_follower: keep a second policy that follows the trained one.
     """
 
     def __init__(
@@ -69,8 +69,8 @@ class EditorTrainer:
         args: EditorTrainingArguments,
         accelerator: Accelerator,
         needs_reference: bool,
-        needs_follower: bool = False,
         grid_rows: Sequence[SourceRow] = (),
+        needs_follower: bool = False,
     ) -> None:
         self.adapter, self.args, self.accelerator, self.grid_rows = adapter, args, accelerator, grid_rows
         self.output = Path(args.output_dir)
@@ -253,16 +253,19 @@ class EditorTrainer:
         """Go on from the last checkpoint, if there is one; the log's later lines go.
 
         Raises:
-            ValueError: it is another editor's.
+            ValueError: it is another editor's or another stage's.
         """
         path = self.output / STATE
         if not path.exists():
             return
         state = torch.load(path, map_location="cpu", weights_only=True)
-        if {name: tuple(one.shape) for name, one in state["weights"].items()} != {
-            name: tuple(one.shape) for name, one in self.trained.items()
-        }:
-            raise ValueError(f"{path} is of another editor or another `lora_rank`. Choose another `output_dir`.")
+        shapes = {name: tuple(one.shape) for name, one in self.trained.items()}
+        kept = state.get("followers", {}).keys()
+        if (
+            shapes != {name: tuple(one.shape) for name, one in state["weights"].items()}
+            or kept != self.followers.keys()
+        ):
+            raise ValueError(f"{path} is of another editor, stage or `lora_rank`. Choose another `output_dir`.")
         with torch.no_grad():
             for name, one in self.trained.items():
                 one.copy_(state["weights"][name])

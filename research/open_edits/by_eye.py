@@ -1,13 +1,15 @@
 """Grade edits by eye, blind, from contact sheets, and compare with the grades that they were made with.
 
-    python -m research.open_edits.by_eye sheets --groups 40 --output runs/open-edits-by-eye
+    python -m research.open_edits.by_eye sheets --groups 140 --output runs/open-edits-by-eye
     python -m research.open_edits.by_eye record --output runs/open-edits-by-eye
+    python -m research.open_edits.by_eye sheets --groups 140 --output runs/open-edits-again --again
+    python -m research.open_edits.by_eye record --output runs/open-edits-again --again
     python -m research.open_edits.by_eye compare
 
 The first writes sheets of sources and edits, these in an order of their own, and the instructions into `tasks.txt`.
 Write `grades.txt` from them by the rubric: a line for each group, its number and for each edit instruction following
-and visual quality, such as `7 44 31 12`. The second puts them into configs/open_edits_by_eye.json, with `--again` as a
-second round in another order. The third prints the agreement.
+and visual quality, such as `7 44 31 12`. The second adds them to configs/open_edits_by_eye.json. With `--again` it is
+the second round, in another order. The last prints the agreement.
 """
 
 import editreward.scripts
@@ -92,6 +94,26 @@ def read_grades(path: Path, rows: Sequence[GroupRow], again: bool) -> dict[str, 
     return found
 
 
+def record(rows: Sequence[GroupRow], path: Path, made: Mapping[str, str], file: Path, again: bool) -> None:
+    """Add the grades of `grades.txt` to a round, with the hash of the pixels that were graded.
+
+    Args:
+        rows, path, again: as for `read_grades`.
+        made: hashes of the groups.
+        file: where the grades are kept.
+
+    Raises:
+        ValueError: the grades that are kept are of other edits.
+    """
+    saved = json.loads(file.read_text(encoding="utf-8"))
+    if saved["labels_sha256"] != made["labels_sha256"]:
+        raise ValueError(f"{file} has grades of other edits ({saved['labels_sha256'][:12]}): make those again")
+    name, found = "again" if again else "grades", read_grades(path, rows, again)
+    saved[name] |= found
+    saved["pixels_sha256"][name] |= dict.fromkeys(found, made["pixels_sha256"])
+    file.write_text(json.dumps(saved) + "\n", encoding="utf-8")
+
+
 def agreement(first: Grades, second: Grades) -> list[str]:
     """Rows of a table: by dimension and in the sum, pairs in the same order (ties of the first as half) and edits.
 
@@ -144,10 +166,9 @@ def main() -> None:
     if args.step == "sheets":
         sheets(rows[: args.groups], args.output, args.again)
     elif args.step == "record":
-        saved = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"grades": {}, "again": {}}
-        saved["pixels_sha256"] = json.loads((args.data / FOUND_FILE).read_text(encoding="utf-8"))["pixels_sha256"]
-        saved["again" if args.again else "grades"] |= read_grades(args.output / "grades.txt", rows, args.again)
-        file.write_text(json.dumps(saved) + "\n", encoding="utf-8")
+        record(
+            rows, args.output / "grades.txt", json.loads((args.data / FOUND_FILE).read_text("utf-8")), file, args.again
+        )
     else:
         compare(rows, file)
 

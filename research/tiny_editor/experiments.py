@@ -101,15 +101,21 @@ def noise_for(accuracy: float, gaps: np.ndarray) -> float:
     return float(brentq(excess, 0.01, 1000.0))
 
 
-def load(folder: Path) -> EditAdapter:
-    """An editor of a folder.
+def open_pipeline(folder: Path) -> TinyEditPipeline:
+    """The pipeline of a folder.
 
     Raises:
         FileNotFoundError: there is none.
     """
     if not (folder / "model_index.json").exists():
         raise FileNotFoundError(f"{folder} holds no editor: there is no model_index.json in it")
-    pipeline = TinyEditPipeline.from_pretrained(folder)
+    pipeline: TinyEditPipeline = TinyEditPipeline.from_pretrained(folder)
+    return pipeline
+
+
+def load(folder: Path) -> EditAdapter:
+    """An editor of a folder, see `open_pipeline`."""
+    pipeline = open_pipeline(folder)
     return adapter_for(pipeline, pipeline.transformer.config.sample_size, 1.0)
 
 
@@ -281,7 +287,7 @@ def preferences(args: argparse.Namespace) -> None:
 def _copied(editor: Path, folder: Path) -> Path:
     """The first editor in a folder of its own, in which its grades can be kept."""
     if not folder.is_dir():
-        TinyEditPipeline.from_pretrained(editor).save_pretrained(folder)
+        open_pipeline(editor).save_pretrained(folder)
     return folder
 
 

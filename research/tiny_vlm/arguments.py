@@ -86,6 +86,10 @@ class DataArguments:
     edited_captions: int = field(default=0, metadata={"help": "Candidates of a group whose scene is captioned too."})
     workers: int = field(default=1, metadata={"help": "Processes that simulate; 0 simulates in the training process."})
 
+    def __post_init__(self) -> None:
+        if not (self.groups or self.reading_groups or self.instructions or self.scenes):
+            raise ValueError("A step would hold nothing: give `groups`, `reading_groups`, `instructions` or `scenes`.")
+
 
 @dataclass
 class LossArguments:

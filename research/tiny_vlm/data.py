@@ -248,7 +248,7 @@ class SimulatedBatches(IterableDataset):
 
     def _scenes(self, step: int, bank: SceneBank) -> dict[str, torch.Tensor]:
         """New pictures, and some that were shown before."""
-        args, new = self.args, self.args.scenes - round(self.args.scenes_again * self.args.scenes)
+        args, new = self.args, max(1, self.args.scenes - round(self.args.scenes_again * self.args.scenes))
         first = self.seed + (step * self.ranks + self.rank) * new
         size, side = self.model_args.image_size, self.model_args.side
         drawn = [
@@ -269,7 +269,7 @@ class SimulatedBatches(IterableDataset):
                 reading = replace(self.args, groups=self.args.reading_groups, candidates=0, source_captions=0)
                 batch["reading"] = self._batch(step, reading, READING_SEEDS)
             if self.args.instructions:
-                first = INSTRUCTION_SEEDS + (step * self.ranks + self.rank) * self.args.instructions
+                first = INSTRUCTION_SEEDS + self.seed + (step * self.ranks + self.rank) * self.args.instructions
                 seeds = range(first, first + self.args.instructions)
                 batch["instructions"] = instruction_batch(seeds, self.tokenizer, self.model_args, self.args)
             if self.args.scenes:

@@ -96,12 +96,13 @@ def names_things(tokenizer: PreTrainedTokenizerFast) -> bool:
 
 
 def begin_as_nouns(table: torch.Tensor, tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
-    """A table (tokens, width) in which the names of drawn things have what the names of shapes have in common.
+    """A table (tokens, width) in which the last token of a drawn thing's name has what names of shapes have in common.
 
     A model that has learnt to attend to the names of shapes then attends to those of things, too, and need only learn
     which is which. Without it none was read after 40 minutes.
     """
-    drawn = {name.name: name.chinese for name in collage_names().values() if name.name not in SHAPES}
+    learnt = [name for name in collage_names().values() if not name.held_out and name.name not in SHAPES]
+    drawn = {name.name: name.chinese for name in learnt}
     new = table.clone()
     for languages in ((SHAPES, drawn), (SHAPES.values(), drawn.values())):
         shapes, things = (
@@ -112,7 +113,7 @@ def begin_as_nouns(table: torch.Tensor, tokenizer: PreTrainedTokenizerFast) -> t
             torch.stack([table[pieces].mean(0) for pieces in words]).mean(0) for words in (shapes, things)
         )
         known = {token for pieces in shapes for token in pieces}
-        changed = sorted({token for pieces in things for token in pieces} - known)
+        changed = sorted({pieces[-1] for pieces in things} - known)  # the noun, not "cup of"
         new[changed] = table[changed] + common - others
     return new
 

@@ -113,7 +113,9 @@ def test_a_folder_without_the_groups_names_the_command_that_makes_them(tmp_path,
 def test_the_committed_grades_by_eye_are_of_the_committed_groups():
     by_eye = json.loads(resource(module.BY_EYE).read_text())
     committed = json.loads(resource(module.DESCRIPTION).read_text())
-    assert by_eye["pixels_sha256"] == committed["pixels_sha256"] and by_eye["grades"]
+    assert by_eye["labels_sha256"] == committed["labels_sha256"] and by_eye["grades"]
+    assert all(set(by_eye["pixels_sha256"][name]) == set(by_eye[name]) for name in ("grades", "again"))
+    assert committed["pixels_sha256"] in by_eye["pixels_sha256"]["grades"].values()
     grades = [grade for graded in by_eye["grades"].values() for pair in graded for grade in pair]
     assert set(grades) == {1, 2, 3, 4} and np.mean(grades) > 1.5
     assert set(by_eye["again"]) <= set(by_eye["grades"])

@@ -52,7 +52,7 @@ def edit(index):
 def trainer_of(folder, stage="grpo", pipeline=None, **settings):
     args = EditorTrainingArguments(output_dir=str(folder), **{**SETTINGS, **settings})
     adapter = adapter_for(pipeline or tiny_editor(), 16, 1.0)
-    return EditorTrainer(adapter, args, Accelerator(cpu=True), stage != "sft", stage == "nft")
+    return EditorTrainer(adapter, args, Accelerator(cpu=True), stage != "sft", needs_follower=stage == "nft")
 
 
 def weights(trainer):
@@ -293,7 +293,7 @@ def test_a_loss_that_is_no_number_ends_the_run_before_it_spoils_the_weights(tmp_
 
 def test_another_editors_checkpoint_is_refused(tmp_path):
     trainer_of(tmp_path, "sft", max_steps=1).train(Sft(edit, 5))
-    with pytest.raises(ValueError, match="of another editor or another `lora_rank`"):
+    with pytest.raises(ValueError, match="of another editor, stage or `lora_rank`"):
         trainer_of(tmp_path, "sft", max_steps=2, lora_rank=2).train(Sft(edit, 5))
 
 
@@ -325,13 +325,26 @@ def test_every_row_has_its_turn_whatever_the_number_of_processes():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"window": 4}, "does not fit `window_range`"),
-        ({"window_range": [1, 4]}, "in which the sampler 'cps' adds no noise"),
         ({"samples_per_group": 1}, "`samples_per_group` must be at least 2"),
-        ({"sampler_noise": 0.0}, "`sampler_noise` must be above 0"),
+        ({"nft_levels": 0}, "`nft_levels` is 0; it must be at least 1"),
+        ({"advantage_limit": 0.0}, "`advantage_limit` is 0.0; it must be above 0"),
+        ({"nft_shun": 2.0}, "`nft_shun` is 2.0; it must be in 0..1"),
         ({"max_steps": 0}, "`max_steps` is 0"),
     ],
 )
 def test_settings_that_cannot_train_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         EditorTrainingArguments(**{**SETTINGS, **settings})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"window": 4}, "does not fit `window_range`"),
+        ({"window_range": [1, 4]}, "in which the sampler 'cps' adds no noise"),
+        ({"sampler_noise": 0.0}, "`sampler_noise` must be above 0"),
+    ],
+)
+def test_grpo_names_a_window_or_noise_that_cannot_train(settings, message):
+    with pytest.raises(ValueError, match=message):
+        EditorTrainingArguments(**{**SETTINGS, **settings}).check_sampler()

@@ -61,6 +61,16 @@ def test_grpo_with_the_truth_trains_an_editor_that_loads(editor, tmp_path):
     TinyEditPipeline.from_pretrained(tmp_path / "editor")
 
 
+def test_nft_trains_an_editor_that_loads_and_refuses_another_stages_checkpoint(editor, tmp_path, capsys):
+    more = ["--stage", "nft", "--reward", "truth", "--sampling_steps", "2"]
+    assert run(words(editor, tmp_path, *more)) == 0
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [one["step"] for one in lines] == [1, 2] and {"reward", "moved", "kl"} <= set(lines[0])
+    TinyEditPipeline.from_pretrained(tmp_path / "editor")
+    assert run(words(editor, tmp_path, "--stage", "grpo", "--reward", "truth")) == 2
+    assert "of another editor, stage or `lora_rank`" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
 def test_stages_of_a_dataset_train_on_its_edits(editor, tmp_path, stage):
     write_groups(
@@ -127,7 +137,7 @@ def test_recipes_are_options_of_the_script():
 
     recipes = sorted(resource("configs/editors").glob("*.yaml"))
     ours = [path for path in recipes if not path.name.startswith("flow_factory")]
-    assert len(ours) == 5
+    assert len(ours) == 6
     for path in ours:
         parser = TrlParser((EditorScriptArguments, EditorTrainingArguments))
         script, args = parser.parse_args_and_config(["--config", str(path)], fail_with_unknown_args=True)

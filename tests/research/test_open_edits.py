@@ -236,6 +236,22 @@ def test_grades_by_eye_return_to_the_edits_that_were_shown(tmp_path, painter):
         by_eye.read_grades(tmp_path / "grades.txt", rows, False)
 
 
+def test_rounds_by_eye_grow_and_keep_the_hash_of_what_was_seen(tmp_path, painter):
+    rows = [make_group(painter, number, "remove", seed=2).row for number in range(2)]
+    file, grades = tmp_path / "by_eye.json", tmp_path / "grades.txt"
+    empty = {"labels_sha256": "l", "pixels_sha256": {"grades": {}, "again": {}}, "grades": {}, "again": {}}
+    file.write_text(json.dumps(empty))
+    for number, pixels in ((0, "p"), (1, "q")):
+        grades.write_text(f"{number} " + " ".join(["43"] * len(rows[number]["candidates"])))
+        by_eye.record(rows, grades, {"labels_sha256": "l", "pixels_sha256": pixels}, file, False)
+    saved = json.loads(file.read_text())
+    first, second = (row["group_id"] for row in rows)
+    assert saved["pixels_sha256"]["grades"] == {first: "p", second: "q"} and saved["again"] == {}
+    assert saved["grades"][first] == [[4, 3]] * len(rows[0]["candidates"])
+    with pytest.raises(ValueError, match="has grades of other edits"):
+        by_eye.record(rows, grades, {"labels_sha256": "m", "pixels_sha256": "p"}, file, False)
+
+
 def test_agreement_counts_ties_by_eye_as_half():
     made = {"a": [[4, 4], [1, 4], [1, 1]], "b": [[2, 2], [2, 2]]}
     seen = {"a": [[4, 3], [1, 3], [2, 1]]}

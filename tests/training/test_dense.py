@@ -199,3 +199,6 @@ def test_heads_of_more_worlds_begin_with_what_earlier_ones_learnt() -> None:
     new, old = (heads.request[1].weight for heads in (both, earlier))
     shapes = old[[n for n, name in enumerate(earlier.output_names()["request"]) if name.startswith("target shape: ")]]
     torch.testing.assert_close(new[said.index("target shape: apple")], shapes.mean(0))
+    back = DenseHeads(16, DenseLayers.of(7)).eval()
+    back.begin_with(both)
+    torch.testing.assert_close(back.request[1].weight, earlier.request[1].weight)
