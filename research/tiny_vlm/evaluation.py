@@ -26,7 +26,7 @@ def evaluate(
     args: LossArguments,
     bf16: bool,
 ) -> dict[str, float]:
-    """Held-out metrics, each a mean over `batches`.
+    """Held-out metrics, each a mean over `batches`; those of which there is no case are left out.
 
     `loss_NAME` the losses; `request_PART` the share of instructions of which this part is understood; `asked_NAME` the
     share of cells to change whose colours (shapes, sizes, background) are told exactly; `f1_NAME` the F1 score of
@@ -55,7 +55,7 @@ def evaluate(
         if outputs.words is not None:
             _count_words(counts, outputs.words, batch, tokenizer)
     model.train()
-    return {name: round(float(hits / total.clamp(min=1e-9)), 4) for name, (hits, total) in counts.items()}
+    return {name: round(float(hits / total), 4) for name, (hits, total) in counts.items() if total > 0}
 
 
 def _add(counts: Counts, name: str, hits: float, total: float) -> None:

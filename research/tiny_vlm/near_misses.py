@@ -1,6 +1,7 @@
 """Evaluate a model of a run on the committed near misses, by its dense heads and by its verdict in words.
 
     python -m research.tiny_vlm.near_misses --model runs/tiny-vlm/model
+    python -m research.tiny_vlm.near_misses --model runs/tiny-both/model --near_misses configs/collage_near_misses.json
 
 Prints, by attribute, how often the perfect edit is put before the near miss.
 """
@@ -35,7 +36,7 @@ def score(folder: Path, groups: list[SimulatedGroup]) -> dict[str, list[np.ndarr
     model_args = ModelArguments(
         image_size=groups[0].source.width, patch_size=vision.patch_size, merge_size=vision.spatial_merge_size
     )
-    data_args = DataArguments(candidates=2, judged=2, source_captions=0)
+    data_args = DataArguments(candidates=2, judged=2, source_captions=0, worlds=list(heads.worlds))
     processor = build_image_processor(model_args)
     set_backbone_attention(model.model.config, None)
     scores: dict[str, list[np.ndarray]] = {}

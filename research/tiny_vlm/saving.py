@@ -4,7 +4,7 @@ import copy
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGenera
 
 from editreward.dense_heads import DenseHeads
 from editreward.simulation.captions import KINDS
+from editreward.simulation.near_misses import ALL_NEAR_MISSES
 from research.tiny_vlm.arguments import ModelArguments
 
 CARD = """---
@@ -27,10 +28,9 @@ tags:
 # Tiny vision-language model of the simulated world
 
 A `qwen2_5_vl` model of {millions:.2f} M parameters (embeddings tied), trained from {beginning} on
-simulated edit groups. **It knows the simulated world of `editreward.simulation` and nothing else**: coloured shapes on
-plain or patterned backgrounds, edited by simple instructions in English and Chinese. It says nothing useful about
-photographs.
-It is the backbone that the bundled tiny reward model starts from.
+simulated edit groups. **It knows what `editreward.simulation` draws and nothing else**: {shown}, edited by simple
+instructions in English and Chinese. It says nothing useful about other pictures.
+It is a backbone that tiny reward models start from.
 
 | | |
 |---|---|
@@ -57,6 +57,12 @@ pair is two edits of one group whose true scores differ; it is right where the e
 |---|---|---|---|
 {rows}
 
+Pairs of a perfect edit and one that misses one attribute, told by the dense head "mismatches" (a few dozen of each):
+
+| missed | right |
+|---|---|
+{missed}
+
 ## Use
 
 The user turn holds a rubric, `Instruction: ...`, the source image and one edited image. The assistant turn is opened
@@ -64,6 +70,10 @@ with what is asked: `Scene:`, `Change:`, `Following: ` or `Quality: `; the score
 `Qwen2VLImageProcessorPil`.
 """
 
+SHOWN = {
+    "shapes": "coloured shapes on plain or patterned backgrounds",
+    "collage": "drawings of named things in front of photographs",
+}
 ANSWERS = {
     "caption": "Scene: objects, colours, sizes, places, background",
     "change": "Change: what differs from the source",
@@ -129,10 +139,16 @@ def save_state(
 
 
 def model_card(
-    model: Qwen2_5_VLForConditionalGeneration, model_args: ModelArguments, progress: dict[str, Any], command: str
+    model: Qwen2_5_VLForConditionalGeneration,
+    model_args: ModelArguments,
+    worlds: Sequence[str],
+    progress: dict[str, Any],
+    command: str,
 ) -> str:
     """The README of the model folder, with the newest held-out metrics."""
     metrics = progress["metrics"]
+    near = {name: metrics.get(f"near_mismatches_{name}") for name in (*ALL_NEAR_MISSES, "all")}
+    missed = [f"| {name} | {100 * share:.0f} % |" for name, share in near.items() if share is not None]
     rows = [
         f"| {ANSWERS[kind]} | {' | '.join(cell(metrics, prefix + kind) for prefix in ('', 'score_', 'pairs_'))} |"
         for kind in KINDS
@@ -149,6 +165,8 @@ def model_card(
         groups=progress["groups"],
         minutes=progress["elapsed"] / 60,
         rows="\n".join(rows),
+        missed="\n".join(missed),
+        shown=", and ".join(SHOWN[world] for world in dict.fromkeys(worlds)),
     )
 
 

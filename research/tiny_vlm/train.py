@@ -271,7 +271,7 @@ class Trainer:
 
     def save_model(self, folder: Path, log: Log) -> None:
         """Write a plain model folder."""
-        card = model_card(self.model, self.model_args, self.progress, self.command)
+        card = model_card(self.model, self.model_args, self.data_args.worlds, self.progress, self.command)
         folder.parent.mkdir(parents=True, exist_ok=True)
         save_model(folder, self.model, self.heads, self.tokenizer, self.processor, log.path, card)
 

@@ -287,7 +287,7 @@ def test_script_writes_a_loadable_folder_and_resumes(tmp_path: Path) -> None:
     text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
     assert text.endswith("<|vision_start|><|image_pad|><|vision_end|>hello<|im_end|>\n<|im_start|>assistant\n")
     card = (output / "README.md").read_text(encoding="utf-8")
-    assert all(word in card for word in ("simulated world", "Token accuracy", "3 steps"))
+    assert all(word in card for word in ("coloured shapes", "Token accuracy", "3 steps"))
 
     options["max_steps"] = 5
     script.main([part for name, value in options.items() for part in (f"--{name}", str(value))] + ["--resume"])
