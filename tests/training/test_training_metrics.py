@@ -6,6 +6,7 @@ import logging
 import math
 from pathlib import Path
 from types import SimpleNamespace
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def run(tmp_path_factory):
             load_best_model_at_end=True,
             hardest_groups=3,
             report_to=["tensorboard", "trackio"],
-            project="editreward-tests",
+            project=f"editreward-tests-{uuid4().hex}",  # trackio keeps the folder that it was first imported with
             run_name="run",
         )
         trainer.train()
@@ -448,10 +449,10 @@ def test_tensorboard_gets_every_metric_and_the_picture(run):
 def test_trackio_gets_one_run_with_every_metric(run):
     from trackio.sqlite_storage import SQLiteStorage
 
-    logs = SQLiteStorage.get_logs("editreward-tests", "run")
+    logs = SQLiteStorage.get_logs(run.args.project, "run")
     names = {name for entry in logs for name in entry}
     assert {"train/accuracy", "eval/accuracy_with_ties", "eval/hardest_groups"} <= names
-    assert SQLiteStorage.get_runs("editreward-tests") == ["run"]
+    assert SQLiteStorage.get_runs(run.args.project) == ["run"]
 
 
 def test_the_progress_bar_shows_loss_and_accuracy_and_a_line_for_each_evaluation(tmp_path, capfd):
