@@ -1,5 +1,6 @@
 """Training an editor on edits that exist: imitation (sft) and preferences (dpo)."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -48,7 +49,7 @@ def levels_and_noise(clean: Tensor, shift: float, generator: torch.Generator) ->
     return level.to(clean.device), noise.to(clean.device)
 
 
-class _Offline:
+class _Offline(ABC):
     """What sft and dpo share: batches of a dataset, one update a step."""
 
     def __init__(self, edits: Sequence[Edit] | Callable[[int], Edit], count: int) -> None:
@@ -73,10 +74,11 @@ class _Offline:
         norm = trainer.update()
         return {name: float(np.mean([one[name] for one in found])) for name in found[0]} | {"grad_norm": norm}
 
+    @abstractmethod
     def loss(
         self, trainer: EditorTrainer, batch: Sequence[Edit], conditions: Conditions, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
-        raise NotImplementedError
+        """The loss of a batch, and what to log."""
 
 
 class Sft(_Offline):

@@ -111,6 +111,7 @@ def test_rows_become_triples_and_pairs():
         (["--reward", "truth", "--model_name_or_path", "./nowhere"], "`--model_name_or_path ./nowhere` is no "),
         (["--reward", "truth", "--guard", "ssim"], "are for a scorer in this process, not for truth"),
         (["--samples_per_group", "1"], "`samples_per_group` must be at least 2"),
+        (["--window", "9"], "does not fit `window_range`"),
     ],
 )
 def test_what_a_user_can_mend_is_one_line(editor, tmp_path, capsys, more, message):
