@@ -173,6 +173,16 @@ def test_a_missing_package_ends_a_script_with_one_line_that_names_the_extra(monk
     assert capsys.readouterr().err == "ValueError: another\n"
 
 
+def test_training_an_editor_without_its_packages_is_one_line_that_names_the_extras():
+    run = "runpy.run_module('editreward.editors.train', run_name='__main__')"
+    code = f"import runpy, sys; sys.modules['accelerate'] = None; {run}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("editreward.editors.train: error: ")
+    assert last.endswith('pip install "editreward[train,generate]"')
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("extra", SERVED)
 def test_modules_import_where_only_their_extra_is_installed(extra, tmp_path):

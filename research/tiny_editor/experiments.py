@@ -30,8 +30,8 @@ from editreward.editors.editors import simulated_task
 from editreward.editors.instructions import SourceRow, simulated_instructions
 from editreward.editors.reward_source import TrueReward, reward_source
 from editreward.editors.rollouts import sample
+from editreward.editors.script import main as train
 from editreward.editors.tiny.pipeline import TinyEditPipeline
-from editreward.editors.train import main as train
 from editreward.files import atomic_file
 from editreward.resources import resource
 from editreward.rewards import Gate, Shaping
