@@ -173,14 +173,23 @@ def test_a_missing_package_ends_a_script_with_one_line_that_names_the_extra(monk
     assert capsys.readouterr().err == "ValueError: another\n"
 
 
-def test_training_an_editor_without_its_packages_is_one_line_that_names_the_extras():
-    run = "runpy.run_module('editreward.editors.train', run_name='__main__')"
-    code = f"import runpy, sys; sys.modules['accelerate'] = None; {run}"
+@pytest.mark.parametrize(
+    "module, package, extras",
+    [
+        ("editreward.training.script", "trl", "train"),
+        ("editreward.training.generative", "trl", "train"),
+        ("editreward.editors.train", "accelerate", "train,generate"),
+    ],
+)
+def test_training_without_its_packages_is_one_line_that_names_the_extras(module, package, extras):
+    run = f"runpy.run_module({module!r}, run_name='__main__')"
+    code = f"import runpy, sys; sys.modules[{package!r}] = None; {run}"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("editreward.editors.train: error: ")
-    assert last.endswith('pip install "editreward[train,generate]"')
+    assert last.startswith(f"{module}: error: ")
+    assert last.endswith(f'pip install "editreward[{extras}]"')
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

@@ -11,7 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from transformers import set_seed
-from trl import TrlParser
+
+try:
+    from trl import TrlParser
+except ModuleNotFoundError as error:
+    if __name__ != "__main__":
+        raise
+    sys.exit(f'editreward.training.script: error: {error}: pip install "editreward[train]"')
 
 from configuration_editreward import EditRewardConfig
 from editreward.dense_heads import DenseHeads

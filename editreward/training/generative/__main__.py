@@ -2,7 +2,10 @@
 
 import sys
 
-from editreward.training.generative.script import run
+try:
+    from editreward.training.generative.script import run
+except ModuleNotFoundError as error:
+    sys.exit(f'editreward.training.generative: error: {error}: pip install "editreward[train]"')
 
 if __name__ == "__main__":
     sys.exit(run())
