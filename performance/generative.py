@@ -34,7 +34,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from editreward.flops import window_sizes
-from editreward.scorers.generative.engine import PATCHES_A_TOKEN, Engine, Request
+from editreward.scorers.generative.engine import Engine, Request
 from editreward.scorers.generative.images import ImagePatches
 from editreward.scorers.generative.sampling import Sampling
 from editreward.scorers.generative.tokens import PromptTokens, TokenTree, TreeBuilder
@@ -169,9 +169,10 @@ def bound(engine: Engine, prompts: Sequence[PromptTokens], passes: int, tokens: 
     device, text, tower = model.device, model.config.get_text_config(), model.model.visual
     rate, speed = matrix_multiply_peak(device, model.dtype, clock), bandwidth(device, clock)
     encoding, reading, tree = attention_work(model, prompts)
-    patches = sum(len(image.patches) for image in {i.key: i for prompt in prompts for i in prompt.images}.values())
+    sizes = [len(image.patches) for image in {i.key: i for prompt in prompts for i in prompt.images}.values()]
+    patches = sum(sizes)
     square = model.config.vision_config.spatial_merge_size**2
-    rows = min(patches, PATCHES_A_TOKEN * engine.pass_tokens) // square * square
+    rows = min(patches, max(*sizes, engine.pass_patches)) // square * square
     merging = [one for name, part in tower.named_children() if "merger" in name for one in linear_layers(part)]
     of_blocks = products_seconds(linear_layers(tower.blocks), rows, device, clock)
     of_mergers = products_seconds(merging, rows // square, device, clock)

@@ -232,6 +232,8 @@ class PrefixBlock:
         longest = max(lengths)
 
         def joined(layer: int, which: int) -> Tensor:
+            if len(caches) == 1:
+                return caches[0][layer][which].unsqueeze(0)
             return torch.stack([F.pad(c[layer][which], (0, 0, 0, longest - c[layer][which].shape[1])) for c in caches])
 
         layers = [(joined(layer, 0), joined(layer, 1)) for layer in range(len(caches[0]))]
@@ -307,8 +309,7 @@ class AnswerShare:
             start += block.rows
         before, weight = (torch.cat(part) for part in zip(*parts, strict=True))
         share = (weight - total).sigmoid().unsqueeze(-1)  # of the prompt in the sum of exponentials
-        merged = before * share + output * (1 - share)
-        return merged.flatten(1, 2).to(query.dtype).transpose(0, 1).unsqueeze(0)
+        return output.lerp(before, share).flatten(1, 2).to(query.dtype).transpose(0, 1).unsqueeze(0)
 
     def _store(self, layer: int, key: Tensor, value: Tensor) -> KeysAndValues:
         """Add the new token; all keys and values of the answers, `(rows, heads, tokens, head_dim)`."""

@@ -20,6 +20,7 @@ from editreward.scorers.generative.attention import (
     use_shared_attention,
 )
 from editreward.scorers.generative.images import ImagePatches
+from editreward.scorers.generative.lean import LeanModules
 from editreward.scorers.generative.packed import PackedLinears
 from editreward.scorers.generative.sampling import Sampling
 from editreward.scorers.generative.tokens import PromptTokens, TokenTree, TreeBuilder
@@ -28,8 +29,8 @@ DEFAULT_BATCH_TOKENS = {"cpu": 16384, "gpu": 65536}
 """Tokens of prompts and answers that are held at once, by kind of device."""
 PASS_TOKENS = {"cpu": 2048, "gpu": 16384}
 """Tokens of one pass through the language model: on a CPU what is larger has the system find new memory each time."""
-PATCHES_A_TOKEN = 4
-"""Of one pass through the vision tower, for each token of `PASS_TOKENS`; an image is not cut."""
+PASS_PATCHES = {"cpu": 1024, "gpu": 65536}
+"""Patches of one pass through the vision tower; an image is not cut."""
 
 
 @dataclass
@@ -127,9 +128,9 @@ class Engine:
         self.end_ids = frozenset(end_ids)
         kind = "cpu" if model.device.type == "cpu" else "gpu"
         self.max_batch_tokens = max_batch_tokens or DEFAULT_BATCH_TOKENS[kind]
-        self.pass_tokens = PASS_TOKENS[kind]
+        self.pass_tokens, self.pass_patches = PASS_TOKENS[kind], PASS_PATCHES[kind]
         self.counts = Counts()
-        self.packed = PackedLinears([model.model.language_model, model.lm_head])
+        self.packed, self.lean = PackedLinears([model.model.language_model, model.lm_head]), LeanModules(model)
 
     @torch.no_grad()
     def encode(self, images: Sequence[ImagePatches], known: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -146,7 +147,7 @@ class Engine:
         new = {image.key: image for image in images if image.key not in features}
         batch: list[ImagePatches] = []
         for image in new.values():
-            if batch and sum(len(one.patches) for one in (*batch, image)) > PATCHES_A_TOKEN * self.pass_tokens:
+            if batch and sum(len(one.patches) for one in (*batch, image)) > self.pass_patches:
                 features |= self._encode(batch)
                 batch = []
             batch.append(image)
@@ -158,7 +159,8 @@ class Engine:
         """Features of different images, in one pass."""
         patches = torch.cat([image.patches for image in images]).to(self.model.device)
         grids = torch.tensor([image.grid for image in images], device=self.model.device)
-        output = self.model.model.get_image_features(patches, grids, return_dict=True)
+        with self.lean.used():
+            output = self.model.model.get_image_features(patches, grids, return_dict=True)
         sizes = [image.tokens for image in images]
         layers = [output.pooler_output, *(getattr(output, "deepstack_features", None) or ())]
         by_image = [layer.split(sizes) if isinstance(layer, Tensor) else layer for layer in layers]
@@ -248,7 +250,8 @@ class Engine:
                 before, count = int(is_visual[:, : here.start].sum()), int(is_visual[:, here].sum())
                 shown_here = [layer[before : before + count] for layer in deepstack]
                 visual = {"visual_pos_masks": is_visual[:, here], "deepstack_visual_embeds": shown_here}
-            hidden.append(self._language_model(embeds[:, here], positions[:, :, here], share, **visual))
+            with self.lean.used():
+                hidden.append(self._language_model(embeds[:, here], positions[:, :, here], share, **visual))
         self.counts.prefill_tokens += len(tree.ids)
         return share, torch.cat(hidden)
 
@@ -297,9 +300,10 @@ class Engine:
             self, [prompts[requests[row].prompt] for row in rows], [requests[row] for row in rows], sampling
         )
         answers = [Answer() for _ in requests]
-        hidden = torch.stack([prompts[requests[row].prompt].hidden for row in rows])
-        with self.packed.used():
-            self._write(batch, share, rows, answers, hidden, max_new_tokens, is_over)
+        with self.packed.used(), self.lean.used():
+            first = self.logits(torch.stack([prompts[i].hidden for i in asked]))
+            first = first[[asked.index(requests[row].prompt) for row in rows]]
+            self._write(batch, share, rows, answers, first, max_new_tokens, is_over)
         return answers
 
     def _write(
@@ -308,13 +312,13 @@ class Engine:
         share: AnswerShare,
         numbers: list[int],
         answers: list[Answer],
-        hidden: Tensor,
+        logits: Tensor,
         max_new_tokens: int,
         is_over: Callable[[int, list[int]], bool] | None,
     ) -> None:
-        """Fill the answers, of whose prompts these are the last hidden states; `numbers` are the rows' answers."""
+        """Fill the answers, of whose first tokens these are the logits; `numbers` are the rows' answers."""
         for step in range(max_new_tokens):
-            tokens = batch.choose(self.logits(hidden))
+            tokens = batch.choose(logits)
             kept = []
             for row, token in zip(numbers, tokens, strict=True):
                 answer = answers[row]
@@ -331,7 +335,7 @@ class Engine:
                 tokens = [token for token, stays in zip(tokens, kept, strict=True) if stays]
                 share.keep(kept)
                 batch.keep(kept)
-            hidden = self._step(tokens, batch.positions(), share)
+            logits = self.logits(self._step(tokens, batch.positions(), share))
 
     def _step(self, tokens: Sequence[int], positions: Tensor, share: AnswerShare) -> Tensor:
         """Hidden states of a new token of each row."""

@@ -149,7 +149,7 @@ def test_random_numbers_depend_on_the_seed_alone():
 def test_reading_in_parts_changes_nothing(model, engine):
     tokens = prompts(model)
     whole = engine.logits(torch.stack([one.hidden for one in engine.read(tokens)]))
-    engine.pass_tokens = 50  # cuts segments, and images
+    engine.pass_tokens, engine.pass_patches = 50, 200  # cuts segments, and images
     parts = engine.logits(torch.stack([one.hidden for one in engine.read(tokens)]))
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-4)
 
