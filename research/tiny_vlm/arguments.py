@@ -30,6 +30,9 @@ class ModelArguments:
         default=None,
         metadata={"help": "Folder of an earlier model of the same width to begin with; may be shallower."},
     )
+    naming_from: str | None = field(
+        default=None, metadata={"help": "`run_dir` of an earlier run, whose naming of what `scenes` show goes on."}
+    )
     insert_at: int = field(
         default=2, metadata={"help": "Layer of the earlier model before which the further layers are put."}
     )

@@ -45,6 +45,8 @@ from research.tiny_vlm.seeing import Naming, draw, named_right, seeing_batch, se
 from research.tiny_vlm.tokenizer import build_tokenizer
 
 EVAL_BATCH = 8
+STATE = Path("state") / "state.pt"
+"""Under `run_dir`: what a run goes on from."""
 SEEING_SEEDS = 1_000_000_000
 """Seed of the first scene of an evaluation."""
 
@@ -94,12 +96,12 @@ class Trainer:
         torch.manual_seed(args.seed)
         self.run = Path(args.run_dir)
         self.run.mkdir(parents=True, exist_ok=True)
-        self.state_folder = self.run / "state"
+        self.state_folder = (self.run / STATE).parent
         self.bf16 = torch.cpu._is_avx512_bf16_supported() if args.bf16 is None else args.bf16
         state = None
         if args.resume:
             self.tokenizer = PreTrainedTokenizerFast.from_pretrained(self.state_folder)
-            state = torch.load(self.state_folder / "state.pt", weights_only=True)
+            state = torch.load(self.run / STATE, weights_only=True)
             model_args = replace(model_args, init_from=None)
         else:
             self.tokenizer = self._first_tokenizer()
@@ -122,6 +124,9 @@ class Trainer:
             self._load(state)
         elif model_args.init_from:
             self._load_heads(Path(model_args.init_from))
+        if self.naming is not None and model_args.naming_from and state is None:
+            earlier = torch.load(Path(model_args.naming_from) / STATE, weights_only=True)
+            self.naming.load_state_dict(earlier["naming"])
         set_backbone_attention(self.model.model.config, None)  # the reward model's, for the same packed trees
         self.errors = ErrorShares(data_args.worlds) if data_args.by_error else None
         self.stopping = False
