@@ -125,6 +125,10 @@ class TrainArguments:
     )
     max_steps: int = field(default=0, metadata={"help": "Stop after this many steps instead; 0 uses `minutes`."})
     train_vision: bool = field(default=True, metadata={"help": "Whether the vision tower learns, or stays as it is."})
+    train_embeddings: bool = field(
+        default=True,
+        metadata={"help": "Whether the tokens' embeddings learn; a model that reads forgets how in `scenes` alone."},
+    )
     optimizer: str = field(default="muon", metadata={"help": "`muon` (AdamW where it does not apply) or `adamw`."})
     learning_rate: float = field(default=2e-3, metadata={"help": "Peak learning rate of AdamW's share."})
     muon_learning_rate: float = field(default=2e-3, metadata={"help": "Peak learning rate of Muon (RMS-matched)."})

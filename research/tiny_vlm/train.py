@@ -108,6 +108,7 @@ class Trainer:
         self.processor = build_image_processor(model_args)
         self.model = build_model(model_args, self.tokenizer).train()
         self.model.model.visual.requires_grad_(args.train_vision)
+        self.model.model.language_model.embed_tokens.requires_grad_(args.train_embeddings)
         if not (data_args.groups or data_args.reading_groups or data_args.instructions):
             self.model.model.language_model.layers.requires_grad_(False)  # nothing is read
         self.heads = DenseHeads(

@@ -302,6 +302,21 @@ def test_script_writes_a_loadable_folder_and_resumes(tmp_path: Path) -> None:
     assert DenseHeads.load(output).layers == DenseLayers.of(2)
 
 
+def test_seeing_goes_on_with_the_names_and_without_a_change_to_the_embeddings(tmp_path: Path) -> None:
+    options = {"groups": 0, "scenes": 4, "eval_groups": 0, "workers": 0, "vocab_size": 700, "log_steps": 1, **MICRO}
+    folders = [tmp_path / name for name in ("first", "second")]
+    more = ({"tokenizer_groups": 20}, {"init_from": folders[0] / "model", "naming_from": folders[0]})
+    for folder, extra in zip(folders, more, strict=True):
+        given = options | extra | {"output_dir": folder / "model", "run_dir": folder, "max_steps": 1}
+        given["train_embeddings"] = folder is folders[0]
+        script.main([part for name, value in given.items() for part in (f"--{name}", str(value))])
+    first, second = (torch.load(folder / "state" / "state.pt", weights_only=True) for folder in folders)
+    name = "model.language_model.embed_tokens.weight"
+    assert torch.equal(first["model"][name].bfloat16().float(), second["model"][name])
+    change = (second["naming"]["project.1.weight"] - first["naming"]["project.1.weight"]).abs().max()
+    assert 0 < change < 0.01  # a new one would differ by about 0.1
+
+
 def train_with(*words: str) -> None:
     """What each of two processes does in the test below."""
     script.main([str(word) for word in words])
