@@ -1,14 +1,21 @@
 """The collage world: what it holds out, whether its labels are right, and what its groups promise."""
 
+import ast
+import os
+import re
+import subprocess
+import sys
 import zipfile
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from editreward import simulation
 from editreward.data.sources import SimulatedGroups, load_groups, simulated_world
 from editreward.simulation import (
     WORLDS,
@@ -48,6 +55,20 @@ from editreward.simulation.rubric import exact_following
 from editreward.simulation.world import COLOURS, EFFECT_CATEGORY, EFFECTS, OWN, SUBJECTS, Background, Scene
 
 SMALL = 84
+ROUNDED_BY_PROCESSOR = {
+    "sin",
+    "cos",
+    "tan",
+    "arctan",
+    "arctan2",
+    "exp",
+    "log",
+    "power",
+    "dot",
+    "matmul",
+    "einsum",
+    "inner",
+}
 
 
 @pytest.fixture(scope="module")
@@ -358,3 +379,33 @@ def test_one_vocabulary_serves_both_worlds() -> None:
                 if candidate.fault == "none":
                     assert (asked[index] == shown[index, :, : len(vocabulary.asked)]).all()
                     assert not np.nan_to_num(amiss[index]).any()
+
+
+PIXELS = """
+from editreward.simulation import groups_hash, simulate_groups
+groups = [*simulate_groups(12, "test", candidates=4, size=84, world="collage"), *simulate_groups(4, "test", size=84)]
+print(groups_hash(groups))
+"""
+
+
+def test_pixels_do_not_depend_on_the_instructions_that_a_processor_has():
+    wider = "X86_V3 X86_V4 AVX2 FMA3 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_ICL AVX512_SPR"
+    fewer = {"NPY_DISABLE_CPU_FEATURES": wider, "OPENBLAS_CORETYPE": "Nehalem"}
+    commands = [[sys.executable, "-W", "ignore", "-c", PIXELS]] * 2
+    found = {
+        subprocess.run(command, env={**os.environ, **more}, capture_output=True, text=True, check=True).stdout
+        for command, more in zip(commands, ({}, fewer), strict=True)
+    }
+    assert len(found) == 1
+
+
+def test_no_pixel_comes_of_functions_that_numpy_rounds_by_processor():
+    """Their last bit differs between AVX2 and AVX-512, and so did pixels of the collage; those of `math` do not."""
+    for path in sorted(Path(simulation.__file__).parent.rglob("*.py")):
+        if path.parent.name == "inspectors":  # they draw nothing
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert not any(isinstance(node, ast.MatMult) for node in ast.walk(tree)), path
+        names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        in_numpy = {name for name in names if re.search(rf"\bnp\.{name}\b", ast.unparse(tree))}
+        assert not in_numpy & ROUNDED_BY_PROCESSOR, path

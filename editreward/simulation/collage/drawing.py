@@ -1,5 +1,6 @@
 """Drawings as they stand in a picture: tinted, turned a little, with a shadow."""
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -15,7 +16,7 @@ ANGLES = (-7, -3, 0, 4, 8)
 """Degrees by which drawings are turned, by pose."""
 LEANS = (0.06, -0.05, 0.0, 0.08, -0.08)
 """By how much of its height a drawing leans, by pose."""
-TINT = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+TINT = [np.float32(share) for share in (0.299, 0.587, 0.114)]
 NEAR = 70
 """A tinted drawing is too much like the untinted one below this mean difference, of 255, of the channel that differs
 most."""
@@ -31,7 +32,7 @@ def _tinted(pixels: NDArray[np.float32], colour: str) -> NDArray[np.float32]:
     """RGBA pixels in the shades of one colour: what is half as bright as usual is as dark as the colour gets."""
     if colour == OWN:
         return pixels
-    light = pixels[..., :3] @ TINT
+    light = pixels[..., 0] * TINT[0] + pixels[..., 1] * TINT[1] + pixels[..., 2] * TINT[2]
     solid = pixels[..., 3] > 128
     low, middle, high = np.percentile(light[solid], (3, 50, 97)) if solid.any() else (0, 128, 255)
     shade = np.interp(
@@ -83,9 +84,9 @@ def sprite(
         rows = np.flatnonzero(np.asarray(picture.getchannel("a")).max(1) > 128)
         picture = picture.copy()
         picture.paste(0, (0, 0, SPRITE, round(rows[0] + REMAINS * (rows[-1] - rows[0]))))
-    angle, lean = np.deg2rad(ANGLES[pose]), LEANS[pose]
-    grow = 1.08 + 0.5 * abs(float(np.sin(angle))) + 0.5 * abs(lean)
-    cosine, sine, middle = float(np.cos(angle)) * grow, float(np.sin(angle)) * grow, SPRITE / 2
+    angle, lean = math.radians(ANGLES[pose]), LEANS[pose]
+    grow = 1.08 + 0.5 * abs(math.sin(angle)) + 0.5 * abs(lean)
+    cosine, sine, middle = math.cos(angle) * grow, math.sin(angle) * grow, SPRITE / 2
     # Output to input: turned by the angle about the middle, then sheared along x.
     a, b, d, e = cosine + lean * -sine, sine + lean * cosine, -sine, cosine
     matrix = (a, b, middle - a * middle - b * middle, d, e, middle - d * middle - e * middle)

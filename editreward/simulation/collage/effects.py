@@ -1,5 +1,6 @@
 """Effects over a whole picture: styles, tones and weather, all scaling with the image side."""
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -131,8 +132,12 @@ def _fog(image: Image.Image) -> Image.Image:
 def _rays(size: int) -> Image.Image:
     """Beams from the upper left corner."""
     y, x = np.mgrid[0:size, 0:size] / size
-    angle, distance = np.arctan2(y + 0.12, x + 0.12), np.hypot(x, y)
-    beams: NDArray[np.float64] = np.clip(np.sin(angle * 15) * 1.6 + 0.2, 0, 1) * np.clip(1.15 - 0.6 * distance, 0, 1)
+    waves = [
+        math.sin(15 * math.atan2(down + 0.12, across + 0.12)) for down, across in zip(y.flat, x.flat, strict=True)
+    ]
+    distance = np.sqrt(x * x + y * y)
+    beams: NDArray[np.float64] = np.clip(np.reshape(waves, x.shape) * 1.6 + 0.2, 0, 1)
+    beams *= np.clip(1.15 - 0.6 * distance, 0, 1)
     glow = np.clip(1 - distance / 0.5, 0, 1) ** 2
     return Image.fromarray(np.clip(185 * beams + 200 * glow, 0, 235).astype(np.uint8))
 
