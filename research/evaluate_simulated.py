@@ -33,6 +33,7 @@ from editreward.groups import Scorer
 from editreward.hub_ids import PIPELINE_TAG
 from editreward.scorers.calibrating import fit_scorer, save_in_model
 from editreward.simulation import SimulatedGroup
+from editreward.simulation.worlds import WORLDS
 from editreward.statistics import calibration_error
 
 
@@ -43,7 +44,10 @@ def main() -> None:
     parser.add_argument("--test_set", default="configs/simulated_test_set.json", help="which groups (%(default)s)")
     parser.add_argument("--groups", type=int, help="only the first groups of the set, for a quick look")
     parser.add_argument(
-        "--calibrate", nargs="*", metavar="WORLD", help="fit and save a model's calibration first; default: the set's"
+        "--calibrate",
+        nargs="*",
+        choices=tuple(WORLDS),
+        help="fit and save a model's calibration first, on groups of these worlds (default: that of the test set)",
     )
     parser.add_argument("--validation_groups", type=int, default=500, help="to calibrate on, by world (%(default)s)")
     args = parser.parse_args()

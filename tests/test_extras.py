@@ -177,6 +177,7 @@ def test_a_missing_package_ends_a_script_with_one_line_that_names_the_extra(monk
     "module, package, extras",
     [
         ("editreward.training.script", "trl", "train"),
+        ("editreward.training.script", "peft", "train"),
         ("editreward.training.generative", "trl", "train"),
         ("editreward.editors.train", "accelerate", "train,generate"),
     ],

@@ -66,7 +66,8 @@ def near_miss_accuracy(scores: Sequence[np.ndarray], groups: Sequence[SimulatedG
         groups: made by `simulate_near_miss`.
 
     Returns:
-        Under "all", "attribute", "attribute and category" and "novelty": by name, the share.
+        Under "all", "attribute", "attribute and category", "novelty" and, where some edits are about a name that is
+        held out, "attribute and name": by name, the share.
     """
     truths = [
         np.array([candidate.scores["instruction_following"] for candidate in group.candidates]) for group in groups
@@ -77,6 +78,9 @@ def near_miss_accuracy(scores: Sequence[np.ndarray], groups: Sequence[SimulatedG
         "attribute and category": [[f"{missed_attribute(group)}, {group.category}"] for group in groups],
         "novelty": [novelties(group) for group in groups],
     }
+    if any(group.unseen_name for group in groups):
+        known = {True: "unseen name", False: "known name"}
+        keys["attribute and name"] = [[f"{missed_attribute(group)}, {known[group.unseen_name]}"] for group in groups]
     result: dict[str, dict[str, Share]] = {}
     for key, values in keys.items():
         result[key] = {}

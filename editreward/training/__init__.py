@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from editreward.training.collator import EditGroupCollator as EditGroupCollator
     from editreward.training.trainer import EditRewardTrainer as EditRewardTrainer
 
-# Loaded on first use: they need TRL, and scripts below say so in one line where it is missing.
+# Loaded on first use: the trainer and its arguments need TRL, and scripts say in one line where it is missing.
 _LAZY = {
     "EditGroupCollator": "editreward.training.collator",
     "EditRewardModelConfig": "editreward.training.arguments",

@@ -12,26 +12,27 @@ from pathlib import Path
 
 from transformers import set_seed
 
+from configuration_editreward import EditRewardConfig
+from editreward.dense_heads import DenseHeads
+from editreward.files import alone_at
+from modeling_editreward import EditRewardModel
+from processing_editreward import EditRewardProcessor
+
 try:
     from trl import TrlParser
+
+    from editreward.training.adapters import adapter_config, quantization_config
+    from editreward.training.arguments import EditRewardModelConfig, EditRewardTrainingArguments
+    from editreward.training.datasets import GroupDataArguments, load_eval_dataset, load_train_dataset
+    from editreward.training.dense import DenseLoss
+    from editreward.training.parameters import upcast_trained
+    from editreward.training.script_help import check_config, run_script, sort_into_sections
+    from editreward.training.sharding import whole_model
+    from editreward.training.trainer import EditRewardTrainer
 except ModuleNotFoundError as error:
     if __name__ != "__main__":
         raise
     sys.exit(f'editreward.training.script: error: {error}: pip install "editreward[train]"')
-
-from configuration_editreward import EditRewardConfig
-from editreward.dense_heads import DenseHeads
-from editreward.files import alone_at
-from editreward.training.adapters import adapter_config, quantization_config
-from editreward.training.arguments import EditRewardModelConfig, EditRewardTrainingArguments
-from editreward.training.datasets import GroupDataArguments, load_eval_dataset, load_train_dataset
-from editreward.training.dense import DenseLoss
-from editreward.training.parameters import upcast_trained
-from editreward.training.script_help import check_config, run_script, sort_into_sections
-from editreward.training.sharding import whole_model
-from editreward.training.trainer import EditRewardTrainer
-from modeling_editreward import EditRewardModel
-from processing_editreward import EditRewardProcessor
 
 
 @dataclass

@@ -125,9 +125,8 @@ class Trainer:
             self._load(state)
         elif model_args.init_from:
             self._load_heads(Path(model_args.init_from))
-        if self.naming is not None and model_args.naming_from and state is None:
-            earlier = torch.load(Path(model_args.naming_from) / STATE, weights_only=True)
-            self.naming.load_state_dict(earlier["naming"])
+        if model_args.naming_from and state is None:
+            self._load_naming(Path(model_args.naming_from))
         set_backbone_attention(self.model.model.config, None)  # the reward model's, for the same packed trees
         self.errors = ErrorShares(data_args.worlds) if data_args.by_error else None
         self.stopping = False
@@ -158,6 +157,15 @@ class Trainer:
         """The heads of an earlier run whose model was `folder`, if it kept any: of the names they learnt."""
         if (earlier := DenseHeads.find(folder)) is not None:
             self.heads.begin_with(earlier)
+
+    def _load_naming(self, run: Path) -> None:
+        """Go on with the names of an earlier run's scenes."""
+        if self.naming is None:
+            raise ValueError("`naming_from` needs `scenes`: nothing else is named.")
+        earlier = torch.load(run / STATE, weights_only=True)
+        if "naming" not in earlier:
+            raise ValueError(f"{run} was trained without `scenes`: it has no names to go on with.")
+        self.naming.load_state_dict(earlier["naming"])
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.stopping = True

@@ -308,7 +308,7 @@ def test_seeing_goes_on_with_the_names_and_without_a_change_to_the_embeddings(tm
     more = ({"tokenizer_groups": 20}, {"init_from": folders[0] / "model", "naming_from": folders[0]})
     for folder, extra in zip(folders, more, strict=True):
         given = options | extra | {"output_dir": folder / "model", "run_dir": folder, "max_steps": 1}
-        given["train_embeddings"] = folder is folders[0]
+        given |= {"train_embeddings": folder is folders[0], "seed": folders.index(folder)}
         script.main([part for name, value in given.items() for part in (f"--{name}", str(value))])
     first, second = (torch.load(folder / "state" / "state.pt", weights_only=True) for folder in folders)
     name = "model.language_model.embed_tokens.weight"

@@ -30,7 +30,7 @@ DEFAULT_BATCH_TOKENS = {"cpu": 16384, "gpu": 65536}
 PASS_TOKENS = {"cpu": 2048, "gpu": 16384}
 """Tokens of one pass through the language model: on a CPU what is larger has the system find new memory each time."""
 PASS_PATCHES = {"cpu": 1024, "gpu": 65536}
-"""Patches of one pass through the vision tower; an image is not cut."""
+"""Patches of one pass through the vision tower; an image is not cut. See `PASS_TOKENS`."""
 
 
 @dataclass

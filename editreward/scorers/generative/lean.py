@@ -27,6 +27,8 @@ class LeanModules:
     def __init__(self, model: nn.Module) -> None:
         self._lean: list[tuple[nn.Module, Callable[[Any, Tensor], Tensor]]] = []
         for module in model.modules():
+            if "forward" in vars(module):  # somebody else's hook or kernel
+                continue
             is_gated = all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj"))
             if is_gated and isinstance(getattr(module, "act_fn", None), SILU):
                 self._lean.append((module, _gated))
@@ -42,7 +44,7 @@ class LeanModules:
             yield
         finally:
             for module, _ in self._lean:
-                del module.forward
+                vars(module).pop("forward", None)  # gone already where another thread was faster
 
 
 def _gated(module: Any, hidden: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ class PackedLinears:
             yield
         finally:
             for layer in self.layers:
-                del layer.forward
+                vars(layer).pop("forward", None)  # gone already where another thread was faster
 
     def _forward(self, layer: nn.Linear) -> Any:
         version, packed = self._weights.get(id(layer), (-1, layer.weight))
