@@ -57,7 +57,7 @@ pair is two edits of one group whose true scores differ; it is right where the e
 |---|---|---|---|
 {rows}
 
-Pairs of a perfect edit and one that misses one attribute, told by the dense head "mismatches" (few of each; the log has the shares):
+Pairs of a perfect edit and one that misses one attribute, told by the dense head "mismatches" (few of each):
 
 | missed | right |
 |---|---|
