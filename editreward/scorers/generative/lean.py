@@ -32,7 +32,7 @@ class LeanModules:
             is_gated = all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj"))
             if is_gated and isinstance(getattr(module, "act_fn", None), SILU):
                 self._lean.append((module, _gated))
-            elif hasattr(module, "variance_epsilon") and module.weight.dtype == torch.float32:
+            elif hasattr(module, "variance_epsilon"):
                 self._lean.append((module, _normed))
 
     @contextmanager
@@ -54,7 +54,7 @@ def _gated(module: Any, hidden: Tensor) -> Tensor:
 
 
 def _normed(module: Any, hidden: Tensor) -> Tensor:
-    if hidden.dtype != torch.float32:  # the module's own way rounds in between
+    if not hidden.dtype == module.weight.dtype == torch.float32:  # the module's own way rounds in between
         found: Tensor = type(module).forward(module, hidden)
         return found
     return F.rms_norm(hidden, module.weight.shape, module.weight, module.variance_epsilon)
