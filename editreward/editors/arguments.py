@@ -1,14 +1,40 @@
 """Options of the editors' trainer."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from configuration_editreward import check_choice
 from editreward.editors.flow import SAMPLERS
 
 ONLINE_STAGES = ("grpo", "nft")
 STAGES = ("sft", "dpo", *ONLINE_STAGES)
+AT_LEAST_ONE = (
+    "max_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "resolution",
+    "sampling_steps",
+    "groups_per_step",
+    "updates_per_step",
+    "nft_levels",
+    "most_idle_steps",
+    "save_steps",
+    "logging_steps",
+)
+"""Options that count something, of which there must be one."""
 TRUTH = "truth"
 """The reward of simulated rows that knows what the edit should look like."""
+
+
+def check_choices(options: "EditorScriptArguments | EditorTrainingArguments") -> None:
+    """Be sure of each option that has choices: the parser checks those of the command line, not those of a recipe.
+
+    Raises:
+        ValueError: one is none of its choices.
+    """
+    for one in fields(options):
+        value, choices = getattr(options, one.name), one.metadata.get("choices")
+        if choices and value is not None:
+            check_choice(one.name, value, choices)
 
 
 @dataclass
@@ -72,6 +98,9 @@ class EditorScriptArguments:
         metadata={"help": "A scorer that is watched beside the reward, and raises the alarm when it falls meanwhile."},
     )
 
+    def __post_init__(self) -> None:
+        check_choices(self)
+
 
 @dataclass
 class EditorTrainingArguments:
@@ -92,8 +121,13 @@ class EditorTrainingArguments:
     )
     gradient_accumulation_steps: int = field(default=1, metadata={"help": "sft, dpo: batches per update."})
     gradient_checkpointing: bool = field(default=False, metadata={"help": "Less memory, a third more time."})
-    mixed_precision: str = field(
-        default="no", metadata={"help": "'bf16' computes in bfloat16.", "choices": ["no", "bf16"]}
+    mixed_precision: str | None = field(
+        default=None,
+        metadata={
+            "help": "'bf16' computes in bfloat16, 'no' in the precision of the weights. Default: bf16 on a GPU, else "
+            "no.",
+            "choices": ["no", "bf16"],
+        },
     )
     lora_rank: int = field(default=0, metadata={"help": "Rank of LoRA; 0 trains the whole transformer."})
     lora_alpha: int = field(default=0, metadata={"help": "Of LoRA; by default twice the rank."})
@@ -170,15 +204,23 @@ class EditorTrainingArguments:
         },
     )
 
+    on_bad_row: str = field(
+        default="stop",
+        metadata={
+            "help": "What an image that cannot be read does: 'stop' ends the run, with the row named; 'skip' takes "
+            "the next row instead.",
+            "choices": ["stop", "skip"],
+        },
+    )
+
     save_steps: int = field(default=50, metadata={"help": "Steps between checkpoints."})
     logging_steps: int = field(default=1, metadata={"help": "Steps between lines of log.jsonl."})
     sample_steps: int = field(default=50, metadata={"help": "Steps between grids of samples; 0 makes none."})
     sample_rows: int = field(default=4, metadata={"help": "Rows of a grid: the dataset's first."})
 
     def __post_init__(self) -> None:
-        check_choice("sampler", self.sampler, SAMPLERS)
-        positive = ("max_steps", "per_device_train_batch_size", "groups_per_step", "updates_per_step", "save_steps")
-        for name in (*positive, "nft_levels"):
+        check_choices(self)
+        for name in AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must be at least 1.")
         for name in ("advantage_limit", "nft_beta"):

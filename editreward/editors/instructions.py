@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from datasets import Dataset, Features, Image, Value
 from datasets.config import HF_DATASETS_CACHE
@@ -29,8 +29,21 @@ from editreward.simulation import SPLITS, simulate_group
 from editreward.simulation import groups as simulated_groups
 from images_editreward import load_image
 
+Source = TypeVar("Source")
+
 FAULTS_SHOWN = 10
 """Faulty rows that an error names; it counts the others."""
+
+
+def only(sources: Sequence[Source] | None, name: str) -> Source:
+    """The one source image of a row, which training an editor needs.
+
+    Raises:
+        ValueError: it has none, or several; the row is named.
+    """
+    if len(sources or ()) != 1:
+        raise ValueError(f"{name} has {len(sources or ())} source images; editors are trained on rows with one")
+    return sources[0]  # type: ignore[index]
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,10 @@ class SourceRow:
     def images(self) -> list[PillowImage.Image]:
         """The source images in RGB, upright, on white. Raises a ValueError that says which one is unreadable."""
         return [load_image(image, f"source image {index}") for index, image in enumerate(self.source_images)]
+
+    def only_image(self) -> PillowImage.Image:
+        """The source image; a ValueError for a row that has none, or several."""
+        return only(self.images(), self.group_id)
 
     def digest(self) -> str:
         """SHA-256, in hexadecimal, of what an editor sees: tells whether candidates belong to this row."""

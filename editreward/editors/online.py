@@ -9,6 +9,7 @@ from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from PIL import Image
 from torch import Tensor
 
@@ -28,7 +29,7 @@ from editreward.editors.flow import (
 from editreward.editors.instructions import SourceRow
 from editreward.editors.reward_source import Rewarded, RewardSource
 from editreward.editors.rollouts import SamplerSettings, Transitions, roll_out, sample_latents
-from editreward.editors.stages import levels_and_noise, rows_of_step
+from editreward.editors.stages import levels_and_noise, read_rows, rows_of_step
 from editreward.editors.trainer import EditorTrainer, TrainingStopped
 
 REASONS_SHOWN = 3
@@ -98,31 +99,46 @@ class Online(ABC, Generic[Made]):
         stopped = None
         try:
             rollouts, logged = self.roll_out(trainer, number)
-            self._count_idle(trainer, rollouts, logged)
         except TrainingStopped as error:
             stopped = error
         trainer.together(stopped)
-        kept = rollouts.advantages.used
+        everywhere = self._advantages(trainer, rollouts.rewarded)
+        self._count_idle(trainer, rollouts.rewarded, everywhere, logged)
+        if not everywhere.used.any():
+            return logged
+        count = len(rollouts.rewarded.values)
+        start = trainer.accelerator.process_index * count
+        own = slice(start, start + count)
+        advantages = replace(everywhere, values=everywhere.values[own], used=everywhere.used[own])
+        places, share = advantages.used.nonzero().flatten(), 1.0
         if trainer.accelerator.num_processes > 1:  # every process takes part in every backward pass
-            kept = torch.ones_like(kept)
-        places = kept.nonzero().flatten()
-        if len(places):
-            with trainer.timed("update"):
-                logged |= self.update(trainer, number, rollouts, places)
-                self.updated(trainer, number)
+            places, share = torch.arange(count), float(everywhere.used.float().mean())
+        with trainer.timed("update"):
+            logged |= self.update(trainer, number, replace(rollouts, advantages=advantages), places, share)
+            self.updated(trainer, number)
         return logged
+
+    def _advantages(self, trainer: EditorTrainer, rewarded: Rewarded) -> Advantages:
+        """Of the edits of all processes, those of the first process first."""
+        args = trainer.args
+        rewards = torch.from_numpy(rewarded.values.astype(np.float32)).to(trainer.accelerator.device)
+        rewards = trainer.accelerator.gather(rewards).cpu()
+        group_of = torch.arange(len(rewards)) // args.samples_per_group
+        return group_advantages(rewards, group_of, args.advantage_scale, args.advantage_limit)
 
     def roll_out(self, trainer: EditorTrainer, number: int) -> tuple[Rollouts[Made], dict[str, float]]:
         """Sample a step's edits and have them rewarded, each batch while the next one is sampled."""
         args, size = trainer.args, trainer.args.samples_per_group
-        rows = [self.read(index) for index in rows_of_step(self.count, number, args.groups_per_step, trainer)]
+        chosen = rows_of_step(self.count, number, args.groups_per_step, trainer)
+        found, skipped = read_rows(self._row, chosen, self.count, args.on_bad_row)
+        rows = [row for row, _ in found]
         conditions, parts, answers = [], [], []
         at_once = max(1, args.per_device_train_batch_size // size)
         with ThreadPoolExecutor(1) as pool, without_gradients(trainer.plain), trainer.accelerator.autocast():
             for start in range(0, len(rows), at_once):
                 part = rows[start : start + at_once]
                 with trainer.timed("sampling"):
-                    sources = trainer.adapter.square([row.images()[0] for row in part])
+                    sources = trainer.adapter.square([image for _, image in found[start : start + at_once]])
                     one = repeat(trainer.adapter.encode(sources, [row.instruction for row in part]), size)
                     seeds = [
                         trainer.seed(3, number, start + group, place)
@@ -140,17 +156,24 @@ class Online(ABC, Generic[Made]):
         rewards = torch.from_numpy(rewarded.values.astype(np.float32))
         group_of = torch.arange(len(rows)).repeat_interleave(size)
         advantages = group_advantages(rewards, group_of, args.advantage_scale, args.advantage_limit)
-        logged = _numbers(rewarded, advantages, true, len(rows))
+        logged = _numbers(rewarded, advantages, true, len(rows)) | {"rows_skipped": float(skipped)}
         return Rollouts(join(conditions), self.joined(parts), rewarded, advantages), logged
 
-    def _count_idle(self, trainer: EditorTrainer, rollouts: Rollouts[Made], logged: dict[str, float]) -> None:
-        """Stop a run of steps that teach nothing, and say why they do not."""
-        self.idle = 0 if rollouts.advantages.used.any() else self.idle + 1
+    def _row(self, index: int) -> tuple[SourceRow, Image.Image]:
+        row = self.read(index)
+        return row, row.only_image()
+
+    def _count_idle(
+        self, trainer: EditorTrainer, rewarded: Rewarded, advantages: Advantages, logged: dict[str, float]
+    ) -> None:
+        """Stop a run of steps that teach nothing in any process, and say why they do not."""
+        self.idle = 0 if advantages.used.any() else self.idle + 1
         logged["idle_steps"] = float(self.idle)
         if self.idle < trainer.args.most_idle_steps:
             return
-        reasons = list(dict.fromkeys(rollouts.rewarded.reasons.values()))[:REASONS_SHOWN]
-        if rollouts.advantages.failed:
+        told = gather_object(list(rewarded.reasons.values()))
+        reasons = list(dict.fromkeys(told))[:REASONS_SHOWN]
+        if advantages.failed:
             why = f"The reward failed: {'; '.join(reasons)}. See to the scorer or server."
         else:
             why = (
@@ -161,9 +184,15 @@ class Online(ABC, Generic[Made]):
         raise TrainingStopped(f"{trainer.args.most_idle_steps} steps in a row taught nothing. {why}")
 
     def update(
-        self, trainer: EditorTrainer, number: int, rollouts: Rollouts[Made], places: Tensor
+        self, trainer: EditorTrainer, number: int, rollouts: Rollouts[Made], places: Tensor, share: float = 1.0
     ) -> dict[str, float]:
-        """The updates of a step: its edits in a random order, shared among them."""
+        """The updates of a step: its edits in a random order, shared among them.
+
+        Args:
+            trainer, number, rollouts: of the step.
+            places: the edits.
+            share: of the edits at the places of all processes that are used; losses are means over these.
+        """
         args = trainer.args
         order = places[torch.randperm(len(places), generator=torch.Generator().manual_seed(trainer.seed(4, number)))]
         found: dict[str, list[float]] = {}
@@ -172,7 +201,7 @@ class Online(ABC, Generic[Made]):
             for batch in part.split(args.per_device_train_batch_size):
                 for place in range(passes):
                     loss, logged = self.loss(trainer, number, rollouts, batch, place)
-                    trainer.backward(loss * (len(batch) / (len(part) * passes)))
+                    trainer.backward(loss * (len(batch) / (len(part) * passes * share)))
                     for name, value in logged.items():
                         found.setdefault(name, []).append(value)
             found.setdefault("grad_norm", []).append(trainer.update())

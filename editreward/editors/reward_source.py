@@ -110,6 +110,11 @@ class TrueReward:
         return Rewarded(values, {}, details)
 
 
+def is_truth(spec: str | None) -> bool:
+    """Whether a name of a reward is that of the truth, with noise or without."""
+    return (spec or "").partition(":")[0] == TRUTH
+
+
 def reward_source(
     spec: str | None,
     shaping: str | None = None,
@@ -122,11 +127,11 @@ def reward_source(
     Raises:
         ValueError: there is no such scorer, or an option does not go with it.
     """
-    name, _, noise = (spec or "").partition(":")
+    noise = (spec or "").partition(":")[2]
     remote = (spec or "").startswith(("http://", "https://"))
-    if (remote or name == TRUTH) and (shaping or guard):
+    if (remote or is_truth(spec)) and (shaping or guard):
         raise ValueError(f"`reward_shaping` and `guard` are for a scorer in this process, not for {spec}.")
-    if name == TRUTH:
+    if is_truth(spec):
         return TrueReward(_noise(noise) if noise else 0.0)
     if spec and remote:
         from editreward.rewards.sources import token_of

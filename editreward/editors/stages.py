@@ -1,8 +1,10 @@
 """Training an editor on edits that exist: imitation (sft) and preferences (dpo)."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,7 +13,9 @@ from torch import Tensor
 
 from editreward.editors.adapters import Conditions, without_gradients
 from editreward.editors.flow import dpo_loss, flow_matching_loss, noisy
-from editreward.editors.trainer import EditorTrainer
+from editreward.editors.trainer import EditorTrainer, TrainingStopped
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,13 @@ class Edit:
     edited: Image.Image
     rejected: Image.Image | None = None
 
+    def digest(self) -> str:
+        """SHA-256, in hexadecimal, of all of it."""
+        digest = hashlib.sha256(self.instruction.encode(errors="surrogatepass"))
+        for image in (self.source, self.edited, self.rejected):
+            digest.update(b"" if image is None else f"{image.mode} {image.size}".encode() + image.tobytes())
+        return digest.hexdigest()
+
 
 def rows_of_step(count: int, number: int, size: int, trainer: EditorTrainer) -> list[int]:
     """Positions of the rows of a step: all rows in a new order again and again, shared among the processes."""
@@ -39,6 +50,35 @@ def rows_of_step(count: int, number: int, size: int, trainer: EditorTrainer) -> 
         order = np.random.default_rng([trainer.args.seed, place // count]).permutation(count)
         made.append(int(order[place % count]))
     return made
+
+
+def read_rows(read: Callable[[int], Row], places: Sequence[int], count: int, on_bad_row: str) -> tuple[list[Row], int]:
+    """Rows at these places of `count`, and how many others were read in place of those that cannot be.
+
+    Args:
+        read: a row; raises an OSError or ValueError.
+        places, count: of the rows.
+        on_bad_row: "stop", or "skip" to take the next row that can be read.
+
+    Raises:
+        TrainingStopped: a row cannot be read, or none can.
+    """
+    rows, skipped = [], 0
+    for place in places:
+        for other in range(count):
+            try:
+                rows.append(read((place + other) % count))
+                break
+            except (OSError, ValueError) as error:
+                if on_bad_row == "stop":
+                    raise TrainingStopped(
+                        f"Row {place} cannot be read: {error}. Mend it, or leave such rows out: `--on_bad_row skip`."
+                    ) from error
+                skipped += 1
+                last = error
+        else:
+            raise TrainingStopped(f"None of {count} rows can be read; the last: {last}.") from last
+    return rows, skipped
 
 
 def levels_and_noise(clean: Tensor, shift: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -62,8 +102,14 @@ class _Offline(ABC):
         parts = args.gradient_accumulation_steps
         rows = rows_of_step(self.count, number, parts * args.per_device_train_batch_size, trainer)
         found: list[dict[str, float]] = []
+        stopped, edits, skipped = None, [], 0
+        try:
+            edits, skipped = read_rows(self.read, rows, self.count, args.on_bad_row)
+        except TrainingStopped as error:
+            stopped = error
+        trainer.together(stopped)
         for part in range(parts):
-            batch = [self.read(row) for row in rows[part::parts]]
+            batch = edits[part::parts]
             generator = torch.Generator().manual_seed(trainer.seed(1, number, part))
             with trainer.timed("encode"), without_gradients():
                 conditions = trainer.adapter.encode([e.source for e in batch], [e.instruction for e in batch])
@@ -72,7 +118,10 @@ class _Offline(ABC):
                 trainer.backward(loss / parts)
             found.append({"loss": loss.item(), **logged})
         norm = trainer.update()
-        return {name: float(np.mean([one[name] for one in found])) for name in found[0]} | {"grad_norm": norm}
+        return {name: float(np.mean([one[name] for one in found])) for name in found[0]} | {
+            "grad_norm": norm,
+            "rows_skipped": float(skipped),
+        }
 
     @abstractmethod
     def loss(

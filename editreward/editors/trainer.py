@@ -2,12 +2,13 @@
 
 import copy
 import json
+import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,11 +22,15 @@ from editreward.editors.adapters import EditAdapter, without_gradients
 from editreward.editors.arguments import EditorTrainingArguments
 from editreward.editors.instructions import SourceRow
 from editreward.editors.rollouts import sample
-from editreward.files import atomic_file
+from editreward.files import atomic_file, check_same
+from editreward.training.metrics import peak_memory_gib
 
 STATE = "state.pt"
 LOG = "log.jsonl"
 LORA_FILE = "pytorch_lora_weights.safetensors"
+
+
+logger = logging.getLogger(__name__)
 
 
 class TrainingStopped(ValueError):
@@ -37,6 +42,15 @@ class Stage(Protocol):
 
     def step(self, trainer: "EditorTrainer", number: int) -> dict[str, float]:
         """Do a step, updates included, and give what to log."""
+
+
+def _on_cpu(state: Any, copied: bool) -> Any:
+    """The same with all tensors in the memory of the CPU."""
+    if isinstance(state, dict):
+        return {name: _on_cpu(one, copied) for name, one in state.items()}
+    if isinstance(state, list):
+        return [_on_cpu(one, copied) for one in state]
+    return state.detach().to("cpu", copy=copied) if isinstance(state, Tensor) else state
 
 
 def add_lora(transformer: ModelMixin, rank: int, alpha: int, targets: Sequence[str]) -> None:
@@ -61,6 +75,7 @@ class EditorTrainer:
         needs_reference: keep the editor that training starts from, where the whole transformer is trained.
         grid_rows: rows that sample grids show.
         needs_follower: keep a second policy that follows the trained one.
+        identity: what makes another run of it, as JSON data; checkpoints hold it, and one of another run is refused.
     """
 
     def __init__(
@@ -71,7 +86,9 @@ class EditorTrainer:
         needs_reference: bool,
         grid_rows: Sequence[SourceRow] = (),
         needs_follower: bool = False,
+        identity: Mapping[str, object] | None = None,
     ) -> None:
+        self.identity: dict[str, object] = json.loads(json.dumps(identity or {}))
         self.adapter, self.args, self.accelerator, self.grid_rows = adapter, args, accelerator, grid_rows
         self.output = Path(args.output_dir)
         adapter.device = accelerator.device
@@ -102,7 +119,7 @@ class EditorTrainer:
         self.followers: dict[str, Tensor] = {}
         if needs_follower:
             self.followers = {name: one.detach().clone() for name, one in self.trained.items()}
-        self.done = 0
+        self.done, self.updates = 0, 0
         self.seconds: dict[str, float] = {}
 
     # What stages use
@@ -153,8 +170,11 @@ class EditorTrainer:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def backward(self, loss: Tensor) -> None:
-        """Add a loss's gradients; a loss that is no number ends the run before it can spoil the weights."""
-        if not torch.isfinite(loss):
+        """Add a loss's gradients; a loss that is no number ends the run before it can spoil the weights.
+
+        Of several processes it may be one's alone: `update` tells all of them, by the gradients that they share.
+        """
+        if self.accelerator.num_processes == 1 and not torch.isfinite(loss):
             raise TrainingStopped(
                 f"The loss of step {self.done + 1} is {loss.item()}. Lower `learning_rate` or `max_grad_norm`, or "
                 "compute in float32 (`--mixed_precision no`)."
@@ -175,6 +195,7 @@ class EditorTrainer:
             group["lr"] = args.learning_rate * min(1.0, (self.done + 1) / max(args.warmup_steps, 1))
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.updates += 1
         return norm
 
     def seed(self, *numbers: int) -> int:
@@ -192,14 +213,23 @@ class EditorTrainer:
         """
         if self.args.resume:
             self.load()
+        self.trim_log()
         self.samples()
+        if self.done >= self.args.max_steps:
+            logger.warning(
+                "%s is of step %d: nothing is left to train up to `max_steps` %d.",
+                self.output / STATE,
+                self.done,
+                self.args.max_steps,
+            )
         while self.done < self.args.max_steps:
-            self.seconds = {}
+            self.seconds, self.updates = {}, 0
             start = time.perf_counter()
+            before = self.state(copied=True) if self.args.updates_per_step > 1 else None
             try:
                 logged = stage.step(self, self.done)
             except TrainingStopped as error:
-                self.save()
+                self.save(before if self.updates else None)
                 raise TrainingStopped(
                     f"{error} What was trained up to step {self.done} is in {self.output / STATE}; the same command "
                     "goes on from there."
@@ -215,7 +245,7 @@ class EditorTrainer:
 
     def log(self, logged: dict[str, float], seconds: float) -> None:
         """Write a line of the log: means over the processes."""
-        gathered = gather_object([logged])
+        gathered, memory = gather_object([logged]), peak_memory_gib(self.accelerator)
         if not self.accelerator.is_main_process:
             return
         entry: dict[str, object] = {"step": self.done}
@@ -223,13 +253,7 @@ class EditorTrainer:
             known = [one[name] for one in gathered if not math.isnan(one.get(name, math.nan))]
             entry[name] = round(float(np.mean(known)), 6) if known else None
         entry |= {f"seconds/{name}": round(one, 3) for name, one in self.seconds.items()}
-        entry["seconds/step"] = round(seconds, 3)
-        if self.accelerator.device.type == "cuda":
-            entry["memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
-        else:
-            import resource  # not on every system
-
-            entry["memory_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+        entry |= {"seconds/step": round(seconds, 3), "memory_gib": round(memory, 2)}
         with open(self.output / LOG, "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
@@ -240,25 +264,36 @@ class EditorTrainer:
         if error or first:
             raise error or TrainingStopped(str(first))
 
-    def save(self) -> None:
-        """Write what going on needs, in one step."""
+    def state(self, copied: bool = False) -> dict[str, object]:
+        """What going on needs; `copied`, what it is now, whatever later updates change."""
+        state = {
+            "step": self.done,
+            "identity": self.identity,
+            "optimizer": self.optimizer.state_dict(),
+            "weights": self.trained,
+            "followers": self.followers,
+        }
+        found: dict[str, object] = _on_cpu(state, copied)
+        return found
+
+    def save(self, state: dict[str, object] | None = None) -> None:
+        """Write what going on needs, that of now by default, in one step."""
         if self.accelerator.is_main_process:
             with atomic_file(self.output / STATE) as part:
-                state = {"step": self.done, "optimizer": self.optimizer.state_dict()}
-                state["weights"] = {name: one.detach().cpu() for name, one in self.trained.items()}
-                state["followers"] = {name: one.cpu() for name, one in self.followers.items()}
-                torch.save(state, part)
+                torch.save(state or self.state(), part)
 
     def load(self) -> None:
-        """Go on from the last checkpoint, if there is one; the log's later lines go.
+        """Go on from the last checkpoint, if there is one.
 
         Raises:
-            ValueError: it is another editor's or another stage's.
+            ValueError: it is another run's, or another editor's.
         """
         path = self.output / STATE
         if not path.exists():
             return
         state = torch.load(path, map_location="cpu", weights_only=True)
+        if state.get("identity"):
+            check_same(f"{path} is of a run", state["identity"], self.identity, "Choose another `output_dir`.")
         shapes = {name: tuple(one.shape) for name, one in self.trained.items()}
         kept = state.get("followers", {}).keys()
         if (
@@ -271,8 +306,14 @@ class EditorTrainer:
                 one.copy_(state["weights"][name])
             for name, one in self.followers.items():
                 one.copy_(state["followers"][name])
+        options = [{name: group[name] for name in ("betas", "weight_decay")} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, own in zip(self.optimizer.param_groups, options, strict=True):
+            group.update(own)
         self.done = state["step"]
+
+    def trim_log(self) -> None:
+        """Take lines of later steps, which are done anew, out of the log."""
         if self.accelerator.is_main_process and (log := self.output / LOG).exists():
             lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.done]
@@ -289,7 +330,16 @@ class EditorTrainer:
         elif hasattr(pipeline, "save_lora_weights"):
             from peft.utils import get_peft_model_state_dict
 
-            pipeline.save_lora_weights(self.output / "editor", get_peft_model_state_dict(self.plain))
+            # Without the configuration alpha would be the rank to whoever loads the weights.
+            config = {
+                name: sorted(value) if isinstance(value, set) else value
+                for name, value in self.plain.peft_config["default"].to_dict().items()
+            }
+            pipeline.save_lora_weights(
+                self.output / "editor",
+                get_peft_model_state_dict(self.plain),
+                transformer_lora_adapter_metadata=config,
+            )
         else:
             self.plain.save_lora_adapter(self.output / "editor", weight_name=LORA_FILE)
 

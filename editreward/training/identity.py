@@ -1,17 +1,21 @@
 """What a run goes on with: its settings and data, saved in each checkpoint and compared before it resumes."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import datasets
 
 from editreward.files import check_same, write_json
 from editreward.resuming import row_digest
-from editreward.training.arguments import EditRewardTrainingArguments
 from editreward.training.bad_rows import UnreadableRow
 from editreward.training.dataloading import GroupRows
 
-IDENTITY_FILE = "resume.json"
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+IDENTITY_FILE = "run_identity.json"
 SETTINGS = (
     "loss",
     "loss_reduction",
@@ -20,7 +24,10 @@ SETTINGS = (
     "tie_weight",
     "label_smoothing",
     "vote_labels",
+    "pointwise_weight",
+    "pointwise_scale",
     "rationale_weight",
+    "rationale_head",
     "regression_offset",
     "freeze",
     "split_into_pairs",
@@ -34,15 +41,18 @@ SAMPLED_ROWS = 32
 
 
 def run_identity(
-    args: EditRewardTrainingArguments, dataset: datasets.Dataset | datasets.IterableDataset
+    args: "TrainingArguments",
+    dataset: datasets.Dataset | datasets.IterableDataset,
+    settings: Sequence[str] = SETTINGS,
 ) -> dict[str, object]:
     """Settings and data of a run, as JSON data.
 
     Args:
         args: Of the run.
         dataset: Training data. Of a stream, which could only be read from its start, nothing is compared.
+        settings: Names of the arguments that make another training of it.
     """
-    identity: dict[str, object] = {name: getattr(args, name) for name in SETTINGS}
+    identity: dict[str, object] = {name: getattr(args, name) for name in settings}
     if isinstance(dataset, datasets.Dataset):
         rows, count = GroupRows(dataset), len(dataset)
         places = sorted({place * (count - 1) // max(1, SAMPLED_ROWS - 1) for place in range(SAMPLED_ROWS)})
@@ -52,12 +62,15 @@ def run_identity(
 
 
 def _row(rows: GroupRows, place: int) -> list[object]:
-    """Images, instruction and scores of a row."""
+    """Images, instruction and annotations of a row."""
     row = rows._read(place)
     if isinstance(row, UnreadableRow):
         return ["cannot be read"]
-    scores = [(candidate or {}).get("scores") for candidate in row["candidates"] or ()]
-    return [row_digest(row), json.dumps(scores, sort_keys=True)]
+    given = [
+        {name: (candidate or {}).get(name) for name in ("scores", "annotations")}
+        for candidate in row["candidates"] or ()
+    ]
+    return [row_digest(row), json.dumps([given, row.get("preferences")], sort_keys=True, default=str)]
 
 
 def save_identity(folder: Path, identity: dict[str, object]) -> None:

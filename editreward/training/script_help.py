@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
+import torch
 import yaml
 from trl import ModelConfig, RewardConfig, ScriptArguments
 
@@ -97,7 +98,8 @@ def one_line(error: Exception) -> str:
 def run_script(name: str, main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None) -> int:
     """`main`, for a terminal: what a user can mend is one line, and libraries' advice to developers is not shown.
 
-    `EDITREWARD_DEBUG=1` shows the traceback.
+    `EDITREWARD_DEBUG=1` shows the traceback. Of several processes the first tells what all meet while options are
+    read, and each, with its rank, what may be its alone.
 
     Returns:
         2 after an error, else 0.
@@ -109,7 +111,10 @@ def run_script(name: str, main: Callable[[Sequence[str] | None], None], argv: Se
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("EDITREWARD_DEBUG"):
             traceback.print_exc()
-        if os.environ.get("RANK", "0") == "0":
+        rank = os.environ.get("RANK", "0")
+        if rank == "0":
             print(f"{name}: error: {one_line(error)}", file=sys.stderr)
+        elif torch.distributed.is_initialized():
+            print(f"{name}, rank {rank}: error: {one_line(error)}", file=sys.stderr)
         return 2
     return 0

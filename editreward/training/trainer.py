@@ -255,6 +255,7 @@ class EditRewardTrainer(RewardTrainer):
         """
         checkpoint = checkpoint_to_resume(self.args.output_dir, resume_from_checkpoint)
         self._identity = run_identity(self.args, self.train_dataset)
+        self._identity["auxiliary_weight"] = self.auxiliary_loss and self.auxiliary_loss.weight
         if checkpoint is not None:
             check_identity(Path(checkpoint), self._identity)
         self.model.config.preference_link = self.loss.link

@@ -1,13 +1,16 @@
+import copy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from diffusers import FluxTransformer2DModel, QwenImageTransformer2DModel
 
 from editreward.editors.adapters import FluxKontextAdapter, adapter_for, join, repeat
+from editreward.editors.arguments import EditorTrainingArguments
 from editreward.editors.rollouts import noise_of, sample
-from editreward.editors.trainer import add_lora
+from editreward.editors.trainer import EditorTrainer, add_lora
 from tests.helpers.image_editors import SIZE, flux_kontext, picture, qwen_image_edit, tiny_editor
 
 ROOT = Path(__file__).parents[2]
@@ -105,6 +108,22 @@ def test_lora_trains_as_many_parameters_as_the_documented_formula_says(build):
     kept = [one for group in optimizer.param_groups for one in group["params"]]
     moments = [value for state in optimizer.state.values() for value in state.values() if value.ndim]
     assert sum(one.numel() * 4 for one in (*kept, *(one.grad for one in kept), *moments)) == 16 * expected
+
+
+@pytest.mark.parametrize("build", [flux_kontext, qwen_image_edit])
+def test_trained_lora_loads_with_the_scale_that_it_was_trained_with(build, tmp_path):
+    pipeline = build()
+    other = copy.deepcopy(pipeline.transformer)
+    args = EditorTrainingArguments(output_dir=str(tmp_path), lora_rank=4, lora_alpha=12)
+    trainer = EditorTrainer(adapter_for(pipeline, SIZE, 1.0), args, Accelerator(cpu=True), False)
+    with torch.no_grad():
+        for one in trainer.trained.values():
+            one.normal_(std=0.1)
+    trainer.save_editor()
+    pipeline.transformer = other
+    pipeline.load_lora_weights(tmp_path / "editor")
+    scales = [one.scaling["default_0"] for one in other.modules() if getattr(one, "scaling", None)]
+    assert len(scales) > 3 and set(scales) == {3.0}
 
 
 @pytest.mark.parametrize(

@@ -237,6 +237,30 @@ def test_two_processes_choose_what_one_chooses(made, table, tmp_path, quick):
     assert manifests[0] == manifests[1]
 
 
+def test_groups_that_were_added_or_labelled_anew_are_scored_and_chosen_from(tmp_path, quick):
+    def chosen(count, label):
+        scorer = ColourScorer()
+        rows = [
+            {
+                "instruction": "x",
+                "source_images": [noise(number)],
+                "candidates": [
+                    {"image": painted(10 * place + number), "scores": {RED: label + place, GREEN: 1.0}}
+                    for place in range(2)
+                ],
+            }
+            for number in range(count)
+        ]
+        write_groups(rows, tmp_path / "groups")
+        with open_source(str(tmp_path / "groups"), SourceOptions()) as source:
+            found = choose_in(tmp_path / "out", source, scorer)
+        return len(found.choices), found.choices[0].truth[0], sum(scorer.calls)
+
+    assert chosen(2, 1.0) == (2, 1.0, 2) and chosen(2, 1.0) == (2, 1.0, 0)
+    assert chosen(3, 1.0) == (3, 1.0, 3)
+    assert chosen(3, 3.0) == (3, 2.0, 3)
+
+
 def test_groups_without_any_score_are_an_error_and_foreign_folders_stay(tmp_path):
     (tmp_path / "out" / "winners").mkdir(parents=True)
     (tmp_path / "out" / "winners" / "mine.txt").write_text("x")

@@ -291,6 +291,116 @@ def test_a_loss_that_is_no_number_ends_the_run_before_it_spoils_the_weights(tmp_
     assert saved["step"] == 3 and torch.equal(kept, torch.cat([one.flatten() for one in saved["weights"].values()]))
 
 
+class SpoiltSecondUpdate:
+    """A stage of two updates, the second of which is stopped when asked."""
+
+    def __init__(self, stops):
+        self.stops = stops
+
+    def step(self, trainer, number):
+        for part in range(2):
+            loss = sum((one**2).sum() for one in trainer.trained.values()) * (1 + number + part)
+            if self.stops == (number, part):
+                raise TrainingStopped("The loss is no number.")
+            trainer.backward(loss)
+            trainer.update()
+        return {}
+
+
+def test_a_stop_between_the_updates_of_a_step_leaves_the_state_before_it(tmp_path):
+    (tmp_path / "whole").mkdir()
+    whole = trainer_of(tmp_path / "whole", "sft", max_steps=3, updates_per_step=2)
+    whole.train(SpoiltSecondUpdate(None))
+    (tmp_path / "parts").mkdir()
+    stopped = trainer_of(tmp_path / "parts", "sft", max_steps=3, updates_per_step=2, save_steps=3)
+    with pytest.raises(TrainingStopped, match="up to step 1 is in"):
+        stopped.train(SpoiltSecondUpdate((1, 1)))
+    assert torch.load(tmp_path / "parts" / STATE, weights_only=True)["step"] == 1
+    again = trainer_of(tmp_path / "parts", "sft", max_steps=3, updates_per_step=2)
+    again.train(SpoiltSecondUpdate(None))
+    assert torch.equal(weights(whole), weights(again))
+
+
+def test_a_run_goes_on_by_its_new_rates_and_logs_no_step_twice(tmp_path):
+    trainer_of(tmp_path, "sft", max_steps=2, save_steps=2, weight_decay=0.1).train(Sft(edit, 5))
+    (tmp_path / STATE).unlink()  # killed before its first checkpoint
+    trainer_of(tmp_path, "sft", max_steps=1, weight_decay=0.1).train(Sft(edit, 5))
+    again = trainer_of(tmp_path, "sft", max_steps=2, weight_decay=0.0)
+    again.train(Sft(edit, 5))
+    assert [group["weight_decay"] for group in again.optimizer.param_groups] == [0.0]
+    assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [1, 2]
+
+
+def test_a_run_that_is_done_says_so(tmp_path, caplog):
+    for _ in range(2):
+        trainer_of(tmp_path, "sft", max_steps=1).train(Sft(edit, 5))
+    assert "nothing is left to train up to `max_steps` 1" in caplog.text
+
+
+def test_another_runs_checkpoint_is_refused_by_name(tmp_path):
+    def trainer(reward):
+        args = EditorTrainingArguments(output_dir=str(tmp_path), **{**SETTINGS, "max_steps": 1})
+        return EditorTrainer(
+            adapter_for(tiny_editor(), 16, 1.0), args, Accelerator(cpu=True), False, identity={"reward": reward}
+        )
+
+    trainer("ssim").train(Sft(edit, 5))
+    trainer("ssim").train(Sft(edit, 5))
+    with pytest.raises(ValueError, match="reward 'ssim' became 'truth'"):
+        trainer("truth").train(Sft(edit, 5))
+
+
+@pytest.mark.parametrize("kind", [Sft, Grpo])
+def test_rows_that_cannot_be_read_are_named_or_skipped(tmp_path, kind):
+    def read(index):
+        if index % 2:
+            raise ValueError(f"row {index} is cut off")
+        return edit(index) if kind is Sft else row(index)
+
+    def stage():
+        return Sft(read, 6) if kind is Sft else Grpo(read, 6, brightness)
+
+    with pytest.raises(TrainingStopped, match=r"row [135] is cut off. Mend it, .*`--on_bad_row skip`"):
+        trainer_of(tmp_path, max_steps=4).train(stage())
+    trainer_of(tmp_path, max_steps=4, on_bad_row="skip").train(stage())
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert len(lines) == 4 and sum(line["rows_skipped"] for line in lines) >= 4
+
+    def never(index):
+        raise OSError("gone")
+
+    with pytest.raises(TrainingStopped, match="None of 6 rows can be read; the last: gone"):
+        trainer_of(tmp_path, max_steps=5, on_bad_row="skip").train(Sft(never, 6))
+
+
+def test_rows_with_several_sources_are_refused(tmp_path):
+    both = row(0).source_images + row(1).source_images
+    twice = SourceRow("pair", None, None, "Put one into the other.", None, both)
+    with pytest.raises(TrainingStopped, match="pair has 2 source images"):
+        trainer_of(tmp_path, max_steps=1).train(Grpo(lambda index: twice, 2, brightness))
+
+
+def test_advantages_and_divisors_are_those_of_all_processes(tmp_path, monkeypatch):
+    """Two processes, of which the other's edits all failed, move the weights as this one's edits alone do."""
+    alone = trainer_of(tmp_path, max_steps=1)
+    stage = Grpo(row, 5, brightness)
+    found = {}
+    alone.optimizer.step = lambda: found.update({n: one.grad.clone() for n, one in alone.trained.items()})
+    alone.args.max_grad_norm = 1e9
+    stage.step(alone, 0)
+
+    both = trainer_of(tmp_path, max_steps=1, max_grad_norm=1e9)
+    monkeypatch.setattr(type(both.accelerator), "num_processes", property(lambda self: 2))
+    monkeypatch.setattr(both.accelerator, "gather", lambda one: torch.cat([one, torch.full_like(one, math.nan)]))
+    both.together = lambda error: None
+    summed = {}
+    both.optimizer.step = lambda: summed.update({n: one.grad.clone() for n, one in both.trained.items()})
+    logged = Grpo(row, 5, brightness).step(both, 0)
+    assert logged["idle_steps"] == 0
+    for name, gradient in found.items():  # DDP divides the sum by the two processes
+        assert torch.allclose(summed[name] / 2, gradient, rtol=1e-4, atol=1e-8), name
+
+
 def test_another_editors_checkpoint_is_refused(tmp_path):
     trainer_of(tmp_path, "sft", max_steps=1).train(Sft(edit, 5))
     with pytest.raises(ValueError, match="of another editor, stage or `lora_rank`"):
@@ -330,6 +440,11 @@ def test_every_row_has_its_turn_whatever_the_number_of_processes():
         ({"advantage_limit": 0.0}, "`advantage_limit` is 0.0; it must be above 0"),
         ({"nft_shun": 2.0}, "`nft_shun` is 2.0; it must be in 0..1"),
         ({"max_steps": 0}, "`max_steps` is 0"),
+        ({"logging_steps": 0}, "`logging_steps` is 0"),
+        ({"gradient_accumulation_steps": 0}, "`gradient_accumulation_steps` is 0"),
+        ({"loss_weighting": "cleen"}, "`loss_weighting` is 'cleen'; choose one of: none, clean"),
+        ({"advantage_scale": "std"}, "`advantage_scale` is 'std'"),
+        ({"mixed_precision": "fp8"}, "`mixed_precision` is 'fp8'"),
     ],
 )
 def test_settings_that_cannot_train_are_named(settings, message):

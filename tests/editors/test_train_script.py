@@ -2,16 +2,19 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from editreward.data.sources import SimulatedGroups
 from editreward.data.storage import write_groups
+from editreward.editors import script as train_script
+from editreward.editors.reward_source import Rewarded
 from editreward.editors.tiny.pipeline import TinyEditPipeline
 from editreward.editors.train import run
 from editreward.editors.training_data import pairs, triples
-from tests.helpers.image_editors import flux_kontext, tiny_editor
+from tests.helpers.image_editors import flux_kontext, picture, tiny_editor
 
 SMALL = [
     "--max_steps",
@@ -68,7 +71,7 @@ def test_nft_trains_an_editor_that_loads_and_refuses_another_stages_checkpoint(e
     assert [one["step"] for one in lines] == [1, 2] and {"reward", "moved", "kl"} <= set(lines[0])
     TinyEditPipeline.from_pretrained(tmp_path / "editor")
     assert run(words(editor, tmp_path, "--stage", "grpo", "--reward", "truth")) == 2
-    assert "of another editor, stage or `lora_rank`" in capsys.readouterr().err
+    assert "is of a run with other settings: stage 'nft' became 'grpo'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
@@ -112,12 +115,66 @@ def test_rows_become_triples_and_pairs():
         (["--reward", "truth", "--guard", "ssim"], "are for a scorer in this process, not for truth"),
         (["--samples_per_group", "1"], "`samples_per_group` must be at least 2"),
         (["--window", "9"], "does not fit `window_range`"),
+        (["--dtype", "bfloat16", "--reward", "truth"], "its inputs are bfloat16: add `--mixed_precision bf16`"),
+        (["--stage", "sft", "--watch_truth", "true"], "`watch_truth` is for grpo and nft; sft makes no edits"),
     ],
 )
 def test_what_a_user_can_mend_is_one_line(editor, tmp_path, capsys, more, message):
     assert run([*words(editor, tmp_path), *more]) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert message in last and last.startswith("editreward.editors.train: error: ")
+
+
+def test_a_choice_in_a_recipe_is_checked(editor, tmp_path, capsys):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("stage: sftt\n", encoding="utf-8")
+    assert run([*words(editor, tmp_path / "out"), "--config", str(recipe)]) == 2
+    assert "`stage` is 'sftt'; choose one of: sft, dpo, grpo, nft." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [["--watch_truth", "true"], ["--reward", "truth"]])
+def test_the_truth_of_rows_that_nobody_drew_is_refused_at_the_start(editor, tmp_path, capsys, more):
+    picture(1, 16).save(tmp_path / "a.png")
+    (tmp_path / "rows.csv").write_text("source,instruction\na.png,Make it red.\n", encoding="utf-8")
+    data = ["--dataset_name", str(tmp_path / "rows.csv")]
+    assert run([*words(editor, tmp_path / "out"), *data, *more]) == 2
+    assert "are for simulated rows alone, not for" in capsys.readouterr().err
+
+
+def test_edits_are_ranked_once_by_their_reward(editor, tmp_path, monkeypatch):
+    write_groups(
+        SimulatedGroups(groups=3).dataset("train"),
+        tmp_path / "data",
+        "train",
+        ("instruction_following", "visual_quality"),
+    )
+    asked = []
+
+    class Brightness:
+        def __call__(self, rows, sources, edited):
+            asked.append(rows[0].group_id)
+            if len(asked) == 3:
+                raise ValueError("the server is gone")
+            return Rewarded(np.array([np.asarray(one).mean() for one in edited], dtype=np.float32), {})
+
+    monkeypatch.setattr(train_script, "reward_source", lambda *_: Brightness())
+    more = ["--stage", "dpo", "--reward", "ssim", "--dataset_name", str(tmp_path / "data")]
+    assert run(words(editor, tmp_path / "out", *more)) == 2
+    assert run(words(editor, tmp_path / "out", *more)) == 0
+    assert run(words(editor, tmp_path / "out", *more, "--max_steps", "3")) == 0
+    assert len(asked) == 4 and len(set(asked)) == 3
+
+
+def test_pairs_follow_the_majority_and_name_a_row_without_its_source():
+    rows = list(SimulatedGroups(groups=1).dataset("train"))
+    split = [(0, 1, 0.9), (1, 0, 0.1), (2, 3, 0.5), (3, 2, 0.5), (4, 5, 0.0)]
+    rows[0]["preferences"] = [{"chosen": a, "rejected": b, "weight": weight} for a, b, weight in split]
+    read, count = pairs(rows)
+    edits = [one["image"].tobytes() for one in rows[0]["candidates"]]
+    assert count == 1 and (read(0).edited.tobytes(), read(0).rejected.tobytes()) == (edits[0], edits[1])
+    rows[0]["source_images"] = []
+    with pytest.raises(ValueError, match=f"group {rows[0]['group_id']} has 0 source images"):
+        read(0)
 
 
 def test_a_checkpoint_without_its_text_encoder_is_named(tmp_path, capsys):

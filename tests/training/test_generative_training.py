@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -10,6 +11,7 @@ from datasets import Dataset
 from torch.nn import functional as F
 
 from editreward.cli.train import RECIPES, is_generative, script_arguments
+from editreward.groups.scores import Unscored
 from editreward.scorers.generative.loading import load_writer
 from editreward.scorers.generative.scorer import GenerativeScorer
 from editreward.scorers.registry import load_scorer
@@ -17,7 +19,7 @@ from editreward.simulation import simulate_group
 from editreward.training.generative import script
 from editreward.training.generative.arguments import GenerativeTrainingArguments
 from editreward.training.generative.collator import IGNORED, AnswerCollator
-from editreward.training.generative.evaluation import Scored, scoring_metrics
+from editreward.training.generative.evaluation import Scored, _scored, scoring_metrics
 from editreward.training.generative.trainer import GenerativeTrainer
 from tests.helpers.editscore import GOLDEN
 from tests.helpers.trainers import ON_A_CPU
@@ -85,6 +87,12 @@ def test_metrics_of_scores_count_pairs_and_edits_without_a_score():
     assert found == {"accuracy": pytest.approx(2 / 3), "x_accuracy": 1.0, "unscored": pytest.approx(1 / 5)}
 
 
+def test_candidates_without_scores_are_evaluated_as_unknown():
+    row = {"candidates": [{"scores": None}, {"scores": {"x": 2.0}}]}
+    scored = _scored(["x"], row, Unscored("lost"))
+    assert np.isnan(scored.truths["overall"][0]) and scored.truths["overall"][1] == 2.0
+
+
 @pytest.mark.slow
 def test_a_run_trains_an_adapter_that_scores_by_its_prompts(tmp_path):
     recipe = yaml.safe_load((ROOT / "configs" / "editscore_tiny.yaml").read_text(encoding="utf-8"))
@@ -99,6 +107,8 @@ def test_a_run_trains_an_adapter_that_scores_by_its_prompts(tmp_path):
         "simulated_image_size": 84,
         "simulated_eval_groups": 1,
         "eval_strategy": "no",
+        "save_strategy": "steps",
+        "save_steps": 2,
         "output_dir": str(tmp_path / "run"),
     }
     file = tmp_path / "recipe.yaml"
@@ -112,6 +122,11 @@ def test_a_run_trains_an_adapter_that_scores_by_its_prompts(tmp_path):
     assert (folder / "prompts-editreward-compact.yaml").is_file()
     scorer = load_scorer(f"generative:{folder}")
     assert isinstance(scorer, GenerativeScorer) and scorer.prompts.name == "editreward-scores"
+
+    recipe |= {"resume_from_checkpoint": True, "score_weight": 4.0}
+    file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"other settings: score_weight [\d.]+ became 4.0"):
+        script.main(["--config", str(file)])
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("editscore")])

@@ -39,6 +39,25 @@ def test_data_that_changed_under_a_run_are_noticed(tmp_path, what):
         check_identity(tmp_path, identity_of(tmp_path, rows))
 
 
+@pytest.mark.parametrize("option", [{"pointwise_weight": 0.1}, {"pointwise_scale": 2.0}, {"rationale_weight": 0.1}])
+def test_other_terms_of_the_loss_are_another_run(tmp_path, option):
+    rows = make_rows()
+    save_identity(tmp_path, identity_of(tmp_path, rows))
+    with pytest.raises(ValueError, match=f"other settings: {next(iter(option))}"):
+        check_identity(tmp_path, identity_of(tmp_path, rows, **option))
+
+
+def test_preferences_that_were_annotated_anew_are_noticed(tmp_path):
+    rows = make_rows()
+    for place, order in enumerate([(0, 1), (1, 0)]):
+        rows[0]["preferences"] = [{"chosen": order[0], "rejected": order[1], "weight": 1.0}]
+        if place:
+            with pytest.raises(ValueError, match="row 0"):
+                check_identity(tmp_path, identity_of(tmp_path, rows))
+        else:
+            save_identity(tmp_path, identity_of(tmp_path, rows))
+
+
 def test_a_checkpoint_of_an_earlier_version_is_taken_as_it_is(tmp_path):
     check_identity(tmp_path, identity_of(tmp_path, make_rows()))
 

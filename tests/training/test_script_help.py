@@ -3,10 +3,11 @@
 import argparse
 
 import pytest
+import torch
 from trl import TrlParser
 
 from editreward.training import script
-from editreward.training.script_help import one_line, sort_into_sections
+from editreward.training.script_help import one_line, run_script, sort_into_sections
 from tests.helpers.trainers import ROOT
 
 
@@ -53,6 +54,21 @@ def test_mistakes_are_one_line(options, message, tmp_path, capsys):
         status = stop.code
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert status == 2 and message in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize("rank", ["0", "3"])
+def test_what_one_of_several_processes_meets_is_told_with_its_rank(rank, capsys, monkeypatch):
+    def broken(argv):
+        raise ValueError("group 'g-17': candidate 2 is broken")
+
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    assert run_script("train.py", broken, []) == 2
+    who = "train.py" if rank == "0" else "train.py, rank 3"
+    assert capsys.readouterr().err == f"{who}: error: group 'g-17': candidate 2 is broken\n"
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)  # all of them meet it
+    assert run_script("train.py", broken, []) == 2
+    assert capsys.readouterr().err.count("candidate 2") == (rank == "0")
 
 
 def test_what_a_library_says_of_a_machine_without_a_gpu_names_the_options():

@@ -60,15 +60,19 @@ def score_rows(writer: Writer, prompts: PromptSet, rows: Sequence[GroupRow], max
 
 
 def _scored(dimensions: Sequence[str], row: GroupRow, answer: GroupScores | Unscored) -> Scored:
-    given = [dict(candidate["scores"]) for candidate in row["candidates"]]
+    given = [dict(candidate["scores"] or {}) for candidate in row["candidates"]]
     truths = {name: [_number(scores.get(name)) for scores in given] for name in dimensions}
-    truths["overall"] = [float(np.mean([_number(value) for value in scores.values()])) for scores in given]
+    truths["overall"] = [_mean([_number(value) for value in scores.values()]) for scores in given]
     nothing = [float("nan")] * len(given)
     if isinstance(answer, GroupScores):
         scores = {"overall": answer.overall, **{name: answer.dimensions.get(name, nothing) for name in dimensions}}
     else:
         scores = dict.fromkeys(truths, nothing)
     return Scored(scores, truths)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")
 
 
 def _number(value: float | None) -> float:

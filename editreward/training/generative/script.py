@@ -144,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         # 4. Train
         resume = training_args.resume_from_checkpoint
         trainer.bad_rows.start(resume is not None, trainer.is_world_process_zero())
-        trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
+        trainer.train(resume)
 
         # 5. Save and push
         if training_args.push_to_hub:

@@ -12,7 +12,7 @@ from datasets import Dataset, IterableDataset
 from peft import PeftConfig
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput
 from transformers.utils import ModelOutput, logging
 from trl import SFTTrainer
 
@@ -21,12 +21,18 @@ from editreward.scorers.generative.loading import Writer
 from editreward.scorers.generative.options import OWN_PROMPTS
 from editreward.scorers.prompts import PromptSet
 from editreward.training.bad_rows import BadRows
+from editreward.training.checkpoints import checkpoint_to_resume
 from editreward.training.generative.arguments import GenerativeTrainingArguments
 from editreward.training.generative.card import write_card
 from editreward.training.generative.collator import AnswerCollator, without_lists
 from editreward.training.generative.evaluation import score_rows, scoring_metrics
+from editreward.training.identity import check_identity, run_identity, save_identity
 
 logger = logging.get_logger(__name__)
+
+
+SETTINGS = ("answers_per_group", "score_weight", "max_pixels", "seed")
+"""Those that make another training of it; see `editreward.training.identity`."""
 
 
 class GenerativeTrainer(SFTTrainer):
@@ -72,6 +78,30 @@ class GenerativeTrainer(SFTTrainer):
             raise ValueError(
                 "A model in pieces cannot be asked: add `--eval_score_groups 0`, and score what the run has saved."
             )
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+        """Train, as `transformers.Trainer` does.
+
+        Args:
+            resume_from_checkpoint: See `checkpoint_to_resume`.
+            kwargs: As there.
+
+        Raises:
+            ValueError: The checkpoint is of other settings, prompts or data.
+        """
+        checkpoint = checkpoint_to_resume(self.args.output_dir, resume_from_checkpoint)
+        self._identity = run_identity(self.args, self.train_dataset, SETTINGS)
+        self._identity |= {f"prompts {name}": prompts.fingerprint for name, prompts in self.sets.items()}
+        if checkpoint is not None:
+            check_identity(Path(checkpoint), self._identity)
+        output: TrainOutput = super().train(checkpoint, **kwargs)
+        return output
+
+    def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            run_dir = Path(self._get_output_dir(trial))
+            save_identity(run_dir / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}", self._identity)
 
     def compute_loss(
         self,
