@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from PIL import Image
+from PIL import Image, ImageOps
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,6 +41,9 @@ FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
 """Seconds before the second try, doubled for each further one, and their limit."""
 
 EDITS_PER_REQUEST = 64
+BYTES_PER_REQUEST = 48 * 2**20
+"""Of images in base64; a server takes 64 MiB unless it is told otherwise."""
+
 FLOAT_MARGIN = 0.02
 """Floats so far outside of 0..1, which decoders make, are clamped; others are refused."""
 
@@ -96,7 +99,7 @@ def encode(image: object) -> bytes:
         image.save(content, "PNG", compress_level=1, exif=image.getexif())
     except OSError:  # CMYK, floats and other modes that PNG has not
         content = io.BytesIO()
-        image.save(content, "TIFF")
+        ImageOps.exif_transpose(image).save(content, "TIFF")
     return content.getvalue()
 
 
@@ -142,18 +145,19 @@ def gathered(
     if not len(sources) == len(edited) == len(instructions):
         sizes = f"{len(sources)} sources, {len(edited)} edited images and {len(instructions)} instructions"
         raise ValueError(f"There must be one of each for every edit, not {sizes}.")
-    known: dict[int, str] = {}  # a loop repeats the source's object for each of its edits
+    # A loop repeats the source's object for each of its edits. It is kept: else its id is given away again.
+    known: dict[int, tuple[object, str]] = {}
     groups: dict[tuple[str, ...], dict[str, Any]] = {}
     places: dict[tuple[str, ...], list[int]] = {}
     for index, (source, edit, instruction) in enumerate(zip(sources, edited, instructions, strict=True)):
         images = list(source) if isinstance(source, (list, tuple)) else [source]
         try:
-            texts = [known[id(one)] if id(one) in known else text_of(one) for one in images]
+            texts = [known[id(one)][1] if id(one) in known else text_of(one) for one in images]
             candidate = text_of(edit)
         except (ValueError, OSError) as error:
             raise ValueError(f"Edit {index}: {error}") from error
-        if hasattr(source, "save"):  # of arrays a loop makes views, whose ids are given away again
-            known[id(source)] = texts[0]
+        if hasattr(source, "save"):  # of arrays a loop makes views
+            known[id(source)] = source, texts[0]
         key = (instruction, *texts)
         group = groups.setdefault(key, {"sources": texts, "instruction": instruction, "edited": []})
         group["edited"].append(candidate)
@@ -161,14 +165,22 @@ def gathered(
     return list(groups.values()), list(places.values())
 
 
-def portions(groups: Sequence[dict[str, Any]], edits: int = EDITS_PER_REQUEST) -> Iterator[list[dict[str, Any]]]:
-    """Groups in requests of at most so many edits; a larger group is a request of its own."""
+def portions(
+    groups: Sequence[dict[str, Any]], edits: int = EDITS_PER_REQUEST, size: int = BYTES_PER_REQUEST
+) -> Iterator[list[dict[str, Any]]]:
+    """Groups in requests of at most so many edits and bytes of images.
+
+    A larger group is a request of its own: its edits are compared, so that parts of it would get other rewards.
+    """
     part: list[dict[str, Any]] = []
+    held = 0
     for group in groups:
-        if part and sum(len(one["edited"]) for one in [*part, group]) > edits:
+        length = sum(map(len, [*group["sources"], *group["edited"]]))
+        if part and (sum(len(one["edited"]) for one in [*part, group]) > edits or held + length > size):
             yield part
-            part = []
+            part, held = [], 0
         part.append(group)
+        held += length
     if part:
         yield part
 
@@ -229,7 +241,7 @@ class _Tries:
         """
         retry_after = None
         if isinstance(answer, httpx.Response):
-            if answer.status_code < 400:
+            if answer.is_success:
                 return None
             self.failures += answer.status_code in (500, 504)
             if answer.status_code not in RETRIED or self.failures >= FAILED_TRIES:
@@ -260,7 +272,22 @@ def _refusal(url: str, answer: httpx.Response) -> ServerError:
         body = {}
     body = body if isinstance(body, dict) else {}
     told = body.get("error") or answer.text[:200] or answer.reason_phrase
+    if answer.has_redirect_location:
+        told = f"the server is elsewhere, give its own address: {answer.headers['Location']}"
     return ServerError(f"{url} answered {answer.status_code}: {told}", answer.status_code, body.get("fields") or ())
+
+
+def _content(answer: httpx.Response) -> Any:
+    """The JSON of an answer.
+
+    Raises:
+        ServerError: it is none, as a proxy's page is.
+    """
+    try:
+        return answer.json()
+    except ValueError as error:
+        message = f"{answer.url} answered without JSON: is this an EditReward server? {answer.text[:200]}"
+        raise ServerError(message, answer.status_code) from error
 
 
 class Client:
@@ -334,7 +361,7 @@ class Client:
             delay = tries.delay_after(answer)
             if delay is None:
                 assert isinstance(answer, httpx.Response)
-                return answer.json()
+                return _content(answer)
             time.sleep(delay)
 
     def close(self) -> None:
@@ -391,7 +418,7 @@ class AsyncClient:
             delay = tries.delay_after(answer)
             if delay is None:
                 assert isinstance(answer, httpx.Response)
-                return answer.json()
+                return _content(answer)
             await asyncio.sleep(delay)
 
     async def aclose(self) -> None:

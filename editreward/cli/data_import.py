@@ -199,6 +199,8 @@ def run_contamination(args: argparse.Namespace) -> int:
     from editreward.data.images import NEAR_BITS
     from editreward.data.sources import raw_groups, stream_splits
 
+    if args.output:
+        Path(args.output).parent.mkdir(parents=True, exist_ok=True)
     prints = []
     for name, splits in ((args.a, args.split_a), (args.b, args.split_b)):
         rows = (row for dataset in stream_splits(name, splits).values() for row in raw_groups(dataset))

@@ -12,6 +12,13 @@ if TYPE_CHECKING:
     from editreward.serving.settings import Settings
 
 
+NOT_OF_RAY = ("scorer_seed", "log_level", "prompts", "passes", "temperature", "max_calls", "max_cost", "prices")
+"""Options that `--engine ray` has not."""
+
+NO_OPTIONS = ("command", "command_parser", "run", "check", "shows_messages", "debug", "engine", "config")
+"""Of the arguments, what goes with a `--config`."""
+
+
 def add_serve(commands: Commands) -> None:
     """Declare `editreward serve`."""
     parser = commands.add_parser(
@@ -38,7 +45,7 @@ def add_serve(commands: Commands) -> None:
     _add_limits(parser)
     add_scorer_options(parser)
     reads(parser, token_file="file", shaping="file")
-    parser.set_defaults(run=run_serve, shows_messages=True)
+    parser.set_defaults(run=run_serve, check=_check, shows_messages=True)
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +69,20 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _check(args: argparse.Namespace) -> None:
+    """Raise a `ValueError` for options that would be ignored."""
+    if args.engine != "ray":
+        if args.config:
+            raise ValueError("`--config` is of Ray Serve: add `--engine ray`.")
+        return
+    named = [name for name in vars(args) if name not in NO_OPTIONS] if args.config else NOT_OF_RAY
+    given = [name for name in named if getattr(args, name) != args.command_parser.get_default(name)]
+    if given:
+        option = "--" + given[0].removeprefix("scorer_").replace("_", "-")
+        told = "with `--config`: write it into that file" if args.config else "with `--engine ray`"
+        raise ValueError(f"`{option}` has no effect {told}.")
+
+
 def run_serve(args: argparse.Namespace) -> None:
     """Serve until the process is told to end."""
     if args.write_client:
@@ -71,8 +92,6 @@ def run_serve(args: argparse.Namespace) -> None:
     from editreward.serving.memory import keep_memory
     from editreward.serving.run import check_host, load_replicas, read_token, serve
 
-    if args.config and args.engine != "ray":
-        raise ValueError("`--config` is of Ray Serve: add `--engine ray`.")
     settings = settings_of(args, read_token(args.token_file) if args.token_file else None)
     check_host(args.host, settings.token)
     shaping = Shaping.read(args.shaping) if args.shaping else Shaping()
@@ -85,8 +104,6 @@ def run_serve(args: argparse.Namespace) -> None:
 
 
 def _serve_on_ray(args: argparse.Namespace) -> None:
-    if args.scorer_seed is not None or args.log_level != "info":
-        raise ValueError("`--engine ray` has no `--seed` and no `--log-level`.")
     from editreward.serving.ray_environment import prepare
 
     prepare()

@@ -16,6 +16,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from editreward.curation.contamination import Prints, SourceOf, shared_sources, 
 from editreward.curation.selection import Kept, ScoredEdit, Selection, score_of, select, take_best
 from editreward.data.edit_sources import GroupSource, write_faults
 from editreward.data.images import perceptual_hash, pixel_digest, shown_image
+from editreward.data.importers.formats import short_hash
 from editreward.data.schema import UNKNOWN, encode_image
 from editreward.data.sources import StoredRows
 from editreward.data.storage import ShardWriter, write_groups
@@ -217,15 +219,21 @@ def _score(
 
 
 def describe(row: GroupRow) -> dict[str, object]:
-    """What is kept of a row beside its scores: category, content, and prints of the source and of each edit."""
-    sources = row["source_images"] or ()
-    candidates = [candidate or {} for candidate in row["candidates"] or ()]
-    images = [one.get("image") for one in candidates if one.get("editor") != UNTOUCHED]
-    return {
-        "category": row.get("category"),
-        "content": row_digest(row),
-        "prints": [_print(sources[0] if sources else None), *map(_print, images)],
-    }
+    """What is kept of a row beside its scores: category, content, and prints of the sources and of each edit."""
+    first, *others = row["source_images"] or (None,)
+    images = [(candidate or {}).get("image") for candidate in _without_untouched(row)["candidates"]]
+    prints = [_print(first), *map(_print, images)]
+    return {**content_of(row), "prints": prints, "other_sources": list(map(_print, others))}
+
+
+def content_of(row: GroupRow) -> dict[str, object]:
+    """Category and content of a row, whether its untouched source is scored or not."""
+    return {"category": row.get("category"), "content": row_digest(_without_untouched(row))}
+
+
+def _without_untouched(row: GroupRow) -> GroupRow:
+    candidates = [one for one in row["candidates"] or () if (one or {}).get("editor") != UNTOUCHED]
+    return {**row, "candidates": candidates}
 
 
 def _print(record: GroupRow | Pillow.Image | None) -> list[object] | None:
@@ -238,6 +246,9 @@ def scored_edits(records: Iterator[Mapping[str, Any]]) -> Iterator[ScoredEdit]:
     """The edits of records of scores, without the untouched sources."""
     for record in records:
         source, *prints = record["prints"]
+        others = [(one[0], one[1]) for one in record.get("other_sources") or () if one]
+        digests = [source[0] if source else "", *(digest for digest, _ in others)]
+        name = f"{record['group_id']}-{short_hash(digests, record['instruction'])}"  # groups may share their id
         candidates = record["candidates"] or [{"error": record["error"]} for _ in prints]
         untouched = candidates[len(prints)].get("reward") if len(candidates) > len(prints) else None
         for place, (one, shown) in enumerate(zip(candidates, prints, strict=False)):
@@ -248,7 +259,7 @@ def scored_edits(records: Iterator[Mapping[str, Any]]) -> Iterator[ScoredEdit]:
                 row=record["row"],
                 place=place,
                 group_id=record["group_id"] or "",
-                id=one.get("id") or (f"{record['group_id']}/{place}" if record["group_id"] else None),
+                id=one.get("id") or (f"{name}/{place}" if record["group_id"] else None),
                 origin=str(one.get("row") or f"row {record['row']}"),
                 instruction=record["instruction"] or "",
                 category=record["category"] or UNKNOWN,
@@ -261,6 +272,7 @@ def scored_edits(records: Iterator[Mapping[str, Any]]) -> Iterator[ScoredEdit]:
                 source_hash=source[1] if source else 0,
                 hash=shown[1] if shown else 0,
                 error=one["error"] or ("" if shown and source else "its image cannot be read"),
+                other_sources=others,
             )
 
 
@@ -280,13 +292,18 @@ def read_records(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def contaminated(edits: Sequence[ScoredEdit], names: Sequence[str]) -> set[int] | None:
-    """Indices of edits whose source image is that of a benchmark, or nearly so; None where none is named."""
+    """Indices of edits of which a source image is one of a benchmark, or nearly so; None where none is named."""
     if not names:
         return None
-    known: dict[str, int] = {edit.source: edit.source_hash for edit in edits if edit.source}
+    known: dict[str, int] = {digest: bits for edit in edits for digest, bits in _sources(edit)}
     ours = Prints(sources=[SourceOf(digest, 0, bytes.fromhex(digest), bits) for digest, bits in known.items()])
     found = {shared.a for name in names for shared in shared_sources(ours, take_prints(StoredRows(name)))}
-    return {index for index, edit in enumerate(edits) if edit.source in found}
+    return {index for index, edit in enumerate(edits) if any(digest in found for digest, _ in _sources(edit))}
+
+
+def _sources(edit: ScoredEdit) -> list[tuple[str, int]]:
+    """Digest and perceptual hash of each source image that can be read."""
+    return [one for one in ((edit.source, edit.source_hash), *edit.other_sources) if one[0]]
 
 
 def _select_and_write(scorer: Scorer, source: GroupSource, output: Path, curation: Curation) -> Outcome:
@@ -367,14 +384,18 @@ def _write(
         wanted.setdefault(kept.edits[index].row, []).append(index)
     dimensions = [name for name in next((e.means for e in kept.edits if e.means), {}) if name != "overall"]
     left, labelled, to_label, groups = set(kept.left), set(drawn), [], 0
-    contents = ((record["row"], record["content"]) for record in read_records(output / "scores.jsonl"))
+    records = read_records(output / "scores.jsonl")
     rows = WithUntouched(source) if selection.min_gain is not None else source
     with ShardWriter(output, SPLIT, features_of_kept(dimensions), MAX_SHARD_BYTES) as writer:
-        for (number, row), (_, content) in zip(rows.group_rows(), contents, strict=True):
+        for numbered, record in zip_longest(rows.group_rows(), records):
+            if numbered is None or record is None:
+                what = "fewer" if numbered is None else "more"
+                raise ValueError(f"{source.name} has {what} groups than when it was scored. Score anew.")
+            number, row = numbered
             groups += 1
             if number not in wanted:
                 continue
-            if row_digest(row) != content:
+            if content_of(row)["content"] != record["content"]:
                 raise ValueError(f"Group {row.get('group_id')!r} has changed since it was scored. Score anew.")
             for index in wanted[number]:
                 if index in left:
@@ -409,7 +430,7 @@ def _kept_row(edit: ScoredEdit, row: GroupRow, selection: Selection, dimensions:
 def _label_row(edit: ScoredEdit, row: GroupRow) -> GroupRow:
     candidate = {"image": encode_image(row["candidates"][edit.place]["image"]), "editor": edit.editor}
     return {
-        "group_id": f"{edit.group_id}-{edit.place}",
+        "group_id": f"{edit.group_id}-{short_hash(edit.source, edit.instruction)}-{edit.place}",
         "category": edit.category,
         "instruction": edit.instruction,
         "source_images": [encode_image(image) for image in row["source_images"]],

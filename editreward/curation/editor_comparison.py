@@ -125,7 +125,11 @@ def compare_editors(cases: Sequence[Case], editors: Sequence[str] = (), tie: flo
         if name not in found:
             known = ", ".join(found) or "none"
             raise ValueError(f"No instruction has scored edits of {name!r} and of another editor; there are: {known}.")
-    compared = [_compare(cases, *pair, tie) for pair in combinations(editors or found, 2)]
+    return _adjusted([_compare(cases, *pair, tie) for pair in combinations(editors or found, 2)])
+
+
+def _adjusted(compared: Sequence[Comparison]) -> list[Comparison]:
+    """The same with p values for their number."""
     adjusted = holm([one.p_value for one in compared])
     return [
         Comparison(**{**vars(one), "p_value": float(p), "more": one.more if p > LEVEL else None})
@@ -194,16 +198,27 @@ class Disagreement:
     cases: Sequence[tuple[Case, Case]]
 
 
-def disagreement(first: Sequence[Case], second: Sequence[Case], pair: tuple[str, str]) -> Disagreement:
+def disagreements_of(
+    first: Sequence[Case], second: Sequence[Case], pairs: Sequence[tuple[str, str]]
+) -> list[Disagreement]:
     """How often, and where, a second scorer prefers the other editor.
 
     Args:
         first, second: cases of the two scorers.
-        pair: the editors.
+        pairs: of editors.
     """
     others = {case.key: case for case in second}
-    told = [(case, others[case.key]) for case in first if case.key in others]
-    told = [(a, b) for a, b in told if all(name in a.means and name in b.means for name in pair)]
+    common = [(case, others[case.key]) for case in first if case.key in others]
+    told = {
+        pair: [(a, b) for a, b in common if all(name in a.means and name in b.means for name in pair)]
+        for pair in pairs
+    }
+    compared = _adjusted([_compare([b for _, b in both], *pair, 0.0) for pair, both in told.items() if both])
+    verdicts = {(one.first, one.second): one.verdict for one in compared}
+    return [_disagreement(both, pair, verdicts.get(pair, "undecided")) for pair, both in told.items()]
+
+
+def _disagreement(told: Sequence[tuple[Case, Case]], pair: tuple[str, str], verdict: str) -> Disagreement:
     decided = [(a, b) for a, b in told if a.difference(*pair) and b.difference(*pair)]
     differ = np.array([(a.difference(*pair) > 0) != (b.difference(*pair) > 0) for a, b in decided], dtype=bool)
     labels = {
@@ -214,11 +229,10 @@ def disagreement(first: Sequence[Case], second: Sequence[Case], pair: tuple[str,
     sizes = [float(np.std([one[i].difference(*pair) for one in decided] or [1.0])) or 1.0 for i in (0, 1)]
     apart = [one for one, other in zip(decided, differ, strict=True) if other]
     apart.sort(key=lambda one: -min(abs(case.difference(*pair)) / size for case, size in zip(one, sizes, strict=True)))
-    both = [b for _, b in told]
     return Disagreement(
         share_of_rows(differ, sources),
         {kind: {str(k): v for k, v in shares_by(differ, values, sources).items()} for kind, values in labels.items()},
-        _compare(both, *pair, 0.0).verdict if both else "undecided",
+        verdict,
         apart,
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from editreward.curation.curate import describe, read_records
+from editreward.curation.curate import content_of, describe, read_records
 from editreward.curation.editor_comparison import (
     Case,
     Comparison,
@@ -16,10 +16,10 @@ from editreward.curation.editor_comparison import (
     cases_of,
     compare_editors,
     decisive,
-    disagreement,
+    disagreements_of,
 )
 from editreward.curation.selection import OVERALL
-from editreward.data.edit_sources import GroupSource, write_faults
+from editreward.data.edit_sources import GroupSource, is_as_scored, write_faults
 from editreward.data.images import thumbnail
 from editreward.files import alone_at
 from editreward.groups import Scorer
@@ -81,7 +81,7 @@ def compare_in(
         disagreements = None
         if second is not None:
             others = _scored(output, source, second, editors, progress)
-            disagreements = [disagreement(cases, others, (one.first, one.second)) for one in comparisons]
+            disagreements = disagreements_of(cases, others, [(one.first, one.second) for one in comparisons])
         found = Found(cases, comparisons, disagreements, seconds or {})
         _write(output, found, source, scorer, second)
         write_faults(source, output)
@@ -91,10 +91,14 @@ def compare_in(
 def _scored(
     output: Path, source: GroupSource, scorer: Scorer, editors: Sequence[str], progress: bool | None
 ) -> list[Case]:
-    """The cases by a scorer, whose scores are made where they are not there: of other edits they are others."""
+    """The cases by a scorer, whose scores are made where they are not there or of what the source was before."""
     name = hashlib.sha256(json.dumps([scorer.fingerprint, source.name]).encode()).hexdigest()[:12]
     file = output / f"scores-{name}.jsonl"
-    if not file.exists() or list(output.glob(f"{file.name}.part-*")):
+    is_there = file.exists() and not list(output.glob(f"{file.name}.part-*"))
+    if is_there and not is_as_scored(source, read_records(file), content_of):
+        file.unlink()
+        is_there = False
+    if not is_there:
         score_dataset(scorer, source, file, progress=progress, describe=describe)
     return cases_of(read_records(file), editors)
 

@@ -117,7 +117,10 @@ class _Writing:
                 else:
                     found = scores.candidates[index] if isinstance(scores, GroupScores) else None
                     text = self._rationale(found, candidate["scores"] or {})
-                    known |= {"rationale": text or None, RATIONALE_BY: self.scorer.name if text else None}
+                    if text:
+                        known |= {"rationale": text, RATIONALE_BY: self.scorer.name}
+                    elif candidate.get("rationale"):
+                        self.counts.had_one += 1
                 candidates.append(known)
             yield {**row, "candidates": candidates}
 
@@ -181,7 +184,7 @@ def write_rationales(
         dimensions: of the annotations.
         split: of the output.
         rule: which answers are kept.
-        replace: also ask about candidates that have a rationale.
+        replace: also ask about candidates that have a rationale, which stays where no answer is kept.
 
     Raises:
         ValueError: the scorer writes no reasons, or judges other dimensions than the annotations have.
@@ -231,7 +234,8 @@ def _heading(prompts: PromptSet, prompt: Prompt) -> str:
 
 def _annotated(prompts: PromptSet, prompt: Prompt, annotated: Mapping[str, float | None]) -> float | None:
     """People's score of what a prompt asks; None where there is none."""
-    return next((annotated[name] for name in _places(prompts, prompt) if annotated.get(name) is not None), None)
+    names = sorted(_places(prompts, prompt))
+    return next((annotated[name] for name in names if annotated.get(name) is not None), None)
 
 
 def _score(prompts: PromptSet, prompt: Prompt, one: Pass) -> float:

@@ -31,6 +31,7 @@ class ScoredEdit:
         source, pixels: digests of the first source image's and its own pixels; empty where they cannot be read.
         source_hash, hash: their perceptual hashes.
         error: why it has no score; empty otherwise.
+        other_sources: digest and perceptual hash of each further source image that can be read.
     """
 
     row: int
@@ -49,6 +50,7 @@ class ScoredEdit:
     source_hash: int
     hash: int
     error: str
+    other_sources: Sequence[tuple[str, int]] = ()
 
 
 @dataclass(frozen=True)

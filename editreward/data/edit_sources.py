@@ -12,12 +12,12 @@ Of the last kind nothing is put aside: a row is read, scored and forgotten, what
 import glob
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from itertools import groupby
+from itertools import groupby, zip_longest
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow.parquet as pq
 
@@ -28,8 +28,8 @@ from editreward.data.importers.table_edits import Cell, EditRow, TableOptions, r
 from editreward.data.presets import preset_columns
 from editreward.data.shards import is_shard, shard_rows
 from editreward.data.sources import COLUMNS, load_groups, number_of_rows, numbered_rows, simulated_world
-from editreward.data.table_groups import TableFault, TableGroups
-from editreward.data.tables import TABLE_SUFFIXES, TEXT_SUFFIXES, TableRow, read_table
+from editreward.data.table_groups import TableFault, TableGroups, read_as
+from editreward.data.tables import TABLE_SUFFIXES, TEXT_SUFFIXES, TableRow, naming_parquet_faults, read_table
 from editreward.files import write_lines
 from editreward.groups.rows import GroupRow, ImageRecord
 from processing_editreward import clean_instruction
@@ -103,7 +103,8 @@ class StoredGroups:
 
     @property
     def name(self) -> str:
-        return f"{self.dataset} ({self.options.split}, {self.options.revision})"
+        read = read_as(TableOptions(), self.options.limit)
+        return f"{self.dataset} ({self.options.split}, {self.options.revision}{read})"
 
     def number(self) -> int | None:
         """How many groups there are, where that can be told without reading them."""
@@ -145,7 +146,8 @@ class StreamedGroups:
     @property
     def name(self) -> str:
         kept = [os.path.abspath(self.source) if self.files else self.source, self.options.split, self.options.revision]
-        return f"{', '.join(filter(None, kept))} ({self.images.resolve()})"
+        read = read_as(self.table, self.options.limit)
+        return f"{', '.join(filter(None, kept))} ({self.images.resolve()}{read})"
 
     def number(self) -> int | None:
         return None
@@ -215,7 +217,8 @@ def open_source(source: str, options: SourceOptions) -> AbstractContextManager[G
         return nullcontext(StoredGroups(source, options))
     if path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
         table = TableOptions(preset_columns(options.preset, options.columns))
-        return TableGroups(path, options.images, table, encoding=options.encoding, separator=options.separator)
+        text = {"encoding": options.encoding, "separator": options.separator}
+        return TableGroups(path, options.images, table, **text, limit=options.limit)
     return nullcontext(StreamedGroups(source, options))
 
 
@@ -226,6 +229,29 @@ def write_faults(source: GroupSource, folder: Path) -> Path:
     return file
 
 
+def is_as_scored(
+    source: GroupSource, records: Iterable[Mapping[str, Any]], describe: Callable[[GroupRow], Mapping[str, object]]
+) -> bool:
+    """Whether the groups of a source are still those of records of scores, in their order.
+
+    Args:
+        source: is gone through.
+        records: of `score_dataset`.
+        describe: of a row what must be the same in its record, such as "content", a digest.
+    """
+    for record, numbered in zip_longest(records, source.group_rows()):
+        if record is None or numbered is None:
+            return False
+        number, row = numbered
+        told = {"row": number, "group_id": row.get("group_id"), **describe(row)}
+        editors = [(candidate or {}).get("editor") for candidate in row["candidates"] or ()]
+        if any(record[name] != value for name, value in told.items()):
+            return False
+        if record["error"] is None and [one["editor"] for one in record["candidates"]] != editors:
+            return False
+    return True
+
+
 def is_stored(source: str, options: SourceOptions) -> bool:
     """Whether a source is a dataset of edit groups, by its columns."""
     path = Path(source)
@@ -234,16 +260,19 @@ def is_stored(source: str, options: SourceOptions) -> bool:
     if options.preset or options.columns:
         return False
     if path.is_file():
-        return path.suffix == ".parquet" and set(COLUMNS) <= set(pq.read_schema(path).names)
+        return path.suffix == ".parquet" and _has_groups(path)
     if path.is_dir():
         files = sorted(path.rglob("*.parquet"))
-        if not files:
-            return False
-        return set(COLUMNS) <= set(pq.read_schema(files[0]).names)
+        return bool(files) and _has_groups(files[0])
     if glob.has_magic(source):
         return False
     features = load_groups(source, options.split, True, revision=options.revision, strict=False).features
     return features is not None and set(COLUMNS) <= set(features)
+
+
+def _has_groups(file: Path) -> bool:
+    with naming_parquet_faults(str(file)):
+        return set(COLUMNS) <= set(pq.read_schema(file).names)
 
 
 def files_of(source: str) -> list[Path]:
@@ -258,6 +287,8 @@ def files_of(source: str) -> list[Path]:
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file() and file.name not in NOT_TABLES)
         shards = [file for file in files if is_shard(file)]
+        if not shards and any(file.suffix == ".parquet" for file in files):
+            return []  # texts beside them, such as dataset_infos.json, say something of them
         return shards or [file for file in files if file.suffix.lower() in TEXT_SUFFIXES]
     if glob.has_magic(source):
         found = sorted(map(Path, glob.glob(source)))

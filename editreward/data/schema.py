@@ -175,16 +175,16 @@ def encode_image(image: object) -> ImageRecord:
     """An image as `{"bytes", "path"}`, from any form that `datasets.Image` encodes: path, bytes, PIL, numpy, or this.
 
     A PIL image that was opened from a file is stored as that file, hence without another loss of quality. An array or
-    tensor of floats becomes 8 bits as it does where it is scored.
+    tensor of anything but uint8 becomes 8 bits as it does where it is scored.
 
     Raises:
-        ValueError: floats are no image; the message says what they are.
+        ValueError: its numbers are no image; the message says what they are.
     """
     if isinstance(image, Mapping) and image.get("bytes") is not None:
         return {"bytes": image["bytes"], "path": image.get("path")}
     if isinstance(image, Mapping) and image.get("path"):
         raise ValueError(f"{LINKED} (it holds {image['path']!r})")
-    if "float" in str(getattr(image, "dtype", "")):  # of numpy and torch
+    if str(getattr(image, "dtype", "uint8")).removeprefix("torch.") != "uint8":
         from processing_editreward import load_image
 
         image = load_image(image, "the array")

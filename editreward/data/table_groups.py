@@ -87,6 +87,7 @@ class TableGroups:
             faults, and so are URLs: a table may be somebody else's.
         options: which columns to read.
         encoding, separator: of a text file, see `read_table`.
+        limit: number of the first group that is left out.
 
     Attributes:
         rows: that were read.
@@ -106,8 +107,9 @@ class TableGroups:
         *,
         encoding: str | None = None,
         separator: str | None = None,
+        limit: int | None = None,
     ) -> None:
-        self.path, self.options = Path(path), options or TableOptions()
+        self.path, self.options, self.limit = Path(path), options or TableOptions(), limit
         self.images = self.path.parent if images is None else Path(images)
         if not self.images.is_dir():
             raise FileNotFoundError(f"There is no image folder {self.images}.")
@@ -177,7 +179,7 @@ class TableGroups:
     def __len__(self) -> int:
         """How many groups there are."""
         (number,) = self._database.execute("SELECT COUNT(DISTINCT key) FROM rows").fetchone()
-        return int(number)
+        return int(number) if self.limit is None else min(int(number), self.limit)
 
     def number(self) -> int | None:
         """As `len`, as `GroupSource` has it."""
@@ -185,6 +187,7 @@ class TableGroups:
 
     def groups(self, start: int = 0, step: int = 1, limit: int | None = None) -> Iterator[TableGroup]:
         """Every `step`-th group from `start` on, up to the group `limit`, which is left out."""
+        limit = self.limit if limit is None else min(limit, len(self))
         keys = self._database.execute("SELECT key FROM rows GROUP BY key ORDER BY MIN(id)")
         for number, (key,) in islice(enumerate(keys), start, limit, step):
             found = self._database.execute("SELECT data FROM rows WHERE key = ? ORDER BY id", [key])
@@ -192,8 +195,8 @@ class TableGroups:
 
     @property
     def name(self) -> str:
-        """What to call the table where what was done with it is kept: its path and the images' folder."""
-        return f"{self.path.resolve()} ({self.images.resolve()})"
+        """What to call the table where what was done with it is kept: its path, the images' folder, how it is read."""
+        return f"{self.path.resolve()} ({self.images.resolve()}{read_as(self.options, self.limit)})"
 
     def group_rows(self, start: int = 0, step: int = 1, limit: int | None = None) -> Iterator[tuple[int, GroupRow]]:
         """As `groups`, as rows of the dataset schema with their numbers, the images within.
@@ -236,6 +239,12 @@ class TableGroups:
         group = EditGroup(paths[0], first["instruction"], paths[1], name)
         sources = tuple(map(_shown, first["sources"]))
         return TableGroup(number, group, first["category"], sources, candidates)
+
+
+def read_as(options: TableOptions, limit: int | None) -> str:
+    """What the name of a source says of how it is read: other columns or another limit make other groups of it."""
+    told = [f"{field} from {column}" for field, column in sorted(options.columns.items())]
+    return "".join(f", {one}" for one in (*told, *([] if limit is None else [f"up to group {limit}"])))
 
 
 class KeptEdit(TypedDict):

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from editreward.data.edit_sources import GroupSource, write_faults
+from editreward.data.edit_sources import GroupSource, is_as_scored, write_faults
 from editreward.data.images import extension_of, pixel_digest, shown_image
 from editreward.data.schema import UNKNOWN, encode_image
 from editreward.editors.candidates import CandidateGroups
@@ -220,10 +220,13 @@ def _loaded(scorer: Scorer | str | None, processes: Processes) -> Scorer:
 
 
 def _score(output: Path, source: GroupSource, scorer: Scorer, processes: Processes, progress: bool | None) -> Path:
-    """The scores of all candidates, made where they are not there."""
+    """The scores of all candidates, made where they are not there or of what the source was before."""
     name = hashlib.sha256(json.dumps([scorer.fingerprint, source.name]).encode()).hexdigest()[:12]
     file = output / f"scores-{name}.jsonl"
     is_there = file.exists() and not list(output.glob(f"{file.name}.part-*"))
+    if is_there and processes.is_main and not is_as_scored(source, _records(file), _told):
+        file.unlink()
+        is_there = False
     if not processes.from_main(is_there):
         score_dataset(scorer, source, file, processes=processes, progress=progress, describe=_described)
     return file
@@ -231,12 +234,16 @@ def _score(output: Path, source: GroupSource, scorer: Scorer, processes: Process
 
 def _described(row: GroupRow) -> dict[str, object]:
     """What is kept of a row beside its scores."""
-    candidates = [candidate or {} for candidate in row["candidates"] or ()]
     source = shown_image((row["source_images"] or (None,))[0])
+    return {**_told(row), "digest_of_source": "" if source is None else pixel_digest(source).hex()}
+
+
+def _told(row: GroupRow) -> dict[str, object]:
+    """Of that, what needs no decoded image."""
+    candidates = [candidate or {} for candidate in row["candidates"] or ()]
     return {
         "category": row.get("category"),
         "content": row_digest(row),
-        "digest_of_source": "" if source is None else pixel_digest(source).hex(),
         "seeds": [candidate.get("seed") for candidate in candidates],
         "truth": [_truth(candidate.get("scores")) for candidate in candidates],
     }

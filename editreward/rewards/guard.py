@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from editreward.groups import EditGroup, GroupScores, Scorer
+from editreward.scorers.registry import check_answers
 
 FEWEST_CALLS = 8
 """Calls that a trend needs."""
@@ -23,12 +24,12 @@ class GuardReport:
 
     Attributes:
         calls: calls that were watched.
-        reward_trend, guard_trend: slope per call of the mean reward and of the guard's mean score over the window, in
-            standard errors; NaN before there are eight calls.
+        reward_trend, guard_trend: slope per call of the mean reward (of the scorer's own, where rewards are win rates)
+            and of the guard's mean score over the window, in standard errors; NaN before there are eight calls.
         agreement: share of pairs of edits of one group that both put in the same order, over the window; NaN if there
             is none.
         groups, zero_spread: groups of two and more edits that were watched, and those of them with one reward for all.
-        failed: calls at which the guard's scorer raised.
+        failed: calls at which the guard's scorer raised, or broke the interface.
         alarm: the reward rises while the guard falls.
     """
 
@@ -90,12 +91,15 @@ class Guard:
         self._count = self._asked = self._groups = self._zero_spread = self._failed = 0
         self._alarmed = False
 
-    def watch(self, groups: Sequence[EditGroup], rewards: Sequence[np.ndarray]) -> None:
+    def watch(
+        self, groups: Sequence[EditGroup], rewards: Sequence[np.ndarray], scores: Sequence[np.ndarray] | None = None
+    ) -> None:
         """Note a call's groups; `Reward` does it. A guard that fails costs no reward: it is a warning, and counted.
 
         Args:
             groups: the groups.
             rewards: of each group, of shape `(candidates,)`; NaN for what failed.
+            scores: of the same shapes, what the trend is taken of in place of rewards whose mean cannot change.
         """
         for values in rewards:
             known = values[~np.isnan(values)]
@@ -106,19 +110,20 @@ class Guard:
             return
         try:
             answers = self.scorer(groups)
+            check_answers(self.scorer, groups, answers)
         except Exception as error:  # whatever a judge's server or a user's function raises
             self._failed += 1
             warnings.warn(f"The guard {self.scorer.name} failed: {type(error).__name__}: {error}", stacklevel=3)
             return
-        pairs = [
-            _known(values, np.array(answer.overall))
-            for values, answer in zip(rewards, answers, strict=True)
+        known = [
+            _known(values, own, np.array(answer.overall))
+            for values, own, answer in zip(rewards, rewards if scores is None else scores, answers, strict=True)
             if isinstance(answer, GroupScores)
         ]
-        if not any(len(values) for values, _ in pairs):
+        if not any(len(values) for values, _, _ in known):
             return
-        agreeing, compared = map(sum, zip(*(_agreement(*one) for one in pairs), strict=True))
-        reward, guard = (float(np.concatenate(column).mean()) for column in zip(*pairs, strict=True))
+        agreeing, compared = map(sum, zip(*(_agreement(values, guard) for values, _, guard in known), strict=True))
+        _, reward, guard = (float(np.concatenate(column).mean()) for column in zip(*known, strict=True))
         self._calls.append(_Call(reward, guard, agreeing, compared))
         self._count += 1
         report = self.report()
@@ -159,10 +164,10 @@ def trend(values: Sequence[float]) -> float:
     return slope / error if error else math.copysign(math.inf, slope)
 
 
-def _known(rewards: np.ndarray, guard: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both numbers of the edits that have both."""
-    both = ~np.isnan(rewards) & ~np.isnan(guard)
-    return rewards[both], guard[both]
+def _known(*numbers: np.ndarray) -> list[np.ndarray]:
+    """The numbers of the edits that have all of them."""
+    has_all = ~np.isnan(numbers).any(axis=0)
+    return [one[has_all] for one in numbers]
 
 
 def _agreement(rewards: np.ndarray, guard: np.ndarray) -> tuple[int, int]:

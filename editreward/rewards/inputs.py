@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,7 @@ def gather(sources: Sequence[object], edited: Sequence[object], instructions: Se
     sizes = {name: len(value) for name, value in named.items()}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"Different numbers of edits: {', '.join(f'{n} in {name}' for name, n in sizes.items())}.")
-    opened: dict[int, tuple[ImageInput, str]] = {}  # a loop repeats the source's object for each of its edits
+    opened: dict[int, tuple[object, ImageInput, str]] = {}  # a loop repeats the source's object for each of its edits
     groups: dict[tuple[str, ...], EditGroup] = {}
     members: dict[tuple[str, ...], dict[int, ImageInput]] = {}
     failed: dict[int, str] = {}
@@ -86,7 +87,7 @@ def to_image(image: object, name: str) -> ImageInput:
         ValueError: it cannot be an image.
     """
     if isinstance(image, str):
-        return Path(image) if len(image) < 4096 and Path(image).is_file() else from_base64(image, name)
+        return Path(image) if os.path.isfile(image) else from_base64(image, name)
     if isinstance(image, Image.Image | bytes | Path):
         return image
     if isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[0] in (1, 3, 4) and image.shape[-1] > 4:
@@ -114,18 +115,38 @@ def _as_list(source: object) -> list[object]:
     return list(source) if isinstance(source, list | tuple) else [source]
 
 
-def _opened(image: object, name: str, known: dict[int, tuple[ImageInput, str]]) -> tuple[ImageInput, str]:
-    """A source with a hash of its content; the same object is looked at once."""
+def _opened(image: object, name: str, known: dict[int, tuple[object, ImageInput, str]]) -> tuple[ImageInput, str]:
+    """A source with a hash of its content; the same object is looked at once.
+
+    The object is kept: else its id is given away again.
+    """
     if id(image) not in known or not isinstance(image, Image.Image | bytes | str):
-        known[id(image)] = (made := to_image(image, name)), digest_of(made, name)
-    return known[id(image)]
+        made = to_image(image, name)
+        known[id(image)] = image, made, digest_of(made, name)
+    return known[id(image)][1:]
 
 
 def digest_of(image: ImageInput, name: str) -> str:
-    """A hash of a file's bytes or of an image's pixels."""
+    """A hash of a file's bytes or of an image's pixels.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
     if isinstance(image, bytes):
         return content_hash(image)
     if isinstance(image, Path):
-        return content_hash(image.read_bytes())
+        return content_hash(file_bytes(image, name))
     pixels = load_image(image, name)
     return content_hash(f"{pixels.size}", pixels.tobytes())
+
+
+def file_bytes(path: Path, name: str) -> bytes:
+    """The bytes of an image's file.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{name} cannot be read: {error}") from error

@@ -129,7 +129,10 @@ class Reward:
             _zero_spread(values, batch.groups, batch.places),
         )
         if self.guard is not None and batch.groups:
-            self.guard.watch(batch.groups, [values[list(places)] for places in batch.places])
+            rewards = [values[list(places)] for places in batch.places]
+            # The mean of a group's win rates is always 0.5.
+            scores = list(map(_own, answers[0], rewards)) if self.shaping.win_rate else None
+            self.guard.watch(batch.groups, rewards, scores)
         return made
 
     def rewards(
@@ -183,6 +186,11 @@ def _note(
     for name, column in columns.items():
         whole = details.setdefault(prefix + name, np.full(count, math.nan, dtype=np.float32))
         whole[list(places)] = column
+
+
+def _own(answer: GroupScores | Unscored, rewards: np.ndarray) -> np.ndarray:
+    """The scorer's own rewards of a group, of the shape of the shaped ones; NaN where it is unscored."""
+    return np.full(len(rewards), math.nan) if isinstance(answer, Unscored) else np.array(answer.overall)
 
 
 def _zero_spread(values: np.ndarray, groups: Sequence[EditGroup], places: Sequence[Sequence[int]]) -> dict[int, str]:

@@ -28,7 +28,7 @@ from PIL import Image, ImageOps
 
 from editreward.client import AsyncClient, NoReward
 from editreward.groups import EditGroup
-from editreward.rewards.inputs import to_image
+from editreward.rewards.inputs import file_bytes, to_image
 from editreward.rewards.reward import Reward, RewardError, checked
 from editreward.rewards.sources import load_reward, token_of
 from editreward.scorers.batching import Batcher
@@ -97,7 +97,7 @@ def source_of(extra_info: Mapping[str, Any], image_root: str | None, image_size:
     """The source image as the editor saw it.
 
     Raises:
-        ValueError: `extra_info` does not say which it is, or the file is outside of `image_root`.
+        ValueError: `extra_info` does not say which it is, or the file is outside of `image_root` or cannot be read.
     """
     if extra_info.get("source_bytes") is not None:
         return _prepared(extra_info["source_bytes"], image_size)
@@ -106,7 +106,7 @@ def source_of(extra_info: Mapping[str, Any], image_root: str | None, image_size:
         file = (root / str(extra_info["image"])).resolve()
         if not file.is_relative_to(root):
             raise ValueError(f"The source {extra_info['image']!r} is outside of `image_root`.")
-        return _prepared(file.read_bytes(), image_size)
+        return _prepared(file_bytes(file, "the source"), image_size)
     raise ValueError(
         'An edit cannot be judged without its source: give `image_root` for extra_info["image"], or put '
         '"source_bytes" into extra_info when preparing the data.'

@@ -44,7 +44,7 @@ class RemoteScorer:
         self.scale: tuple[float, float] | None = None if about["scale"] is None else tuple(about["scale"])
         self.calibrated: bool = about["calibrated"]
         self.notes: tuple[str, ...] = tuple(about["notes"])
-        self._edits = int(about["limits"]["edits"])
+        self._edits, self._bytes = int(about["limits"]["edits"]), int(about["limits"]["body_bytes"])
 
     def __call__(self, groups: Sequence[EditGroup]) -> list[GroupScores | Unscored]:
         """Score groups, as every `Scorer` does; rewards are the scorer's own, not the server's shaped ones.
@@ -57,9 +57,9 @@ class RemoteScorer:
         for index, group in enumerate(groups):
             try:
                 bodies.append({**_body(group), "group_id": str(index)})
-            except ValueError as error:
+            except (ValueError, OSError) as error:  # OSError: of an open PIL image that is truncated
                 found[index] = Unscored(str(error))
-        for part in portions(bodies, min(self._edits, 64)):
+        for part in portions(bodies, min(self._edits, 64), self._bytes * 3 // 4):  # beside images there are texts
             for answer in self._ask(part):
                 found[int(answer["group_id"])] = _scores_of(answer)
         return [one if one is not None else Unscored("the server left it out") for one in found]
@@ -91,7 +91,7 @@ def _body(group: EditGroup) -> dict[str, Any]:
     for index, image in enumerate(group.edited):
         try:
             edited.append(text_of(_readable(image, f"edited[{index}]")))
-        except ValueError:
+        except (ValueError, OSError):
             edited.append("AAAA")
     return {"sources": sources, "instruction": group.instruction, "edited": edited}
 

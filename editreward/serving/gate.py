@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from editreward.serving.errors import RequestError
+from editreward.serving.errors import RequestError, refused
 from editreward.serving.logs import log
 from editreward.serving.metrics import Metrics
 from editreward.serving.settings import Settings
@@ -25,13 +25,20 @@ class Budget:
         self._limit, self._metrics, self.held = limit, metrics, 0
         self._lock = threading.Lock()  # images are decoded in threads
 
-    def take(self, count: int) -> None:
+    def take(self, count: int, own: int = 0) -> None:
         """Hold more bytes.
 
+        Args:
+            count: how many.
+            own: what the request holds already.
+
         Raises:
-            RequestError: there is no room; 429.
+            RequestError: there is no room, 429; or there never will be, 413.
         """
         with self._lock:
+            if own + count > self._limit:
+                reason = f"with its decoded images it takes more than {self._limit:,} bytes; send fewer at a time"
+                raise refused([{"field": "body", "reason": reason}], 413)
             if self.held + count > self._limit:
                 raise RequestError(429, "The server holds as many requests as it can; try again.", retry_after=1)
             self.held += count
@@ -45,10 +52,15 @@ class Budget:
 
 
 class Holding:
-    """What one request holds of a budget. Threads that still work on a request that is answered get nothing more."""
+    """What one request holds of a budget. Threads that still work on a request that is answered get nothing more.
 
-    def __init__(self, budget: Budget) -> None:
-        self._budget, self._count, self._is_over = budget, 0, False
+    Args:
+        budget: of all requests.
+        body: bytes of the request that are held already, by the gate.
+    """
+
+    def __init__(self, budget: Budget, body: int = 0) -> None:
+        self._budget, self._body, self._count, self._is_over = budget, body, 0, False
         self._lock = threading.Lock()
 
     def take(self, count: int) -> None:
@@ -60,7 +72,7 @@ class Holding:
         with self._lock:
             if self._is_over:
                 raise RequestError(499, "The request is answered.")
-            self._budget.take(count)
+            self._budget.take(count, self._body + self._count)
             self._count += count
 
     def end(self) -> None:
@@ -113,7 +125,7 @@ class Gate:
             RequestError: there is another token or none; 401.
         """
         token = self._settings.token
-        if token is None or request.url.path in OPEN_PATHS:
+        if token is None or request.scope["path"] in OPEN_PATHS:
             return
         given = request.headers.get("authorization", "").encode()
         if not hmac.compare_digest(given, f"Bearer {token}".encode()):
@@ -142,7 +154,7 @@ class Gate:
                     part = message.get("body", b"")
                     if length + len(part) > limits.body_bytes:
                         raise _too_long(limits.body_bytes)
-                    self._budget.take(len(part))
+                    self._budget.take(len(part), length)
                     length += len(part)
                     parts.append(part)
                     more = message.get("more_body", False)
@@ -169,9 +181,9 @@ class Gate:
 
 
 def _too_long(limit: int) -> RequestError:
-    return RequestError(
-        413, f"body: it has more than {limit:,} bytes.", [{"field": "body", "reason": f"more than {limit:,} bytes"}]
-    )
+    advice = "send fewer edits at a time, or start the server with a larger --max-body"
+    message = f"body: it has more than {limit:,} bytes; {advice}."
+    return RequestError(413, message, [{"field": "body", "reason": f"more than {limit:,} bytes"}])
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -9,12 +9,11 @@ import logging
 import os
 import signal
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ray
-import yaml
 from fastapi import FastAPI
 from ray import serve
 
@@ -22,7 +21,7 @@ from editreward.rewards.shaping import Shaping
 from editreward.serving.logs import write_logs
 from editreward.serving.run import check_host, load_replicas, read_token
 from editreward.serving.settings import Limits, Settings
-from editreward.validation import validated
+from editreward.validation import read_yaml, validated
 
 NAME = "EditReward"
 """Of the deployment, which config files name."""
@@ -155,24 +154,31 @@ def run_until_signal(host: str, port: int, made: serve.Application) -> None:
         ray.shutdown()
 
 
+@dataclass(frozen=True)
+class RayConfig:
+    """What is read of a config file of Ray Serve: of `applications` ours, and where to listen."""
+
+    applications: tuple[dict[str, Any], ...] = ()
+    http_options: dict[str, Any] = field(default_factory=dict)
+
+
 def run_config(path: str | Path) -> None:
     """Serve what a config file of Ray Serve says, on this machine.
 
     Raises:
-        ValueError: it has not one application of ours, or others could reach it and it asks for no token.
+        ValueError: it is of another form, has not one application of ours, or others could reach it and it asks for no
+            token.
     """
-    content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    http = content.get("http_options") or {}
-    applications = content.get("applications") or []
+    config = read_yaml(path, RayConfig)
     ours = f"{__name__}:{build.__name__}"
-    if [one.get("import_path") for one in applications] != [ours]:
+    if [one.get("import_path") for one in config.applications] != [ours]:
         raise ValueError(f"{path}: `applications` must be one, with `import_path: {ours}`.")
-    (one,) = applications
-    host, port = http.get("host", "127.0.0.1"), http.get("port", 8000)
+    (one,) = config.applications
+    host, port = config.http_options.get("host", "127.0.0.1"), config.http_options.get("port", 8000)
     arguments = validated(RayArguments, one.get("args") or {}, f"{path}: args")
     check_host(host, arguments.settings().token)
     options: dict[str, object] = {}
-    for deployment in one.get("deployments") or []:
+    for deployment in validated(list[dict[str, Any]], one.get("deployments") or [], f"{path}: deployments"):
         if deployment.get("name") != NAME:
             raise ValueError(f"{path}: the deployment is called {NAME}, not {deployment.get('name')!r}.")
         options |= {key: value for key, value in deployment.items() if key != "name"}

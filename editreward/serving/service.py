@@ -129,7 +129,7 @@ class Service:
         """
         self._check_limits(groups)
         self._check_room(groups)
-        holding = Holding(self.budget)
+        holding = Holding(self.budget, sum(len(one) for group in groups for one in (*group.sources, *group.edited)))
         try:
             with self.metrics.stage("decode"):
                 decoded = await asyncio.gather(*(self._decode(group, deadline, holding) for group in groups))

@@ -14,7 +14,8 @@ class Limits:
         groups, edits: groups and edits of a request.
         candidates, sources: edits and source images of a group.
         instruction_characters: characters of an instruction.
-        held_bytes: bytes of bodies and decoded images of all requests at a time; beyond, requests are told to wait.
+        held_bytes: bytes of bodies and decoded images of all requests at a time; beyond, requests are told to wait;
+            one that takes more by itself is refused.
         request_seconds: the longest deadline; that of requests that bring none.
     """
 

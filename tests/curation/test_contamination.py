@@ -133,6 +133,9 @@ def test_the_contamination_command_prints_writes_and_exits_with_one(tmp_path, ca
     write_groups(bench, tmp_path / "bench", split="test")
     report = tmp_path / "shared.json"
     arguments = ["data", "contamination", str(tmp_path / "train"), str(tmp_path / "bench")]
+    assert cli.main([*arguments, "--output", str(tmp_path / "new" / "folder" / "x.json")]) == 1
+    assert (tmp_path / "new" / "folder" / "x.json").exists()
+    capsys.readouterr()
     assert cli.main([*arguments, "--output", str(report)]) == 1
     out = capsys.readouterr().out
     assert "Source images: 1 pairs (0 identical, 1 with the same instruction); they concern 1 of 2" in out

@@ -18,12 +18,12 @@ from editreward.cli import command as cli
 from editreward.curation.acceptance import Condition
 from editreward.curation.curate import Curation, RiskControl, Selection, curate
 from editreward.data import storage
-from editreward.data.edit_sources import SourceOptions, StreamedGroups
+from editreward.data.edit_sources import SourceOptions, StreamedGroups, open_source
 from editreward.data.sources import load_groups, raw_groups
 from editreward.data.storage import ShardWriter, write_groups
 from tests.data.test_edit_sources import shard
 from tests.helpers.hub_server import Hub, run_with_hub
-from tests.helpers.pictures import file_of
+from tests.helpers.pictures import file_of, noise
 from tests.helpers.processes import start
 from tests.helpers.scorers import GREEN, RED, ColourScorer, Share, painted
 
@@ -228,6 +228,43 @@ def test_other_settings_are_refused_and_scores_are_used_again(shards, whole, tmp
         run(shards, tmp_path / "gain", scorer, Curation(Selection(min_gain=1)), scores=whole)
 
 
+def test_scores_with_the_untouched_source_are_used_again_without_it(shards, tmp_path):
+    run(shards, tmp_path / "gain", curation=Curation(Selection(min_gain=60)))
+    scorer = ColourScorer()
+    outcome = run(shards, tmp_path / "out", scorer, Curation(Selection(top_k=7)), scores=tmp_path / "gain")
+    assert scorer.calls == [] and len(outcome.kept.left) == 7
+
+
+def table(folder, numbers, group=None):
+    """A CSV of edits of different sources, all of one group where it is named."""
+    folder.mkdir(exist_ok=True)
+    lines = ["source,edited,instruction" + (",group" if group else "")]
+    for number in numbers:
+        (folder / f"s{number}.png").write_bytes(file_of(source_image(number)))
+        (folder / f"e{number}.png").write_bytes(file_of(painted(number, number)))
+        lines.append(f"s{number}.png,e{number}.png,x" + (f",{group}" if group else ""))
+    (folder / "rows.csv").write_text("\n".join(lines))
+    return str(folder / "rows.csv")
+
+
+@pytest.mark.parametrize("numbers", [range(4), range(6)])
+def test_a_source_that_lost_or_got_rows_since_it_was_scored_is_told(tmp_path, numbers):
+    with open_source(table(tmp_path / "edits", range(5)), SourceOptions()) as source:
+        curate(ColourScorer(), source, tmp_path / "out", Curation())
+    what = "fewer" if len(numbers) < 5 else "more"
+    with open_source(table(tmp_path / "edits", numbers), SourceOptions()) as source:
+        with pytest.raises(ValueError, match=rf"rows\.csv .* has {what} groups than when it was scored. Score anew"):
+            curate(ColourScorer(), source, tmp_path / "again", Curation(), scores=tmp_path / "out")
+
+
+def test_edits_of_different_sources_in_one_group_are_not_taken_for_repeated(tmp_path):
+    with open_source(table(tmp_path / "edits", range(5), "all"), SourceOptions()) as source:
+        outcome = curate(ColourScorer(), source, tmp_path / "out", Curation(labels=5))
+    assert len(outcome.kept.left) == 5 and len({edit.id for edit in outcome.kept.edits}) == 5
+    labels = list(raw_groups(load_groups(tmp_path / "out" / "to_label")))
+    assert len({row["group_id"] for row in labels}) == 5
+
+
 def test_gain_is_over_the_untouched_source(shards, tmp_path):
     outcome = run(shards, tmp_path / "out", curation=Curation(Selection(min_gain=60)))
     for edit in outcome.kept.edits:
@@ -248,6 +285,19 @@ def test_sources_of_a_benchmark_are_dropped(shards, tmp_path):
     outcome = run(shards, tmp_path / "out", curation=Curation(exclude=[str(tmp_path / "bench")]))
     dropped = {outcome.kept.edits[i].id for i, why in outcome.kept.why.items() if "benchmark" in why}
     assert "1.tar/140" in dropped
+
+
+def test_a_second_source_image_of_a_benchmark_drops_its_edit(tmp_path):
+    bench = {"instruction": "other", "source_images": [noise(7)], "candidates": [{"image": painted(1)}]}
+    write_groups([bench], tmp_path / "bench")
+    rows = [
+        {"instruction": "x", "source_images": images, "candidates": [{"image": painted(9)}]}
+        for images in ([noise(1), noise(7)], [noise(2), noise(3)])
+    ]
+    write_groups(rows, tmp_path / "edits")
+    with open_source(str(tmp_path / "edits"), SourceOptions()) as source:
+        outcome = curate(ColourScorer(), source, tmp_path / "out", Curation(exclude=[str(tmp_path / "bench")]))
+    assert [outcome.kept.edits[index].row for index in outcome.kept.left] == [1]
 
 
 def test_labels_are_drawn_labelled_and_decide(shards, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from editreward.cli import command as cli
-from editreward.curation.editor_comparison import Case, cases_of, compare_editors, decisive, disagreement
+from editreward.curation.editor_comparison import Case, cases_of, compare_editors, decisive, disagreements_of
 from editreward.curation.editor_report import compare_in
 from editreward.curation.editor_sources import SideBySide
 from editreward.data.edit_sources import SourceOptions, StreamedGroups, open_source
@@ -71,10 +71,19 @@ def test_copies_of_one_source_add_no_certainty():
 def test_a_second_scorer_that_sees_it_otherwise_is_counted():
     first = [case(i, {"a": 1.0, "b": 0.0}) for i in range(10)]
     second = [case(i, {"a": 1.0 if i < 7 else -1.0, "b": 0.0}) for i in range(9)]
-    found = disagreement(first, second, ("a", "b"))
+    (found,) = disagreements_of(first, second, [("a", "b")])
     assert (found.share.value, found.share.total) == (pytest.approx(2 / 9), 9)
     assert [one.source for one, _ in found.cases] == ["s7", "s8"] and found.by["category"]["c"].total == 9
-    assert disagreement(first, [], ("a", "b")).share.total == 0
+    (found,) = disagreements_of(first, [], [("a", "b")])
+    assert (found.share.total, found.verdict) == (0, "undecided")
+
+
+def test_the_verdict_of_a_second_scorer_is_adjusted_for_the_number_of_pairs_too():
+    """Six sources of one sign have p = 2 / 64, which is enough for one pair of editors and not for three."""
+    cases = [case(i, {"a": 3.0, "b": 2.0, "c": 1.0}) for i in range(6)]
+    pairs = [("a", "b"), ("a", "c"), ("b", "c")]
+    assert [one.verdict for one in disagreements_of(cases, cases, pairs[:1])] == ["a is better"]
+    assert all(one.verdict.startswith("undecided") for one in disagreements_of(cases, cases, pairs))
 
 
 def test_the_most_decisive_cases_are_those_with_the_largest_differences():
@@ -118,6 +127,31 @@ def test_a_comparison_from_shards_to_a_report_is_scored_once(edits, tmp_path):
     again = ColourScorer()
     compare_in(tmp_path / "out", source, again, None, ["plain", "red"])
     assert again.calls == []
+
+
+def test_edits_that_changed_in_their_place_and_other_limits_are_scored_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr("editreward.reports.page._figure", lambda plots, palette: b"")  # a second each
+    sources = {name: one_editor(tmp_path / name, extra) for name, extra in (("better", 20), ("worse", 0))}
+
+    def compared(**options):
+        scorer = ColourScorer()
+        with ExitStack() as stack:
+            opened = {
+                name: stack.enter_context(open_source(str(table), SourceOptions(**options)))
+                for name, table in sources.items()
+            }
+            (found,) = compare_in(tmp_path / "out", SideBySide(opened), scorer).comparisons
+        return found.win_rate.value, found.cases, sum(scorer.calls)
+
+    groups = 2 * SOURCES + 2
+    assert compared() == (1.0, SOURCES, groups) and compared() == (1.0, SOURCES, 0)
+    assert compared(limit=10) == (1.0, 10, 20)
+    for number in range(SOURCES):
+        (tmp_path / "better" / f"e{number}.png").write_bytes(file_of(painted(number, 0, 0)))
+    assert compared() == (0.0, SOURCES, groups)
+    with sources["worse"].open("a") as table:
+        table.write("\ns1.png,e1.png,one more")
+    assert compared() == (0.0, SOURCES, groups + 1) and compared() == (0.0, SOURCES, 0)
 
 
 def test_the_command_says_who_is_better(edits, tmp_path, capsys):

@@ -1,11 +1,12 @@
 """Rationales by a scorer: which answers are kept, what is counted, and how they are marked."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from editreward.cli.command import main
-from editreward.curation.rationales import Rule, write_rationales
+from editreward.curation.rationales import Rule, _annotated, write_rationales
 from editreward.data.schema import dimensions_of
 from editreward.data.sources import load_groups, raw_groups
 from editreward.data.storage import write_groups
@@ -95,6 +96,21 @@ def test_what_a_person_wrote_stays_unless_it_is_to_be_replaced(tmp_path):
     assert counts.had_one == 1
     _, (candidate,) = written(tmp_path, judge, rows, replace=True)
     assert candidate["rationale_by"] == "a judge"
+
+
+def test_a_rationale_stays_where_no_new_answer_is_kept(tmp_path):
+    rows = rows_of((1.0, 1.0))
+    rows[0]["candidates"][0]["rationale"] = "a person's"
+    counts, (candidate,) = written(tmp_path, Judge([(4, 4)] * 2), rows, replace=True)
+    assert (candidate["rationale"], candidate["rationale_by"]) == ("a person's", None)
+    assert (counts.had_one, counts.written) == (1, 0)
+
+
+def test_of_two_dimensions_of_one_prompt_the_first_by_name_is_the_truth():
+    names = [f"dimension_{letter}" for letter in "fedcba"]
+    prompts = replace(COMPACT, dimensions=dict.fromkeys(names, "IF"))
+    annotated = {name: float(place) for place, name in enumerate(names)}
+    assert _annotated(prompts, prompts.prompts[0], annotated) == 5.0
 
 
 def test_an_answer_without_words_is_no_rationale(tmp_path):

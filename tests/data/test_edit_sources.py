@@ -167,6 +167,21 @@ def test_processes_share_the_groups_and_a_limit_ends_them(tmp_path):
     assert {number: row for part in shared for number, row in part.items()} == {n: whole[n] for n in range(6)}
 
 
+def test_text_files_beside_parquet_files_are_not_read(tmp_path):
+    test_a_folder_of_parquet_files_with_images_within_is_streamed(tmp_path)
+    (tmp_path / "dataset_infos.json").write_text('{"default": {"features": {}}}')
+    opened, rows = read(tmp_path, preset="magicbrush")
+    assert len(rows) == 2 and opened.faults == []
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", ""])
+def test_a_parquet_file_that_is_not_complete_is_named(tmp_path, name):
+    pq.write_table(pa.table({"instruction": ["x"] * 100}), tmp_path / "rows.parquet")
+    (tmp_path / "rows.parquet").write_bytes((tmp_path / "rows.parquet").read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"rows\.parquet is not a complete Parquet file"):
+        open_source(str(tmp_path / name), SourceOptions())
+
+
 def test_what_is_opened_follows_from_what_is_there(tmp_path):
     write_groups([simulate_group(0, candidates=2, size=84).to_row()], tmp_path / "groups")
     (tmp_path / "rows.csv").write_text("instruction,source,edited\n")
@@ -293,3 +308,7 @@ def test_tables_still_gather_rows_wherever_they_stand(tmp_path):
     (tmp_path / "rows.csv").write_text(text)
     with TableGroups(tmp_path / "rows.csv") as table:
         assert [len(row["candidates"]) for _, row in table.group_rows()] == [2, 1]
+        whole = table.name
+    with open_source(str(tmp_path / "rows.csv"), SourceOptions(limit=1)) as table:
+        assert [number for number, _ in table.group_rows()] == [0] == [n for n, _ in table.group_rows(limit=9)]
+        assert table.number() == len(table) == 1 and table.name != whole

@@ -421,6 +421,19 @@ def test_arrays_of_floats_are_stored_as_they_are_scored(as_tensor, tmp_path):
         write_groups([row], tmp_path)
 
 
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_arrays_of_other_integers_are_stored_as_they_are_scored(as_tensor, tmp_path):
+    import torch
+
+    pixels = np.asarray(picture(1))
+    integers = pixels.astype(np.int32) if as_tensor else pixels.astype(np.uint16) * 257
+    image = torch.from_numpy(integers).permute(2, 0, 1) if as_tensor else integers
+    row = {"instruction": "x", "source_images": [image], "candidates": [{"image": image}]}
+    write_groups([row], tmp_path)
+    (found,) = load_groups(tmp_path)
+    assert np.array_equal(np.asarray(found["candidates"][0]["image"]), pixels)
+
+
 def test_a_second_writer_of_a_split_is_told(groups, tmp_path):
     with GroupWriter(tmp_path) as first:
         first.write(groups[0])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from editreward.groups import CandidateScore, Unscored
-from editreward.rewards import Guard, Reward
+from editreward.groups import CandidateScore, GroupScores, Unscored
+from editreward.rewards import Guard, Reward, Shaping
 from editreward.rewards.guard import trend
 from tests.helpers.scorers import GREEN, RED, ColourScorer, painted
 
@@ -28,9 +28,9 @@ class Greens(ColourScorer):
         return only(GREEN, super()._candidate(extra, image))
 
 
-def train(guard, colours, group=2):
+def train(guard, colours, group=2, shaping=None):
     """A run whose edits have the given red and green, with a little difference within each group."""
-    reward = Reward(Reds(), guard=guard, check=False)
+    reward = Reward(Reds(), shaping, guard=guard, check=False)
     for red, green in colours:
         edited = [painted(red + i, green + i) for i in range(group)]
         reward(sources=[painted(1)] * group, edited=edited, instructions=[""] * group)
@@ -51,6 +51,18 @@ def test_a_reward_that_rises_while_the_guard_falls_is_an_alarm():
     report = guard.report()
     assert report.alarm and report.reward_trend > 3 and report.guard_trend < -3
     assert report.calls == report.groups == 20 and report.zero_spread == 0 and report.agreement == 1.0
+
+
+def test_a_reward_that_rises_is_seen_behind_win_rates_too():
+    noise = np.random.default_rng(1).integers(0, 5, (20, 2))
+    guard = Guard(Greens())
+    with pytest.warns(UserWarning, match="ALARM"):
+        train(
+            guard,
+            [(50 + 5 * i + noise[i, 0], 200 - 5 * i + noise[i, 1]) for i in range(20)],
+            shaping=Shaping(win_rate=True),
+        )
+    assert guard.report().reward_trend > 3 and guard.report().agreement == 1.0
 
 
 @pytest.mark.parametrize("slopes", [(5, 5), (-5, 5), (0, -5), (5, 0)])
@@ -93,6 +105,19 @@ def test_what_the_guard_cannot_score_is_left_out():
     reward(sources=[painted(1)] * 2, edited=[painted(255, 255, 255), painted(10, 30)], instructions=[""] * 2)
     reward(sources=[painted(1)], edited=[painted(10, 30)], instructions=["fail"])
     assert guard.report().calls == 1
+
+
+@pytest.mark.parametrize("answers", [[], [GroupScores(())]])
+def test_a_guard_that_breaks_the_interface_costs_no_reward_and_is_counted(answers):
+    class Broken(ColourScorer):
+        def __call__(self, groups):
+            return answers
+
+    guard = Guard(Broken())
+    reward = Reward(Reds(), guard=guard, check=False)
+    with pytest.warns(UserWarning, match="The guard colours failed: ValueError"):
+        batch = reward(sources=[painted(1)], edited=[painted(10, 30)], instructions=[""])
+    assert batch.complete() == [10] and (guard.report().failed, guard.report().calls) == (1, 0)
 
 
 def test_a_guard_that_fails_costs_no_reward_and_is_counted():

@@ -12,6 +12,7 @@ from PIL import Image
 from editreward import load_scorer
 from editreward.groups import CandidateScore, GroupScores, Unscored
 from editreward.rewards import Ensemble, Reward, RewardError, Shaping, self_check
+from editreward.rewards.verl_omni import source_of
 from editreward.simulation import simulate_group
 from tests.helpers.scorers import ColourScorer, painted
 
@@ -104,6 +105,38 @@ def test_scattered_edits_of_a_group_are_scored_together_and_come_back_in_their_p
     batch = rate(reward(scorer), [painted(i) for i in (10, 20, 30, 40)], sources)
     assert [len(group.edited) for group in scorer.seen] == [2, 2]
     assert batch.complete() == [5, 10, 15, 20]
+
+
+class MadeOnAccess:
+    """A sequence that makes each item when it is asked for, as a column of `datasets` or an array of texts does."""
+
+    def __init__(self, make, count):
+        self.make, self.count = make, count
+
+    def __len__(self):
+        return self.count
+
+    def __iter__(self):
+        return map(self.make, range(self.count))
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_sources_that_are_made_on_access_are_not_taken_for_each_other(as_text):
+    texts = [base64.b64encode(png(painted(i))).decode() for i in range(20)]
+    sources = MadeOnAccess((lambda i: "".join(texts[i])[:-1] + texts[i][-1]) if as_text else painted, 20)
+    assert rate(reward(), [painted(1)] * 20, sources).group_of.tolist() == list(range(20))
+
+
+def test_a_source_that_cannot_be_read_costs_its_own_edit_alone(tmp_path):
+    long = base64.b64encode(b"x" * 2000).decode()  # of a file's name the system says that it is too long
+    batch = rate(reward(), [EDITS[0]] * 4, [long, tmp_path / "missing.png", str(tmp_path / "missing.png"), tmp_path])
+    assert batch.values[0] == 15.0 and sorted(batch.reasons) == [1, 2, 3]
+    assert "source 1 cannot be read" in batch.reasons[1] and "missing.png" in batch.reasons[1]
+
+
+def test_verl_omnis_source_that_is_missing_is_a_value_error(tmp_path):
+    with pytest.raises(ValueError, match=r"the source cannot be read: .*missing\.png"):
+        source_of({"image": "missing.png"}, str(tmp_path), 512)
 
 
 def test_what_fails_is_nan_with_a_reason_and_costs_nobody_else_a_reward():

@@ -1,9 +1,11 @@
 """The scorer of a server answers what the server's own scorer would."""
 
+import io
 import math
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from editreward import load_scorer
 from editreward.cli import main
@@ -12,7 +14,7 @@ from editreward.groups import EditGroup, GroupScores, Unscored
 from editreward.rewards import Shaping
 from editreward.scorers.registry import check_answers
 from editreward.scorers.remote import RemoteScorer
-from editreward.serving.settings import Settings
+from editreward.serving.settings import Limits, Settings
 from editreward.simulation import simulate_groups
 from tests.helpers.scorers import ColourScorer, painted
 from tests.helpers.server import serving
@@ -61,6 +63,28 @@ def test_what_fails_is_unscored_in_its_place(tmp_path):
     assert not answers[5].scored
     assert "missing.png" in answers[2].reason and answers[3].reason == "it was told to fail"
     assert isinstance(answers[4], GroupScores) and answers[4].overall[0] == 61
+
+
+def truncated():
+    """An open PIL image whose file ends too early, which is noticed when it is decoded."""
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 90).save(file, "PNG")
+    return Image.open(io.BytesIO(file.getvalue()[:1000]))
+
+
+def test_an_open_image_that_is_truncated_is_unscored_in_its_place():
+    groups = [EditGroup([painted(1)], "x", [truncated(), painted(20)]), EditGroup([truncated()], "x", [painted(20)])]
+    with serving(ColourScorer()) as url:
+        first, second = RemoteScorer(url)(groups)
+    assert list(first.unscored) == [0] and first.overall[1] == 11
+    assert isinstance(second, Unscored) and "truncated" in second.reason
+
+
+def test_requests_keep_to_the_bytes_that_the_server_takes():
+    noise = [Image.effect_noise((40, 40), 90).convert("RGB") for _ in range(8)]
+    groups = [EditGroup([painted(1)], "x", [one]) for one in noise]
+    with serving(ColourScorer(), settings=Settings(limits=Limits(body_bytes=20_000))) as url:
+        assert all(isinstance(one, GroupScores) for one in RemoteScorer(url)(groups))
 
 
 def test_many_groups_are_sent_in_portions():

@@ -1,6 +1,7 @@
 """The client: what it sends, when it comes again, when it gives up."""
 
 import asyncio
+import base64
 import io
 import math
 import threading
@@ -14,6 +15,7 @@ from PIL import Image
 
 from editreward.client import AsyncClient, Client, ServerError, encode, gathered, portions
 from editreward.rewards.inputs import to_image
+from editreward.serving.settings import Limits, Settings
 from images_editreward import load_image
 from tests.helpers.scorers import ColourScorer, painted
 from tests.helpers.server import serving
@@ -51,6 +53,15 @@ def test_an_image_stays_upright():
     assert load_image(encode(opened)).tobytes() == load_image(file.getvalue()).tobytes()
 
 
+def test_a_turned_image_in_a_mode_that_png_has_not_stays_upright():
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(PIXELS).convert("CMYK").save(file, "JPEG", exif=exif)
+    opened = Image.open(io.BytesIO(file.getvalue()))
+    assert load_image(encode(opened)).tobytes() == load_image(file.getvalue()).tobytes()
+
+
 @pytest.mark.parametrize(
     ("image", "told"),
     [
@@ -75,8 +86,42 @@ def test_edits_of_one_source_and_instruction_are_a_group():
         gathered(sources[:1], sources[:2], ["a", "a"])
 
 
+class MadeOnAccess:
+    """A sequence that makes each item when it is asked for, as a column of `datasets` does."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def __iter__(self):
+        return (painted(i) for i in range(self.count))
+
+
+def test_sources_that_are_made_on_access_are_not_taken_for_each_other():
+    groups, _ = gathered(MadeOnAccess(20), [painted(1)] * 20, ["x"] * 20)
+    sources = [load_image(base64.b64decode(group["sources"][0])).getpixel((0, 0))[0] for group in groups]
+    assert sources == list(range(20))
+
+
+def test_requests_are_no_longer_than_a_server_takes_unless_a_group_is_by_itself():
+    groups = [{"sources": ["s" * 10], "edited": ["x" * 10] * size} for size in (1, 2, 1, 8, 1)]
+    sizes = [[len(one["edited"]) for one in part] for part in portions(groups, size=50)]
+    assert sizes == [[1, 2], [1], [8], [1]]
+
+
+def test_a_group_that_is_too_large_by_itself_is_refused_with_advice():
+    settings = Settings(limits=Limits(body_bytes=1000))
+    noise = Image.effect_noise((40, 40), 90).convert("RGB")
+    with serving(ColourScorer(), settings=settings) as url, Client(url) as client:
+        with pytest.raises(ServerError, match="send fewer edits at a time, or .* a larger --max-body") as error:
+            client.rewards(sources=[painted(1)], edited=[noise], instructions=["x"])
+    assert error.value.status == 413
+
+
 def test_large_requests_are_sent_in_portions_of_whole_groups():
-    groups = [{"edited": ["x"] * size} for size in (30, 30, 5, 100, 1)]
+    groups = [{"sources": ["x"], "edited": ["x"] * size} for size in (30, 30, 5, 100, 1)]
     assert [[len(one["edited"]) for one in part] for part in portions(groups)] == [[30, 30], [5], [100], [1]]
     with serving(ColourScorer()) as url, Client(url) as client:
         found = client.rewards(
@@ -168,6 +213,31 @@ def test_a_refusal_is_final(kind, status, body):
         ask(answers, 5, kind)
     assert error.value.status == status and error.value.fields == body.get("fields", [])
     assert len(answers.times) == 1 and "secret" not in str(error.value)
+
+
+class Page:
+    """Something else at the address."""
+
+    def __init__(self, status, headers):
+        self.status, self.headers = status, headers
+
+    def __call__(self, request):
+        return httpx.Response(self.status, text="<html>", headers=self.headers)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    ("status", "headers", "told"),
+    [
+        (200, {}, "answered without JSON: is this an EditReward server"),
+        (307, {"Location": "https://other/"}, "307: the server is elsewhere, give its own address: https://other/"),
+        (304, {}, "answered 304"),
+    ],
+)
+def test_what_is_no_answer_of_a_server_is_told(kind, status, headers, told):
+    with pytest.raises(ServerError, match=told) as error:
+        ask(Page(status, headers), 5, kind)
+    assert error.value.status == status
 
 
 @pytest.mark.parametrize("answer", [(429, {}, {"Retry-After": "30"}), (503, {}), httpx.ConnectError("refused")])

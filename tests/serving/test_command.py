@@ -94,10 +94,17 @@ def test_a_weak_token_is_refused(tmp_path, text):
         (["--replicas", "0"], "`--replicas` is 0"),
         (["--shaping", "no.yaml"], "no.yaml"),
         (["--scorer", "ssim"], "the instruction of another group"),
+        (["--config", "serve.yaml"], "add `--engine ray`"),
+        (["--engine", "ray", "--config", "s.yaml", "--token-file", "t"], "`--token-file` has no effect with `--conf"),
+        (["--engine", "ray", "--config", "s.yaml", "--scorer", "ssim"], "`--scorer` has no effect with `--config`"),
+        (["--engine", "ray", "--passes", "4"], "`--passes` has no effect with `--engine ray`"),
+        (["--engine", "ray", "--prices", "1", "2"], "`--prices` has no effect with `--engine ray`"),
+        (["--engine", "ray", "--seed", "1"], "`--seed` has no effect with `--engine ray`"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_served(options, told, capsys):
-    assert main(["serve", "--port", "0", *options]) == 2
+    port = [] if "--config" in options else ["--port", "0"]
+    assert main(["serve", *port, *options]) == 2
     assert told in capsys.readouterr().err
 
 

@@ -76,6 +76,23 @@ def test_a_wrong_config_is_refused_before_ray_starts(tmp_path, change, told):
         run_config(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("", "must have entries, not None"),
+        ("[]", "must have entries"),
+        ("applications: 3", "applications"),
+        ("applications: [3]", "applications, entry 1 must have entries"),
+        ("{", "is not YAML"),
+    ],
+)
+def test_a_config_of_another_form_is_refused_by_name(tmp_path, content, told):
+    path = tmp_path / "serve.yaml"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=f"{path}.*{told}"):
+        run_config(path)
+
+
 def test_a_config_that_others_can_reach_needs_a_token(tmp_path):
     content = yaml.safe_load(CONFIGS[0].read_text())
     content["http_options"]["host"] = "0.0.0.0"

@@ -13,6 +13,7 @@ import time
 import httpx
 import pytest
 from PIL import Image
+from starlette.datastructures import URL
 
 from editreward import load_scorer
 from editreward.rewards import Gate, Shaping
@@ -235,6 +236,13 @@ def test_a_failing_scorer_is_a_500_and_the_server_lives_on():
         assert good["error"] is None and bad["error"] == "the scorer failed (ZeroDivisionError)"
 
 
+def test_a_host_that_looks_like_an_open_path_needs_the_token(monkeypatch):
+    url_of = property(lambda self: URL(f"http://{self.headers['host']}{self.scope['path']}"))  # as older Starlettes
+    monkeypatch.setattr("starlette.requests.Request.url", url_of)
+    with serving(ColourScorer(), settings=Settings(token="0123456789abcdef")) as url:
+        assert HTTP.get(f"{url}/v1/scorer", headers={"Host": "x/health?"}).status_code == 401
+
+
 def test_the_token_is_asked_for():
     with serving(ColourScorer(), settings=Settings(token="0123456789abcdef")) as url:
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "0123456789abcdef"}):
@@ -301,6 +309,16 @@ def test_requests_hold_no_more_bytes_than_they_may():
         assert "editreward_held_bytes 0.0" in HTTP.get(f"{url}/metrics").text
 
 
+def test_a_request_that_can_never_be_held_is_a_413():
+    large = Image.new("RGB", (400, 400), (10, 20, 30))
+    with serving(ColourScorer(), settings=Settings(limits=Limits(held_bytes=3 * 400 * 400))) as url:
+        decoded = HTTP.post(f"{url}/v1/score", json=body_of([large], painted(1)))
+        body = HTTP.post(f"{url}/v1/score", content=b"x" * 3 * 400 * 401)
+        assert "editreward_held_bytes 0.0" in HTTP.get(f"{url}/metrics").text
+    assert (decoded.status_code, body.status_code) == (413, 413)
+    assert "send fewer at a time" in decoded.json()["error"]
+
+
 def test_a_refused_request_gives_back_all_that_its_images_held():
     """Threads may still decode its other groups when one was too much."""
     images = map(text_of, [Image.new("RGB", (400, 400)), *([painted(10)] * 20)])
@@ -316,7 +334,7 @@ def test_a_refused_request_gives_back_all_that_its_images_held():
         await asyncio.to_thread(service.close)  # waits for the threads
         return error.value.status
 
-    assert asyncio.run(ask()) == 429 and service.budget.held == 0
+    assert asyncio.run(ask()) == 413 and service.budget.held == 0
 
 
 def test_a_late_request_is_not_decoded(monkeypatch):
