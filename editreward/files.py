@@ -18,6 +18,9 @@ from typing import IO, Any, Self
 
 from filelock import FileLock, Timeout
 
+NO_UNICODE = "backslashreplace"
+"""How texts are written that are no Unicode, as names of files and in archives may be: a name costs no file."""
+
 
 def part_of(target: Path) -> Path:
     """Where a file or folder is while it is written."""
@@ -169,7 +172,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes, *, durable: bool =
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text whole or not at all, in UTF-8, lines ending as they do in `text`."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(errors=NO_UNICODE))
 
 
 def write_json(path: str | os.PathLike[str], value: object, indent: int | None = 2) -> None:
@@ -184,7 +187,7 @@ def write_json(path: str | os.PathLike[str], value: object, indent: int | None =
 def write_lines(path: str | os.PathLike[str], lines: Iterable[str]) -> int:
     """Write lines, given without their ends, one at a time, but all of them or none. Returns how many."""
     number = 0
-    with atomic_file(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+    with atomic_file(path) as part, part.open("w", encoding="utf-8", errors=NO_UNICODE, newline="\n") as file:
         for line in lines:
             file.write(f"{line}\n")
             number += 1

@@ -146,3 +146,10 @@ def test_settings_that_changed_are_named_with_both_values() -> None:
     before = {"same": [1, 2], "other": 1, "gone": True}
     now = {"same": (1, 2), "other": 2, "new": "x"}
     assert files.changed_settings(before, now) == {"other": (1, 2), "gone": (True, None), "new": (None, "x")}
+
+
+def test_a_name_that_is_no_unicode_costs_no_file(tmp_path):
+    files.write_json(tmp_path / "a.json", {"name": "b\udce9.png"})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"name": "b\udce9.png"}
+    files.write_lines(tmp_path / "lines.txt", ["b\udce9.png"])
+    assert (tmp_path / "lines.txt").read_text(encoding="utf-8") == "b\\udce9.png\n"

@@ -9,6 +9,7 @@ from editreward.cli.commands import Commands
 from editreward.cli.paths import reads
 from editreward.cli.scorer_options import add_scorer_options, options_of_scores, scorer_of
 from editreward.groups.rows import GroupRow
+from editreward.scorers.registry import SCORERS
 
 if TYPE_CHECKING:
     from editreward.scorers.calibrating import Fit
@@ -39,7 +40,7 @@ def add_calibrate(commands: Commands) -> None:
 def run_calibrate(args: argparse.Namespace) -> None:
     """Fit, save and report."""
     folder = Path(args.scorer or "")
-    is_model = args.scorer is not None and (folder / "config.json").is_file()
+    is_model = args.scorer is not None and args.scorer not in SCORERS and (folder / "config.json").is_file()
     if args.output is None and not is_model:
         raise ValueError(
             f"`--output FILE.yaml` is needed: {args.scorer or 'the bundled model'} is no folder of a model."

@@ -104,7 +104,7 @@ def check_options(args: argparse.Namespace) -> str:
 def run_score(args: argparse.Namespace) -> int | None:
     """Score one group of edits and print it as a table or as JSON, or a table or dataset into a file.
 
-    Returns 1 if an edited image could not be scored.
+    Returns 1 if an edited image could not be scored, or `--where` not be drawn.
     """
     if check_options(args) != "source":
         return run_score_file(args)
@@ -117,10 +117,12 @@ def run_score(args: argparse.Namespace) -> int | None:
     if not scores.scored:
         raise ValueError(next(iter(scores.unscored.values())).reason)
     status = 1 if scores.unscored else 0
-    where = draw_where_file(scorer, args, group, scores) if args.where else None
     if args.json:
-        print(json.dumps(as_json(scorer, args, scores, where), ensure_ascii=False, indent=2, allow_nan=False))
-        return status
+        where, fault = where_or_fault(scorer, args, group, scores)
+        found = as_json(scorer, args, scores, where)
+        found["notes"] += [fault] if fault else []
+        print(json.dumps(found, ensure_ascii=False, indent=2, allow_nan=False))
+        return 1 if fault else status
     print(f"Instruction  {args.instruction}")
     print(f"Source       {', '.join(args.source)}")
     print(f"Model        {scorer.name}")
@@ -129,11 +131,22 @@ def run_score(args: argparse.Namespace) -> int | None:
     print()
     if reasons := reason_lines(args.edited, scores):
         print("\n".join([*reasons, ""]))
-    if args.where:
+    _, fault = where_or_fault(scorer, args, group, scores)
+    if args.where and not fault:
         print(f"Picture: {args.where}")
-    for note in scorer.notes:
+    for note in [*scorer.notes, *([fault] if fault else [])]:
         print(f"Note: {note}")
-    return status
+    return 1 if fault else status
+
+
+def where_or_fault(
+    scorer: Scorer, args: argparse.Namespace, group: EditGroup, scores: GroupScores
+) -> tuple[dict[int, "Where"], str]:
+    """What `--where` asks for; and why it could not be drawn, which costs no score: empty if nothing is wrong."""
+    try:
+        return (draw_where_file(scorer, args, group, scores) if args.where else {}), ""
+    except (ValueError, OSError) as error:
+        return {}, f"`--where {args.where}` could not be drawn: {error}"
 
 
 def draw_where_file(
@@ -147,7 +160,8 @@ def draw_where_file(
     places = list(scores.scored)
     kept = EditGroup(group.sources, group.instruction, [group.edited[place] for place in places])
     found = where(scorer, kept)
-    opened = EditGroup([load_image(image) for image in kept.sources], kept.instruction, [of.image for of in found])
+    sources = [load_image(image, f"source[{index}]") for index, image in enumerate(kept.sources)]
+    opened = EditGroup(sources, kept.instruction, [of.image for of in found])
     of_kept = GroupScores(tuple(scores.scored.values()))
     names = [Path(str(args.edited[place])).name for place in places]
     drawn = ScoredGroup(f"Ranked by {scorer.name}", opened, names, of_kept, found)

@@ -29,6 +29,13 @@ class DimensionScore:
     calibrated: bool = False
     std_calibrated: bool = False
 
+    def __post_init__(self) -> None:
+        # Numbers of numpy and PyTorch are no JSON.
+        object.__setattr__(self, "mean", float(self.mean))
+        object.__setattr__(self, "std", None if self.std is None else float(self.std))
+        for name in ("calibrated", "std_calibrated"):
+            object.__setattr__(self, name, bool(getattr(self, name)))
+
     def __str__(self) -> str:
         return f"{self.mean:.2f} ± {self.std:.2f}" if self.shown_std is not None else f"{self.mean:.2f}"
 
@@ -60,6 +67,9 @@ class Pass:
     retries: int = 0
     prompt_scores: Mapping[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "overall", float(self.overall))
+
 
 @dataclass(frozen=True)
 class CandidateScore:
@@ -84,6 +94,10 @@ class CandidateScore:
     answers: tuple[str, ...] = ()
     passes: tuple[Pass, ...] = ()
     overall: DimensionScore | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reward", float(self.reward))
+        object.__setattr__(self, "reward_std", None if self.reward_std is None else float(self.reward_std))
 
     def __repr__(self) -> str:
         said = {
@@ -166,9 +180,12 @@ class GroupScores:
     def __post_init__(self) -> None:
         if isinstance(self.preferences, Mapping):
             raise TypeError("GroupScores takes candidates; `GroupScores.from_columns` takes lists by dimension.")
-        # numpy's floats are `Real`, too, and no JSON.
         candidates = (CandidateScore({}, float(c)) if isinstance(c, Real) else c for c in self.candidates)
         object.__setattr__(self, "candidates", tuple(candidates))
+        if self.preferences is not None:
+            object.__setattr__(self, "preferences", [_plain(row) for row in self.preferences])
+        if self.probabilities is not None:
+            object.__setattr__(self, "probabilities", _plain(self.probabilities))
 
     @classmethod
     def from_columns(
@@ -345,3 +362,8 @@ class GroupScores:
 
         candidates = tuple(candidate(plain) for plain in state["candidates"])
         return cls(candidates, state["preferences"], state["probabilities"])
+
+
+def _plain(numbers: Sequence[float | None]) -> list[float]:
+    """Floats of Python, which are JSON; NaN for None."""
+    return [NAN if one is None else float(one) for one in numbers]

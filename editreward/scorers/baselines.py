@@ -205,8 +205,11 @@ class CoinPerPair:
     def compare(self, pairs: Sequence[EditPair]) -> list[float | Unscored]:
         return [self._answer(pair) for pair in pairs]
 
-    def _answer(self, pair: EditPair) -> float:
-        images = [content_of(image) for image in (*pair.sources, pair.first, pair.second)]
+    def _answer(self, pair: EditPair) -> float | Unscored:
+        try:
+            images = [content_of(image) for image in (*pair.sources, pair.first, pair.second)]
+        except ValueError as error:
+            return Unscored(str(error))
         drawn = _draw(self.seed, *images[:-2], pair.instruction, *images[-2:])
         verdicts = (1.0, -1.0, 0.0, 0.0) if pair.ties else (1.0, -1.0)
         return verdicts[int(drawn * len(verdicts))]

@@ -7,6 +7,7 @@ of preferences and the standard deviation of its reward.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,8 @@ from editreward.statistics.calibration import SCALE
 Calibration = Mapping[str, Mapping[str, float]]
 OVERALL = "overall"
 LINK_FIELDS = ("temperature", "constant", "slope", "link", "log_loss", "pairs", "variance_share")
+NO_PROBABILITIES = re.compile(r"; (?:there|they) are no probabilities[^.]*\.")
+"""In the notes of scorers that write: with a link there are some."""
 
 
 def check_calibration(calibration: object, link: object = None) -> None:
@@ -68,10 +71,15 @@ class CalibratedScorer:
         self.scorer, self.calibration, self.link = scorer, calibration, link
         self.name: str = scorer.name
         self.dimensions: tuple[str, ...] = tuple(name for name in scorer.dimensions if name in calibration)
-        self.notes: tuple[str, ...] = tuple(note for note in scorer.notes if "uncalibrated" not in note)
         self.fingerprint: str = fingerprint_of(
             scorer="calibrated", of=scorer.fingerprint, calibration=calibration, link=link
         )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the scorer says now, but for what the calibration and the link have changed."""
+        told = (note for note in self.scorer.notes if "uncalibrated" not in note)
+        return tuple(told if self.link is None else (NO_PROBABILITIES.sub(".", note) for note in told))
 
     def __call__(self, groups: Sequence[EditGroup]) -> list[GroupScores | Unscored]:
         """Score groups, as every `Scorer` does."""

@@ -13,6 +13,7 @@ from editreward.files import write_json, write_text
 from editreward.groups import GroupScores, Scorer
 from editreward.groups.rows import GroupRow
 from editreward.scorers.calibrated import OVERALL, pass_variance
+from editreward.scorers.files import prompts_from, spec_from
 from editreward.scorers.registry import check_answers
 from editreward.statistics.calibration import CalibrationError, calibrate_groups, fit_calibration
 from editreward.statistics.pair_links import PairLink, VarianceFit, fit_pair_link, fit_variance
@@ -107,7 +108,7 @@ def _scored(scores: GroupScores, row: GroupRow) -> _Scored:
     annotated = [row["candidates"][index].get("scores") or {} for index in found]
     labels = {
         name: np.array([np.nan if one.get(name) is None else one[name] for one in annotated], dtype=float)
-        for name in annotated[0]
+        for name in dict.fromkeys(name for one in annotated for name in one)
     }
     by_name = {name: [one.dimensions[name] for one in found.values()] for name in scores.dimensions}
     means = {name: np.array([value.mean for value in values]) for name, values in by_name.items()}
@@ -116,7 +117,7 @@ def _scored(scores: GroupScores, row: GroupRow) -> _Scored:
         for name, values in by_name.items()
     }
     if OVERALL not in labels:
-        labels[OVERALL] = np.mean(list(labels.values()), axis=0)
+        labels[OVERALL] = np.mean(list(labels.values()), axis=0) if labels else np.full(len(found), np.nan)
     means.setdefault(OVERALL, np.array([one.reward for one in found.values()]))
     stds.setdefault(OVERALL, np.array([1.0 if one.reward_std is None else one.reward_std for one in found.values()]))
     passes = None
@@ -177,7 +178,7 @@ def save_in_model(folder: Path, calibration: Mapping[str, Mapping[str, float]]) 
 
 
 def save_as_yaml(file: Path, spec: str, fit: Fit, options: Mapping[str, object] | None = None) -> None:
-    """Write a scorer file that `load_scorer` takes: the scorer with its calibration.
+    """Write a scorer file that `load_scorer` takes: the scorer with its calibration; paths become absolute.
 
     Args:
         file: to write.
@@ -187,12 +188,10 @@ def save_as_yaml(file: Path, spec: str, fit: Fit, options: Mapping[str, object] 
     """
     import yaml
 
-    path = Path(spec)
-    content: dict[str, object] = {
-        "scorer": str(path.resolve()) if path.exists() else spec,
-        **(options or {}),
-        "calibration": fit.calibration,
-    }
+    content: dict[str, object] = {"scorer": spec_from(spec, Path.cwd()), **(options or {})}
+    if "prompts" in content:
+        content["prompts"] = prompts_from(str(content["prompts"]), Path.cwd())
+    content["calibration"] = fit.calibration
     if fit.link is not None:
         content["link"] = fit.link_data()
     head = "# Made by `editreward calibrate`: a scorer with its scale and spread.\n"

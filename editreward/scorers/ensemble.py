@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from configuration_editreward import is_number
 from editreward.groups import CandidateScore, DimensionScore, EditGroup, GroupScores, Scorer, Unscored
 from editreward.scorers.fingerprints import fingerprint_of
 from editreward.scorers.registry import check_answers
@@ -15,12 +16,18 @@ class Standardisation:
 
     Attributes:
         mean, std: of its rewards on a sample of edits; `std` is positive.
+
+    Raises:
+        ValueError: they are no such numbers.
     """
 
     mean: float
     std: float
 
     def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not is_number(value):
+                raise ValueError(f"`{name}` of a standardisation must be a number, not {value!r}.")
         if not self.std > 0:
             raise ValueError(f"The standard deviation of a standardisation must be positive, not {self.std}.")
 
@@ -41,9 +48,9 @@ def standardisation_of(scorer: Scorer, groups: Sequence[EditGroup]) -> Standardi
 class EnsembleScorer:
     """The mean of several scorers.
 
-    With a standardisation the reward is the mean of the members' standardised rewards. Without one all members must
-    have the same scale: then dimensions that all have are averaged, and the reward is the mean over these. Standard
-    deviations are those between the members.
+    With a standardisation the reward is the mean of the members' standardised rewards, and there are no dimensions.
+    Without one all members must have the same scale: then dimensions that all have are averaged, and the reward is the
+    mean over these. Standard deviations are those between the members.
 
     Args:
         members: two scorers or more.
@@ -64,7 +71,8 @@ class EnsembleScorer:
         self.dimensions = tuple(n for n in members[0].dimensions if n in set.intersection(*shared))
         self.scale = members[0].scale if len({member.scale for member in members}) == 1 else None
         self.calibrated = self.scale is not None and all(member.calibrated for member in members)
-        self.notes = tuple(dict.fromkeys(note for member in members for note in member.notes))
+        if standardisation is not None:  # only rewards are averaged, and have no scale
+            self.dimensions, self.scale, self.calibrated = (), None, False
         self.name = "mean of " + ", ".join(member.name for member in members)
         if standardisation is None and self.scale is None:
             scales = ", ".join(f"{member.name}: {member.scale or 'none'}" for member in members)
@@ -79,6 +87,11 @@ class EnsembleScorer:
             members=[member.fingerprint for member in members],
             standardisation=None if standardisation is None else [asdict(one) for one in standardisation],
         )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the members say now."""
+        return tuple(dict.fromkeys(note for member in self.members for note in member.notes))
 
     def __call__(self, groups: Sequence[EditGroup]) -> list[GroupScores | Unscored]:
         """Score groups, as every `Scorer` does. What a member cannot score, the ensemble cannot either."""

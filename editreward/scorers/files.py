@@ -19,19 +19,31 @@
 A relative path in a file is taken from the file's folder.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
+from configuration_editreward import is_number
 from editreward.groups import PairwiseJudge, Scorer
 from editreward.scorers.calibrated import CalibratedScorer, check_calibration
 from editreward.scorers.ensemble import EnsembleScorer, Standardisation
-from editreward.scorers.registry import SCORERS, ScorerOptions, is_judge, load_scorer_or_judge, make_from_file
+from editreward.scorers.registry import (
+    SCORERS,
+    ScorerOptions,
+    is_judge,
+    load_scorer_or_judge,
+    make_from_file,
+    text_entry,
+)
 from editreward.yaml_files import load_yaml
 
 OPTIONS = tuple(field.name for field in fields(ScorerOptions))
+TEXTS = ("device", "default_device", "dtype", "revision", "prompts")
+WHOLE_NUMBERS = ("max_batch_tokens", "seed", "passes", "max_calls")
+"""Options that are texts, and whole numbers; `prices` are two numbers, all others a number."""
 
 
 def read_scorer(path: Path, options: ScorerOptions) -> Scorer | PairwiseJudge:
@@ -62,9 +74,9 @@ def _of_mapping(content: Any, path: Path, options: ScorerOptions) -> Scorer | Pa
     if unknown := sorted(set(content) - known):
         raise ValueError(f"{path} has an unknown entry {unknown[0]!r}; there are: {', '.join(sorted(known))}.")
     if "scorer" in content:
-        own = {name: content[name] for name in OPTIONS if name in content}
+        own = _options_of(content, path)
         given = {name: value for name, value in asdict(options).items() if value is not None}
-        made = load_scorer_or_judge(_found(str(content["scorer"]), path), **own | given)
+        made = load_scorer_or_judge(spec_from(text_entry(content, "scorer", path), path.parent), **own | given)
         return _calibrated(made, content, path)
     return _ensemble(content, path, options)
 
@@ -104,18 +116,45 @@ def _ensemble(content: dict[str, Any], path: Path, options: ScorerOptions) -> En
     try:
         given = content.get("standardisation")
         standardisation = None if given is None else [Standardisation(**one) for one in given]
-    except TypeError as error:
-        raise ValueError(
-            f"{path}: standardisation is a list with `mean` and `std` of each member: {error}."
-        ) from error
+    except (TypeError, ValueError) as error:
+        told = str(error).rstrip(".")
+        raise ValueError(f"{path}: standardisation is a list with `mean` and `std` of each member: {told}.") from error
     return EnsembleScorer(scorers, standardisation)
 
 
-def _found(spec: str, path: Path) -> str:
-    """The spec, with a relative path in it taken from the file's folder; names of scorers stay as they are."""
-    name, colon, rest = spec.partition(":")
+def _options_of(content: Mapping[str, object], path: Path) -> dict[str, Any]:
+    """The options of a file with `scorer`, checked; an entry without a value counts as left out."""
+    own = {name: content[name] for name in OPTIONS if content.get(name) is not None}
+    for name, value in own.items():
+        if wanted := _wanted(name, value):
+            raise ValueError(f"{path}: `{name}` must be {wanted}, not {value!r}.")
+    if "prompts" in own:
+        own["prompts"] = prompts_from(str(own["prompts"]), path.parent)
+    return own
+
+
+def _wanted(name: str, value: object) -> str:
+    """What an option must be; empty if the value is that."""
+    if name in TEXTS:
+        return "" if isinstance(value, str) else "a text (in quotes where it looks like a number)"
+    if name in WHOLE_NUMBERS:
+        return "" if is_number(value) and isinstance(value, int) else "a whole number"
+    if name == "prices":
+        return "" if isinstance(value, list) and len(value) == 2 and all(map(is_number, value)) else "two numbers"
+    return "" if is_number(value) else "a number"
+
+
+def spec_from(spec: str, folder: Path) -> str:
+    """The spec, with a relative path in it taken from a folder; names of scorers stay as they are."""
+    name, _, rest = spec.partition(":")
     if name in SCORERS:
-        is_beside = bool(rest) and not Path(rest).is_absolute() and (path.parent / rest).exists()
-        return f"{name}:{path.parent / rest}" if is_beside else spec
-    beside = path.parent / (spec.rpartition(":")[0] if ".py:" in spec else spec)
-    return str(path.parent / spec) if beside.exists() and not Path(spec).is_absolute() else spec
+        is_there = bool(rest) and not Path(rest).is_absolute() and (folder / rest).exists()
+        return f"{name}:{folder / rest}" if is_there else spec
+    there = folder / (spec.rpartition(":")[0] if ".py:" in spec else spec)
+    return str(folder / spec) if there.exists() and not Path(spec).is_absolute() else spec
+
+
+def prompts_from(name_or_file: str, folder: Path) -> str:
+    """The prompt set, with the relative path of a file taken from a folder; a name stays as it is."""
+    file = folder / name_or_file
+    return str(file) if file.is_file() else name_or_file

@@ -193,7 +193,21 @@ def make_from_file(
         ValueError: it has not such an option, or an entry is wrong.
     """
     _refuse(name, SCORERS[name].options, options)
+    text_entry(content, name, path)
     return _function(SCORERS[name].from_file)(name, content, path, options)
+
+
+def text_entry(content: Mapping[str, object], name: str, path: Path) -> str:
+    """An entry of a file that names a scorer or a model.
+
+    Raises:
+        ValueError: it is no text, or blank; file and entry are named.
+    """
+    value = content[name]
+    if not isinstance(value, str) or not value.strip():
+        wanted = "a scorer" if name == "scorer" else "a model"
+        raise ValueError(f"{path}: `{name}` must be a text that names {wanted}, not {value!r}.")
+    return value
 
 
 def _make(name: str, argument: str | None, options: ScorerOptions) -> Scorer | PairwiseJudge:
@@ -253,7 +267,11 @@ class CompletedScorer:
         self.dimensions: tuple[str, ...] = tuple(getattr(scorer, "dimensions", ()))
         self.scale: tuple[float, float] | None = getattr(scorer, "scale", None)
         self.calibrated: bool = getattr(scorer, "calibrated", False)
-        self.notes: Sequence[str] = getattr(scorer, "notes", ())
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the scorer says now: notes may count what was scored."""
+        return getattr(self._scorer, "notes", ())
 
     def __call__(self, groups: Sequence[EditGroup]) -> Sequence[GroupScores | Unscored]:
         return self._scorer(groups)

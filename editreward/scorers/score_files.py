@@ -14,13 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from editreward.data.tables import unformula
+from editreward.files import NO_UNICODE
 
 ROWS_PER_BATCH = 1000
 """Rows of a Parquet file that are in memory at a time."""
 
 TEXTS = ("row", "id", "group_id", "source", "image", "editor", "instruction")
 FLAGS = ("calibrated", "std_calibrated")
-NUMBERS = ("rank", "probability_best", "overall", "reward", "reward_std", "pass_std")
+NUMBERS = ("rank", "probability_best", "overall", "overall_std", "reward", "reward_std", "pass_std")
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def write_scores(
     Returns:
         How many rows were written.
     """
+    records = map(_unicode, records)
     if suffix == ".csv" or choice.per_edit or choice.is_part:
         rows: Iterable[Mapping[str, object]] = chosen_edits(records, dimensions, choice)
         schema = _edit_schema(dimensions)
@@ -93,20 +95,30 @@ def _edits(record: Mapping[str, Any], dimensions: Sequence[str], only_best: bool
         if only_best and place != record["best"]:
             continue
         scores = candidate["dimensions"] or {}
-        overall = candidate.get("overall")
+        overall = candidate.get("overall") or {}
         row = {
             **empty,
             "row": str(candidate.get("row") or record["row"]),
             "id": candidate.get("id"),
             **{name: candidate.get(name) for name in ("image", "editor", *NUMBERS)},
-            "overall": overall["mean"] if isinstance(overall, Mapping) else overall,
+            "overall": overall.get("mean"),
+            "overall_std": overall.get("std"),
         }
         for name in dimensions:
             row[name] = scores[name]["mean"] if name in scores else None
             row[f"{name}_std"] = scores[name]["std"] if name in scores else None
         for flag in FLAGS:
-            row[flag] = any(score[flag] for score in scores.values())
+            row[flag] = any(score.get(flag) for score in (*scores.values(), overall))
         yield {**row, "reasons": " | ".join(candidate["reasons"]) or None, "error": candidate["error"]}
+
+
+def _unicode(value: Any) -> Any:
+    """The value with texts that every file can hold: names of files and in archives may be no Unicode."""
+    if isinstance(value, str):
+        return value.encode(errors=NO_UNICODE).decode()
+    if isinstance(value, Mapping):
+        return {name: _unicode(one) for name, one in value.items()}
+    return [_unicode(one) for one in value] if isinstance(value, list) else value
 
 
 def _edit_columns(dimensions: Sequence[str]) -> list[str]:

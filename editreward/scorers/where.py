@@ -3,8 +3,6 @@
 Reward models have more direct ways (`editreward/scorers/where_model.py`).
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -47,8 +45,8 @@ def occlusion(scorer: Scorer, group: EditGroup, patches: int = PATCHES) -> list[
     A patch that follows the instruction loses score when it is taken back, one that harms gains. What is missing in an
     edit cannot be found so. Arguments, result and errors as for [`where`].
     """
-    source = _upright(group.sources)[0] if len(group.sources) == 1 else None
-    edited = _upright(group.edited)
+    source = load_image(group.sources[0], "source") if len(group.sources) == 1 else None
+    edited = [load_image(image, f"edited[{index}]") for index, image in enumerate(group.edited)]
     groups = [
         EditGroup(group.sources, group.instruction, [image, *_taken_back(image, source, patches)]) for image in edited
     ]
@@ -63,10 +61,6 @@ def occlusion(scorer: Scorer, group: EditGroup, patches: int = PATCHES) -> list[
         )
         for image, of in zip(edited, gains, strict=True)
     ]
-
-
-def _upright(images: Sequence[object]) -> list[Image.Image]:
-    return [load_image(image, f"edited[{index}]") for index, image in enumerate(images)]
 
 
 def _taken_back(image: Image.Image, source: Image.Image | None, patches: int) -> list[Image.Image]:

@@ -91,6 +91,32 @@ def test_where_is_drawn_and_told(score_arguments, images, tmp_path, capsys):
     assert "`--where where.txt` must end in .png" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("fault", ["spent", "unsaved"])
+def test_scores_are_printed_though_where_cannot_be_drawn(images, tmp_path, capsys, monkeypatch, fault, as_json):
+    picture = tmp_path / "where.png"
+    if fault == "unsaved":
+        picture.mkdir()
+    else:
+        monkeypatch.setattr("editreward.scorers.where.where", _spent)
+    words = ["score", "--source", images["source"], "--edited", images["a"], images["b"], "--instruction", INSTRUCTION]
+    words += ["--scorer", "ssim", "--where", str(picture), *(["--json"] if as_json else [])]
+    assert cli.main(words) == 1
+    out, err = capsys.readouterr()
+    why = "the budget is spent" if fault == "spent" else "Is a directory"
+    assert err == "" and f"`--where {picture}` could not be drawn: " in out and why in out
+    if as_json:
+        found = json.loads(out)
+        assert all(one["reward"] is not None and "where" not in one for one in found["candidates"])
+        assert why in found["notes"][-1]
+    else:
+        assert [line[0] for line in out.splitlines() if line[:1].isdigit()] == ["1", "2"] and "Picture" not in out
+
+
+def _spent(scorer, group):
+    raise ValueError("the budget is spent")
+
+
 def test_source_and_edited_may_be_repeated(score_arguments, images, capsys):
     assert cli.main([*score_arguments, "--source", images["a"], "--edited", images["source"], "--json"]) == 0
     result = json.loads(capsys.readouterr().out)

@@ -5,10 +5,13 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 
 import editreward
 from editreward import CandidateScore, DimensionScore, EditGroup, GroupScores, Unscored
+from editreward.groups import Pass
 
 
 def mixed() -> GroupScores:
@@ -60,6 +63,22 @@ def test_plain_data_have_one_set_of_names_and_are_json():
     assert plain["candidates"][0]["dimensions"] == {
         "style": {"mean": 2.0, "std": 0.5, "calibrated": True, "std_calibrated": True}
     }
+
+
+def test_numbers_of_numpy_and_torch_are_plain_numbers_and_json():
+    for one in (np.float32, torch.tensor):
+        dimension = DimensionScore(one(2.0), one(0.5), np.bool_(True), np.bool_(True))
+        told = Pass(one(0.25), {}, {}, {})
+        first = CandidateScore({"style": dimension}, one(1.0), one(0.25), passes=(told,), overall=dimension)
+        second = CandidateScore({"style": dimension}, one(3.0))
+        chances = np.array([[0.5, 0.25], [0.75, 0.5]], np.float32)
+        scores = GroupScores((first, second), chances, chances[:, 0])
+        plain = json.loads(json.dumps(scores.to_dict(), allow_nan=False))
+        assert [candidate["rank"] for candidate in plain["candidates"]] == [2, 1] and plain["best"] == 1
+        assert plain["candidates"][0]["overall"] == plain["candidates"][0]["dimensions"]["style"]
+        again = GroupScores.from_state(json.loads(json.dumps(scores.state())))
+        assert again == scores and {type(found.reward) for found in scores.scores} == {float}
+    assert str(GroupScores((Unscored("broken"), 1.0), probabilities=[None, 1.0]).probabilities) == "[nan, 1.0]"
 
 
 def test_a_state_gives_back_an_equal_object():

@@ -2,6 +2,7 @@
 
 import sys
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -139,6 +140,14 @@ def test_a_coin_gives_every_verdict_its_share_and_contradicts_itself(ties):
     turned = CoinPerPair().compare([EditPair(p.sources, p.instruction, p.second, p.first, ties=ties) for p in pairs])
     agree = np.mean([a == -b for a, b in zip(answers, turned, strict=True)])
     assert agree == pytest.approx(sum(share**2 for share in expected.values()), abs=0.03)
+
+
+def test_a_broken_image_costs_a_coin_its_own_pair():
+    whole = EditPair((b"s",), "edit", b"a", b"b")
+    pairs = [replace(whole, second=b""), whole, replace(whole, sources=("no such file.png",))]
+    first, second, third = CoinPerPair().compare(pairs)
+    assert first == Unscored("the image is missing") and second in (1.0, -1.0)
+    assert isinstance(third, Unscored) and "no such file.png" in third.reason
 
 
 def test_likeness_is_computed_as_defined():

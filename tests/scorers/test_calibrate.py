@@ -174,3 +174,79 @@ def test_the_file_keeps_the_options_that_scores_depend_on(tmp_path):
 def test_a_scorer_that_is_no_model_needs_a_file_to_write(capsys):
     assert cli.main(["calibrate", "--data", "x", "--scorer", "ssim"]) == 2
     assert "`--output FILE.yaml` is needed: ssim is no folder of a model" in capsys.readouterr().err
+
+
+def test_the_file_of_a_registered_name_says_the_name_whatever_folder_is_there(tmp_path, monkeypatch, capsys):
+    (tmp_path / "ssim").mkdir()
+    (tmp_path / "ssim" / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    command = ["calibrate", "--data", "simulated", "--limit", "24", "--scorer", "ssim"]
+    assert cli.main([*command, "--output", "c.yaml"]) == 0
+    assert yaml.safe_load((tmp_path / "c.yaml").read_text())["scorer"] == "ssim"
+    assert load_scorer(tmp_path / "c.yaml").name == "ssim to the source"
+    capsys.readouterr()
+    assert cli.main(command) == 2
+    assert "ssim is no folder of a model" in capsys.readouterr().err
+
+
+def test_the_file_finds_what_it_names_from_any_folder(tmp_path, monkeypatch):
+    (tmp_path / "own.py").write_text("")
+    (tmp_path / "own.yaml").write_text("")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "editreward").mkdir()
+    monkeypatch.chdir(tmp_path)
+    rows, hidden = rows_of(np.random.default_rng(7), groups=40)
+    fit = fit_scorer(Hidden(hidden), rows)
+
+    def saved(spec, **options):
+        save_as_yaml(tmp_path / "file.yaml", spec, fit, options)
+        return yaml.safe_load((tmp_path / "file.yaml").read_text())
+
+    assert saved("model")["scorer"] == f"{tmp_path}/model"
+    assert saved("own.py:F")["scorer"] == f"{tmp_path}/own.py:F"
+    assert saved("generative:model")["scorer"] == f"generative:{tmp_path}/model"
+    assert saved("judge:m@http://h/v1", prompts="own.yaml")["prompts"] == f"{tmp_path}/own.yaml"
+    named = saved("judge:m@http://h/v1", prompts="editreward")
+    assert (named["scorer"], named["prompts"]) == ("judge:m@http://h/v1", "editreward")
+
+
+def test_a_group_counts_though_its_first_candidates_have_no_annotation():
+    rows, hidden = rows_of(np.random.default_rng(8), groups=30)
+    whole = fit_scorer(Hidden(hidden), rows)
+    without = [{**row, "candidates": [{"image": IMAGE, "scores": None}, *row["candidates"]]} for row in rows]
+    more = {name: np.concatenate([np.zeros((1, 2)), x]) for name, x in hidden.items()}
+    assert fit_scorer(Hidden(more), without).calibration == whole.calibration
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_group_counts_nothing_of_which_only_what_is_unscored_was_annotated():
+    rows, hidden = rows_of(np.random.default_rng(9), groups=30)
+    whole = fit_scorer(Hidden(hidden), rows)
+
+    class LosesTheFirst(Hidden):
+        def __call__(self, groups):
+            answers = super().__call__(groups)
+            lost = [group.group_id == "more" for group in groups]
+            return [
+                GroupScores((Unscored("broken"), *one.candidates[1:])) if is_lost else one
+                for is_lost, one in zip(lost, answers, strict=True)
+            ]
+
+    candidates = [{**one, "scores": None if n else one["scores"]} for n, one in enumerate(rows[0]["candidates"])]
+    more = {**rows[0], "group_id": "more", "candidates": candidates}
+    fit = fit_scorer(LosesTheFirst({**hidden, "more": hidden["0"]}), [*rows, more])
+    assert fit.calibration == whole.calibration and fit.unscored == 1
+
+
+def test_notes_are_what_the_scorer_says_now_and_deny_no_probabilities_that_a_link_gives():
+    rng = np.random.default_rng(10)
+    rows, hidden = rows_of(rng, groups=40)
+    scorer = Hidden(hidden, passes=4, rng=rng)
+    fit = fit_scorer(scorer, rows)
+    fitted = CalibratedScorer(scorer, fit.calibration, fit.link_data())
+    plain = CalibratedScorer(scorer, fit.calibration)
+    written = "Scores are what m at h wrote; they are no probabilities."
+    sampled = "Of 2 answers; there are no probabilities until `editreward calibrate` has fitted them."
+    scorer.notes = (written, sampled, "The scorer is uncalibrated.", "So far 3 calls.")
+    assert fitted.notes == ("Scores are what m at h wrote.", "Of 2 answers.", "So far 3 calls.")
+    assert plain.notes == (written, sampled, "So far 3 calls.")

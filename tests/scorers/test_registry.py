@@ -10,6 +10,7 @@ import pytest
 from editreward import CandidateScore, DimensionScore, EditGroup, GroupScores, Unscored, load_scorer
 from editreward.groups import PairwiseJudge, Scorer
 from editreward.scorers.ensemble import EnsembleScorer, Standardisation, standardisation_of
+from editreward.scorers.prompts.prompt_set import FOLDER
 from editreward.scorers.registry import SCORERS, check_answers, load_scorer_or_judge
 from tests.helpers.backbones import make_image
 
@@ -62,6 +63,8 @@ def test_a_user_s_scorer_is_completed(tmp_path):
     scorer = load_scorer(f"{tmp_path}/own.py:Lengths")
     assert isinstance(scorer, Scorer) and scorer.dimensions == () and scorer.scale is None
     assert scorer([GROUP])[0].overall == [1, 2, 3]
+    scorer._scorer.notes = ("So far 3 calls.",)
+    assert scorer.notes == ("So far 3 calls.",)
     with pytest.raises(ValueError, match="returned a int, which is no scorer"):
         load_scorer(f"{tmp_path}/own.py:nothing")
 
@@ -120,6 +123,22 @@ def test_a_file_describes_a_scorer_or_an_ensemble(tmp_path):
         ("ensemble: [random, ssim]", "different scales cannot be averaged"),
         ("ensemble: [random, ssim]\nstandardisation: [{mean: 1, std: 0}, {mean: 1, std: 1}]", "must be positive"),
         ("ensemble: [random, ssim]\nstandardisation: [{mean: 1}]", "`mean` and `std` of each member"),
+        (
+            "ensemble: [random, ssim]\nstandardisation: [{mean: a, std: 1}, {mean: 1, std: 1}]",
+            "scorer.yaml: .*`mean` of a standardisation must be a number, not 'a'",
+        ),
+        ("scorer:", "scorer.yaml: `scorer` must be a text that names a scorer, not None"),
+        ("scorer: {name: random}", "`scorer` must be a text that names a scorer, not {'name': 'random'}"),
+        ("ensemble: [random, 3]", "`scorer` must be a text that names a scorer, not 3"),
+        ("judge:", "scorer.yaml: `judge` must be a text that names a model, not None"),
+        ("judge-pairs: {model: m}", "`judge-pairs` must be a text that names a model"),
+        ("generative:", "`generative` must be a text that names a model, not None"),
+        ("scorer: random\nseed: abc", "scorer.yaml: `seed` must be a whole number, not 'abc'"),
+        ("scorer: random\nseed: true", "`seed` must be a whole number, not True"),
+        ("scorer: editreward\nmax_batch_tokens: '4096'", "`max_batch_tokens` must be a whole number, not '4096'"),
+        ("scorer: editreward\nrevision: 1234567", "`revision` must be a text .in quotes.*, not 1234567"),
+        ("scorer: judge:m@http://h/v1\ntemperature: warm", "`temperature` must be a number, not 'warm'"),
+        ("scorer: judge:m@http://h/v1\nprices: 3", "`prices` must be two numbers, not 3"),
     ],
 )
 def test_a_faulty_file_is_named_with_its_entry(tmp_path, text, message):
@@ -138,6 +157,8 @@ def test_scorers_of_one_scale_are_averaged_by_dimension():
     # Overall of the members: 1.5 and 3.5, 2 and 2.5, 2.5 and 1.5; half their differences.
     assert scores.stds["overall"] == pytest.approx([1.0, 0.25, 0.5])
     assert ensemble.notes == ("note of one", "note of two")
+    two.notes = ("So far 3 calls.",)
+    assert ensemble.notes == ("note of one", "So far 3 calls.")
 
 
 def test_scorers_of_different_scales_need_a_standardisation():
@@ -148,6 +169,8 @@ def test_scorers_of_different_scales_need_a_standardisation():
     assert standards[0].mean == 2 and standards[0].std == pytest.approx(0.8**0.5)
     (scores,) = EnsembleScorer([graded, raw], standards)([GROUP])
     assert scores.overall == pytest.approx([-1 / 0.8**0.5, 0.5 / 0.8**0.5, 0.5 / 0.8**0.5])
+    alike = EnsembleScorer([graded, graded], [standards[0]] * 2)
+    assert (alike.dimensions, alike.scale, alike.calibrated) == ((), None, False)
     with pytest.raises(ValueError, match="1 standardisations for 2 members"):
         EnsembleScorer([graded, raw], [Standardisation(0, 1)])
 
@@ -222,3 +245,21 @@ def test_numbers_of_numpy_are_plain_numbers():
 )
 def test_an_incomplete_group_is_unscored(name, group):
     assert isinstance(load_scorer(name)([group])[0], Unscored)
+
+
+def test_a_prompt_set_lies_beside_the_file_that_names_it(tmp_path, monkeypatch):
+    own = (FOLDER / "editreward.yaml").read_text(encoding="utf-8").replace("name: editreward", "name: own", 1)
+    (tmp_path / "own.yaml").write_text(own, encoding="utf-8")
+    (tmp_path / "editreward").mkdir()  # no prompt set
+    file = tmp_path / "judge.yaml"
+    file.write_text("scorer: judge:m@http://h/v1\nprompts: own.yaml\n")
+    assert load_scorer(file).prompts.name == "own"
+    file.write_text("scorer: judge:m@http://h/v1\nprompts: editreward\n")
+    assert load_scorer(file).prompts.name == "editreward"
+
+
+def test_an_entry_without_a_value_names_no_file(tmp_path):
+    (tmp_path / "judge.yaml").write_text("judge: m@http://h/v1\nprompts:\nlog:\n")
+    assert load_scorer(tmp_path / "judge.yaml").options.log is None
+    (tmp_path / "one.yaml").write_text("scorer: random\nseed:\n")
+    assert load_scorer(tmp_path / "one.yaml").seed == 0

@@ -12,7 +12,7 @@ import pytest
 from editreward.cli import command as cli
 from editreward.data.storage import write_groups
 from editreward.data.table_groups import TableGroups
-from editreward.groups import GroupScores, Unscored
+from editreward.groups import CandidateScore, DimensionScore, GroupScores, Unscored
 from editreward.scorers.baselines import content_of
 from editreward.scorers.dataset import score_dataset
 from editreward.scorers.registry import CompletedScorer
@@ -250,3 +250,62 @@ for words in {WRONG}:
     for line, words in zip(lines, WRONG, strict=True):
         assert line.startswith("editreward ") and "nowhere" in line and "`" in line, (line, words)
     assert not [path for path in Path(folder).iterdir() if path.name == "o"]
+
+
+@pytest.mark.parametrize(
+    "name", ["scored.jsonl", "scored.csv", "scored.parquet", "per-group.jsonl", "per-group.parquet"]
+)
+def test_a_name_that_is_no_unicode_costs_no_file(folder, name):
+    row = {"path": "b\udce9.png", "bytes": picture(2)}
+
+    class Rows:
+        name, rows, columns, faults = "b\udce9.tar", 1, {}, ()
+
+        def number(self):
+            return 1
+
+        def group_rows(self, start=0, step=1, limit=None):
+            image = {"bytes": picture(0), "path": None}
+            candidate = {"image": row, "editor": "one\udcff", "id": "\udce9"}
+            yield 0, {"group_id": "g\udce9", "instruction": "x", "source_images": [image], "candidates": [candidate]}
+
+    output = folder / name
+    choice = Choice(per_edit=name.startswith("scored"))
+    assert score_dataset(CompletedScorer(ByPicture()), Rows(), output, choice=choice).written == 1
+    if output.suffix == ".parquet":
+        (found,) = pq.read_table(output).to_pylist()
+    elif output.suffix == ".csv":
+        with output.open(encoding="utf-8-sig", newline="") as file:
+            (found,) = csv.DictReader(file)
+    else:
+        (found,) = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert found["group_id"] == "g\\udce9"
+    (edit,) = found.get("candidates") or [found]
+    assert (edit["image"], edit["editor"]) == ("b\\udce9.png", "one\\udcff")
+
+
+def test_what_is_calibrated_overall_alone_is_told_with_its_standard_deviation(folder):
+    class Overall(ByPicture):
+        dimensions = ()
+
+        def scores(self, rewards):
+            overall = DimensionScore(3.0, 0.25, True, True)
+            return GroupScores([CandidateScore({}, reward, overall=overall) for reward in rewards])
+
+    rows = {}
+    for suffix in ("csv", "jsonl", "parquet"):
+        output = folder / f"overall.{suffix}"
+        with TableGroups(folder / "rows.csv") as table:
+            score_dataset(CompletedScorer(Overall()), table, output, choice=Choice(per_edit=True))
+        if suffix == "csv":
+            with output.open(encoding="utf-8-sig", newline="") as file:
+                rows[suffix] = next(csv.DictReader(file))
+        else:
+            read = pq.read_table(output).to_pylist() if suffix == "parquet" else map(json.loads, output.open())
+            rows[suffix] = next(iter(read))
+    names = ("overall", "overall_std", "calibrated", "std_calibrated")
+    assert [rows["csv"][name] for name in names] == ["3.0", "0.25", "True", "True"]
+    for suffix in ("jsonl", "parquet"):
+        assert [rows[suffix][name] for name in names] == [3.0, 0.25, True, True]
+    (plain, *_), _ = scored(folder, "plain.jsonl")
+    assert [plain[name] for name in names] == [None, None, False, False]

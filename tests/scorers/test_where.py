@@ -67,6 +67,15 @@ def test_what_cannot_be_scored_is_told():
         where(FewRedPixels(), EditGroup([GROUP.source], "", [GROUP.source]))
 
 
+def test_a_broken_image_is_called_by_its_name(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    broken = str(tmp_path / "broken.png")
+    with pytest.raises(ValueError, match=r"^source \('.*broken.png'\) is not an image"):
+        where(FewRedPixels(), EditGroup([broken], "edit", [GROUP.source]))
+    with pytest.raises(ValueError, match=r"^edited\[1\] \('.*broken.png'\) is not an image"):
+        where(FewRedPixels(), EditGroup([GROUP.source], "edit", [GROUP.source, broken]))
+
+
 def test_values_of_cells_stand_in_their_middles():
     cells = np.array([[0, 1], [0, 0]], dtype=np.float32)
     values = enlarged(cells, (8, 4))

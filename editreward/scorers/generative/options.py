@@ -83,7 +83,11 @@ def read(name: str, content: Mapping[str, object], path: Path, options: ScorerOp
     """
     entries = {key: value for key, value in content.items() if key != name} | {"base": content[name]}
     for key in ("base", "adapter", "prompts", "cache"):
-        if key in entries and (beside := path.parent / str(entries[key])) and (key == "cache" or beside.exists()):
+        value = entries.get(key)
+        if not isinstance(value, str):
+            continue
+        beside = path.parent / value
+        if key == "cache" or (beside.is_file() if key == "prompts" else beside.exists()):
             entries[key] = str(beside)
     return _made(name, entries | _given(options), str(path), options)
 

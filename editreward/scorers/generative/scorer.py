@@ -281,8 +281,8 @@ class GenerativeScorer:
 
     def _edits(self, number: int, group: EditGroup, found: _Found) -> Iterator[_Edit]:
         """The candidates of a group that can be scored."""
-        found.failed = _fault_of(group)
-        if found.failed is not None:
+        if group.fault:
+            found.failed = Unscored(group.fault)
             return
         try:
             sources = [self.images(image, f"source[{i}]") for i, image in enumerate(group.sources)]
@@ -412,14 +412,14 @@ class GenerativeScorer:
         return text.strip()
 
     def _of_joint(self, joint: JointScore) -> CandidateScore | Unscored:
+        if not all(map(math.isfinite, joint.mass.values())):
+            return Unscored("the model returned NaN or infinite probabilities; try `dtype='float32'`.")
         for name, mass in joint.mass.items():
             if not mass >= LEAST_MASS:
                 return Unscored(
                     f"{name}: the model answers in the form of the prompt with a probability of {mass:.2g} only, so "
                     "its numbers say nothing: take a model trained for this prompt set, or `mode='sample'`."
                 )
-        if not math.isfinite(joint.overall):
-            return Unscored("the model returned NaN or infinite probabilities; try `dtype='float32'`.")
         dimensions = {name: DimensionScore(mean, std) for name, (mean, std) in joint.dimensions.items()}
         return CandidateScore(dimensions, joint.overall, joint.overall_std)
 
@@ -445,16 +445,6 @@ def _check(
         )
     if mode == "published" and prompts.published is None:
         raise ValueError(f"`mode='published'`: the prompt set {prompts.name!r} follows no published code.")
-
-
-def _fault_of(group: EditGroup) -> Unscored | None:
-    if not group.sources:
-        return Unscored("source is an empty list. Pass the image that was edited.")
-    if not isinstance(group.instruction, str) or not group.instruction.strip():
-        return Unscored("instruction is empty. Say what the edit was meant to do.")
-    if not group.edited:
-        return Unscored("edited is an empty list. Pass at least one edited image.")
-    return None
 
 
 def _digest(keys: Sequence[int | str]) -> str:

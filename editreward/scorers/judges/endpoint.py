@@ -29,6 +29,9 @@ off, so that callers which failed together do not come back together."""
 REST = 60.0
 """Seconds for which nobody asks an endpoint that is down, refuses the key or has another model."""
 
+NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")
+"""Errors before a call is sent, by name: of httpx or httpx2, as the client's release has it."""
+
 NO_KEY = "none"
 """Sent where there is no key: servers of one's own ask for none, and the client wants one."""
 
@@ -129,9 +132,10 @@ class Endpoint:
         """Call until there is a reply, or calling again would not help; None if there is no time left to wait."""
         began = time.monotonic()
         while True:
-            if reason := self.ledger.begin(expected_tokens(request, self.options)):
+            expected = expected_tokens(request, self.options)
+            if reason := self.ledger.begin(expected):
                 return Reply("", reason, final=True)
-            found = await self._attempt(client, request)
+            found = await self._attempt(client, request, expected)
             if isinstance(found, Reply):
                 return found
             wait = found.wait if found.wait is not None else _wait(len(failures))
@@ -152,9 +156,12 @@ class Endpoint:
             return self._close(problem)
         return Reply("", problem, final=True)
 
-    async def _attempt(self, client: openai.AsyncOpenAI, request: Mapping[str, object]) -> Reply | Failure:
-        """One call."""
+    async def _attempt(
+        self, client: openai.AsyncOpenAI, request: Mapping[str, object], expected: Usage
+    ) -> Reply | Failure:
+        """One call. One without an answer may be billed all the same, unless it was refused or never arrived."""
         start, outcome, usage, replied = time.monotonic(), "stopped", None, False
+        billed: Usage | None = expected
         try:
             response = await client.chat.completions.create(**request)
             replied, usage = True, usage_of(response)
@@ -163,17 +170,18 @@ class Endpoint:
             self._last_reply = time.monotonic()
             return reply
         except openai.APIStatusError as error:
-            outcome = f"HTTP {error.status_code}"
+            outcome, billed = f"HTTP {error.status_code}", None
             return self._of_status(error)
         except openai.APIConnectionError as error:
             outcome = "no connection"
             told = type(error.__cause__ or error).__name__
+            billed = None if told in NEVER_SENT else expected
             return Failure(self._told(f"{self.options.url} cannot be reached ({told}): is it running?"), is_down=True)
         except (openai.OpenAIError, ValueError) as error:
             outcome = "no chat completion"
             return Failure(self._told(f"the endpoint's reply is no chat completion ({type(error).__name__})"))
         finally:
-            self.ledger.end(outcome, time.monotonic() - start, usage, replied)
+            self.ledger.end(outcome, time.monotonic() - start, usage, replied, billed)
 
     def _of_status(self, error: openai.APIStatusError) -> Reply | Failure:
         status, code = error.status_code, str(error.code or "")

@@ -29,7 +29,7 @@ class Ledger:
         calls: begun, repeated ones included.
         cached: answers taken from the cache.
         read, written: tokens.
-        cost: in the currency of the prices.
+        cost: in the currency of the prices; of calls without an answer, what was expected of them.
         faults: what could not be written.
 
     Raises:
@@ -71,7 +71,14 @@ class Ledger:
             self._under_way += 1
         return ""
 
-    def end(self, outcome: str, seconds: float, usage: Usage | None = None, replied: bool = False) -> None:
+    def end(
+        self,
+        outcome: str,
+        seconds: float,
+        usage: Usage | None = None,
+        replied: bool = False,
+        expected: Usage | None = None,
+    ) -> None:
         """Settle a call that was begun.
 
         Args:
@@ -79,17 +86,19 @@ class Ledger:
             seconds: that it took.
             usage: its tokens, where the endpoint says them.
             replied: whether the endpoint answered it, so that there should be a usage.
+            expected: what counts towards the cost where there is no usage; None: such a call costs nothing.
         """
-        cost = self._price(usage) if usage else 0.0
+        used = usage or expected
+        cost = self._price(used) if used else 0.0
         with self._lock:
             self._under_way -= 1
             if usage:
                 self.read, self.written = self.read + usage.read, self.written + usage.written
-                self.cost += cost
                 self._largest = max(self._largest, cost)
             elif replied:
                 self._has_usage = False
-            self._log(outcome, seconds, usage, cost)
+            self.cost += cost
+            self._log(outcome, seconds, usage, cost if used else None)
 
     def took_from_cache(self) -> None:
         """Count an answer that cost nothing."""
@@ -105,7 +114,7 @@ class Ledger:
         read, written = self.options.prices or (0.0, 0.0)
         return (usage.read * read + usage.written * written) / MILLION
 
-    def _log(self, outcome: str, seconds: float, usage: Usage | None, cost: float) -> None:
+    def _log(self, outcome: str, seconds: float, usage: Usage | None, cost: float | None) -> None:
         if self.options.log is None:
             return
         record = {
@@ -115,7 +124,7 @@ class Ledger:
             "seconds": round(seconds, 3),
             "tokens_read": usage.read if usage else None,
             "tokens_written": usage.written if usage else None,
-            "cost": cost if self.options.prices and usage else None,
+            "cost": cost if self.options.prices else None,
         }
         try:
             with Journal(Path(self.options.log), durable=False) as journal:

@@ -39,8 +39,9 @@ def read_judge(
     """
     entries = {key: value for key, value in content.items() if key != name} | _of_spec(str(content[name]))
     for key in ("prompts", "log"):
-        if key in entries and (beside := path.parent / str(entries[key])) and (key == "log" or beside.is_file()):
-            entries[key] = str(beside)
+        value = entries.get(key)
+        if isinstance(value, str) and (key == "log" or (path.parent / value).is_file()):
+            entries[key] = str(path.parent / value)
     return _made(name, entries | _given(options), str(path))
 
 

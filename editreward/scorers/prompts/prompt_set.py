@@ -300,6 +300,10 @@ class PromptSet:
             raise ValueError(f"two prompts have the same name: {', '.join(names)}")
         if self.scale[0] >= self.scale[1]:
             raise ValueError(f"scale must rise, not {self.scale[0]:g}..{self.scale[1]:g}")
+        if self.combination == "geometric_mean" and self.scale[0] < 0:
+            raise ValueError(
+                f"`combination: geometric_mean` needs a scale from 0 on, not {self.scale[0]:g}..{self.scale[1]:g}"
+            )
         for dimension, place in self.dimensions.items():
             prompt, _, score = place.partition(".")
             known = {one.name: [part.name for part in one.sub_scores] for one in self.prompts}

@@ -148,6 +148,14 @@ def test_a_model_that_does_not_write_the_form_is_not_believed():
     assert "probability" in candidate.reason
 
 
+def test_probabilities_that_are_no_numbers_are_told_as_such(monkeypatch):
+    group = EditGroup([GOLDEN / "images/3_source.png"], "Make it brighter", [GOLDEN / "images/3_edited.png"])
+    logits = Engine.logits
+    monkeypatch.setattr(Engine, "logits", lambda self, hidden: logits(self, hidden) * math.nan)
+    (scores,) = GenerativeScorer(writer("qwen3"), with_range(30, 33), mode="expected")([group])
+    assert "NaN or infinite probabilities; try `dtype='float32'`" in scores.candidates[0].reason
+
+
 def test_answers_with_reasoning_are_refused():
     with pytest.raises(ValueError, match="editreward-scores"):
         GenerativeScorer(writer("qwen25"), load_prompt_set("editreward"), mode="expected")

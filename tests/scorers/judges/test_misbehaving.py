@@ -265,3 +265,33 @@ def test_the_key_of_one_provider_is_not_sent_to_another(server, monkeypatch):
     monkeypatch.setenv("OTHER_API_KEY", "sk-other")
     judge(server, key_variable="OTHER_API_KEY")([GROUP])
     assert server.headers[-1]["authorization"] == "Bearer sk-other"
+
+
+@pytest.mark.parametrize("behaviour", [hang, hang_up, break_off, body(b"<html>"), body(b"{")])
+def test_calls_that_got_no_answer_count_towards_the_budget_as_expected(behaviour, server, tmp_path):
+    server.usual = behaviour
+    log = tmp_path / "log.jsonl"
+    scorer = judge(server, prices=(1000.0, 1000.0), max_cost=1e6, deadline=0.5, log=str(log))
+    scorer([GROUP])
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert scorer.ledger.calls == len(lines) >= 1
+    assert all(line["cost"] >= PROMPTS.max_new_tokens / 1000 and line["tokens_read"] is None for line in lines)
+    assert scorer.ledger.cost == pytest.approx(sum(line["cost"] for line in lines))
+
+
+def test_a_budget_is_kept_though_no_call_is_answered(server):
+    server.usual = hang_up
+    scorer = judge(server, prices=(0.0, 1000.0), max_cost=2.0, deadline=5.0)  # a call may write 512 tokens
+    (scores,) = scorer([GROUP])
+    assert "the budget of 2 is spent (max_cost)" in scores.candidates[0].reason
+    assert len(server.requests) == int(2.0 / (PROMPTS.max_new_tokens / 1000))
+
+
+def test_calls_that_were_refused_or_never_sent_cost_nothing(server):
+    server.usual = status(503, "down")
+    refused = judge(server, prices=(1.0, 1.0), deadline=0.3)
+    url = f"http://127.0.0.1:{free_port()}/v1"
+    unsent = JudgeScorer(JudgeOptions(model="m", url=url, deadline=0.3, cache=False, prices=(1.0, 1.0)), PROMPTS)
+    for scorer in (refused, unsent):
+        scorer([GROUP])
+        assert scorer.ledger.calls >= 1 and scorer.ledger.cost == 0

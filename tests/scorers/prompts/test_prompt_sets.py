@@ -329,6 +329,7 @@ def changed_prompt(**changes):
     ("content", "message"),
     [
         (change(scale=[4, 1]), "scale must rise"),
+        (change(scale=[-1, 1], combination="geometric_mean"), "geometric_mean` needs a scale from 0 on, not -1..1"),
         (change(dimensions={"a": "IF.nothing"}), "there is no prompt or sub-score 'IF.nothing'"),
         (change(colour="red"), "colour is unknown"),
         (change(parse_rule="published"), "needs `published`"),
