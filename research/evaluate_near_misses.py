@@ -3,7 +3,7 @@
     python research/evaluate_near_misses.py --scorer checkpoints/editreward-tiny
 
 Prints, by attribute, how often the perfect edit gets the higher score; that of a model on the whole set is written
-beside it as `near_misses.json`.
+beside it as `near_misses.json`, of another world than that of shapes as `near_misses_WORLD.json`.
 """
 
 import editreward.scripts
@@ -38,7 +38,8 @@ def main() -> None:
         name: {key: {value: asdict(share) for value, share in values.items()} for key, values in result.items()}
         for name, result in results.items()
     }
-    (folder / "near_misses.json").write_text(json.dumps(shares, indent=1) + "\n", encoding="utf-8")
+    stem = "near_misses" if near_misses.world == "shapes" else f"near_misses_{near_misses.world}"
+    (folder / f"{stem}.json").write_text(json.dumps(shares, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

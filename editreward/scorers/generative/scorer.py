@@ -412,7 +412,7 @@ class GenerativeScorer:
         return text.strip()
 
     def _of_joint(self, joint: JointScore) -> CandidateScore | Unscored:
-        if not all(map(math.isfinite, joint.mass.values())):
+        if not all(map(math.isfinite, (joint.overall, *joint.mass.values()))):
             return Unscored("the model returned NaN or infinite probabilities; try `dtype='float32'`.")
         for name, mass in joint.mass.items():
             if not mass >= LEAST_MASS:
