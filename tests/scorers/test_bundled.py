@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 from editreward import EditRewardScorer
+from editreward.benchmarks.near_misses import NearMissSet
 from editreward.benchmarks.simulated_test_set import TestSet, evaluate, judge
 from editreward.dense_heads import DenseHeads
 from editreward.hub_ids import PIPELINE_TAG
@@ -59,8 +60,13 @@ def test_the_default_scorer_is_calibrated_and_says_what_it_knows(scorer):
     assert any("simulated scenes" in note for note in scorer.notes)
 
 
-def test_recorded_results_are_of_the_committed_test_set(recorded):
-    assert recorded["test_set"] == vars(TestSet.from_json(ROOT / "configs" / "simulated_test_set.json"))
+@pytest.mark.parametrize(
+    ("results", "test_set"),
+    [("results.json", "simulated_test_set.json"), ("results_collage.json", "collage_test_set.json")],
+)
+def test_recorded_results_are_of_the_committed_test_sets(results, test_set):
+    found = json.loads((REWARD_MODEL / results).read_text(encoding="utf-8"))
+    assert found["test_set"] == vars(TestSet.from_json(ROOT / "configs" / test_set))
 
 
 def test_the_card_tells_the_hub_what_was_recorded(recorded):
@@ -73,14 +79,24 @@ def test_the_card_tells_the_hub_what_was_recorded(recorded):
     )
 
 
-def test_the_model_is_as_accurate_as_recorded(scorer, recorded):
+@pytest.mark.parametrize(("world", "file"), [("shapes", "results.json"), ("collage", "results_collage.json")])
+def test_the_model_is_as_accurate_as_recorded(scorer, world, file):
     # On part of the test set, so within the sampling error of that part: three standard errors of a share of groups.
-    groups = list(simulate_groups(60, "test"))
+    recorded = json.loads((REWARD_MODEL / file).read_text(encoding="utf-8"))
+    groups = list(simulate_groups(40, "test", world=world))
     result = evaluate(judge(scorer, groups), groups)
     for name in ("overall", *scorer.model.config.dimensions):
         full, part = recorded[name]["accuracy"], result[name]["accuracy"]
-        standard_error = (full["high"] - full["low"]) / 3.92 * (500 / len(groups)) ** 0.5
+        standard_error = (full["high"] - full["low"]) / 3.92 * (recorded["groups"] / len(groups)) ** 0.5
         assert abs(part["value"] - full["value"]) < 3 * standard_error, name
+
+
+@pytest.mark.parametrize("name", ["near_misses.json", "collage_near_misses.json"])
+def test_near_misses_of_both_worlds_are_recorded(name):
+    stem = "near_misses" if name == "near_misses.json" else "near_misses_collage"
+    found = json.loads((REWARD_MODEL / f"{stem}.json").read_text(encoding="utf-8"))
+    pairs = NearMissSet.from_json(ROOT / "configs" / name).pairs
+    assert {found[score]["all"]["all"]["total"] for score in found} == {pairs}
 
 
 def test_the_bundled_code_files_are_those_of_the_repository():
