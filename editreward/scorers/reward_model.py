@@ -49,8 +49,8 @@ from processing_editreward import EditRewardProcessor, PackedGroup, is_several_g
 SourceInput: TypeAlias = "ImageInput | Sequence[ImageInput]"
 
 BUNDLED_NOTE = (
-    "The bundled tiny model was trained on simulated scenes and knows nothing else: its scores of photographs mean "
-    "nothing."
+    "The bundled tiny model was trained on simulated scenes and knows nothing else: its scores of edited photographs "
+    "mean little."
 )
 UNCALIBRATED_NOTE = (
     "The model is uncalibrated: its scores have no scale, only differences within a group have a meaning."
