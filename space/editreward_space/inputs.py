@@ -18,7 +18,7 @@ EXAMPLES_FOLDER = Path(__file__).parents[1] / "examples"
 
 EXAMPLES = (
     ("scene", "A simulated scene", ": the model is right, and sure of it"),
-    ("photograph", "A photograph (CC0, R. Michetti)", ": the model does not know"),
+    ("photograph", "A photograph (CC0, R. Michetti)", ": the model is right, not sure"),
 )
 """Folders of the examples, what they are, and what they show of the bundled model. The first is ranked when the page
 opens. Gradio cuts longer texts."""

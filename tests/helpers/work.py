@@ -39,7 +39,7 @@ class Counted:
 def tiny_shape(folder):
     """A file with the shape of a tiny backbone, for the scripts that measure a shape of random weights."""
     text = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-    text |= {"num_key_value_heads": 2, "vocab_size": 2100, "tie_word_embeddings": False}
+    text |= {"num_key_value_heads": 2, "vocab_size": 2600, "tie_word_embeddings": False}
     text["rope_parameters"] = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 3, 3]}
     vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64}
     vision |= {"window_size": 56, "fullatt_block_indexes": [1]}

@@ -103,7 +103,7 @@ def test_a_source_that_cannot_be_found_is_an_error(image_root, tmp_path):
         source_of({}, image_root, 512)
     with pytest.raises(ValueError, match="outside of `image_root`"):
         source_of({"image": "../cat.png"}, image_root, 512)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ValueError, match="the source cannot be read"):
         source_of({"image": "dog.png"}, image_root, 512)
     content = (tmp_path / "cat.png").read_bytes()
     assert source_of({"source_bytes": content}, None, None).size == (30, 20)
