@@ -80,7 +80,7 @@ def _named(name: object) -> list[object]:
     path = Path(str(name))
     if path.is_dir():
         return [*folder_fingerprint(path, "*.safetensors")] or [name]
-    return file_fingerprint(path) if path.is_file() else [name]
+    return [*file_fingerprint(path)] if path.is_file() else [name]
 
 
 def _digest(stage: Sft | Dpo | Grpo | Nft, place: int) -> str:

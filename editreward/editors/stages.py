@@ -102,7 +102,9 @@ class _Offline(ABC):
         parts = args.gradient_accumulation_steps
         rows = rows_of_step(self.count, number, parts * args.per_device_train_batch_size, trainer)
         found: list[dict[str, float]] = []
-        stopped, edits, skipped = None, [], 0
+        stopped: TrainingStopped | None = None
+        edits: list[Edit] = []
+        skipped = 0
         try:
             edits, skipped = read_rows(self.read, rows, self.count, args.on_bad_row)
         except TrainingStopped as error:
