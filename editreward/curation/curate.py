@@ -38,6 +38,7 @@ from editreward.groups.ratings import SCORE_RANGE
 from editreward.groups.rows import GroupRow
 from editreward.resuming import row_digest
 from editreward.scorers.dataset import score_dataset
+from editreward.scorers.kept_scores import read_records
 from editreward.scorers.processes import Processes
 
 UNTOUCHED = "untouched source"
@@ -283,12 +284,6 @@ def _numbers(one: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, float]
     named["overall"] = (overall["mean"], overall["std"]) if overall else (one["reward"], one["reward_std"])
     means = {name: mean for name, (mean, _) in named.items()}
     return means, {name: std for name, (_, std) in named.items() if std is not None}
-
-
-def read_records(file: Path) -> Iterator[dict[str, Any]]:
-    """The lines of `scores.jsonl`."""
-    with file.open(encoding="utf-8") as lines:
-        yield from map(json.loads, lines)
 
 
 def contaminated(edits: Sequence[ScoredEdit], names: Sequence[str]) -> set[int] | None:

@@ -86,7 +86,7 @@ def cases_of(records: Iterable[Mapping[str, Any]], editors: Sequence[str]) -> li
     """The instructions for which at least two of the editors have a scored edit.
 
     Args:
-        records: of scores, as `editreward.curation.curate.read_records` yields them.
+        records: of scores, as `editreward.scorers.kept_scores.read_records` yields them.
         editors: whom to compare; none: all that there are.
     """
     groups: dict[tuple[str, str], list[ScoredEdit]] = defaultdict(list)

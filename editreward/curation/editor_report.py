@@ -1,14 +1,12 @@
 """Scores, tables and pictures of a comparison of editors."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from editreward.curation.curate import content_of, describe, read_records
+from editreward.curation.curate import content_of, describe
 from editreward.curation.editor_comparison import (
     Case,
     Comparison,
@@ -19,14 +17,14 @@ from editreward.curation.editor_comparison import (
     disagreements_of,
 )
 from editreward.curation.selection import OVERALL
-from editreward.data.edit_sources import GroupSource, is_as_scored, write_faults
+from editreward.data.edit_sources import GroupSource, write_faults
 from editreward.data.images import thumbnail
 from editreward.files import alone_at
 from editreward.groups import Scorer
 from editreward.groups.rows import GroupRow
 from editreward.reports.page import Example, Page, Picture, Plot, Section, Table
 from editreward.reports.plots import bars_plot
-from editreward.scorers.dataset import score_dataset
+from editreward.scorers.kept_scores import kept_scores, read_records
 
 SHOWN = 5
 """Pairs of edits that are shown of every two editors."""
@@ -76,31 +74,18 @@ def compare_in(
     """
     output.mkdir(parents=True, exist_ok=True)
     with alone_at(output / "comparison"):
-        cases = _scored(output, source, scorer, editors, progress)
+        file = kept_scores(output, source, scorer, describe, content_of, progress=progress)
+        cases = cases_of(read_records(file), editors)
         comparisons = compare_editors(cases, editors, tie)
         disagreements = None
         if second is not None:
-            others = _scored(output, source, second, editors, progress)
+            file = kept_scores(output, source, second, describe, content_of, progress=progress)
+            others = cases_of(read_records(file), editors)
             disagreements = disagreements_of(cases, others, [(one.first, one.second) for one in comparisons])
         found = Found(cases, comparisons, disagreements, seconds or {})
         _write(output, found, source, scorer, second)
         write_faults(source, output)
         return found
-
-
-def _scored(
-    output: Path, source: GroupSource, scorer: Scorer, editors: Sequence[str], progress: bool | None
-) -> list[Case]:
-    """The cases by a scorer, whose scores are made where they are not there or of what the source was before."""
-    name = hashlib.sha256(json.dumps([scorer.fingerprint, source.name]).encode()).hexdigest()[:12]
-    file = output / f"scores-{name}.jsonl"
-    is_there = file.exists() and not list(output.glob(f"{file.name}.part-*"))
-    if is_there and not is_as_scored(source, read_records(file), content_of):
-        file.unlink()
-        is_there = False
-    if not is_there:
-        score_dataset(scorer, source, file, progress=progress, describe=describe)
-    return cases_of(read_records(file), editors)
 
 
 def _write(output: Path, found: Found, source: GroupSource, scorer: Scorer, second: Scorer | None) -> None:

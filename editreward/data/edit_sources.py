@@ -12,12 +12,12 @@ Of the last kind nothing is put aside: a row is read, scored and forgotten, what
 import glob
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from itertools import groupby, zip_longest
+from itertools import groupby
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import pyarrow.parquet as pq
 
@@ -108,7 +108,9 @@ class StoredGroups:
 
     def number(self) -> int | None:
         """How many groups there are, where that can be told without reading them."""
-        return number_of_rows(self.dataset, self.options.split, self.options.revision)
+        stored = number_of_rows(self.dataset, self.options.split, self.options.revision)
+        numbers = [number for number in (stored, self.options.limit) if number is not None]
+        return min(numbers, default=None)
 
     def group_rows(self, start: int = 0, step: int = 1, limit: int | None = None) -> Iterator[tuple[int, GroupRow]]:
         limit = self.options.limit if limit is None else limit
@@ -227,29 +229,6 @@ def write_faults(source: GroupSource, folder: Path) -> Path:
     file = folder / "faults.jsonl"
     write_lines(file, (json.dumps(asdict(fault)) for fault in source.faults))
     return file
-
-
-def is_as_scored(
-    source: GroupSource, records: Iterable[Mapping[str, Any]], describe: Callable[[GroupRow], Mapping[str, object]]
-) -> bool:
-    """Whether the groups of a source are still those of records of scores, in their order.
-
-    Args:
-        source: is gone through.
-        records: of `score_dataset`.
-        describe: of a row what must be the same in its record, such as "content", a digest.
-    """
-    for record, numbered in zip_longest(records, source.group_rows()):
-        if record is None or numbered is None:
-            return False
-        number, row = numbered
-        told = {"row": number, "group_id": row.get("group_id"), **describe(row)}
-        editors = [(candidate or {}).get("editor") for candidate in row["candidates"] or ()]
-        if any(record[name] != value for name, value in told.items()):
-            return False
-        if record["error"] is None and [one["editor"] for one in record["candidates"]] != editors:
-            return False
-    return True
 
 
 def is_stored(source: str, options: SourceOptions) -> bool:

@@ -12,7 +12,6 @@ A run that was stopped goes on where it was. More candidates, or another scorer,
 used again, winners and report are replaced.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from editreward.data.edit_sources import GroupSource, is_as_scored, write_faults
+from editreward.data.edit_sources import GroupSource, write_faults
 from editreward.data.images import extension_of, pixel_digest, shown_image
 from editreward.data.schema import UNKNOWN, encode_image
 from editreward.editors.candidates import CandidateGroups
@@ -32,7 +31,7 @@ from editreward.files import alone_at, part_of, put_in_place, write_lines
 from editreward.groups import Scorer
 from editreward.groups.rows import GroupRow
 from editreward.resuming import row_digest
-from editreward.scorers.dataset import score_dataset
+from editreward.scorers.kept_scores import kept_scores, read_records
 from editreward.scorers.processes import Processes
 from editreward.scorers.registry import load_scorer
 from images_editreward import image_header
@@ -187,14 +186,14 @@ def choose_in(
     processes = processes or Processes()
     output.mkdir(parents=True, exist_ok=True)
     chooser = _loaded(scorer, processes)
-    first_file = _score(output, source, chooser, processes, progress)
+    first_file = kept_scores(output, source, chooser, _described, _told, processes, progress)
     judge = None if second is None else _loaded(second, processes)
-    second_file = None if judge is None else _score(output, source, judge, processes, progress)
+    second_file = None if judge is None else kept_scores(output, source, judge, _described, _told, processes, progress)
     if not processes.is_main:
         return None
     with alone_at(output / "best-of"):
-        seconds = {} if second_file is None else {record["row"]: record for record in _records(second_file)}
-        choices, failed, unscored = _choices(_records(first_file), seconds, lower_bound)
+        seconds = {} if second_file is None else {record["row"]: record for record in read_records(second_file)}
+        choices, failed, unscored = _choices(read_records(first_file), seconds, lower_bound)
         if not choices:
             raise ValueError(f"No candidate of {source.name} has a score: {failed[0][1] if failed else 'no groups'}.")
         if lower_bound and (without := [choice.group_id for choice in choices if not choice.stds]):
@@ -219,19 +218,6 @@ def _loaded(scorer: Scorer | str | None, processes: Processes) -> Scorer:
     return scorer
 
 
-def _score(output: Path, source: GroupSource, scorer: Scorer, processes: Processes, progress: bool | None) -> Path:
-    """The scores of all candidates, made where they are not there or of what the source was before."""
-    name = hashlib.sha256(json.dumps([scorer.fingerprint, source.name]).encode()).hexdigest()[:12]
-    file = output / f"scores-{name}.jsonl"
-    is_there = file.exists() and not list(output.glob(f"{file.name}.part-*"))
-    if is_there and processes.is_main and not is_as_scored(source, _records(file), _told):
-        file.unlink()
-        is_there = False
-    if not processes.from_main(is_there):
-        score_dataset(scorer, source, file, processes=processes, progress=progress, describe=_described)
-    return file
-
-
 def _described(row: GroupRow) -> dict[str, object]:
     """What is kept of a row beside its scores."""
     source = shown_image((row["source_images"] or (None,))[0])
@@ -254,11 +240,6 @@ def _truth(scores: Mapping[str, float | None] | None) -> float | None:
     values = list((scores or {}).values())
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known and len(known) == len(values) else None
-
-
-def _records(file: Path) -> Iterator[dict[str, Any]]:
-    with file.open(encoding="utf-8") as lines:
-        yield from map(json.loads, lines)
 
 
 def _choices(

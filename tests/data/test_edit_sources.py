@@ -196,6 +196,15 @@ def test_what_is_opened_follows_from_what_is_there(tmp_path):
         open_source(str(tmp_path / "nowhere" / "*.tar"), SourceOptions())
 
 
+def test_as_many_groups_are_announced_as_the_limit_lets_through(tmp_path):
+    write_groups([simulate_group(seed, candidates=2, size=84).to_row() for seed in range(3)], tmp_path / "groups")
+    for limit, number in ((None, 3), (2, 2), (9, 3)):
+        with open_source(str(tmp_path / "groups"), SourceOptions(limit=limit)) as source:
+            assert source.number() == number == len(list(source.group_rows()))
+    with open_source("simulated", SourceOptions(limit=5)) as source:
+        assert source.number() == 5
+
+
 # Presets
 
 
