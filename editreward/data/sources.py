@@ -34,7 +34,7 @@ from editreward.data.stresses import stressed_group
 from editreward.data.tables import naming_large_row_groups
 from editreward.groups.rows import GroupRow
 from editreward.hub_ids import is_hub_id
-from editreward.simulation import SPLITS, WORLDS, annotate, simulate_contrast, simulate_group
+from editreward.simulation import ARTEFACTS, SPLITS, WORLDS, annotate, simulate_contrast, simulate_group
 
 SIMULATED = "simulated"
 """The name of simulated groups."""
@@ -142,6 +142,7 @@ class SimulatedGroups:
         near_misses: in the others, about this share of the candidates are near misses.
         stresses: about this share of the groups are under a stress ([`stressed_group`]).
         enlarged: in these, about this share were drawn small and enlarged.
+        artefacts: their artefacts, as for `simulate_group`.
         world: which world.
         truth: rows also hold their `SimulatedGroup`, as `simulation`.
 
@@ -159,6 +160,7 @@ class SimulatedGroups:
     stresses: float = 0.0
     truth: bool = False
     enlarged: float = 0.0
+    artefacts: Sequence[str] = tuple(ARTEFACTS)
     world: str = "shapes"
 
     def __post_init__(self) -> None:
@@ -176,7 +178,13 @@ class SimulatedGroups:
             group = simulate_contrast(number, split, size=self.size, world=self.world)
         else:
             group = simulate_group(
-                number, split, size=self.size, near_misses=self.near_misses, world=self.world, enlarged=self.enlarged
+                number,
+                split,
+                size=self.size,
+                near_misses=self.near_misses,
+                world=self.world,
+                enlarged=self.enlarged,
+                artefacts=self.artefacts,
             )
         rng = Random(f"stress {number}")
         if rng.random() < self.stresses:

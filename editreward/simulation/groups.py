@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from random import Random
@@ -205,6 +205,7 @@ def _simulate_candidate(
     size: int,
     missed: str | None = None,
     enlarged_from: int = 0,
+    artefacts: Sequence[str] = tuple(ARTEFACTS),
 ) -> SimulatedCandidate:
     """A candidate with these scores; with `missed`, a near miss of that attribute, which brings its own score.
 
@@ -226,7 +227,7 @@ def _simulate_candidate(
     if enlarged_from and visual_quality >= 3:
         visual_quality, artefact = 3, ENLARGED
     elif visual_quality < 4:
-        artefact = pixel_rng.choice(tuple(ARTEFACTS))
+        artefact = pixel_rng.choice(artefacts)
         image = apply_artefact(image, artefact, visual_quality, pixel_rng)
     return SimulatedCandidate(
         image=image,
@@ -335,6 +336,7 @@ def simulate_group(
     near_miss_weights: Weights | None = None,
     world: str = "shapes",
     enlarged: float = 0.0,
+    artefacts: Sequence[str] = tuple(ARTEFACTS),
 ) -> SimulatedGroup:
     """Make one group. The same arguments always give the same group; splits never share one.
 
@@ -351,6 +353,7 @@ def simulate_group(
         world: "shapes", or "collage": drawings of named things in front of photographs.
         enlarged: share of the candidates that are drawn at a side of `ENLARGED_FROM` and enlarged. That is their
             artefact, with visual quality 3, unless they have one of 2 or 1; it changes nothing else.
+        artefacts: of `ARTEFACTS`, to draw from with equal chances; a name that is given twice comes twice as often.
 
     Returns:
         The group. Both scores of a candidate are drawn uniformly from 1..4, independently of each other, unless there
@@ -365,6 +368,8 @@ def simulate_group(
     for name, share in (("near misses", near_misses), ("enlarged candidates", enlarged)):
         if not 0 <= share <= 1:
             raise ValueError(f"need a share of {name} in 0..1; got {share}")
+    if not artefacts or set(artefacts) - set(ARTEFACTS):
+        raise ValueError(f"need artefacts of {', '.join(ARTEFACTS)}; got {', '.join(artefacts) or 'none'}")
     rng, score_rng = _randoms(split, seed, *where.tag)
     near_rng, _ = _randoms(split, seed, NEAR_MISS_TAG, *where.tag)
     enlarged_rng, _ = _randoms(split, seed, ENLARGED_TAG, *where.tag)
@@ -382,7 +387,7 @@ def simulate_group(
         instruction=_instruction(task, labels, split, rng),
         **labels._asdict(),
         task=task,
-        candidates=[_simulate_candidate(task, size=size, **asdict(draw)) for draw in draws],
+        candidates=[_simulate_candidate(task, size=size, artefacts=artefacts, **asdict(draw)) for draw in draws],
     )
 
 

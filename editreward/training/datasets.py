@@ -15,6 +15,7 @@ from trl import ScriptArguments
 from configuration_editreward import DEFAULT_DIMENSIONS
 from editreward.data.sources import SimulatedGroups, features_of, load_groups, simulated_world
 from editreward.groups.rows import GroupRow
+from editreward.simulation import ARTEFACTS
 from editreward.training.bad_rows import UnreadableRow
 from editreward.training.batching import Request, undecoded
 from editreward.training.dataloading import MIXTURE_PART, MIXTURE_ROW, MIXTURE_WEIGHT, GroupRows
@@ -111,6 +112,13 @@ class GroupDataArguments(ScriptArguments):
         metadata={
             "help": "Share of the simulated training candidates that were drawn small and enlarged "
             "(docs/simulation.md)."
+        },
+    )
+    simulated_artefacts: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Artefacts of the simulated training candidates, all by default; a name that is given twice comes "
+            "twice as often (docs/simulation.md)."
         },
     )
     simulated_stresses: float = field(
@@ -250,6 +258,7 @@ def _simulated(config: GroupDatasetConfig, script_args: GroupDataArguments, trai
         near_misses=script_args.simulated_near_misses,
         stresses=script_args.simulated_stresses,
         enlarged=script_args.simulated_enlarged,
+        artefacts=tuple(script_args.simulated_artefacts or ARTEFACTS),
         truth=truth,
     )
 

@@ -312,6 +312,17 @@ def test_contrasting_groups_share_their_images() -> None:
         )
 
 
+@pytest.mark.parametrize("world", WORLDS)
+def test_artefacts_are_drawn_from_what_is_named(world: str) -> None:
+    usual = simulate_group(5, candidates=6, size=SMALL, world=world)
+    seams = simulate_group(5, candidates=6, size=SMALL, world=world, artefacts=["seams", "seams", "seams"])
+    assert {one.artefact for one in seams.candidates} == {None, "seams"}
+    assert [one.scores for one in seams.candidates] == [one.scores for one in usual.candidates]
+    for wrong in ((), ["seams", "rust"]):
+        with pytest.raises(ValueError, match="need artefacts of blur, noise"):
+            simulate_group(5, world=world, artefacts=wrong)
+
+
 @pytest.mark.parametrize("world", ["shapes", "collage"])
 def test_enlarged_candidates_differ_in_pixels_and_quality_only(world: str) -> None:
     usual = simulate_group(5, candidates=6, size=SMALL, world=world)
