@@ -172,7 +172,8 @@ class EditRewardConfig(PreTrainedConfig):
         self.dimensions = default_dimensions if self.dimensions is None else self.dimensions
         check_dimensions(self.dimensions)
         self.dimensions = list(self.dimensions)
-        self.head_hidden_sizes = list(self.head_hidden_sizes)
+        if isinstance(self.head_hidden_sizes, tuple):
+            self.head_hidden_sizes = list(self.head_hidden_sizes)
         kwargs.setdefault("num_labels", 1)
         super().__post_init__(**kwargs)
         self._check()
@@ -195,7 +196,11 @@ class EditRewardConfig(PreTrainedConfig):
         if self.head_type == "single" and len(self.dimensions) != 1:
             raise ValueError(f"`head_type='single'` judges one dimension (`['overall']`), got {self.dimensions}.")
         widths = self.head_hidden_sizes
-        if len(widths) != 2 or not all(type(width) is int and 1 <= width <= MAX_HEAD_WIDTH for width in widths):
+        if (
+            not isinstance(widths, list)
+            or len(widths) != 2
+            or not all(type(width) is int and 1 <= width <= MAX_HEAD_WIDTH for width in widths)
+        ):
             raise ValueError(f"`head_hidden_sizes` must be two widths from 1 to {MAX_HEAD_WIDTH}, got {widths}.")
         if not is_number(self.head_dropout) or not 0 <= self.head_dropout < 1:
             raise ValueError(f"`head_dropout` must be from 0 up to 1, got {self.head_dropout!r}.")

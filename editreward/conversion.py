@@ -258,6 +258,9 @@ def _head_and_dimensions(
         has_two = any(key.startswith("heads.mlps.1.") for key in state_dict)
         head_type = "multi" if has_two else "single" if set(prompts.templates) == {"overall"} else "shared"
     dimensions = [name for name in prompts.templates if (name == "overall") == (head_type == "single")]
+    # The published heads have an order of their own, whatever that of a templates file.
+    published = list(TEMPLATE_CONSTANTS.values())
+    dimensions.sort(key=lambda name: published.index(name) if name in published else len(published))
     if head_type == "single" and not dimensions:
         raise ConversionError("A single-head model needs the template 'overall'.")
     return head_type, dimensions

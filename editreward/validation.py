@@ -93,17 +93,17 @@ def read_json_lines(path: str | os.PathLike[str], kind: type[T]) -> Iterator[tup
         Where an object is, for errors, and the object.
 
     Raises:
-        ValueError: a line is not JSON, or does not fit.
+        ValueError: a line is not JSON in UTF-8, or does not fit.
         FileNotFoundError: there is no such file.
     """
-    with Path(path).open(encoding="utf-8-sig", newline="\n") as file:  # as editors of other systems write it
+    with Path(path).open("rb") as file:
         for number, line in enumerate(file, start=1):
             where = f"{path}, line {number}"
             if not line.strip():
                 continue
             try:
-                content = json.loads(line)
-            except json.JSONDecodeError as error:
+                content = json.loads(line.decode("utf-8-sig"))  # as editors of other systems write it
+            except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise ValueError(f"{where}: not JSON ({error}).") from error
             yield where, validated(kind, content, where)
 

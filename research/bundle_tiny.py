@@ -2,7 +2,8 @@
 
     python research/bundle_tiny.py --run runs/editreward-tiny --output checkpoints/editreward-tiny
 
-`--run` is the output folder of `train_trl.py`, or a checkpoint in it.
+`--run` is the output folder of `train_trl.py`, or a checkpoint in it. Of a training in several runs name all, in their
+order: the model is that of the last one, the log has all of them.
 """
 
 import editreward.scripts
@@ -20,26 +21,30 @@ from processing_editreward import EditRewardProcessor
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", required=True, type=Path, help="output folder of train_trl.py, or a checkpoint in it")
+    parser.add_argument("--run", required=True, type=Path, nargs="+", help="outputs of train_trl.py, or checkpoints")
     parser.add_argument("--output", required=True, type=Path, help="model folder to write")
     args = parser.parse_args()
 
-    states = [args.run / "trainer_state.json", *args.run.glob("checkpoint-*/trainer_state.json")]
-    states = sorted((s for s in states if s.exists()), key=lambda s: json.loads(s.read_text())["global_step"])
-    if not states:
-        parser.error(f"{args.run} holds no trainer_state.json: is it the output of train_trl.py?")
-    EditRewardModel.from_pretrained(args.run, dtype=torch.bfloat16).save_pretrained(args.output)
-    EditRewardProcessor.from_pretrained(args.run).save_pretrained(args.output)
+    log: list[dict[str, object]] = []
+    for run in args.run:
+        states = [run / "trainer_state.json", *run.glob("checkpoint-*/trainer_state.json")]
+        found = [json.loads(state.read_text()) for state in states if state.exists()]
+        if not found:
+            parser.error(f"{run} holds no trainer_state.json: is it the output of train_trl.py?")
+        entries = max(found, key=lambda state: state["global_step"])["log_history"]
+        log += [{"run": run.name, **entry} for entry in entries] if len(args.run) > 1 else entries
+    model = args.run[-1]
+    EditRewardModel.from_pretrained(model, dtype=torch.bfloat16).save_pretrained(args.output)
+    EditRewardProcessor.from_pretrained(model).save_pretrained(args.output)
     DenseHeads.remove(args.output)
-    if (heads := DenseHeads.find(args.run)) is not None:
+    if (heads := DenseHeads.find(model)) is not None:
         heads.save(args.output, torch.bfloat16)
     tokenizer = args.output / "tokenizer.json"
     compact = json.dumps(json.loads(tokenizer.read_text(encoding="utf-8")), ensure_ascii=False, separators=(",", ":"))
     tokenizer.write_text(compact, encoding="utf-8")
-    log = json.loads(states[-1].read_text())["log_history"]
     lines = "".join(json.dumps(entry) + "\n" for entry in log)
     (args.output / "training_log.jsonl").write_text(lines, encoding="utf-8")
-    print(f"Wrote {args.output} from {args.run}, step {log[-1]['step']}.")
+    print(f"Wrote {args.output} from {model}, step {log[-1]['step']}.")
 
 
 if __name__ == "__main__":

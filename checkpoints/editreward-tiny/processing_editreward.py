@@ -781,11 +781,22 @@ class EditRewardProcessor(ProcessorMixin):
         )
         longest = int(group.path_lengths().max())
         if self.max_length is not None and longest > self.max_length:
-            raise ValueError(
-                f"{name}instruction is too long: with images and rubric the sequence has {longest} tokens, and the "
-                f"model's context has {self.max_length}. Shorten the instruction."
-            )
+            raise ValueError(name + self._too_long(longest, self.max_length, len(sources), instruction))
         return group
+
+    def _too_long(self, tokens: int, limit: int, num_sources: int, instruction: str) -> str:
+        """What is wrong with a group of which a candidate's path has too many tokens, and how to mend it."""
+        if tokens - len(self._tokenize(_INSTRUCTION, instruction)[0]) <= limit:
+            fault, mend = "instruction is too long", "Shorten the instruction."
+        elif num_sources > 1:
+            fault, mend = f"source has too many images, {num_sources}", "Pass fewer source images."
+        else:
+            fault = "images and rubric are too long, whatever the instruction"
+            mend = "Lower the pixels of an image (`processor.image_processor.size`), or shorten the templates."
+        return (
+            f"{fault}: with images, rubric and instruction the sequence has {tokens} tokens, and the model's context "
+            f"has {limit}. {mend}"
+        )
 
     def _images(
         self, sources: Sequence[object], candidates: Sequence[object], name: str, skip_broken: bool

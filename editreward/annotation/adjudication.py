@@ -62,6 +62,7 @@ class TuplePage:
         disputed: the tuple; None if there are none.
         instruction: its group's instruction.
         sources: number of source images.
+        images_key: for the addresses of the images (`GroupStore.images_key`).
         scores: for each candidate the scores by dimension that annotators gave it, by annotator.
         proposals: of all annotators so far.
         quorum: how many have to agree.
@@ -76,6 +77,7 @@ class TuplePage:
     disputed: DisputedTuple | None
     instruction: str = ""
     sources: int = 0
+    images_key: str = ""
     scores: tuple[dict[str, dict[str, float]], ...] = ()
     proposals: tuple[Proposal, ...] = ()
     quorum: int = LEAST_QUORUM
@@ -216,6 +218,7 @@ class Adjudication:
             disputed=entry,
             instruction=self.store.instruction(entry.group_id),
             sources=self.store.sources(entry.group_id),
+            images_key=self.store.images_key(entry.group_id, entry.candidates),
             scores=self._tuple_scores(entry),
             proposals=state.proposals,
             quorum=state.quorum,

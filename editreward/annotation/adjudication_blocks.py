@@ -1,9 +1,12 @@
 """The page on which annotators rank a tuple jointly, as Gradio blocks."""
 
+import json
+
 import gradio as gr
 
 from editreward.annotation import pages
-from editreward.annotation.adjudication import Adjudication, Proposal, TuplePage
+from editreward.annotation.adjudication import Adjudication, DisputedTuple, Proposal, TuplePage
+from editreward.annotation.database import UnsavedError
 from editreward.annotation.screen import EVENT_OPTIONS, Screen, Updates, number_choices, numbered_radio
 from editreward.groups.protocol import MAX_COMMENT, Protocol
 
@@ -17,18 +20,22 @@ def adjudication_blocks(adjudication: Adjudication, protocol: Protocol) -> gr.Bl
 
 
 class AdjudicationScreen(Screen[TuplePage]):
-    """A tuple, everybody's scores and proposals, and one's own ranking. The form's state is the tuple's place."""
+    """A tuple, everybody's scores and proposals, and one's own ranking.
+
+    The form's state is the tuple and its candidates, not its place: a page may outlive the file that was served.
+    """
 
     def __init__(self, adjudication: Adjudication, protocol: Protocol) -> None:
         most = max(len(entry.candidates) for entry in adjudication.tuples)
         super().__init__(protocol, f"{protocol.title}: adjudication", most)
         self.adjudication = adjudication
+        self.places = {_form(entry): place for place, entry in enumerate(adjudication.tuples)}
 
     # What is on the screen
 
     def lay_out(self) -> None:
         """See `Screen`."""
-        self.form = gr.Number(visible=False, precision=0)
+        self.form = gr.Textbox(visible=False)
         self.head = gr.HTML()
         self.notice = gr.HTML(elem_id="notice")
         gr.HTML(pages.rubric(self.protocol))
@@ -61,10 +68,10 @@ class AdjudicationScreen(Screen[TuplePage]):
         """See `Screen`."""
         assert page.disputed is not None
         mine = next((proposal for proposal in page.proposals if proposal.annotator == annotator), None)
-        sources = [f"tuple/{page.place - 1}/source/{number}" for number in range(page.sources)]
+        sources = [f"tuple/{page.place - 1}/source/{number}?{page.images_key}" for number in range(page.sources)]
         key = pages.page_key(page.disputed.tuple_id)
         updates: Updates = {
-            self.form: page.place - 1,
+            self.form: _form(page.disputed),
             self.head: pages.header(self.title, annotator, pages.tuple_status(page)) + key,
             self.notice: pages.notice(page.notice),
             self.task: pages.task(page.instruction, sources),
@@ -80,7 +87,8 @@ class AdjudicationScreen(Screen[TuplePage]):
         updates: Updates = {card: gr.update(visible=place < count) for place, card in enumerate(self.cards)}
         for place in range(count):
             table = pages.score_table(page.scores[place], self.protocol)
-            updates[self.images[place]] = pages.candidate(place, f"tuple/{page.place - 1}/candidate/{place}", table)
+            url = f"tuple/{page.place - 1}/candidate/{place}?{page.images_key}"
+            updates[self.images[place]] = pages.candidate(place, url, table)
             updates[self.ranks[place]] = gr.update(
                 choices=number_choices(count),
                 value=mine.ranks[place] if mine and mine.ranks else None,
@@ -106,19 +114,19 @@ class AdjudicationScreen(Screen[TuplePage]):
         self.leave_out.click(self.on_leave_out, [form, self.comment], everything, **EVENT_OPTIONS)
         self.timer.tick(self.on_tick, form, self.proposals, **EVENT_OPTIONS)
 
-    def on_back(self, form: int | None, request: gr.Request) -> Updates:
+    def on_back(self, form: str, request: gr.Request) -> Updates:
         """The tuple before this one is to be shown."""
-        return self.answer(request.username, lambda: self.adjudication.show(request.username, _place(form) - 1))
+        return self.answer(request.username, lambda: self.adjudication.show(request.username, self.place(form) - 1))
 
-    def on_forward(self, form: int | None, request: gr.Request) -> Updates:
+    def on_forward(self, form: str, request: gr.Request) -> Updates:
         """The tuple after this one is to be shown."""
-        return self.answer(request.username, lambda: self.adjudication.show(request.username, _place(form) + 1))
+        return self.answer(request.username, lambda: self.adjudication.show(request.username, self.place(form) + 1))
 
-    def on_save(self, form: int | None, comment: str, request: gr.Request, *values: int | None) -> Updates:
+    def on_save(self, form: str, comment: str, request: gr.Request, *values: int | None) -> Updates:
         """The ranking is proposed."""
 
         def action() -> TuplePage:
-            place = _place(form)
+            place = self.place(form)
             page = self.adjudication.show(request.username, place)
             assert page.disputed is not None
             marked = values[: len(page.disputed.candidates)]
@@ -126,22 +134,28 @@ class AdjudicationScreen(Screen[TuplePage]):
 
         return self.answer(request.username, action)
 
-    def on_leave_out(self, form: int | None, comment: str, request: gr.Request) -> Updates:
+    def on_leave_out(self, form: str, comment: str, request: gr.Request) -> Updates:
         """It is proposed to leave the tuple out."""
 
         def action() -> TuplePage:
-            return self.adjudication.propose(request.username, _place(form), None, comment or "")
+            return self.adjudication.propose(request.username, self.place(form), None, comment or "")
 
         return self.answer(request.username, action)
 
-    def on_tick(self, form: int | None, request: gr.Request) -> str | dict[str, object]:
+    def on_tick(self, form: str, request: gr.Request) -> str | dict[str, object]:
         """Time to look up the proposals of others."""
-        if form is None:
+        try:
+            return pages.proposals(self.adjudication.show(request.username, self.place(form)))
+        except (LookupError, UnsavedError):  # told when somebody does something
             return gr.skip()
-        return pages.proposals(self.adjudication.show(request.username, _place(form)))
+
+    def place(self, form: str) -> int:
+        """Where the tuple on the page stands. A LookupError if it is not served, or with other candidates."""
+        if form not in self.places:
+            raise LookupError("Not saved: the tuples are others than when this page was opened.")
+        return self.places[form]
 
 
-def _place(form: int | None) -> int:
-    if form is None:
-        raise LookupError("This page is out of date.")
-    return int(form)
+def _form(entry: DisputedTuple) -> str:
+    """The hidden field of the form: which tuple, of what."""
+    return json.dumps([entry.tuple_id, entry.group_id, entry.candidates])

@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from editreward.annotation.adjudication import Adjudication
 from editreward.annotation.adjudication_blocks import adjudication_blocks
-from editreward.annotation.database import BusyError, Database
+from editreward.annotation.database import Database, UnsavedError
 from editreward.annotation.gate import COOKIE, SIGN_IN_PATH, Gate, Tries
 from editreward.annotation.pages import sign_in_page
 from editreward.annotation.people import SESSION_DAYS, sign_in, sign_out, signed_in
@@ -37,7 +37,7 @@ def build_app(database: Database, protocol: Protocol, activity: Workflow | Adjud
     """
     app = FastAPI(openapi_url=None)
     app.add_middleware(Gate, annotator_of=lambda key: signed_in(database, key))
-    app.add_exception_handler(BusyError, _busy)
+    app.add_exception_handler(UnsavedError, _unsaved)
     _add_sign_in(app, database)
     if isinstance(activity, Workflow):
         _add_images(app, activity)
@@ -63,7 +63,7 @@ def build_app(database: Database, protocol: Protocol, activity: Workflow | Adjud
     return app
 
 
-def _busy(_: Request, error: Exception) -> Response:
+def _unsaved(_: Request, error: Exception) -> Response:
     return HTMLResponse(escape(str(error)), status_code=503, headers={"Retry-After": "5"})
 
 
@@ -89,7 +89,7 @@ def _add_sign_in(app: FastAPI, database: Database) -> None:
             return form_again(text, 429, name, **{"Retry-After": str(seconds)})
         try:
             key = sign_in(database, name.strip(), token.strip())
-        except BusyError as error:
+        except UnsavedError as error:
             tries.succeeded(address)
             return form_again(str(error), 503, name, **{"Retry-After": "5"})
         if key is None:

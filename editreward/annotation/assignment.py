@@ -146,7 +146,8 @@ def next_assignment(database: Database, annotator: str, policy: Policy, now: flo
     """The assignment that an annotator should see next: one that is unfinished, or else a new one.
 
     Calibration comes first, where there is any: until it is passed there is nothing else. Groups that some annotators
-    have rated and others still have to come before groups that nobody has, in the order of the dataset.
+    have rated and others still have to come before groups that nobody has, in the order of the dataset. Last come the
+    annotator's own groups that were offered to others and not taken.
 
     Returns:
         None when nothing is left, or a calibration round has to be started first.
@@ -161,7 +162,7 @@ def next_assignment(database: Database, annotator: str, policy: Policy, now: flo
             return unfinished
         group_id = database.next_work(annotator)
         if group_id is None:
-            return None
+            return database.take_back(annotator, now)
         if is_gold_turn(database.given(annotator), annotator, policy):
             group_id = _next_gold(database, annotator, policy) or group_id
         return _give(database, annotator, group_id, policy, 0, now)

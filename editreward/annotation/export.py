@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import fmean
 
 from datasets import Dataset
@@ -67,7 +68,8 @@ def export_ratings(
 
     Raises:
         ValueError: the database has no ratings of the dataset's groups, a group has changed since it was annotated, or
-            the dataset has annotations by the name of somebody whose pseudonym is not known.
+            the dataset has annotations by the name of somebody whose pseudonym is not known, or by a pseudonym that is
+            somebody's in the database.
     """
     by_group: dict[str, dict[str, dict[int, dict[str, float]]]] = {}
     counts = ExportCounts()
@@ -92,7 +94,7 @@ def export_ratings(
             counts.unrated += not raters
             annotated = _with_annotations(row, raters, names, dimensions)
             if pseudonyms:
-                _check_pseudonyms(annotated)
+                _check_pseudonyms(annotated, row, names)
             if _annotators(annotated) < minimum:
                 counts.left_out.append(row["group_id"])
                 continue
@@ -146,14 +148,25 @@ def _with_annotations(
     return {**row, "candidates": candidates}
 
 
-def _check_pseudonyms(row: GroupRow) -> None:
-    names = {annotation["annotator"] for candidate in row["candidates"] for annotation in candidate["annotations"]}
-    named = sorted(name for name in names if name is not None and not PSEUDONYM.fullmatch(name))
+def _check_pseudonyms(row: GroupRow, before: GroupRow, names: Mapping[str, str]) -> None:
+    taken = sorted(_names_of(before).intersection(names.values()))
+    if taken:
+        raise ValueError(
+            f"Group {row['group_id']!r} has annotations by {taken[0]!r} already, who may be somebody else. Export "
+            "without --pseudonyms: `editreward data publish` replaces all names."
+        )
+    named = sorted(name for name in _names_of(row) if not PSEUDONYM.fullmatch(name))
     if named:
         raise ValueError(
             f"Group {row['group_id']!r} has annotations by {named[0]!r}, whom the database does not know. Export "
             "without --pseudonyms: `editreward data publish` replaces all names."
         )
+
+
+def _names_of(row: GroupRow) -> set[str]:
+    """Who annotated a group."""
+    entries = (entry for candidate in row["candidates"] for entry in candidate["annotations"] or [])
+    return {entry["annotator"] for entry in entries if entry["annotator"] is not None}
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -179,4 +192,5 @@ def pseudonymous(database: Database, records: Iterable[Rating | TupleRanking]) -
 
 def write_json_lines(records: Iterable[Rating | TupleRanking], path: str | os.PathLike[str]) -> int:
     """Write ratings or rankings as JSON lines, one object with the fields of its class each. Returns how many."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     return files.write_lines(path, (json.dumps(dataclasses.asdict(record), ensure_ascii=False) for record in records))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import gradio as gr
 
 from editreward.annotation import pages
-from editreward.annotation.database import Assignment, BusyError
+from editreward.annotation.database import Assignment, UnsavedError
 from editreward.annotation.screen import EVENT_OPTIONS, Screen, Updates, numbered_radio
 from editreward.annotation.workflow import Page, Workflow
 from editreward.groups.protocol import LEVELS, MAX_COMMENT
@@ -106,7 +106,7 @@ class RatingScreen(Screen[Page]):
     def _group(self, page: Page, assignment: Assignment) -> Updates:
         """The group: instruction, sources, and its candidates with what was marked."""
         form = {"assignment": assignment.id, "version": assignment.version, "form": page.form}
-        sources = [f"image/{assignment.id}/source/{number}" for number in range(page.sources)]
+        sources = [f"image/{assignment.id}/source/{number}?{page.images_key}" for number in range(page.sources)]
         updates: Updates = {self.form: json.dumps(form), self.task: pages.task(page.instruction, sources)}
         for place, (card, image) in enumerate(zip(self.cards, self.images, strict=True)):
             used = place < len(assignment.order)
@@ -114,7 +114,8 @@ class RatingScreen(Screen[Page]):
             if used:
                 answers = pages.reference_note(page.reference[place], self.protocol) if page.reference else ""
                 said = pages.reasons_note(page.reasons[place]) if page.reasons else ""
-                updates[image] = pages.candidate(place, f"image/{assignment.id}/candidate/{place}", answers + said)
+                url = f"image/{assignment.id}/candidate/{place}?{page.images_key}"
+                updates[image] = pages.candidate(place, url, answers + said)
         for key, radio in self.radios.items():
             updates[radio] = gr.update(value=page.scores.get(key), interactive=not page.read_only)
         return updates
@@ -183,7 +184,7 @@ class RatingScreen(Screen[Page]):
                     request.username, assignment, version, place, name, score
                 ):
                     return gr.skip()
-            except BusyError as error:
+            except UnsavedError as error:
                 return pages.notice(str(error))
             return pages.notice(
                 "This group was saved in another tab or window. Reload the page to see what was saved there."

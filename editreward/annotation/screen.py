@@ -8,7 +8,7 @@ import gradio as gr
 from gradio.blocks import Block
 
 from editreward.annotation import pages
-from editreward.annotation.database import BusyError
+from editreward.annotation.database import UnsavedError
 from editreward.groups.protocol import Protocol
 
 PageType = TypeVar("PageType")
@@ -63,7 +63,7 @@ class Screen(ABC, Generic[PageType]):
         """Do what was asked for, or say what is wrong with it."""
         try:
             return self.shown(action(), annotator)
-        except (ValueError, BusyError) as error:
+        except (ValueError, UnsavedError) as error:
             return {self.notice: pages.notice(str(error))}
         except LookupError as error:
             return self.shown(self.current(annotator, str(error)), annotator)

@@ -1,6 +1,8 @@
 """The groups that the app shows: instructions and images out of datasets, and out of nothing else."""
 
+import hashlib
 import io
+import json
 import os
 import warnings
 from collections import Counter
@@ -159,6 +161,11 @@ class GroupStore:
             ValueError: an image is missing or cannot be read.
         """
         return row_digest(self._row(group_id))
+
+    def images_key(self, group_id: str, order: Sequence[int]) -> str:
+        """What tells a group's images, in an order, from all others. Browsers keep images by their addresses, and
+        another database has the same numbers in them."""
+        return hashlib.sha256(json.dumps([self.digest(group_id), *order]).encode()).hexdigest()[:16]
 
     def check(self, group_id: str) -> None:
         """See whether all images of a group can be shown.

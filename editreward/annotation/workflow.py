@@ -44,6 +44,7 @@ class Page:
         form: name of the form, new at every showing.
         instruction: the group's instruction.
         sources: number of source images.
+        images_key: for the addresses of the images (`GroupStore.images_key`).
         scores: score by (place on the page, dimension), as marked so far.
         read_only: the group can be looked at and not changed.
         reference: known answers by place, once the annotator may see them.
@@ -61,6 +62,7 @@ class Page:
     form: str = ""
     instruction: str = ""
     sources: int = 0
+    images_key: str = ""
     scores: dict[tuple[int, str], int] = field(default_factory=dict)
     read_only: bool = False
     reference: list[dict[str, float]] | None = None
@@ -153,6 +155,7 @@ class Workflow:
             form=secrets.token_urlsafe(12),
             instruction=self.store.instruction(group_id),
             sources=self.store.sources(group_id),
+            images_key=self.store.images_key(group_id, assignment.order),
             scores={
                 (place, dimension): scores[candidate, dimension]
                 for place, candidate in enumerate(assignment.order)

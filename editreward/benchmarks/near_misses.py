@@ -1,13 +1,12 @@
 """Does a scorer read? How often it prefers a perfect edit to one that is wrong in exactly one attribute."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from editreward.benchmarks.simulated_test_set import novelties
+from editreward.benchmarks.simulated_test_set import novelties, read_description
 from editreward.simulation import SimulatedGroup, groups_hash, simulate_near_miss
 from editreward.statistics import Share, pair_accuracy
 
@@ -33,8 +32,12 @@ class NearMissSet:
 
     @classmethod
     def from_json(cls, path: str | Path) -> "NearMissSet":
-        """Read the description from a JSON file."""
-        return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+        """Read the description from a JSON file.
+
+        Raises:
+            ValueError: it has other fields; they are named.
+        """
+        return read_description(cls, path, "near misses", "configs/near_misses.json")
 
     def load(self) -> list[SimulatedGroup]:
         """Make the pairs.

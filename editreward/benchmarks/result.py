@@ -7,6 +7,7 @@ from editreward.benchmarks.benchmark import Benchmark
 from editreward.benchmarks.measures import Measure
 from editreward.benchmarks.protocols import Answers
 from editreward.benchmarks.published import POSITION_BIAS, Published
+from editreward.reports.page import escaped
 
 RESULT_VERSION = 1
 
@@ -109,5 +110,6 @@ def _table_row(measure: Measure) -> str:
 
     interval = "-" if numbers["low"] is None else f"{text(numbers['low'])} to {text(numbers['high'])}"
     value = text(numbers["value"]) + (" %" if scale == 100 and numbers["value"] is not None else "")
-    cells = [measure.name, measure.subset, value, interval, f"{numbers['total']:,}"]
+    # Tasks and dimensions are named by data and scorers.
+    cells = [escaped(measure.name), escaped(measure.subset), value, interval, f"{numbers['total']:,}"]
     return f"| {' | '.join([*cells, text(measure.chance), text(measure.coin)])} |"

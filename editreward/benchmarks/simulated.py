@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from math import factorial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from configuration_editreward import DEFAULT_DIMENSIONS
 from editreward.benchmarks.benchmark import Benchmark, BenchmarkData, DataRequest
 from editreward.benchmarks.measures import Cases, Measure
 from editreward.benchmarks.protocols import OVERALL, Answers, Pairs, accuracies_of, tuples
+from editreward.benchmarks.simulated_test_set import read_description
 from editreward.curation.benchmark import GROUPS_FOLDER, BuildOptions, build_benchmark
 from editreward.data.benchmark_items import BENCHMARK_FILE, BenchmarkItem, read_benchmark
 from editreward.data.images import read_image
@@ -93,18 +94,7 @@ class SimulatedBenchmark:
         Raises:
             ValueError: it has other fields; they are named.
         """
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is no JSON file: {error}") from error
-        names = {field.name for field in fields(cls)}
-        if not isinstance(values, dict) or set(values) | {"world"} != names:
-            found = ", ".join(sorted(values)) if isinstance(values, dict) else f"a {type(values).__name__}"
-            raise ValueError(
-                f"{path} does not describe a simulated benchmark: it holds {found}. It needs "
-                f"{', '.join(sorted(names - {'world'}))}, as configs/simulated_benchmark.json has them."
-            )
-        return cls(**values)
+        return read_description(cls, path, "a simulated benchmark", "configs/simulated_benchmark.json")
 
     def load(self, cache: Path, progress: bool | None = None) -> Path:
         """The benchmark's folder in the cache, made there first if need be.

@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,34 @@ from editreward.simulation.rubric import asked_of, exact_following
 from editreward.statistics import Share, pair_accuracy, strict_ranking_accuracy
 
 OVERALL = "overall"
+VISUAL_QUALITY = "visual_quality"
+
+T = TypeVar("T")
+
+
+def read_description(kind: type[T], path: str | Path, what: str, example: str) -> T:
+    """A dataclass from a JSON file with its fields, of which `world` may be left out.
+
+    Args:
+        kind: the dataclass.
+        path: of the file.
+        what, example: what it describes, and a file that does so, for errors.
+
+    Raises:
+        ValueError: it has other fields; they are named.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is no JSON file: {error}") from error
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    if not isinstance(values, dict) or set(values) | {"world"} != names:
+        found = ", ".join(sorted(values)) if isinstance(values, dict) else f"a {type(values).__name__}"
+        needed = ", ".join(sorted(names - {"world"}))
+        raise ValueError(
+            f"{path} does not describe {what}: it holds {found}. It needs {needed}, as {example} has them."
+        )
+    return kind(**values)
 
 
 @dataclass(frozen=True)
@@ -38,8 +66,12 @@ class TestSet:
 
     @classmethod
     def from_json(cls, path: str | Path) -> "TestSet":
-        """Read the description from a JSON file."""
-        return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+        """Read the description from a JSON file.
+
+        Raises:
+            ValueError: it has other fields; they are named.
+        """
+        return read_description(cls, path, "a simulated test set", "configs/simulated_test_set.json")
 
     def load(self) -> list[SimulatedGroup]:
         """Make the groups.
@@ -141,7 +173,8 @@ def exact_scores(groups: Sequence[SimulatedGroup], asked: Sequence[int]) -> list
 def evaluate(judgements: Judgements, groups: Sequence[SimulatedGroup]) -> dict[str, Any]:
     """Pair accuracy overall and per dimension, by category, language, novelty and gap; strict ranking of 3 and 4.
 
-    In the collage world a group counts for each of its novelties.
+    In the collage world a group counts for each of its novelties. Visual quality also by artefact: of the clean edits
+    and those that have it.
     """
     names = [OVERALL, *(name for name in judgements.mean if name in judgements.truth)]
     subsets: dict[str, dict[str, list[int]]] = {
@@ -162,9 +195,24 @@ def evaluate(judgements: Judgements, groups: Sequence[SimulatedGroup]) -> dict[s
                 value: asdict(pair_accuracy([scores[i] for i in chosen], [truths[i] for i in chosen]))
                 for value, chosen in members.items()
             }
+    if VISUAL_QUALITY in result:
+        result[VISUAL_QUALITY]["by_artefact"] = _by_artefact(groups, *judgements.series(VISUAL_QUALITY))
     scores, truths = judgements.series(OVERALL)
     result["strict_ranking"] = {f"{k}": asdict(strict_ranking_accuracy(scores, truths, k)) for k in (3, 4)}
     return result
+
+
+def _by_artefact(
+    groups: Sequence[SimulatedGroup], scores: Sequence[np.ndarray], truths: Sequence[np.ndarray]
+) -> dict[str, dict[str, Any]]:
+    """The accuracy among the clean edits of each group and those with an artefact, by artefact."""
+    kinds = [np.array([edit.artefact or "" for edit in group.candidates]) for group in groups]
+    found = {}
+    for name in sorted({str(kind) for of in kinds for kind in of if kind}):
+        kept = [(of == name) | (of == "") for of in kinds]
+        shown = [[value[mask] for value, mask in zip(values, kept, strict=True)] for values in (scores, truths)]
+        found[name] = asdict(pair_accuracy(*shown))
+    return found
 
 
 def _by(values: Sequence[str]) -> dict[str, list[int]]:
@@ -198,6 +246,10 @@ def report_table(result: dict[str, Any]) -> str:
     rows = [("all", [result[name]["accuracy"] for name in names])]
     for key in ("by_category", "by_language", "by_novelty"):
         rows += [(value, [result[name][key][value] for name in names]) for value in result[OVERALL][key]]
+    damage = result.get(VISUAL_QUALITY, {}).get("by_artefact", {})
+    rows += [
+        (f"clean, {kind}", [damage[kind] if name == VISUAL_QUALITY else None for name in names]) for kind in damage
+    ]
     gaps = sorted({gap for name in names for gap in result[name]["by_gap"]}, key=float)
     rows += [(f"scores {gap} apart", [result[name]["by_gap"].get(gap) for name in names]) for gap in gaps]
     lines = [f"| pairs | {' | '.join(name.replace('_', ' ') for name in names)} |", "|---" * (len(names) + 1) + "|"]

@@ -65,8 +65,10 @@ def run_people(args: argparse.Namespace) -> None:
 
     names = list(args.add)
     if args.add_file:
-        lines = Path(args.add_file).read_text(encoding="utf-8-sig").splitlines()
-        names += [line.strip() for line in lines if line.strip()]
+        names += _names_in(Path(args.add_file))
+    without_token = set(args.revoke).intersection([*names, *args.new_token])
+    if without_token:
+        raise ValueError(f"{min(without_token)!r} cannot get a token and be revoked at once.")
     changes = (names, args.new_token, args.revoke, args.another_round)
     with Database(args.database, create=bool(names)) as database:
         with database.transaction():
@@ -77,6 +79,18 @@ def run_people(args: argparse.Namespace) -> None:
             print(f"{name}\t{token}")
         if not any(changes):
             print(_progress_table(database, set(people.annotators(database))))
+
+
+def _names_in(path: Path) -> list[str]:
+    """The names in a file, one per line."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8, with a name in each line: {error}.") from error
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise ValueError(f"{path} has no names. Write one in each line.")
+    return names
 
 
 def _progress_table(database: "Database", active: set[str]) -> str:
@@ -145,6 +159,7 @@ def add_serve(commands: Commands) -> None:
     _add_modes(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=7860, help="port to listen on (default: %(default)s)")
+    reads(parser, dataset="dataset", protocol="file", adjudicate="file")
     parser.set_defaults(run=run_serve)
 
 
@@ -177,6 +192,8 @@ def run_serve(args: argparse.Namespace) -> None:
         raise ValueError("--quorum goes with --adjudicate")
     if args.adjudicate and (args.calibration or args.gold):
         raise ValueError("--adjudicate goes without --calibration and --gold")
+    if args.adjudicate and args.show_reasons:
+        raise ValueError("--adjudicate goes without --show-reasons")
     if not all(importlib.util.find_spec(name) for name in ("datasets", "gradio")):
         raise ValueError(MISSING_EXTRA)
     from editreward.annotation.adjudication import Adjudication, read_tuples
@@ -241,6 +258,7 @@ def add_export(commands: Commands) -> None:
         "--ratings", metavar="FILE.jsonl", help="also write all ratings, calibration and gold included"
     )
     parser.add_argument("--rankings", metavar="FILE.jsonl", help="write the rankings of the adjudication round")
+    reads(parser, dataset="dataset")
     parser.set_defaults(run=run_export)
 
 
@@ -254,6 +272,9 @@ def run_export(args: argparse.Namespace) -> None:
 
     if bool(args.dataset) != bool(args.output):
         raise ValueError("--dataset and --output go together: what was served, and where to write it with ratings")
+    for name in ("split", "minimum"):
+        if getattr(args, name) and not args.output:
+            raise ValueError(f"--{name} goes with --dataset and --output")
     if not (args.output or args.ratings or args.rankings):
         raise ValueError("nothing to write: give --dataset and --output, --ratings or --rankings")
     with Database(args.database) as database:

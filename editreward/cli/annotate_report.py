@@ -65,6 +65,8 @@ def run_report(args: argparse.Namespace) -> None:
     from editreward.data.sources import raw_groups, stream_splits
     from editreward.groups.protocol import DEFAULT_PROTOCOL, read_protocol
 
+    if args.split and not args.dataset:
+        raise ValueError("--split goes with --dataset")
     ratings, references = read_source(args)
     for name in args.references:
         for dataset in stream_splits(name).values():

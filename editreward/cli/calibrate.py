@@ -47,6 +47,8 @@ def run_calibrate(args: argparse.Namespace) -> None:
         )
     if args.output is not None and Path(args.output).suffix not in (".yaml", ".yml"):
         raise ValueError(f"`--output {args.output}` must end in .yaml.")
+    if args.output is not None:
+        Path(args.output).parent.mkdir(parents=True, exist_ok=True)  # before all that is slow
 
     from editreward.scorers.calibrating import fit_scorer, save_as_yaml, save_in_model
 

@@ -198,7 +198,10 @@ def _number(text: str, option: str, kind: Callable[[str], Number]) -> Number:
 
 def _restore(args: argparse.Namespace) -> None:
     """Take all options but the output's from the settings of an earlier run."""
-    saved = json.loads(Path(args.settings).read_text(encoding="utf-8"))["arguments"]
+    try:
+        saved = dict(json.loads(Path(args.settings).read_text(encoding="utf-8"))["arguments"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"{args.settings} holds no settings that `editreward curate` wrote.") from error
     unknown = [name for name in saved if not hasattr(args, name)]
     if unknown:
         raise ValueError(f"{args.settings} has an unknown setting {unknown[0]!r}: another release wrote it.")

@@ -1,7 +1,6 @@
 """`editreward data import`, `export`, `contamination`, `flag`: published formats, and what to look at in a dataset."""
 
 import argparse
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -198,6 +197,7 @@ def run_contamination(args: argparse.Namespace) -> int:
     from editreward.curation.contamination import shared_instructions, shared_sources, take_prints
     from editreward.data.images import NEAR_BITS
     from editreward.data.sources import raw_groups, stream_splits
+    from editreward.files import write_json
 
     if args.output:
         Path(args.output).parent.mkdir(parents=True, exist_ok=True)
@@ -216,7 +216,7 @@ def run_contamination(args: argparse.Namespace) -> int:
             "sources": [asdict(shared) for shared in sources],
             "instructions": [asdict(shared) for shared in instructions],
         }
-        Path(args.output).write_text(json.dumps(report, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        write_json(args.output, report)
     for name, one in ((args.a, a), (args.b, b)):
         unreadable = f", {len(one.unreadable):,} source images unreadable and not compared" if one.unreadable else ""
         print(f"{name}: {one.groups:,} groups{unreadable}")
@@ -274,6 +274,7 @@ def run_flag(args: argparse.Namespace) -> None:
 
     from editreward.curation.flags import WORDS, face_counter, flag_groups, load_filter, read_words
     from editreward.data.sources import raw_groups
+    from editreward.files import NO_UNICODE, atomic_file
 
     counter = None if args.faces is False else face_counter()
     if args.faces and counter is None:
@@ -284,7 +285,8 @@ def run_flag(args: argparse.Namespace) -> None:
     rows = tqdm(rows, desc="Flagging", unit=" groups", disable=None, leave=False)
     counts: Counter[str] = Counter()
     total = flagged = 0
-    with Path(args.output).open("w", encoding="utf-8") as report:
+    # A list that ends early looks like a complete one.
+    with atomic_file(args.output) as part, part.open("w", encoding="utf-8", errors=NO_UNICODE) as report:
         for group in flag_groups(rows, words, counter, filters, not args.sources_only):
             total += 1
             if group.flags:

@@ -188,7 +188,7 @@ def _judge(args: argparse.Namespace, results: Path) -> int:
     if args.judge and len(args.judge) > 1:
         raise ValueError("With --scorer, --judge is one name: the folder that its tables go to.")
     name = args.judge[0] if args.judge else _folder_name(scorer.name)
-    judged = judging.judge(edits, results, scorer, results / name / f"editreward-{args.language}")
+    judged = judging.judge(edits, results, scorer, judging.answers_file(results / name, args.language).parent)
     # First, since a task without any score ends the command.
     status = _print_faults(
         [f"{key}: {why}" for key, why in judged.failed.items()], "edits have no score; the next run asks again"

@@ -104,7 +104,8 @@ def _score(args: argparse.Namespace, table: "GroupSource | None") -> int:
 
     processes = Processes()
     if table is not None and table.number() == 0:
-        raise ValueError(f"No row of {args.table} can be scored. {faults_of(table)[0]}")
+        why = f"{table.faults[0].place}: {table.faults[0].reason}" if table.faults else "It has no rows."
+        raise ValueError(f"No row of {args.table} can be scored. {why}")
     scorer = scorer_of(args, processes.device)
     disable_progress_bars()
     report = score_dataset(

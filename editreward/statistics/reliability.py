@@ -54,7 +54,7 @@ def reliability_bins(probabilities: ArrayLike, bins: int = 10) -> list[Reliabili
     """
     confidence, right, index = _binned(probabilities, bins)
     counts = np.bincount(index, minlength=bins)
-    edges = np.linspace(0.5, 1, bins + 1).tolist()
+    edges = _edges(bins).tolist()
     found = []
     for number, count in enumerate(counts.tolist()):
         chosen = index == number
@@ -164,7 +164,14 @@ def _binned(probabilities: ArrayLike, bins: int) -> tuple[np.ndarray, np.ndarray
     probabilities = _probabilities(probabilities)
     confidence = np.maximum(probabilities, 1 - probabilities)
     right = np.where(probabilities == 0.5, 0.5, probabilities > 0.5)
-    return confidence, right, np.minimum(((confidence - 0.5) * 2 * bins).astype(int), bins - 1)
+    # By the edges themselves: 0.6 - 0.5 is a little less than 0.1.
+    index = np.searchsorted(_edges(bins), confidence, side="right") - 1
+    return confidence, right, np.minimum(index, bins - 1)
+
+
+def _edges(bins: int) -> np.ndarray:
+    """Where bins of the confidence start, and where the last one ends, shape (bins + 1,)."""
+    return np.linspace(0.5, 1, bins + 1)
 
 
 def _wilson(share: float, count: int) -> tuple[float, float]:

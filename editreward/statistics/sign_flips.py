@@ -5,6 +5,8 @@ from statistics import NormalDist
 
 import numpy as np
 
+from editreward.statistics.checks import finite
+
 EXACT = 12
 """Up to so many cases all flips are computed."""
 
@@ -21,7 +23,11 @@ def sign_flip_p_value(differences: np.ndarray, seed: int = 0) -> float:
 
     Returns:
         The share of flips whose sum is at least as far from 0, the one at hand among them; NaN without a case.
+
+    Raises:
+        ValueError: a difference is not finite; its row is named.
     """
+    differences = finite("differences", differences)
     number = len(differences)
     if not number:
         return math.nan
@@ -47,7 +53,11 @@ def cases_needed(differences: np.ndarray, power: float = 0.8, level: float = 0.0
 
     Returns:
         The number of cases in all; None with fewer than two cases, or where their mean is 0.
+
+    Raises:
+        ValueError: a difference is not finite; its row is named.
     """
+    differences = finite("differences", differences)
     if len(differences) < 2 or not differences.mean():
         return None
     normal = NormalDist()

@@ -289,6 +289,8 @@ class EditRewardTrainingArguments(RewardConfig):
             setattr(self.accelerator_config, name, False)
 
     def _check_parts(self) -> None:
+        if isinstance(self.freeze, str):  # a YAML file's text goes through the parser as it is
+            raise ValueError(f"`freeze` is the text {self.freeze!r}; write a list: `freeze: [{self.freeze}]`.")
         for part in self.freeze or ():
             check_choice("freeze", part, PARTS)
         for part in PARTS_WITH_A_RATE:

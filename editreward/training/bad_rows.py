@@ -1,7 +1,7 @@
 """Rows of a dataset that cannot be used: counted and listed, never replaced."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -47,6 +47,25 @@ def row_id(row: GroupRow) -> str:
 def row_name(row: GroupRow) -> str:
     """What messages call a row."""
     return f"group {row.get('group_id')!r}"
+
+
+ENTRIES = {"candidates": ("image", "scores"), "preferences": ("chosen", "rejected", "weight")}
+"""Lists of a row, and the fields of their entries that training reads."""
+
+
+def check_entries(row: GroupRow) -> None:
+    """Raise a `ValueError` unless candidates and preferences, where there are any, hold what training reads."""
+    for column, fields in ENTRIES.items():
+        entries = row.get(column) or []
+        if not isinstance(entries, (list, tuple)):
+            raise ValueError(f"{row_name(row)}: `{column}` is a {type(entries).__name__}; it must be a list.")
+        for index, entry in enumerate(entries):
+            missing = [name for name in fields if not isinstance(entry, Mapping) or name not in entry]
+            if missing:
+                raise ValueError(
+                    f"{row_name(row)}: `{column}[{index}]` has no {', '.join(missing)}. Each entry has "
+                    f"{', '.join(fields)}; scores that are unknown are null, and a weight is 1 unless one is meant."
+                )
 
 
 class BadRows:

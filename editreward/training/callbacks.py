@@ -1,6 +1,7 @@
 """Callbacks of the trainer: the progress bar, early stopping, and what happens around logging and at the end."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from transformers import (
     EarlyStoppingCallback,
@@ -40,7 +41,17 @@ class RewardProgressCallback(ProgressCallback):
 
 
 class RewardEarlyStoppingCallback(EarlyStoppingCallback):
-    """Early stopping that passes over evaluations of the sets whose metric does not decide."""
+    """Early stopping that passes over evaluations of the sets whose metric does not decide, and counts on in a resumed
+    run."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        states: Any = state.stateful_callbacks  # by name, whatever its annotation says
+        saved = (states or {}).get(type(self).__name__)
+        if isinstance(saved, Mapping):  # of the checkpoint, where the run is resumed from one
+            self.early_stopping_patience_counter = saved["attributes"]["early_stopping_patience_counter"]
 
     def on_evaluate(
         self,

@@ -9,7 +9,7 @@ from PIL import Image
 from configuration_editreward import check_choice
 from editreward.groups.rows import GroupRow
 from editreward.training.auxiliary import AuxiliaryLoss
-from editreward.training.bad_rows import ON_BAD_ROW, UnreadableRow, row_id, row_name
+from editreward.training.bad_rows import ON_BAD_ROW, UnreadableRow, check_entries, row_id, row_name
 from editreward.training.rationales import add_rationales, rationale_inputs
 from processing_editreward import EditRewardProcessor, PackedGroup
 
@@ -116,6 +116,7 @@ class EditGroupCollator:
         if isinstance(row, UnreadableRow):
             raise ValueError(row["reason"])
         check_columns(row)
+        check_entries(row)
         name = row_name(row)
         candidates = row["candidates"]
         if not candidates:
@@ -149,6 +150,8 @@ class EditGroupCollator:
         for index, candidate in enumerate(candidates):
             of_candidate = {}
             for annotation in candidate.get("annotations") or []:
+                if not isinstance(annotation, Mapping) or "annotator" not in annotation:
+                    raise ValueError(f"{name}, candidate {index}: an annotation has no `annotator`. Name whose it is.")
                 scores = {key: value for key, value in annotation.items() if key != "annotator"}
                 who = annotation["annotator"]
                 place = f"{name}, candidate {index}, annotator {who!r}"
@@ -172,6 +175,8 @@ class EditGroupCollator:
     def _labels(self, scores: Mapping[str, float | None], name: str) -> list[float]:
         """Scores in the order of the processor's dimensions, NaN for null. `name` says whose, for errors."""
         dimensions = self.processor.dimensions
+        if not isinstance(scores, Mapping):
+            raise ValueError(f"{name} has scores that are a {type(scores).__name__}; write one by each dimension.")
         values = {dimension: _score(value, f"{name}, {dimension}") for dimension, value in scores.items()}
         if dimensions == ["overall"] and "overall" not in values:
             return [math.fsum(values.values()) if values else math.nan]
@@ -197,6 +202,10 @@ def check_columns(row: GroupRow, what: str = "A row") -> None:
 def _score(value: float | None, name: str) -> float:
     if value is None:
         return math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"{name} has the score {value}. Write a number, or null where it is unknown.")
+    try:
+        is_finite = math.isfinite(value)
+    except TypeError:  # no number
+        is_finite = False
+    if not is_finite:
+        raise ValueError(f"{name} has the score {value!r}. Write a number, or null where it is unknown.")
     return float(value)

@@ -153,6 +153,8 @@ class GroupDataArguments(ScriptArguments):
     )
 
     def __post_init__(self) -> None:
+        if not 0 <= self.dense_weight < float("inf"):
+            raise ValueError(f"`dense_weight` must be 0 or more, got {self.dense_weight}.")
         self.simulated_truth = self.dense_weight > 0  # whether rows of simulated groups hold their truth
         self.datasets = [_as_config(entry) for entry in self.datasets]
         self.eval_datasets = [_as_config(entry) for entry in self.eval_datasets]

@@ -7,7 +7,7 @@ import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
 from editreward.groups.rows import GroupRow
-from editreward.training.bad_rows import UnreadableRow, row_name
+from editreward.training.bad_rows import UnreadableRow, check_entries, row_name
 from editreward.training.rationales import count_rationale_tokens
 from editreward.training.subsets import Pair, pairs_of_group
 from processing_editreward import EditRewardProcessor, image_size
@@ -107,6 +107,7 @@ def scan_row(row: GroupRow) -> ScannedRow:
     name = row_name(row)
     sources, candidates = row.get("source_images") or [], row.get("candidates") or []
     try:
+        check_entries(row)
         pairs = pairs_of_group(row.get("preferences"), len(candidates))
         if not sources or not candidates or pairs is None:
             raise ValueError(f"{name} has no source image, no candidates or an impossible preference.")

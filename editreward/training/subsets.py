@@ -85,7 +85,7 @@ def annotated_pairs(preferences: Sequence[GroupRow] | None, size: int) -> list[P
     """The pairs (i, j), i < j, that have preferences, each once; `None` if one of them is not of two candidates."""
     pairs: dict[Pair, None] = {}
     for entry in preferences or ():
-        chosen, rejected = entry["chosen"], entry["rejected"]
+        chosen, rejected = ((entry or {}).get(name) for name in ("chosen", "rejected"))
         if chosen is None or rejected is None or chosen == rejected:
             return None
         i, j = sorted((chosen, rejected))

@@ -340,8 +340,14 @@ class EditRewardTrainer(RewardTrainer):
         self.accelerator.state.dynamo_plugin = TorchDynamoPlugin(backend="no")
         if self.is_fsdp_enabled:
             configure_fsdp(self.accelerator.state.fsdp_plugin, self.accelerator.mixed_precision)
-        if self.is_deepspeed_enabled:
-            configure_deepspeed(self.accelerator.state.deepspeed_plugin, self.args)
+        plugin = self.accelerator.state.deepspeed_plugin if self.is_deepspeed_enabled else None
+        if plugin is not None:
+            configure_deepspeed(plugin, self.args)
+        is_sharded = self.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3)
+        if self.auxiliary_loss is not None and is_sharded:
+            raise ValueError(
+                "The dense losses need the whole model on each GPU: with FSDP or ZeRO-3 set `--dense_weight 0`."
+            )
 
     def _prepare_for_training(self, *args: object, **kwargs: object) -> object:
         prepared = super()._prepare_for_training(*args, **kwargs)

@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import re
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from collections import Counter, defaultdict
 from itertools import permutations
 from pathlib import Path
 from statistics import fmean
+from types import SimpleNamespace
 
 import pytest
 from datasets import Dataset
@@ -21,9 +23,11 @@ from configuration_editreward import DEFAULT_DIMENSIONS
 from editreward.annotation import assignment as assigning
 from editreward.annotation import pages, people
 from editreward.annotation.adjudication import Adjudication, DisputedTuple, check_ranks, read_tuples
+from editreward.annotation.adjudication_blocks import AdjudicationScreen
 from editreward.annotation.assignment import Policy, is_gold_turn, shuffled_order
-from editreward.annotation.database import IDLE_SECONDS, BusyError, Database, connection
+from editreward.annotation.database import IDLE_SECONDS, BusyError, Database, UnsavedError, connection
 from editreward.annotation.export import export_ratings
+from editreward.annotation.rating_blocks import RatingScreen
 from editreward.annotation.store import GroupStore
 from editreward.annotation.workflow import Page, Workflow, letter
 from editreward.cli import command as cli
@@ -242,6 +246,24 @@ def test_a_lock_of_another_program_is_told_and_keeps_nobody_from_reading(tmp_pat
         other.close()
         waits.join()
         assert people.annotators(database) == ["ada", "grace"]
+
+
+def test_a_full_disk_is_told_and_what_was_not_saved_is_not_there(tmp_path):
+    with Database(tmp_path / "annotations.sqlite", create=True) as database:
+        people.add_annotators(database, ["ada"])
+        flow = workflow(database, store_of(1))
+        page = flow.current("ada")
+        screen = RatingScreen(flow)
+        screen.blocks()
+        database.row(f"PRAGMA max_page_count = {database.row('PRAGMA page_count')[0]}")
+        with pytest.raises(UnsavedError, match="annotations.sqlite cannot be used: database or disk is full. Nothing"):
+            for number in range(1000):
+                database.set_meta(f"filler {number}", "x" * 1000)
+        told = screen.answer("ada", lambda: database.set_meta("more", "x" * 10**5))
+        assert list(told) == [screen.notice] and "disk is full" in told[screen.notice]
+        database.row("PRAGMA max_page_count = 100000")
+        assert rate(flow, "ada", page).notice == "Saved."
+        assert database.meta("more") is None and len(database.ratings()) == 3
 
 
 @pytest.mark.parametrize("number", [2**63, -1, 10**40])
@@ -603,6 +625,19 @@ def test_a_group_left_open_goes_to_others_and_late_ratings_do_not_double(databas
     assert {rating.annotator for rating in database.ratings()} == {"grace"}
 
 
+def test_a_group_that_nobody_else_can_take_comes_back_to_who_left_it_open(database):
+    flow = workflow(database, store_of(2), each=2, release_after=3600.0)
+    left = flow.current("ada").assignment
+    with database.transaction() as connection:
+        connection.execute("UPDATE assignments SET touched_at = touched_at - 3601")
+    rate_all(flow, "grace")  # both groups: the one that ada left, too
+    back = rate_all(flow, "ada")
+    assert [page.assignment.group_id for page in back] == ["work-1", "work-0"]
+    assert back[-1].assignment.id == left.id
+    assert flow.current("ada").left == 0
+    assert Counter(rating.group_id for rating in database.ratings()) == {"work-0": 6, "work-1": 6}
+
+
 def test_what_a_revoked_annotator_left_open_goes_to_others(database):
     flow = workflow(database, store_of(2))
     rate(flow, "ada", flow.current("ada"))
@@ -931,6 +966,48 @@ def test_tuples_can_be_left_out_with_a_reason(database):
     assert left_out.tuple_id == "t" and left_out.ranks == []
 
 
+def test_a_page_from_before_a_restart_ranks_no_other_tuple(database):
+    """The server was started again with another file of tuples while the page was open."""
+    store, request = store_of(1), SimpleNamespace(username="ada")
+    before = AdjudicationScreen(Adjudication(database, store, [disputed("t", (2, 0))], NAMES), PROTOCOL)
+    now = [disputed("other", (1, 0)), disputed("t", (2, 0))]
+    after = AdjudicationScreen(Adjudication(database, store, now, NAMES), PROTOCOL)
+    for screen in (before, after):
+        screen.blocks()
+    form = before.on_load(request)[before.form]
+    after.on_save(form, "", request, 2, 1)
+    assert [(p.annotator, p.ranks) for p in after.adjudication.show("ada", 1).proposals] == [("ada", (2, 1))]
+    assert not after.adjudication.show("ada", 0).proposals
+    changed = AdjudicationScreen(Adjudication(database, store, [disputed("u", (2, 1))], NAMES), PROTOCOL)
+    changed.blocks()
+    told = changed.on_save(form, "", request, 2, 1)
+    assert "tuples are others" in told[changed.notice] and not changed.adjudication.show("ada", 0).proposals
+
+
+def test_a_browser_takes_no_kept_image_for_that_of_another_group_or_order(tmp_path):
+    """Another database has the same numbers in its images' addresses, and browsers keep images for an hour."""
+    addresses = []
+    for number, (row, seed) in enumerate((("work-0", 0), ("work-0", 0), ("work-0", 1), ("work-1", 0))):
+        with Database(tmp_path / f"{number}.sqlite", create=True) as database:
+            people.add_annotators(database, ["ada"])
+            store = GroupStore()
+            store.add(dataset(group(row, candidates=4)), "work", "work")
+            screen = RatingScreen(workflow(database, store, seed=seed))
+            screen.blocks()
+            shown = screen.on_load(SimpleNamespace(username="ada"))
+            addresses.append((shown[screen.task], shown[screen.images[0]]))
+            round_ = AdjudicationScreen(
+                Adjudication(database, store, [disputed("t", (2, 0) if seed else (0, 2), row)], NAMES), PROTOCOL
+            )
+            round_.blocks()
+            ranked = round_.on_load(SimpleNamespace(username="ada"))
+            addresses[-1] += (re.findall('src="([^"]*)', ranked[round_.images[0]])[0],)
+    first, again, *others = addresses
+    assert first == again
+    for other in others:
+        assert other[1] != first[1] and other[2] != first[2]
+
+
 def test_what_a_revoked_annotator_disputes_is_left_to_the_others(database):
     round_ = Adjudication(database, store_of(1), [disputed(), disputed("u", (0, 1))], NAMES, quorum=2)
     for place in (0, 1):
@@ -999,6 +1076,9 @@ def test_tuples_are_read_as_the_benchmark_builder_writes_them(tmp_path):
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(ValueError, match="has no tuples"):
         read_tuples(tmp_path / "empty.jsonl", store_of(1))
+    (tmp_path / "utf16.jsonl").write_text(separator, encoding="utf-16")
+    with pytest.raises(ValueError, match="utf16.jsonl, line 1: not JSON"):
+        read_tuples(tmp_path / "utf16.jsonl", store_of(1))
 
 
 def test_a_tuple_that_was_ranked_keeps_its_candidates(database):
@@ -1063,9 +1143,11 @@ def test_pseudonyms_stand_for_the_names_in_the_dataset_too(database, tmp_path):
     exported = export_rows(database, dataset(*rows), tmp_path / "out", pseudonyms=True)
     names = [{a["annotator"] for c in row["candidates"] for a in c["annotations"]} for row in exported]
     assert names == [{"annotator-1", "annotator-2"}, {"annotator-1", "annotator-9"}]
-    rows[0]["candidates"][0]["annotations"][0]["annotator"] = "somebody"
-    with pytest.raises(ValueError, match="'work-0' has annotations by 'somebody'.*editreward data publish"):
-        export_ratings(database, dataset(*rows), tmp_path / "out", pseudonyms=True)
+    # "annotator-1" of another database is not ada, whose rating would replace theirs
+    for name, message in (("somebody", "by 'somebody'"), ("annotator-1", "by 'annotator-1' already")):
+        rows[0]["candidates"][0]["annotations"][0]["annotator"] = name
+        with pytest.raises(ValueError, match=f"'work-0' has annotations {message}.*editreward data publish"):
+            export_ratings(database, dataset(*rows), tmp_path / "out", pseudonyms=True)
     export_ratings(database, dataset(*rows), tmp_path / "out")
 
 
@@ -1104,6 +1186,7 @@ def test_the_commands_from_adding_people_to_export(tmp_path, capsys):
     assert len(ratings) == 6 and Rating(**ratings[0]).annotator == "ada"
     ranking = TupleRanking(**json.loads((tmp_path / "rankings.jsonl").read_text()))
     assert ranking == TupleRanking("t", "work-0", [2, 0], [1, 2], ["ada", "grace"])
+    assert cli.main([*export, "--ratings", str(tmp_path / "new" / "ratings.jsonl")]) == 0
     assert cli.main([*export, *files, "--pseudonyms"]) == 0
     assert "ada" not in (tmp_path / "ratings.jsonl").read_text() + (tmp_path / "rankings.jsonl").read_text()
 
@@ -1116,9 +1199,33 @@ def test_the_commands_from_adding_people_to_export(tmp_path, capsys):
         (["export"], "nothing to write"),
         (["serve", "--dataset", "x", "--quorum", "2"], "--quorum goes with --adjudicate"),
         (["serve", "--dataset", "x", "--gold-every", "0"], "must be positive"),
+        (["serve", "--dataset", "x", "--adjudicate", "nowhere.jsonl"], "There is no file nowhere.jsonl"),
+        (["serve", "--dataset", "x", "--protocol", "nowhere.yaml"], "There is no file nowhere.yaml"),
+        (["serve", "--dataset", "nowhere/groups/"], "There is no folder or file nowhere/groups/"),
+        (["export", "--ratings", "x", "--minimum", "3"], "--minimum goes with --dataset and --output"),
+        (["export", "--ratings", "x", "--split", "test"], "--split goes with --dataset and --output"),
+        (["people", "--add", "ada", "--revoke", "ada"], "'ada' cannot get a token and be revoked at once"),
+        (["people", "--add-file", __file__.replace(".py", ".nothing")], "There is no file"),
     ],
 )
 def test_bad_options_are_one_line_errors(tmp_path, capsys, arguments, message):
     assert cli.main(["annotate", *arguments, "--database", str(tmp_path / "missing.sqlite")]) == 2
     err = capsys.readouterr().err
     assert message in err and err.count("\n") == 1
+
+
+def test_adjudication_shows_no_reasons(tmp_path, capsys):
+    (tmp_path / "tuples.jsonl").touch()
+    arguments = ["serve", "--dataset", "x", "--adjudicate", str(tmp_path / "tuples.jsonl"), "--show-reasons"]
+    assert cli.main(["annotate", *arguments, "--database", str(tmp_path / "a.sqlite")]) == 2
+    assert "--adjudicate goes without --show-reasons" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"\x89PNG", "is no text in UTF-8"), (b"\n\n", "has no names")])
+def test_a_file_without_names_is_named(tmp_path, capsys, content, message):
+    path = tmp_path / "names.txt"
+    path.write_bytes(content)
+    command = ["annotate", "people", "--database", str(tmp_path / "a.sqlite"), "--add-file", str(path)]
+    assert cli.main(command) == 2
+    assert f"{path} {message}" in capsys.readouterr().err
+    assert not (tmp_path / "a.sqlite").exists()

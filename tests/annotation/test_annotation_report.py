@@ -409,6 +409,7 @@ def test_faulty_input_of_the_command_is_one_line(tmp_path, capsys):
         (("--ratings", tmp_path / "empty.jsonl"), "empty.jsonl has no ratings"),
         (("--ratings", tmp_path / "none.jsonl"), "none.jsonl"),
         (("--database", tmp_path / "none.sqlite"), "none.sqlite"),
+        (("--ratings", tmp_path / "empty.jsonl", "--split", "test"), "--split goes with --dataset"),
     ):
         assert run(*arguments, "--output", tmp_path / "out") == 2
         error = capsys.readouterr().err

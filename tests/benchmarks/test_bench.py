@@ -226,6 +226,15 @@ def test_faulty_groups_are_left_out_and_listed_and_sound_ones_are_checked_once(t
     assert asdict(again)["faults"] == asdict(found)["faults"] and again.digest == found.digest
 
 
+def test_groups_are_checked_anew_with_another_pillow(tmp_path, monkeypatch):
+    rows, checked = [row_of(0)], []
+    Runner(tmp_path, progress=False).inspect(rows)
+    monkeypatch.setattr(runner_module, "versions", lambda *packages: dict.fromkeys(packages, "another"))
+    monkeypatch.setattr(runner_module, "check_group", lambda row: checked.append(row) or [])
+    Runner(tmp_path, progress=False).inspect(rows)
+    assert checked == rows
+
+
 def test_shuffled_instructions_are_another_group_s():
     groups = Runner(progress=False).inspect([row_of(n, instruction=f"edit {n % 5}") for n in range(12)]).groups
     shown = shuffled_instructions(list(groups.values()))

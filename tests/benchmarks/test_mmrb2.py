@@ -1,6 +1,7 @@
 """MMRB2's editing pairs: both published forms make the same groups, and both orders count."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from editreward.benchmarks.reports.comparison import compare_results
+from editreward.benchmarks.reports.saved import RESULT, read_result, write_answers
 from editreward.data.benchmark_items import read_benchmark
 from editreward.groups import Unscored
 from tests.helpers.benchmarks import Table, result_of, values
@@ -123,6 +126,28 @@ def test_a_judge_is_asked_in_both_orders_and_both_count(tmp_path):
     assert found["accuracy over both orders", "hq-edit"] == 1 / 2
     (whole,) = [measure for measure in result.measures if measure.subset == "all"]
     assert whole.estimate.total == 8 and result.to_dict()["published"][0]["rows"]["GPT-5"]["all"] == 73.8
+
+
+def test_a_judge_in_both_orders_is_compared_by_its_saved_answers(tmp_path):
+    run("mmrb2", parquet_file(tmp_path), tmp_path / "out")
+    results = {"sure": FirstUnlessSure({picture(4)}), "first": FirstUnlessSure(set())}
+    for name, judge in results.items():
+        result = result_of("mmrb2", tmp_path / "out", judge)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / RESULT).write_text(json.dumps(result.to_dict()))
+        write_answers(result.answers, tmp_path / name)
+        assert read_result(tmp_path / name).answers.shown_first == result.answers.shown_first
+    compared = compare_results([tmp_path / name for name in results])
+    (whole,) = [measure for measure in compared.measures if measure.subset == "all"]
+    assert [estimate.value for estimate in whole.estimates] == [5 / 8, 4 / 8]
+    assert whole.differences[0].paired.difference == 1 / 8 and whole.differences[0].cases == 8
+
+
+def test_the_printed_table_keeps_its_columns_whatever_the_data_name(tmp_path):
+    run("mmrb2", json_file(tmp_path, [("p0", [10, "make it red"], 1, 2, "A", "a|b")]), tmp_path / "out")
+    lines = result_of("mmrb2", tmp_path / "out", Table({picture(1): 1.0, picture(2): 0.0})).markdown().splitlines()
+    assert r"a\|b" in lines[-3]
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines if line.startswith("|")}) == 1
 
 
 def test_a_pair_with_one_answer_is_left_out(tmp_path):

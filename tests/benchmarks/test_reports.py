@@ -26,8 +26,9 @@ from editreward.benchmarks.reports.findings import (
 )
 from editreward.benchmarks.reports.report import ELSEWHERE, report_page, write_report
 from editreward.benchmarks.reports.saved import read_result, write_answers
+from editreward.benchmarks.result import BenchmarkResult
 from editreward.benchmarks.runner import GroupRecord, Runner
-from editreward.data.benchmark_items import BenchmarkItem, comparisons_of
+from editreward.data.benchmark_items import BenchmarkItem, Comparison, comparisons_of
 from editreward.groups import GroupScores
 from editreward.scorers.baselines import CoinPerPair, RandomScores
 from editreward.statistics import compare_shares, holm
@@ -447,3 +448,28 @@ def test_what_cannot_be_compared_is_refused_with_the_reason(results, tmp_path, c
     ]:
         assert command("compare", *paths) == 2, message
         assert message in capsys.readouterr().err
+
+
+def told(name: str, answers: Answers) -> str:
+    """The report on answers as Markdown, with what its plots show in words."""
+    benchmark, items = BENCHMARKS[name], len(answers.items)
+    model = {"name": "m", "kind": "scorer", "revision": None, "fingerprint": "m", "notes": []}
+    data = {"name": "x", "revision": None, "sha256": "0", "rows": items, "items": items, "items_judged": items}
+    data |= {"groups_judged": items, "items_left_out": {}, "groups_left_out": {}, "not_answered": {}, "faults": {}}
+    data |= {"faults_listed": [], "imported": None, "notes": []}
+    settings = {"limit": None, "shuffle_instructions": False, "position_bias": False, "preparation": None}
+    result = BenchmarkResult(benchmark, model, data, settings, benchmark.protocol(answers), {}, answers)
+    return report_page(result, [], examples=0).markdown("plots.png")
+
+
+@pytest.mark.usefixtures("few_resamples")
+def test_a_report_shows_no_number_where_there_is_none():
+    answers = rated()
+    equal = replace(answers, items=[replace(item, score=3.0) for item in answers.items])
+    circle = made(number=1, sizes=(3,))
+    verdicts = {(0, 1): "first", (1, 2): "first", (0, 2): "second"}
+    comparisons = [Comparison(*pair, verdict) for pair, verdict in verdicts.items()]
+    circle = replace(circle, items=[replace(circle.items[0], comparisons=comparisons)])
+    assert "ratings" in told("imagenhub", answers) and "K = 3" in told("editreward-bench", circle)
+    for name, one in (("imagenhub", equal), ("editreward-bench", circle)):
+        assert not re.search(r"\bnan\b", told(name, one))

@@ -251,3 +251,8 @@ def test_the_flag_command_lists_groups_for_review(tmp_path, capsys, monkeypatch)
     assert "pip install 'editreward[faces]'" in capsys.readouterr().err
     assert cli.main(arguments) == 0
     assert "Faces were not counted: pip install" in capsys.readouterr().out
+    before = report.read_bytes()
+    (tmp_path / "rules.py").write_text("def fails(group):\n    raise RuntimeError('in the middle')\n")
+    assert cli.main([*arguments, "--no-faces", "--filter", f"{tmp_path / 'rules.py'}:fails"]) == 2
+    assert "in the middle" in capsys.readouterr().err
+    assert report.read_bytes() == before  # not a part of a list, which looks like all of it

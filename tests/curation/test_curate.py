@@ -338,6 +338,10 @@ def test_the_command_repeats_itself_from_its_settings(shards, tmp_path, capsys):
     assert content(tmp_path / "a") == content(tmp_path / "b")
     assert cli.main(["curate", "--settings", settings, "--top-k", "3", "--output", str(tmp_path / "c")]) == 2
     assert "it goes without 'top_k'" in capsys.readouterr().err
+    for name, text in (("other.json", "{}"), ("list.json", '{"arguments": [1]}'), ("no.json", "no JSON")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        assert cli.main(["curate", "--settings", str(tmp_path / name), "--output", str(tmp_path / "c")]) == 2
+        assert f"{name} holds no settings that `editreward curate` wrote" in capsys.readouterr().err
     assert cli.main(["curate", "--output", str(tmp_path / "c")]) == 2
     assert cli.main(["curate", "simulated", "--quota", "x", "--output", str(tmp_path / "c")]) == 2
     assert "--quota takes NAME=VALUE" in capsys.readouterr().err

@@ -128,6 +128,7 @@ def test_unusable_dimensions_are_refused(dimensions):
         ("head_hidden_sizes", [1024]),
         ("head_hidden_sizes", [1024, 16, 4]),
         ("head_hidden_sizes", [1024, 0]),
+        ("head_hidden_sizes", 1024),
         ("aggregation_temperature", 0.0),
         ("aggregation_temperature", float("inf")),
         ("aggregation_temperature", float("nan")),

@@ -320,6 +320,19 @@ def test_the_longest_path_must_fit_the_context_and_the_pack_need_not():
         processor.pack(SOURCE, [FIRST] * 3, "Add a hat")
 
 
+def test_what_fills_the_context_is_named():
+    processor = build_processor()
+    without = processor.pack(SOURCE, FIRST, "a").num_tokens - 1
+    processor.max_length = without + 5
+    with pytest.raises(ValueError, match=r"^instruction is too long: .* Shorten the instruction"):
+        processor.pack(SOURCE, FIRST, "word " * 50)
+    with pytest.raises(ValueError, match=r"^groups\[1\]\.source has too many images, 9: .* Pass fewer"):
+        processor([SOURCE, [SOURCE] * 9], [[FIRST], [FIRST]], ["a", "a"])
+    processor.max_length = without - 1
+    with pytest.raises(ValueError, match="^images and rubric are too long, whatever the instruction: .* Lower the"):
+        processor.pack(SOURCE, FIRST, "a")
+
+
 # White space in instructions
 
 

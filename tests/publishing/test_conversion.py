@@ -176,6 +176,15 @@ def with_one_head(state_dict, wide=None):
     return ours
 
 
+def test_heads_keep_their_prompts_whatever_the_order_of_the_templates(prompts, converted, tmp_path):
+    turned = Prompts(dict(reversed(prompts.templates.items())), prompts.reward_suffix, prompts.system_prompt)
+    assert list(turned.templates) == ["visual_quality", "instruction_following"]
+    config = convert_checkpoint(GOLDEN / "checkpoint", BACKBONE, turned, tmp_path)
+    assert config.dimensions == ["instruction_following", "visual_quality"]
+    case = CASES["cases"][0]
+    assert torch.equal(score(tmp_path, case)[1].mean, score(converted, case)[1].mean)
+
+
 def test_a_shared_head_reads_both_prompts(published, prompts, tmp_path):
     torch.save(with_one_head(published), tmp_path / "model.pth")
     config = convert_checkpoint(tmp_path / "model.pth", BACKBONE, prompts, tmp_path / "out")

@@ -182,6 +182,8 @@ def test_the_file_of_a_registered_name_says_the_name_whatever_folder_is_there(tm
     monkeypatch.chdir(tmp_path)
     command = ["calibrate", "--data", "simulated", "--limit", "24", "--scorer", "ssim"]
     assert cli.main([*command, "--output", "c.yaml"]) == 0
+    assert cli.main([*command, "--output", "new/folder/c.yaml"]) == 0  # not an error after all has been scored
+    assert (tmp_path / "new" / "folder" / "c.yaml").is_file()
     assert yaml.safe_load((tmp_path / "c.yaml").read_text())["scorer"] == "ssim"
     assert load_scorer(tmp_path / "c.yaml").name == "ssim to the source"
     capsys.readouterr()

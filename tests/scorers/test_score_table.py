@@ -179,6 +179,12 @@ def test_the_command_says_which_columns_it_read_and_lists_rows_that_were_left_ou
     (folder / "rows.csv").write_text("a,b\n1,2\n")
     assert cli.main(words) == 2
     assert "no column is called instruction" in capsys.readouterr().err
+    (folder / "rows.csv").write_text("prompt,before,after\n")
+    assert cli.main(words) == 2
+    assert "rows.csv can be scored. It has no rows." in capsys.readouterr().err
+    (folder / "rows.csv").write_text("prompt,before,after\nx,none.png,a.png\n")
+    assert cli.main(words) == 2
+    assert "rows.csv can be scored. line 2: there is no file 'none.png'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Metrics, calibration and the evaluation on simulated groups."""
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import combinations, permutations
 from statistics import NormalDist
 
@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from editreward.benchmarks.near_misses import NearMissSet
 from editreward.benchmarks.simulated_test_set import (
     Judgements,
     TestSet,
@@ -17,7 +18,7 @@ from editreward.benchmarks.simulated_test_set import (
     report_table,
     shuffled_instructions,
 )
-from editreward.simulation import groups_hash, simulate_groups
+from editreward.simulation import ARTEFACTS, groups_hash, simulate_groups
 from editreward.statistics import (
     accuracy_with_ties,
     calibrate_groups,
@@ -276,6 +277,20 @@ def test_a_perfect_judge_is_perfect_in_every_subset():
     assert "| recolour | 100.0 %" in report_table(result)
 
 
+def test_a_judge_that_sees_no_seams_errs_about_seams_alone():
+    groups = list(simulate_groups(60, "test"))
+    blind = perfect(groups)
+    for group, quality in zip(groups, blind.mean["visual_quality"], strict=True):
+        quality[[edit.artefact == "seams" for edit in group.candidates]] = 4
+    result = evaluate(replace(blind, truth=perfect(groups).truth), groups)
+    by_artefact = result["visual_quality"]["by_artefact"]
+    assert set(by_artefact) == set(ARTEFACTS)
+    assert {name for name, share in by_artefact.items() if share["value"] < 1} == {"seams"}
+    assert by_artefact["seams"]["value"] == 0
+    assert "by_artefact" not in result["instruction_following"]
+    assert "| clean, seams | - | - | 0.0 %" in report_table(result)
+
+
 def test_shuffled_instructions_are_all_from_other_groups():
     groups = list(simulate_groups(40, "test"))
     shuffled = shuffled_instructions(groups)
@@ -289,3 +304,16 @@ def test_a_test_set_is_refused_when_its_hash_differs():
     assert [group.group_id for group in described.load()] == [f"simulated-test-{i:06d}" for i in range(5)]
     with pytest.raises(ValueError, match="hash"):
         TestSet(**{**asdict(described), "seed": 1}).load()
+
+
+@pytest.mark.parametrize("kind", [TestSet, NearMissSet])
+def test_another_file_describes_no_set(tmp_path, kind):
+    file = tmp_path / "x.json"
+    for text, message in (
+        ('{"split": "test", "tuples": 5}', "x.json does not describe .*: it holds split, tuples. It needs .*, sha256"),
+        ("[1]", "it holds a list"),
+        ("split: test", "x.json is no JSON file"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            kind.from_json(file)

@@ -491,6 +491,11 @@ def test_a_reliability_diagram_is_that_of_scikit_learn():
     assert expected_calibration_error(probabilities) == pytest.approx(error)
 
 
+def test_a_confidence_at_an_edge_belongs_to_the_bin_that_starts_there():
+    bins = reliability_bins([one.start for one in reliability_bins([])])
+    assert [(one.count, one.confidence) for one in bins] == [(1, one.start) for one in bins]
+
+
 def test_empty_bins_and_certain_predictions():
     bins = reliability_bins([1.0, 0.0, 0.5], bins=5)
     assert [found.count for found in bins] == [1, 0, 0, 0, 2]

@@ -44,3 +44,10 @@ def test_what_tells_nothing_has_no_number():
     assert np.isnan(sign_flip_p_value(np.zeros(0)))
     assert sign_flip_p_value(np.zeros(5)) == 1
     assert cases_needed(np.zeros(5)) is None and cases_needed(np.ones(1)) is None
+
+
+@pytest.mark.parametrize("number", [3, 30])
+@pytest.mark.parametrize("function", [sign_flip_p_value, cases_needed])
+def test_a_difference_that_is_no_number_is_no_evidence(function, number):
+    with pytest.raises(ValueError, match="differences: row 1 is nan"):
+        function(np.array([1.0, np.nan, *np.ones(number - 2)]))

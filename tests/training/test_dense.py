@@ -4,11 +4,13 @@ import math
 
 import pytest
 import torch
+from transformers import Trainer
 
 from editreward.dense_heads import HEADS_FILE, RARE, DenseHeads, DenseLayers, DenseLogits
 from editreward.simulation import simulate_group
 from editreward.simulation.grounding import ASKED, ATTRIBUTES, COMPARISONS, MISMATCHES, REQUEST, request_values
 from editreward.training import EditRewardTrainer
+from editreward.training import trainer as trainer_module
 from editreward.training.dense import (
     TO_CHANGE_WEIGHT,
     DenseLoss,
@@ -131,6 +133,20 @@ def make_trainer(folder, weight):
         auxiliary_loss=loss,
     )
     return trainer, trainer._prepare_inputs(trainer.data_collator(rows()))
+
+
+def test_dense_losses_are_refused_for_sharded_models(tmp_path, monkeypatch) -> None:
+    usual = Trainer.create_accelerator_and_postprocess
+
+    def sharded(self):
+        usual(self)
+        self.is_fsdp_enabled, self.accelerator.state.fsdp_plugin = True, None
+
+    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", sharded)
+    monkeypatch.setattr(trainer_module, "configure_fsdp", lambda *_: None)
+    with pytest.raises(ValueError, match="with FSDP or ZeRO-3 set `--dense_weight 0`"):
+        make_trainer(tmp_path, 0.5)
+    make_trainer(tmp_path, None)
 
 
 def test_dense_losses_are_added_with_their_weight_and_reach_the_backbone(tmp_path) -> None:

@@ -17,6 +17,8 @@ from transformers import AutoModel, AutoProcessor
 from editreward.simulation import simulate_group
 from editreward.training import EditGroupCollator
 from editreward.training.losses import LOSSES
+from editreward.training.row_sizes import scan_row
+from editreward.training.subsets import row_of_epoch
 from tests.helpers.backbones import PAPER_TEMPLATES, backbone_folder, build, build_processor, make_image
 from tests.helpers.processes import as_script, errors_of, run_ranks
 from tests.helpers.trainers import (
@@ -449,6 +451,17 @@ BAD_ROWS = {
         lambda row: row.update(preferences=[{"chosen": 0, "rejected": 1, "weight": 0.0}]),
         "must be positive",
     ),
+    "preference with no weight": (
+        lambda row: row.update(preferences=[{"chosen": 0, "rejected": 1}]),
+        r"`preferences\[0\]` has no weight",
+    ),
+    "preference of nothing": (lambda row: row.update(preferences=[None]), r"`preferences\[0\]` has no chosen"),
+    "candidate of nothing": (lambda row: row["candidates"].append(None), r"`candidates\[4\]` has no image, scores"),
+    "candidate without scores": (lambda row: row["candidates"][0].pop("scores"), r"`candidates\[0\]` has no scores"),
+    "candidate without image": (lambda row: row["candidates"][0].pop("image"), r"`candidates\[0\]` has no image"),
+    "candidates in a text": (lambda row: row.update(candidates="a.png b.png"), "`candidates` is a str"),
+    "score in a text": (lambda row: row["candidates"][1].update(scores=dict.fromkeys(DIMENSIONS, "3")), "score '3'"),
+    "scores without names": (lambda row: row["candidates"][1].update(scores=[3.0, 2.0]), "scores that are a list"),
 }
 
 
@@ -458,6 +471,17 @@ def test_a_bad_row_is_named_by_its_group_id(case):
     row = broken(make_row(7, SCORES[0]), change)
     with pytest.raises(ValueError, match=f"group 'group-7'.*{message}"):
         EditGroupCollator(build_processor())([make_row(0, SCORES[0]), row])
+    batch = EditGroupCollator(build_processor(), on_bad_row="skip")([make_row(0, SCORES[0]), row])
+    assert [name for name, _ in batch["skipped_rows"]] == ["group-7"]
+    assert scan_row(row_of_epoch(row, 2, 0, 0))["candidate_sizes"] is not None
+
+
+@pytest.mark.parametrize("annotation", [None, dict.fromkeys(DIMENSIONS, 3.0)])
+def test_an_annotation_of_nobody_is_named_by_its_group_id(annotation):
+    row = make_row(7, SCORES[0])
+    row["candidates"][1]["annotations"] = [annotation]
+    with pytest.raises(ValueError, match="group 'group-7', candidate 1: an annotation has no `annotator`"):
+        EditGroupCollator(build_processor(), vote_labels=True)([row])
 
 
 def test_a_dataset_without_the_columns_of_edit_groups_is_refused_at_once(tmp_path):
@@ -478,6 +502,7 @@ def test_a_dataset_without_the_columns_of_edit_groups_is_refused_at_once(tmp_pat
         ({"loss_reduction": "sum"}, "'sum'; choose one of: pair, group"),
         ({"ties": "keep"}, "'keep'; choose one of: drop"),
         ({"dimension_weight": -1.0}, "dimension_weight"),
+        ({"freeze": "vision_tower"}, r"write a list: `freeze: \[vision_tower\]`"),
         ({"loss": "regression", "ties": "disentangle"}, "`ties` says nothing to the loss 'regression'"),
         ({"loss": "regression", "label_smoothing": 0.1}, "`label_smoothing` says nothing"),
         ({"regression_offset": 4.5}, "`regression_offset` says nothing to the loss 'nll'"),

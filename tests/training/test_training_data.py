@@ -583,3 +583,8 @@ def test_a_rank_whose_only_row_is_bad_goes_along_with_the_others(tmp_path, optio
     for name, value in one.items():
         step = (value - start[name]).norm()
         assert (two[name] - value).norm() <= 1e-3 * step + 1e-6, name
+
+
+def test_a_negative_weight_of_the_dense_losses_is_refused():
+    with pytest.raises(ValueError, match="`dense_weight` must be 0 or more, got -0.1"):
+        GroupDataArguments(dense_weight=-0.1)

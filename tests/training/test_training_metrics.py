@@ -299,6 +299,24 @@ def test_training_stops_when_the_metric_gets_no_better(tmp_path):
     assert not (tmp_path / FOLDER).exists()
 
 
+def test_a_resumed_run_stops_where_the_uninterrupted_one_does(tmp_path):
+    arguments = {
+        "eval_rows": make_rows()[:1],
+        "learning_rate": 0.0,  # every evaluation is as good as the first
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "save_strategy": "steps",
+        "save_steps": 1,
+        "metric_for_best_model": "accuracy",
+        "early_stopping_patience": 2,
+        "hardest_groups": 0,
+    }
+    make_trainer(tmp_path, make_rows(), max_steps=2, **arguments).train()
+    resumed = make_trainer(tmp_path, make_rows(), max_steps=10, **arguments)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 3
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

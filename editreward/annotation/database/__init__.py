@@ -18,11 +18,21 @@ Annotators are told apart by ids; their tokens and sign-in keys are kept as hash
 from editreward.annotation.database.annotators import Annotators
 from editreward.annotation.database.assignments import IDLE_SECONDS, Assignment, Outcome, State
 from editreward.annotation.database.calibrations import Calibration, Calibrations
-from editreward.annotation.database.connection import BusyError
+from editreward.annotation.database.connection import BusyError, UnsavedError
 from editreward.annotation.database.results import Progress, Results
 from editreward.annotation.database.tuples import Tuples
 
-__all__ = ["IDLE_SECONDS", "Assignment", "BusyError", "Calibration", "Database", "Outcome", "Progress", "State"]
+__all__ = [
+    "IDLE_SECONDS",
+    "Assignment",
+    "BusyError",
+    "Calibration",
+    "Database",
+    "Outcome",
+    "Progress",
+    "State",
+    "UnsavedError",
+]
 
 
 class Database(Annotators, Calibrations, Results, Tuples):

@@ -336,6 +336,25 @@ class Assignments(Groups):
         )
         return row["group_id"] if row else None
 
+    def take_back(self, annotator: str, now: float) -> Assignment | None:
+        """Open the first group again that went from an annotator to others, and that too few of them have taken."""
+        with self.transaction() as connection:
+            row = self.row(
+                f"{ASSIGNMENTS} WHERE annotators.name = ? AND state = 'released' AND assignments.purpose = 'work' "
+                "AND active AND fault IS NULL "
+                "AND (SELECT COUNT(*) FROM assignments AS others WHERE others.group_key = groups.id "
+                "AND others.state IN ('open', 'submitted')) < ? "
+                "AND (SELECT COUNT(*) FROM assignments AS others WHERE others.group_key = groups.id "
+                "AND others.state = 'skipped') < ? ORDER BY groups.position LIMIT 1",
+                annotator,
+                self.ratings_per_group(),
+                SKIP_LIMIT,
+            )
+            if row is None:
+                return None
+            connection.execute("UPDATE assignments SET state = 'open', touched_at = ? WHERE id = ?", (now, row["id"]))
+            return self.assignment(row["id"], annotator)
+
     def unseen_gold(self, annotator: str) -> list[str]:
         """Ids of the gold groups that an annotator has not seen."""
         rows = self.rows(

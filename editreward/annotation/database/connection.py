@@ -17,7 +17,11 @@ BUSY_SECONDS = 5.0
 RETRY_SECONDS = 0.02
 
 
-class BusyError(TimeoutError):
+class UnsavedError(OSError):
+    """The database could not be written or read; nothing was saved."""
+
+
+class BusyError(UnsavedError, TimeoutError):
     """Another program keeps the database to itself; nothing was saved."""
 
 
@@ -32,6 +36,7 @@ class Connection:
         FileNotFoundError: there is no such file and `create` is false.
         ValueError: the file is no annotation database, or one of a newer version.
         BusyError: another program keeps it to itself.
+        UnsavedError: it cannot be written or read.
     """
 
     def __init__(self, path: str | os.PathLike[str], create: bool = False) -> None:
@@ -82,15 +87,18 @@ class Connection:
 
         Raises:
             BusyError: another program writes for longer than `BUSY_SECONDS`.
+            UnsavedError: the file cannot be written, as on a full disk.
         """
         is_whole = self._begin()
         try:
             yield self._connection
             if is_whole:
                 self._connection.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
             if is_whole and self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
+            if _is_of_the_disk(error):
+                raise self._unsaved(error) from error
             raise
         finally:
             self._lock.release()
@@ -113,6 +121,8 @@ class Connection:
                 return self._connection.execute(sql, values)
             except BaseException as error:
                 self._lock.release()
+                if _is_of_the_disk(error):
+                    raise self._unsaved(error) from error
                 if not _is_busy(error):
                     raise
                 if time.monotonic() > deadline:
@@ -123,6 +133,12 @@ class Connection:
         return BusyError(
             f"Another program has locked {self.path.name} for more than {BUSY_SECONDS:g} seconds, so nothing was "
             "saved. Try again; if it stays so, end the program that has the file open, such as an SQLite viewer."
+        )
+
+    def _unsaved(self, error: BaseException) -> UnsavedError:
+        return UnsavedError(
+            f"{self.path.name} cannot be used: {error}. Nothing was saved. Whoever runs the server has to make room "
+            "on its disk, or let it write the file and its folder; then try again."
         )
 
     def rows(self, sql: str, *values: object) -> list[sqlite3.Row]:
@@ -152,3 +168,9 @@ def _is_busy(error: BaseException) -> bool:
     """Whether SQLite gave up as another program has the file; the low byte holds the kind of an extended code."""
     busy = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
     return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF in busy
+
+
+def _is_of_the_disk(error: BaseException) -> bool:
+    """Whether SQLite could not write or read the file, as on a full disk."""
+    kinds = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF in kinds

@@ -59,8 +59,11 @@ def aggregate(edits: Mapping[str, Mapping[str, object]], results: Mapping[str, o
         results: `result.json`.
 
     Raises:
-        ValueError: a type has no score, or results are of edits that there are not.
+        ValueError: an edit has no type, a type has no score, or results are of edits that there are not.
     """
+    for key, edit in edits.items():
+        if not isinstance(edit, Mapping) or "edit_type" not in edit:
+            raise ValueError(f"Edit {key} has no edit_type: this is no basic_edit.json of ImgEdit-Bench.")
     if unknown := sorted(results.keys() - edits.keys()):
         raise ValueError(
             f"There is no edit {', '.join(unknown[:3])} in basic_edit.json ({len(unknown)} such results)."

@@ -14,14 +14,28 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from editreward.benchmarks.editing.gedit_bench import HIGH, LOW, TASKS, Judgement, write_judgements
+from editreward.benchmarks.editing.gedit_bench import (
+    HIGH,
+    LANGUAGES,
+    LOW,
+    TASKS,
+    Judgement,
+    read_judgements,
+    table_file,
+    write_judgements,
+)
 from editreward.benchmarks.editscore_bench import resize_edited
 from editreward.files import Journal
 from editreward.groups import CandidateScore, EditGroup, Scorer, Unscored
 from editreward.scorers.baselines import decode
 from editreward.scorers.fingerprints import content_hash
+from editreward.scorers.registry import check_answers
 
 SEMANTICS, QUALITY = "SC", "PQ"
+ANSWERS = "answers.jsonl"
+TEXTS, INTERSECTION = ("task_type", "key", "instruction_language", "instruction"), "Intersection_exist"
+"""Columns of the published dataset that are read."""
+
 BATCH = 32
 """Edits that a scorer is called with, and that a killed run loses at most."""
 
@@ -71,15 +85,19 @@ def edits_of(rows: Iterable[Mapping[str, Any]]) -> list[Edit]:
     """The instructions in rows of the published dataset.
 
     Raises:
-        ValueError: a row has no such column, an unknown task, or the place of another.
+        ValueError: a row has no such column or nothing in it, an unknown task, or the place of another.
     """
     found: dict[str, Edit] = {}
     for number, row in enumerate(rows):
-        try:
-            texts = [str(row[name]) for name in ("task_type", "key", "instruction_language", "instruction")]
-            edit = Edit(texts[0], texts[1], texts[2], texts[3], bool(row["Intersection_exist"]))
-        except KeyError as error:
-            raise ValueError(f"Row {number} has no column {error}: this is not GEdit-Bench's dataset.") from error
+        for name in (*TEXTS, INTERSECTION):
+            if name not in row:
+                raise ValueError(f"Row {number} has no column {name!r}: this is not GEdit-Bench's dataset.")
+            if row[name] is None:
+                raise ValueError(f"Row {number} has no {name}.")
+        if not isinstance(row[INTERSECTION], bool):
+            raise ValueError(f"Row {number} has the {INTERSECTION} {row[INTERSECTION]!r}, neither true nor false.")
+        task, key, language, instruction = (str(row[name]) for name in TEXTS)
+        edit = Edit(task, key, language, instruction, row[INTERSECTION])
         if edit.task not in TASKS:
             raise ValueError(f"Row {number} has the task_type {edit.task!r}, none of GEdit-Bench.")
         if edit.key in ("", ".", "..") or "/" in edit.key or "\\" in edit.key:
@@ -105,7 +123,7 @@ def judge(edits: Sequence[Edit], results: Path, scorer: Scorer, folder: Path, pr
     """
     folder.mkdir(parents=True, exist_ok=True)
     # Answers stay those of one judge: another one, or other settings of it, has another fingerprint.
-    journal = Journal(folder / "answers.jsonl", {"scorer": scorer.name, "fingerprint": scorer.fingerprint})
+    journal = Journal(folder / ANSWERS, {"scorer": scorer.name, "fingerprint": scorer.fingerprint})
     failed: dict[str, str] = {}
     with journal:
         answered = {record["id"]: record for record in journal.records()}
@@ -134,13 +152,42 @@ def is_published(score: CandidateScore) -> bool:
 
 
 def write_tables(judged: Judged, results: Path, judge_name: str, editor: str) -> list[Path]:
-    """Write the published tables, a folder for each repeated judgement. Returns the folders."""
+    """Write the published tables, a folder for each repeated judgement. Returns the folders.
+
+    What the same scorer judged before in the other language stays in them.
+    """
     folders = []
     for number, judgements in enumerate(judged.repeats):
         name = judge_name if number == 0 else f"{judge_name}-{number + 1}"
         folders.append(results / name / "eval_results_new")
-        write_judgements(folders[-1], editor, judgements)
+        others = _in_other_languages(results / judge_name, folders[-1], editor, judgements)
+        write_judgements(folders[-1], editor, [*judgements, *others])
     return folders
+
+
+def answers_file(folder: Path, language: str) -> Path:
+    """Where the answers in a language are kept in a judge's folder."""
+    return folder / f"editreward-{language}" / ANSWERS
+
+
+def _in_other_languages(
+    judge_folder: Path, tables: Path, editor: str, judgements: Sequence[Judgement]
+) -> list[Judgement]:
+    """Rows of an editor's tables in languages that are judged no more, where the same scorer judged them."""
+    if not all(table_file(tables, editor, task).is_file() for task in TASKS):
+        return []
+    now = {one.language for one in judgements}
+    judges = {language: _first_line(answers_file(judge_folder, language)) for language in LANGUAGES}
+    same = {name for name, judge in judges.items() if judge and all(judge == judges[one] for one in now)}
+    return [one for one in read_judgements(tables, editor)[0] if one.language in same - now]
+
+
+def _first_line(file: Path) -> bytes:
+    """The first line of a file, which in a journal names the scorer; empty where there is no file."""
+    if not file.is_file():
+        return b""
+    with file.open("rb") as opened:
+        return opened.readline()
 
 
 def mean_rewards(judged: Judged, edits: Sequence[Edit], language: str) -> dict[str, dict[str, float]]:
@@ -203,8 +250,13 @@ def _shown(batch: Sequence[Edit], results: Path, failed: dict[str, str]) -> list
 
 
 def first_candidates(scorer: Scorer, groups: Sequence[EditGroup]) -> list[CandidateScore | Unscored]:
-    """The scores of groups of one candidate each."""
+    """The scores of groups of one candidate each.
+
+    Raises:
+        ValueError: the scorer did not keep to the interface: NaN, or another number of answers.
+    """
     answers = scorer(groups) if groups else []
+    check_answers(scorer, groups, answers)
     return [answer if isinstance(answer, Unscored) else answer.candidates[0] for answer in answers]
 
 

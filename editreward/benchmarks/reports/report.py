@@ -125,7 +125,7 @@ def _published_section(published: Published, ours: Mapping[str, Measure], name: 
     label = f"{name} ({THIS_RUN})"
     columns = []
     for place, column in enumerate(published.columns):
-        if column in ours:
+        if column in ours and not math.isnan(ours[column].value):
             measure = ours[column]
             known = {m: v[place] for m, v in published.rows.items()}
             values = {m: (v, math.nan, math.nan) for m, v in known.items() if v is not None}
@@ -147,7 +147,7 @@ def _published_section(published: Published, ours: Mapping[str, Measure], name: 
         1.3 + 0.24 * len(rows),
     )
     table = Table(["method", "", *published.columns], rows, names=2)
-    return Section("Beside published numbers", text, [table], [plot])
+    return Section("Beside published numbers", text, [table], [plot] if columns else [])
 
 
 def _measures(measures: Sequence[Measure]) -> Section:
@@ -270,6 +270,7 @@ def _ranks(answers: Answers) -> tuple[list[str], list[Plot]]:
     said = "; ".join(
         f"K = {k}: the best edit is ranked first in {100 * counts[0, 0] / counts[0].sum():.0f} %"
         for k, counts in tables.items()
+        if counts[0].any()  # verdicts that go round in a circle leave no best edit
     )
     plot = Plot(
         "Ranks",

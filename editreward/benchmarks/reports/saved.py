@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from editreward.benchmarks.benchmark import Benchmark
-from editreward.benchmarks.protocols import Answers
+from editreward.benchmarks.protocols import Answers, PairKey
 from editreward.benchmarks.registry import BENCHMARKS
 from editreward.benchmarks.result import RESULT_VERSION
 from editreward.benchmarks.runner import GroupRecord
@@ -18,6 +18,8 @@ from editreward.data.benchmark_items import BenchmarkItem, Comparison
 from editreward.groups import GroupScores
 
 RESULT, ANSWERS, ITEMS, GROUPS = "result.json", "answers.jsonl", "items.jsonl", "groups.jsonl"
+PAIR = ("group_id", "dimension", "first", "second")
+"""Fields of a judge's answer that say which pair it is about."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,11 @@ def write_answers(answers: Answers, folder: Path) -> list[Path]:
             {"group_id": group_id, **_columns(scores)} for group_id, scores in answers.scores.items()
         )
     else:
-        names = ("group_id", "dimension", "first", "second")
         margins = (answers.margins or {}).items()
-        lines = ({**dict(zip(names, key, strict=True)), "margin": margin} for key, margin in margins)
+        lines = (
+            {**dict(zip(PAIR, key, strict=True)), "margin": margin, "shown": _shown(answers, key)}
+            for key, margin in margins
+        )
     groups = (
         {
             **vars(record),
@@ -96,15 +100,22 @@ def read_result(path: str | Path) -> SavedResult:
             for line in _json(folder / ITEMS)
         ]
         scores, margins = None, None
+        shown_first: dict[PairKey, float] = {}
         if data["model"]["kind"] == "scorer":
             scores = {line.pop("group_id"): _scores(line) for line in _json(folder / ANSWERS)}
         else:
-            names = ("group_id", "dimension", "first", "second")
-            margins = {tuple(line[name] for name in names): line["margin"] for line in _json(folder / ANSWERS)}
+            margins = {}
+            for line in _json(folder / ANSWERS):
+                group_id, dimension, first, second = (line[name] for name in PAIR)
+                orders = (group_id, dimension, first, second), (group_id, dimension, second, first)
+                margins[orders[0]] = line["margin"]
+                # Earlier releases wrote the margin alone.
+                shown = line.get("shown", (None, None))
+                shown_first |= {order: said for order, said in zip(orders, shown, strict=True) if said is not None}
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"The files of {folder} are not those of a run, or damaged: {error!r}.") from error
     calibrated = data["model"].get("calibrated", False)
-    answers = Answers(items, groups, scores, margins, tags, benchmark.names, calibrated)
+    answers = Answers(items, groups, scores, margins, tags, benchmark.names, calibrated, shown_first)
     return SavedResult(folder, benchmark, data, answers)
 
 
@@ -125,6 +136,12 @@ def _listed(scores: Mapping[str, np.ndarray]) -> dict[str, list[float | None]]:
 def _arrays(scores: Mapping[str, list[float | None]]) -> dict[str, np.ndarray]:
     # A column of floats: None becomes NaN.
     return {name: np.array(values, dtype=float) for name, values in scores.items()}
+
+
+def _shown(answers: Answers, key: PairKey) -> list[float | None]:
+    """What a judge said when it was shown the pair in the key's order, and in the other; None: it was not."""
+    group_id, dimension, first, second = key
+    return [answers.shown_first.get(one) for one in (key, (group_id, dimension, second, first))]
 
 
 def _columns(scores: GroupScores) -> dict[str, Any]:

@@ -138,3 +138,9 @@ def test_imgedit_counts_what_has_no_score_and_what_is_irregular():
         imgedit_bench.aggregate(EDITS, results | {"4": "I cannot judge people."})
     with pytest.raises(ValueError, match="no edit 9"):
         imgedit_bench.aggregate(EDITS, results | {"9": answer(1, 1, 1)})
+
+
+def test_a_file_without_types_is_no_basic_edit():
+    for wrong in ("Compliance: 4", {"id": "1.jpg", "prompt": "add"}):
+        with pytest.raises(ValueError, match="Edit 9 has no edit_type: this is no basic_edit.json"):
+            imgedit_bench.aggregate(EDITS | {"9": wrong}, {})

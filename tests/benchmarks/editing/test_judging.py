@@ -111,6 +111,48 @@ def test_a_calibrated_judge_gives_the_same_published_table(tmp_path):
     assert calibrated.repeats == plain.repeats and not calibrated.rewards
 
 
+def test_tables_keep_what_the_same_judge_said_in_the_other_language(tmp_path):
+    edits = made(tmp_path)
+
+    def judged(scorer, language):
+        chosen = [edit for edit in edits if edit.language == language]
+        folder = judging.answers_file(tmp_path / "vlm", language).parent
+        (tables,) = judging.write_tables(
+            judging.judge(chosen, tmp_path, scorer, folder, progress=False), tmp_path, "vlm", "mine"
+        )
+        return {one.language: one.semantics for one in gedit_bench.read_judgements(tables, "mine")[0]}
+
+    assert judged(Writes(), "en") == {"en": 4.0}
+    assert judged(Writes(), "cn") == {"en": 4.0, "cn": 4.0} == judged(Writes(), "en")
+    other = Writes()
+    other.fingerprint = "writes 2"
+    judging.answers_file(tmp_path / "vlm", "cn").unlink()
+    assert judged(other, "cn") == {"cn": 4.0}  # never two judges in one table
+
+
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        (lambda groups: [GroupScores([math.nan])] * len(groups), "not finite|nan"),
+        (lambda groups: [GroupScores([1.0])] * (len(groups) - 1), "answers to"),
+        (lambda groups: [GroupScores([1.0, 2.0])] * len(groups), "2 scores for 1"),
+    ],
+)
+def test_a_scorer_that_does_not_keep_to_the_interface_is_named(tmp_path, answers, told):
+    class Wrong(Rewards):
+        name = "wrong"
+
+        def __call__(self, groups):
+            return answers(groups)
+
+    with pytest.raises(ValueError, match=f"wrong .*({told})"):
+        judging.judge(made(tmp_path), tmp_path, Wrong(), tmp_path / "answers", progress=False)
+    edits = imgedit_judging.edits_of(imgedit(tmp_path / "imgedit"))
+    images = tmp_path / "imgedit"
+    with pytest.raises(ValueError, match=f"wrong .*({told})"):
+        imgedit_judging.judge(edits, images, images / "sources", Wrong(), tmp_path / "other", progress=False)
+
+
 def test_failed_answers_are_counted_and_asked_again_and_others_are_not(tmp_path):
     edits = made(tmp_path)
     first = Writes(broken=frozenset({"edit 3"}))
@@ -136,6 +178,8 @@ def test_rows_that_are_no_gedit_bench_are_named(tmp_path):
     for wrong, message in (
         ({"task_type": "ps"}, "task_type 'ps'"),
         ({"key": "../a"}, "no file name"),
+        ({"Intersection_exist": "False"}, "Intersection_exist 'False', neither true nor false"),
+        ({"instruction": None}, "Row 0 has no instruction"),
     ):
         with pytest.raises(ValueError, match=message):
             judging.edits_of([row | wrong])
