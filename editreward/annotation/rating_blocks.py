@@ -105,7 +105,12 @@ class RatingScreen(Screen[Page]):
 
     def _group(self, page: Page, assignment: Assignment) -> Updates:
         """The group: instruction, sources, and its candidates with what was marked."""
-        form = {"assignment": assignment.id, "version": assignment.version, "form": page.form}
+        form = {
+            "assignment": assignment.id,
+            "version": assignment.version,
+            "form": page.form,
+            "images": page.images_key,
+        }
         sources = [f"image/{assignment.id}/source/{number}?{page.images_key}" for number in range(page.sources)]
         updates: Updates = {self.form: json.dumps(form), self.task: pages.task(page.instruction, sources)}
         for place, (card, image) in enumerate(zip(self.cards, self.images, strict=True)):
@@ -158,7 +163,7 @@ class RatingScreen(Screen[Page]):
         """The scores are to be saved."""
 
         def action() -> Page:
-            assignment, version, name = _form(form)
+            assignment, version, name = self.read(form, request.username)
             order = self.workflow.database.assignment(assignment, request.username).order
             marked = dict(zip(self.radios, scores, strict=True))
             used = {key: score for key, score in marked.items() if key[0] < len(order)}
@@ -170,7 +175,9 @@ class RatingScreen(Screen[Page]):
         """The group is to be skipped."""
 
         def action() -> Page:
-            return self.workflow.skip(request.username, *_form(form), reason or "", comment or "")
+            return self.workflow.skip(
+                request.username, *self.read(form, request.username), reason or "", comment or ""
+            )
 
         return self.answer(request.username, action)
 
@@ -178,13 +185,13 @@ class RatingScreen(Screen[Page]):
         """What happens when a score is marked: it is kept, so that it is there after a reload."""
 
         def mark(form: str, score: int | None, request: gr.Request) -> str | dict[str, object]:
-            assignment, version, _ = _form(form)
             try:
+                assignment, version, _ = self.read(form, request.username)
                 if score is None or self.workflow.save_draft(
                     request.username, assignment, version, place, name, score
                 ):
                     return gr.skip()
-            except UnsavedError as error:
+            except (LookupError, UnsavedError) as error:
                 return pages.notice(str(error))
             return pages.notice(
                 "This group was saved in another tab or window. Reload the page to see what was saved there."
@@ -192,16 +199,30 @@ class RatingScreen(Screen[Page]):
 
         return mark
 
+    def read(self, text: str, annotator: str) -> tuple[int, int, str]:
+        """The hidden field of the form: assignment, version and the form's name.
+
+        Raises:
+            LookupError: it was made up, or the page shows other images than the assignment has: another database has
+                been served meanwhile.
+        """
+        assignment, version, name, images = _form(text)
+        mine = self.workflow.database.assignment(assignment, annotator)
+        if images != self.workflow.store.images_key(mine.group_id, mine.order):
+            raise LookupError("Not saved: the groups are others than when this page was opened. Reload it.")
+        return assignment, version, name
+
 
 def _shown_assignment(text: str) -> int | None:
     """The assignment on the page; None where there is none."""
     return _form(text)[0] if text not in ("", NO_FORM) else None
 
 
-def _form(text: str) -> tuple[int, int, str]:
-    """The hidden field of the form: assignment, version and the form's name. A LookupError if it was made up."""
+def _form(text: str) -> tuple[int, int, str, str]:
+    """Assignment, version, name of the form and key of its images. A LookupError if they were made up."""
     try:
         content = json.loads(text or NO_FORM)
-        return int(content["assignment"]), int(content["version"]), str(content["form"])
+        place = int(content["assignment"]), int(content["version"])
+        return *place, str(content["form"]), str(content["images"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise LookupError("This page is out of date.") from error

@@ -1008,6 +1008,27 @@ def test_a_browser_takes_no_kept_image_for_that_of_another_group_or_order(tmp_pa
         assert other[1] != first[1] and other[2] != first[2]
 
 
+def test_a_page_of_another_database_saves_nothing_in_this_one(tmp_path):
+    """The server was started again with another database, whose assignments have the same numbers."""
+    request, forms, count = SimpleNamespace(username="ada"), [], len(NAMES) * 4
+    for number, name in enumerate(("work-0", "work-1")):
+        with Database(tmp_path / f"{number}.sqlite", create=True) as database:
+            people.add_annotators(database, ["ada"])
+            store = GroupStore()
+            store.add(dataset(group(name, candidates=4)), "work", "work")
+            screen = RatingScreen(workflow(database, store))
+            screen.blocks()
+            forms.append(screen.on_load(request)[screen.form])
+            if number:
+                told = screen.on_save(forms[0], request, *[3] * count)[screen.notice]
+                told += screen.on_skip(forms[0], "unclear", "", request)[screen.notice]
+                told += screen.on_mark(0, NAMES[0])(forms[0], 3, request)
+                assert told.count("the groups are others") == 3
+                assert not database.ratings() and not screen.workflow.current("ada").scores
+            screen.on_save(forms[number], request, *[3] * count)
+            assert len(database.ratings()) == 4
+
+
 def test_what_a_revoked_annotator_disputes_is_left_to_the_others(database):
     round_ = Adjudication(database, store_of(1), [disputed(), disputed("u", (0, 1))], NAMES, quorum=2)
     for place in (0, 1):
