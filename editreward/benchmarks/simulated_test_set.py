@@ -210,8 +210,10 @@ def _by_artefact(
     found = {}
     for name in sorted({str(kind) for of in kinds for kind in of if kind}):
         kept = [(of == name) | (of == "") for of in kinds]
-        shown = [[value[mask] for value, mask in zip(values, kept, strict=True)] for values in (scores, truths)]
-        found[name] = asdict(pair_accuracy(*shown))
+        of_scores, of_truths = (
+            [value[mask] for value, mask in zip(values, kept, strict=True)] for values in (scores, truths)
+        )
+        found[name] = asdict(pair_accuracy(of_scores, of_truths))
     return found
 
 
