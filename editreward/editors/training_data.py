@@ -184,10 +184,16 @@ def _source(group: GroupRow) -> Image.Image:
 
 
 def _own_preferences(group: GroupRow) -> list[tuple[int, int]]:
-    """What most annotators prefer of each pair, better edit first."""
-    given = [one for one in group["preferences"] if one.get("weight", 1.0) > 0]
-    orders = np.array([[one["chosen"], one["rejected"]] for one in given], dtype=np.int64).reshape(-1, 2)
-    weights = np.array([one.get("weight", 1.0) for one in given], dtype=np.float64)
+    """What most annotators prefer of each pair, better edit first. A ValueError if a preference has no weight."""
+    given = []
+    for one in group["preferences"]:
+        weight = one.get("weight", 1.0)
+        if weight is None:
+            raise ValueError(f"group {group['group_id']}: a preference has no weight; write a number, such as 1.")
+        if weight > 0:
+            given.append((one["chosen"], one["rejected"], weight))
+    orders = np.array([one[:2] for one in given], dtype=np.int64).reshape(-1, 2)
+    weights = np.array([one[2] for one in given], dtype=np.float64)
     return [(int(better), int(worse)) for better, worse in majority_preferences(orders, weights)[0]]
 
 

@@ -80,7 +80,7 @@ def sampled_pairs(
                 "instruction": row.instruction,
                 "source_images": [source],
                 "candidates": [{"image": image} for image in chosen],
-                "preferences": [{"chosen": 0, "rejected": 1}],
+                "preferences": [{"chosen": 0, "rejected": 1, "weight": 1.0}],
             }
 
 

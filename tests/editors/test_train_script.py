@@ -175,6 +175,9 @@ def test_pairs_follow_the_majority_and_name_a_row_without_its_source():
     rows[0]["source_images"] = []
     with pytest.raises(ValueError, match=f"group {rows[0]['group_id']} has 0 source images"):
         read(0)
+    rows[0]["preferences"][0]["weight"] = None
+    with pytest.raises(ValueError, match=f"group {rows[0]['group_id']}: a preference has no weight"):
+        pairs(rows)
 
 
 def test_a_checkpoint_without_its_text_encoder_is_named(tmp_path, capsys):

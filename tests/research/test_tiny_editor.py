@@ -96,7 +96,7 @@ def test_pairs_are_the_best_and_the_worst_of_an_editors_edits():
 
     adapter = load(resource("checkpoints/tiny-editor"))
     made = list(sampled_pairs(adapter, brightness, 2, samples=3, steps=2, seed=0))
-    assert [row["preferences"] for row in made] == [[{"chosen": 0, "rejected": 1}]] * 2
+    assert [row["preferences"] for row in made] == [[{"chosen": 0, "rejected": 1, "weight": 1.0}]] * 2
     for row in made:
         better, worse = (np.asarray(one["image"]).mean() for one in row["candidates"])
         assert better > worse and row["source_images"][0].size == row["candidates"][0]["image"].size
