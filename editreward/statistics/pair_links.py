@@ -30,6 +30,8 @@ MIN_PAIRS = 20
 NO_GAIN = 1e-9
 # A temperature whose square is a smaller share of the scores' variance has run into its bound of 0.
 LEAST_SHARE = 0.01
+# Temperatures and variances are fitted from e^-20 to e^20 times the size of the differences.
+MOST_LOG = 20.0
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,10 @@ def _log_probability(difference: Tensor, variance: Tensor, temperature: Tensor, 
 
 
 def _minimise(loss: Callable[[Tensor], Tensor], start: list[float]) -> Tensor:
-    """The parameters at the smallest loss."""
+    """The parameters, logarithms, at the smallest loss.
+
+    Where the loss is flat the search takes steps as far as infinity: beyond `MOST_LOG` nothing changes.
+    """
     parts = torch.tensor(start, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS(
         [parts], max_iter=500, tolerance_grad=1e-10, tolerance_change=1e-14, line_search_fn="strong_wolfe"
@@ -224,12 +229,12 @@ def _minimise(loss: Callable[[Tensor], Tensor], start: list[float]) -> Tensor:
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        value = loss(parts)
+        value = loss(parts.clamp(-MOST_LOG, MOST_LOG))
         value.backward()
         return value
 
     optimizer.step(closure)
-    found = parts.detach()
+    found = parts.detach().clamp(-MOST_LOG, MOST_LOG)
     if not all(map(math.isfinite, found.tolist())):
         raise ValueError("The fit did not converge: the pairs do not determine it.")
     return found
