@@ -6,7 +6,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from editreward.statistics.pair_links import PairLink, VarianceFit, fit_pair_link, fit_variance
+from editreward.statistics.pair_links import MOST_LOG, PairLink, VarianceFit, _minimise, fit_pair_link, fit_variance
 
 PHI = NormalDist()
 
@@ -133,3 +133,9 @@ def test_pairs_that_fit_nothing_say_why(change, message):
     sound = {"differences": [1.0] * 30, "pass_variances": [[0.1, 0.2]] * 30, "outcomes": [1.0] * 30}
     with pytest.raises(ValueError, match=message):
         fit_pair_link(**(sound | change))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_search_that_runs_off_ends_at_its_bound(sign):
+    found = _minimise(lambda parts: -sign * parts.sum(), [0.0])
+    assert found.tolist() == [sign * MOST_LOG]
